@@ -1,0 +1,71 @@
+"""Says why an asynchronous Python program turned serial: which pool or event loop, since when, where, and what to do.
+
+Importing this does nothing and starts nothing: each name is loaded when it is first used.
+"""
+
+__version__ = "0.1.0"
+
+#: Public name -> module it lives in.
+_HOMES = {
+    "ThreadPoolExecutor": "executors",
+    "Installation": "probe.install",
+    "install": "probe.install",
+    "Profile": "profiler",
+    "collector": "profiler",
+    "findings": "profiler",
+    "on_finding": "profiler",
+    "profile": "profiler",
+    "report": "profiler",
+    "serve": "profiler",
+    "Finding": "model",
+    "Report": "model",
+    "PoolscopeError": "errors",
+}
+
+__all__ = [
+    "Finding",
+    "Installation",
+    "PoolscopeError",
+    "Profile",
+    "Report",
+    "ThreadPoolExecutor",
+    "__version__",
+    "collector",
+    "findings",
+    "install",
+    "on_finding",
+    "profile",
+    "report",
+    "serve",
+]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from poolscope.errors import PoolscopeError as PoolscopeError
+    from poolscope.executors import ThreadPoolExecutor as ThreadPoolExecutor
+    from poolscope.model import Finding as Finding
+    from poolscope.model import Report as Report
+    from poolscope.probe.install import Installation as Installation
+    from poolscope.probe.install import install as install
+    from poolscope.profiler import Profile as Profile
+    from poolscope.profiler import collector as collector
+    from poolscope.profiler import findings as findings
+    from poolscope.profiler import on_finding as on_finding
+    from poolscope.profiler import profile as profile
+    from poolscope.profiler import report as report
+    from poolscope.profiler import serve as serve
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'poolscope' has no attribute {name!r}")
+    import importlib
+
+    value: object = getattr(importlib.import_module(f"poolscope.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
