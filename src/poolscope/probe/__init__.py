@@ -1,0 +1,1 @@
+"""What runs inside a watched process: standard library only, so that it works in any environment."""
