@@ -1,0 +1,142 @@
+"""The hot path: who writes what, so that no task ever waits for a reader.
+
+Each worker owns its `WorkerLog` and is the only one to write it. What several threads write (arrivals,
+cancellations, refusals) goes into plain lists by `append` or `extend` of a whole record, which are single atomic
+operations on a list with and without the GIL. One reader at a time (`PoolRecorder.drain`, under the recorder's
+lock) copies the head of each list and deletes just that head: a record appended in between stays for the next time.
+Nothing here takes a lock that a task could meet.
+"""
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+from collections.abc import Callable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Clock = Callable[[], int]
+
+
+class WorkerLog:
+    """What one worker thread did. Written by that thread only; read by anyone.
+
+    `finished` is flat, 5 integers a task: worker, function * 2 + failed, submitted, started, finished (ns).
+    `running` is (function, submitted, started) of the task the worker is in, else None. A worker sets `running`
+    before it calls the task, appends to `finished` after, and only then clears `running`: a reader that looks at
+    `running` first can see a task twice, which the start stamp resolves, but never miss it.
+    """
+
+    __slots__ = ("cpu_ns", "finished", "ident", "left", "native_id", "running", "worker")
+
+    def __init__(self, worker: int, ident: int, native_id: int) -> None:
+        self.worker = worker
+        self.ident = ident
+        self.native_id = native_id
+        self.finished: list[int] = []
+        self.running: tuple[int, int, int] | None = None
+        self.left = False
+        #: The thread's CPU time at its end, which no clock can tell afterwards; -1 before. Set before `left`.
+        self.cpu_ns = -1
+
+
+def _take(records: list[int]) -> list[int]:
+    head = records[:]
+    del records[: len(head)]
+    return head
+
+
+class PoolRecorder:
+    """What happened in one pool since the last `drain`.
+
+    `arrivals` (function, submitted), `cancelled` and `broken` (function, submitted, when) and `rejected` (when) are
+    flat lists that any thread may extend by one whole record. `size` gives (workers alive, max_workers) now, or None
+    once the executor is gone.
+    """
+
+    __slots__ = (
+        "_lock",
+        "arrivals",
+        "broken",
+        "cancelled",
+        "closed",
+        "created_at",
+        "executor",
+        "id",
+        "kind",
+        "last_size",
+        "name",
+        "rejected",
+        "size",
+        "workers",
+    )
+
+    def __init__(
+        self,
+        id: int,  # noqa: A002 - the field's name in every message
+        *,
+        name: str,
+        kind: str,
+        executor: str,
+        created_at: str,
+        size: Callable[[], tuple[int, int] | None],
+    ) -> None:
+        self.id = id
+        self.name = name
+        self.kind = kind
+        self.executor = executor
+        self.created_at = created_at
+        self.size = size
+        self.last_size = size() or (0, 0)
+        self.arrivals: list[int] = []
+        self.cancelled: list[int] = []
+        self.broken: list[int] = []
+        self.rejected: list[int] = []
+        self.workers: list[WorkerLog] = []
+        self.closed = False
+        self._lock = allocate_lock()
+
+    def join(self, ident: int, native_id: int) -> WorkerLog:
+        """A log for the calling worker. Called once by each worker thread, before its first task."""
+        with self._lock:
+            log = WorkerLog(len(self.workers) + 1, ident, native_id)
+            # Append only: a worker's number is its place, so it is never given twice.
+            self.workers.append(log)
+        return log
+
+    def drain(self, clock: Clock, cpu_ns: int) -> tuple[Any, ...]:
+        """A `pool_batch` message (see `poolscope.messages.PoolBatch`): what is new since the last one."""
+        with self._lock:
+            at = clock()
+            # Against the flow of a task (running, finished, cancelled, arrived): a task that moves on while we
+            # read is then seen too early or twice, never lost.
+            running: list[int] = []
+            for log in self.workers:
+                now = log.running
+                if now is not None:
+                    running += (log.worker, *now)
+            finished: list[int] = []
+            for log in self.workers:
+                if log.finished:
+                    finished += _take(log.finished)
+            cancelled = _take(self.cancelled)
+            broken = _take(self.broken)
+            rejected = len(_take(self.rejected))
+            arrivals = _take(self.arrivals)
+            self.last_size = self.size() or (0, self.last_size[1])
+            workers, max_workers = self.last_size
+            return (
+                "pool_batch",
+                self.id,
+                at,
+                workers,
+                max_workers,
+                cpu_ns,
+                rejected,
+                finished,
+                running,
+                cancelled,
+                broken,
+                arrivals,
+            )

@@ -1,0 +1,225 @@
+"""From an executor to its recorder: what the drop-in and the patched standard executor have in common."""
+
+from __future__ import annotations
+
+import os
+import threading
+from _thread import get_ident, get_native_id
+from time import thread_time_ns
+from weakref import ref
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import ThreadPoolExecutor
+    from typing import Any
+
+    from poolscope.probe.recording import PoolRecorder, WorkerLog
+    from poolscope.probe.runtime import Probe
+
+#: Integers in a recorder's `arrivals` that nobody came to collect, beyond which we stop recording that pool:
+#: the probe's thread is gone, and the program must not pay for it with its memory.
+UNREAD_LIMIT = 16_000_000
+
+
+class _Unopened:
+    """Says of an executor that its pool has not been opened: it has no attribute of its own to say
+    otherwise."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+UNOPENED = _Unopened()
+
+#: Where an executor keeps its `Watch` (or None: not watched) and, after a fork, the name it had before.
+ATTRIBUTE = "_poolscope"
+NAME_ATTRIBUTE = "_poolscope_name"
+
+
+class Watch:
+    """What a pool needs at hand to record a task. Any thread may use it.
+
+    Nothing but `logs` changes after construction. Holds no reference to the executor: futures and worker
+    threads refer to the watch and may outlive it.
+    """
+
+    __slots__ = ("arrivals", "clock", "identify", "logs", "probe", "recorder")
+
+    def __init__(self, probe: Probe, recorder: PoolRecorder) -> None:
+        self.probe = probe
+        self.recorder = recorder
+        self.arrivals = recorder.arrivals
+        #: By thread identifier, for as long as the thread lives.
+        self.logs: dict[int, WorkerLog] = {}
+        self.clock: Callable[[], int] = probe.clock
+        self.identify: Callable[[Any, tuple[Any, ...]], int] = probe.functions.identify
+
+    def attend(self) -> bool:
+        """Called before an arrival when none waits to be drained, or far too many do. False: give up."""
+        if len(self.arrivals) < UNREAD_LIMIT:
+            try:
+                self.probe.wake()
+            except Exception as exc:
+                report(self.probe, exc)
+            return True
+        text = f"pool {self.recorder.name}: nothing was drained for too long, it is no longer recorded"
+        report(self.probe, RuntimeError(text))
+        return False
+
+
+#: A recorded task that has not started: its pool, its function, when it was submitted (ns).
+Task = tuple[Watch, int, int]
+
+
+def report(probe: Any, exc: BaseException) -> None:
+    """Tell the probe of a failure of ours, or the log if there is no probe; never raises."""
+    try:
+        if probe is None:
+            import logging
+
+            logging.getLogger("poolscope").error("pools are not watched: %s: %s", type(exc).__name__, exc)
+        else:
+            probe.fail("pools", exc)
+    except Exception:
+        pass  # the part that reports failures has failed: nobody is left to tell
+
+
+class _Seat:
+    """A thread's place in a pool. Goes with the thread: the interpreter drops a thread's locals when it ends.
+
+    That is before its identifier can be another thread's.
+    """
+
+    __slots__ = ("_ident", "_log", "_logs")
+
+    def __init__(self, logs: dict[int, WorkerLog], log: WorkerLog) -> None:
+        self._logs = logs
+        self._log = log
+        self._ident = log.ident
+        logs[log.ident] = log
+
+    def __del__(self) -> None:
+        self._logs.pop(self._ident, None)
+        # Ours unless the interpreter is shutting down and another thread clears up.
+        if get_ident() == self._ident:
+            self._log.cpu_ns = thread_time_ns()
+        self._log.left = True
+
+
+class _Seats(threading.local):
+    """The places of one thread: one for each pool that it runs tasks of, so for nearly every thread, one."""
+
+    def __init__(self) -> None:
+        self.all: list[_Seat] = []
+
+
+_seats = _Seats()
+
+
+def own_log(watch: Watch) -> WorkerLog:
+    """The calling thread's log in the pool of `watch`: the same one each time, in `watch.logs` from now
+    on."""
+    ident = get_ident()
+    log = watch.logs.get(ident)
+    if log is None:
+        log = watch.recorder.join(ident, get_native_id())
+        _seats.all.append(_Seat(watch.logs, log))
+    return log
+
+
+def automatic(prefix: object) -> bool:
+    """Whether the standard executor made this thread name prefix up ("ThreadPoolExecutor-3")."""
+    head, _, number = str(prefix).rpartition("-")
+    return head == "ThreadPoolExecutor" and number.isdecimal()
+
+
+def _sizer(executor: ThreadPoolExecutor) -> Callable[[], tuple[int, int] | None]:
+    weak = ref(executor)
+
+    def size() -> tuple[int, int] | None:
+        pool = weak()
+        if pool is None:
+            return None
+        # list() of a set is one step; iterating it ourselves could meet a submit that adds a thread
+        threads = list(pool._threads)
+        if pool._shutdown or pool._broken:
+            # A thread stays in the set for good: only a pool that is ending has dead ones worth the look.
+            threads = [thread for thread in threads if thread.is_alive()]
+        return len(threads), pool._max_workers
+
+    return size
+
+
+def open_watch(
+    executor: ThreadPoolExecutor, find_probe: Callable[[], Any], *, name: str | None, prefix: str
+) -> Watch | None:
+    """The watch of a new pool, with the size that the settings give it; None if it is not to be watched.
+
+    Never raises: a failure of ours goes to the probe, and the pool stays a plain one.
+    """
+    probe = None
+    try:
+        from poolscope.probe.stacks import creation_site
+
+        probe = find_probe()
+        rule = probe.pool_rule(name or prefix or creation_site(1)[1])
+        if rule is not None and rule.max_workers:
+            executor._max_workers = rule.max_workers
+        recorder = probe.open_pool(executor, name=name, prefix=prefix, kind="thread", size=_sizer(executor))
+        return None if recorder is None else Watch(probe, recorder)
+    except Exception as exc:
+        report(probe, exc)
+        return None
+
+
+class Instances:
+    """The executors that have a watch, held weakly and by identity (a subclass may not be hashable).
+
+    Any thread may call `open`. In a forked child each executor forgets its watch, which belongs to the
+    parent's probe, and gets a new one under the same name with its next task.
+    """
+
+    def __init__(self) -> None:
+        self._refs: dict[int, ref[Any]] = {}
+        # Reentrant: a finalizer that runs while we are inside may make or use another pool.
+        self._lock = threading.RLock()
+        self._hooked = False
+
+    def open(self, executor: Any, find_probe: Callable[[], Any], prefix: str, name: str | None = None) -> Watch | None:
+        """Give the executor its watch, in its attribute `ATTRIBUTE`, unless another thread has just done so.
+
+        None if it is not to be watched, or if that failed: never raises.
+        """
+        with self._lock:
+            slots: dict[str, Any] = executor.__dict__
+            if ATTRIBUTE not in slots:
+                slots[ATTRIBUTE] = watch = open_watch(
+                    executor, find_probe, name=name or slots.get(NAME_ATTRIBUTE), prefix=prefix
+                )
+                if watch is not None:
+                    self._remember(executor)
+            found: Watch | None = slots[ATTRIBUTE]
+            return found
+
+    def _remember(self, executor: Any) -> None:
+        if not self._hooked:
+            self._hooked = True
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(after_in_child=self._forked)
+        key = id(executor)
+        self._refs[key] = ref(executor, lambda _: self._refs.pop(key, None))
+
+    def _forked(self) -> None:
+        self._lock = threading.RLock()  # a thread of the parent may have held it
+        self.forget()
+
+    def forget(self) -> None:
+        """Take the watches off again."""
+        for weak in list(self._refs.values()):
+            executor = weak()
+            if executor is not None:
+                watch = executor.__dict__.pop(ATTRIBUTE, None)
+                if watch is not None:
+                    executor.__dict__[NAME_ATTRIBUTE] = watch.recorder.name
+        self._refs.clear()

@@ -1,0 +1,137 @@
+"""A probe without threads or sinks, for tests of what records into one."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from types import SimpleNamespace
+
+from poolscope.probe.names import FunctionTable
+from poolscope.probe.recording import PoolRecorder
+
+
+class CountingClock:
+    """Each reading is 1 ns later than the one before; safe to read from any thread."""
+
+    def __init__(self):
+        self._next = itertools.count(1).__next__
+
+    def __call__(self):
+        return self._next()
+
+
+class FakeProbe:
+    """What `poolscope.probe.runtime.Probe` offers to pools. Nothing is drained unless a test does it."""
+
+    def __init__(self, clock=None):
+        self.clock = clock or CountingClock()
+        self.messages = []
+        self.functions = FunctionTable(self.emit)
+        self.faults = []
+        self.wakes = 0
+        self.rules = {}
+        self.ignored = set()
+        self.recorders = []
+        self.opened = []  # how open_pool was called
+
+    def emit(self, message):
+        self.messages.append(message)
+
+    def fail(self, part, exc):
+        self.faults.append((part, exc))
+
+    def wake(self):
+        self.wakes += 1
+
+    def pool_rule(self, label):
+        return self.rules.get(label)
+
+    def add_rule(self, label, max_workers):
+        self.rules[label] = SimpleNamespace(max_workers=max_workers, ignore=False, name=None)
+
+    def open_pool(self, executor, *, name, prefix, kind, size):
+        label = name or prefix or "unnamed"
+        self.opened.append((name, prefix, kind))
+        if label in self.ignored:
+            return None
+        recorder = PoolRecorder(
+            len(self.recorders) + 1,
+            name=label,
+            kind=kind,
+            executor=f"{type(executor).__module__}.{type(executor).__qualname__}",
+            created_at="package/file.py:1",
+            size=size,
+        )
+        self.recorders.append(recorder)
+        return recorder
+
+    def function_names(self):
+        return {message[1]: message[2] for message in self.messages if message[0] == "function"}
+
+
+class Ledger:
+    """Adds up what a recorder's batches say, the way a judge does."""
+
+    def __init__(self, recorder, probe):
+        self.recorder = recorder
+        self.probe = probe
+        self.submitted = self.succeeded = self.failed = self.cancelled = self.broken = self.rejected = 0
+        self.running = 0
+        self.workers = self.max_workers = 0
+        self.tasks = Counter()  # (function, submitted) -> arrivals minus ends; must come out as 0
+        self.finished = []  # (worker, function, failed, submitted, started, finished)
+        self.running_tasks = []  # (worker, function, submitted, started)
+
+    def read(self):
+        message = self.recorder.drain(self.probe.clock, 0)
+        self.workers, self.max_workers, _cpu_ns, rejected = message[3:7]
+        finished, running, cancelled, broken, arrivals = message[7:]
+        self.rejected += rejected
+        for function, submitted in zip(arrivals[::2], arrivals[1::2], strict=True):
+            self.submitted += 1
+            self.tasks[function, submitted] += 1
+        ended = set()
+        for at in range(0, len(finished), 5):
+            worker, key, submitted, started, end = finished[at : at + 5]
+            assert submitted <= started <= end
+            function, failed = divmod(key, 2)
+            self.finished.append((worker, function, failed, submitted, started, end))
+            self.failed += failed
+            self.succeeded += 1 - failed
+            self.tasks[function, submitted] -= 1
+            ended.add((worker, started))
+        for records, what in ((cancelled, "cancelled"), (broken, "broken")):
+            for at in range(0, len(records), 3):
+                function, submitted, _when = records[at : at + 3]
+                setattr(self, what, getattr(self, what) + 1)
+                self.tasks[function, submitted] -= 1
+        rows = [tuple(running[at : at + 4]) for at in range(0, len(running), 4)]
+        # A task that ends while it is read is in both lists; the start stamp tells.
+        self.running_tasks = [row for row in rows if (row[0], row[3]) not in ended]
+        self.running = len(self.running_tasks)
+        return self
+
+    @property
+    def ended(self):
+        return self.succeeded + self.failed + self.cancelled + self.broken
+
+    @property
+    def queued(self):
+        return self.submitted - self.ended - self.running
+
+    def counts(self):
+        return {
+            "submitted": self.submitted,
+            "succeeded": self.succeeded,
+            "failed": self.failed,
+            "cancelled": self.cancelled,
+            "broken": self.broken,
+            "rejected": self.rejected,
+            "queued": self.queued,
+            "running": self.running,
+        }
+
+    def only(self, **counts):
+        """Read, and check that these counts are what there is, and every other is 0."""
+        expected = dict.fromkeys(self.counts(), 0) | counts
+        assert self.read().counts() == expected
