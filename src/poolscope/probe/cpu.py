@@ -1,0 +1,156 @@
+"""Whose CPU time it was, and how much of it the process may use.
+
+On Linux the CPU clock of any thread of the process can be read by its thread id: the clock is
+`(~tid << 3) | 6`, where 6 says "thread" and "time that the scheduler gave it". (`pthread_getcpuclockid` takes the
+pthread handle instead, and crashes the interpreter when the thread has ended.)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: How long a reading of the limits is good for: they change when somebody resizes a container.
+_LIMITS_NS = 5_000_000_000
+
+thread_clocks_readable = sys.platform == "linux"
+
+
+class CpuClocks:
+    """The CPU clocks of this process, as the system has them (ns)."""
+
+    def __init__(self) -> None:
+        self._allowed = 0.0
+        self._read_ns: int | None = None
+
+    #: Whether `thread` can say anything on this system.
+    readable = thread_clocks_readable
+
+    def thread(self, native_id: int) -> int | None:
+        """What the thread has used so far; None if it has ended (or on a system that does not tell)."""
+        return thread_cpu_ns(native_id)
+
+    def process(self) -> int:
+        """What all threads have used so far."""
+        return time.process_time_ns()
+
+    def own(self) -> int:
+        """What the calling thread has used so far."""
+        return time.thread_time_ns()
+
+    def allowed(self, now_ns: int) -> float:
+        """How many CPUs the process may use at once: affinity and quota, read every 5 s at most."""
+        if self._read_ns is None or now_ns - self._read_ns >= _LIMITS_NS:
+            self._read_ns = now_ns
+            self._allowed = allowed_cpus()
+        return self._allowed
+
+
+def thread_cpu_ns(native_id: int) -> int | None:
+    """See `CpuClocks.thread`."""
+    if not thread_clocks_readable:
+        return None
+    try:
+        return time.clock_gettime_ns((~native_id << 3) | 6)
+    except OSError:
+        return None
+
+
+def allowed_cpus() -> float:
+    """CPUs that this process may use at once: its affinity, or the quota of its cgroups if that is less."""
+    try:
+        cpus = float(len(os.sched_getaffinity(0)))
+    except (AttributeError, OSError):
+        cpus = float(os.cpu_count() or 1)
+    quota = cgroup_quota(_read_text)
+    return cpus if quota is None else min(cpus, quota)
+
+
+def cgroup_quota(read: Callable[[str], str | None]) -> float | None:
+    """The least CPU quota of this process's cgroups up to the root that it can see; None where there is none.
+
+    Version 2 (`cpu.max`) and version 1 (`cpu.cfs_quota_us`), also side by side. `read` gives the text of a
+    file or None.
+    """
+    groups = _own_groups(read("/proc/self/cgroup") or "")
+    quotas: list[float] = []
+    for version, root, mount in _mounts(read("/proc/self/mountinfo") or ""):
+        if version not in groups:
+            continue
+        quota_of = _quota_v2 if version == 2 else _quota_v1
+        for directory in _upwards(groups[version], root, mount):
+            quota = quota_of(directory, read)
+            if quota is not None:
+                quotas.append(quota)
+    return min(quotas, default=None)
+
+
+def _read_text(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def _own_groups(text: str) -> dict[int, str]:
+    """Version -> path of our cgroup, from lines `number:controllers:path`."""
+    groups = {}
+    for line in text.splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            groups[2] = path
+        elif "cpu" in controllers.split(","):
+            groups[1] = path
+    return groups
+
+
+def _mounts(text: str) -> list[tuple[int, str, str]]:
+    """(version, what of the hierarchy is mounted, where) of the file systems that hold CPU quotas."""
+    mounts = []
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(" "), after.split(" ")
+        if len(fields) < 5 or len(kind) < 3:
+            continue
+        if kind[0] == "cgroup2":
+            mounts.append((2, fields[3], fields[4]))
+        elif kind[0] == "cgroup" and "cpu" in kind[2].split(","):
+            mounts.append((1, fields[3], fields[4]))
+    return mounts
+
+
+def _upwards(group: str, root: str, mount: str) -> list[str]:
+    """Directories of the cgroup and of those around it, as far as they are mounted here."""
+    root = root.rstrip("/")
+    # A container may see its cgroup by its path on the host, which is not mounted here: then the mount is
+    # ours.
+    inside = group[len(root) :] if (group + "/").startswith(root + "/") else ""
+    parts = [part for part in inside.split("/") if part]
+    if ".." in parts:
+        parts = []
+    return ["/".join([mount.rstrip("/"), *parts[:count]]) for count in range(len(parts), -1, -1)]
+
+
+def _quota_v2(directory: str, read: Callable[[str], str | None]) -> float | None:
+    return _ratio((read(f"{directory}/cpu.max") or "").split())
+
+
+def _quota_v1(directory: str, read: Callable[[str], str | None]) -> float | None:
+    texts = [read(f"{directory}/cpu.cfs_quota_us"), read(f"{directory}/cpu.cfs_period_us")]
+    return _ratio([(text or "").strip() for text in texts])
+
+
+def _ratio(numbers: list[str]) -> float | None:
+    """CPUs from quota and period in the same unit; "max" and -1 mean no limit."""
+    try:
+        quota, period = (int(number) for number in numbers)
+    except ValueError:
+        return None
+    return quota / period if quota > 0 and period > 0 else None

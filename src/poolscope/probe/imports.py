@@ -1,0 +1,119 @@
+"""Hearing of an import: a callback right after the first run of a module that is not imported yet.
+
+The finder asks those behind it, as if it were not there, and hooks the `exec_module` of the loader that they
+found, on the instance and until it has run: the module's `__spec__` and `__loader__` are the ones that they
+would be without us.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
+
+class ImportWatch:
+    """A finder in front of `sys.meta_path` from `start` until all names were seen, or `stop`.
+
+    `imported(name)` is called in the thread that imports, inside of its import. It may be called again when a
+    tool unloads a module and imports it anew, or reloads it, while another name is still waited for.
+    """
+
+    def __init__(self, names: Iterable[str], imported: Callable[[str], object]) -> None:
+        self._names = frozenset(names)
+        self._missing = set(self._names)
+        self._imported = imported
+        self._active = False
+
+    def start(self) -> None:
+        """Begins to listen, if there is a name to wait for."""
+        if self._names and not self._active:
+            self._active = True
+            sys.meta_path.insert(0, self)
+
+    def stop(self) -> None:
+        """Calls nobody any more, and leaves `sys.meta_path`."""
+        self._active = False
+        # By identity, and in place: another thread may import at this moment.
+        for index, finder in enumerate(sys.meta_path):
+            if finder is self:
+                del sys.meta_path[index]
+                break
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """What the finders behind us say, with a hook in the loader if the name is one of ours."""
+        if fullname not in self._names or not self._active:
+            return None
+        finders: list[Any] = list(sys.meta_path)
+        behind = False
+        for finder in finders:
+            if finder is self:
+                behind = True
+                continue
+            find_spec = getattr(finder, "find_spec", None) if behind else None
+            spec: ModuleSpec | None = None if find_spec is None else find_spec(fullname, path, target)
+            if spec is not None:
+                self._hook(fullname, spec.loader)
+                return spec
+        return None
+
+    def _hook(self, name: str, loader: Any) -> None:
+        # A class as loader serves all builtin or frozen modules there are; none of ours is one of these in
+        # practice.
+        if isinstance(loader, type):
+            return
+        try:
+            before = loader.__dict__.get("exec_module")
+            if not (isinstance(before, _Hook) and before.covers(self, name)):
+                loader.exec_module = _Hook(self, name, loader, loader.exec_module)
+        except (AttributeError, TypeError):
+            pass  # none to speak of, or one that takes no attributes: the module is imported unseen
+
+    def ran(self, name: str) -> None:
+        """Called by the hook when the module has run."""
+        if self._active:
+            self.seen(name)
+            self._imported(name)
+
+    def seen(self, name: str) -> None:
+        """Does not wait for this name any more."""
+        self._missing.discard(name)
+        if not self._missing:
+            self.stop()
+
+
+class _Hook:
+    """Stands in for one loader's `exec_module` until the module has run."""
+
+    def __init__(self, watch: ImportWatch, name: str, loader: Any, original: Callable[[ModuleType], object]) -> None:
+        self._watch = watch
+        self._name = name
+        self._loader = loader
+        self._original = original
+
+    def covers(self, watch: ImportWatch, name: str) -> bool:
+        """Whether this hook would do what a new one is for."""
+        return self._watch is watch and self._name == name
+
+    def __call__(self, module: ModuleType) -> None:
+        if module.__name__ != self._name:  # a loader of several modules: zip archives
+            self._original(module)
+            return
+        # First: the module may look at its own loader.
+        if self._loader.__dict__.get("exec_module") is self:
+            del self._loader.exec_module
+            if isinstance(self._original, _Hook):
+                self._loader.exec_module = self._original
+        self._original(module)
+        self._watch.ran(self._name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A spec that was found and not used may be pickled: with the loader's own method.
+        return getattr, (self._loader, "exec_module")

@@ -1,0 +1,131 @@
+"""Watching a whole process: patches what is imported, and the rest when it is."""
+
+from __future__ import annotations
+
+import sys
+from _thread import RLock
+from functools import partial
+
+from poolscope.probe.imports import ImportWatch
+from poolscope.probe.runtime import current
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, Self
+
+#: What is patched -> our module that does it, and the modules that it is done to.
+_PARTS = {
+    "pools": ("poolscope.probe.threadpool", ("concurrent.futures.thread",)),
+    "loops": ("poolscope.probe.eventloop", ("asyncio.base_events", "uvloop")),
+}
+
+# Reentrant: a finalizer may uninstall while this thread is inside. Nothing is imported under it, and so no
+# import that another thread is in the midst of is waited for.
+_lock = RLock()
+#: Part -> how many installations want it.
+_wanted = dict.fromkeys(_PARTS, 0)
+_watches: dict[str, ImportWatch] = {}
+
+
+class Installation:
+    """One wish to have the process watched. `uninstall`, or the end of its `with` block, takes it back.
+
+    The patches go with the last installation that wants them. Any thread may call any method.
+    """
+
+    def __init__(self, parts: tuple[str, ...]) -> None:
+        self._parts = parts
+
+    def uninstall(self) -> None:
+        """Puts back what no other installation wants. Does nothing the second time."""
+        with _lock:
+            parts, self._parts = self._parts, ()
+            for part in parts:
+                _wanted[part] -= 1
+                if not _wanted[part]:
+                    _take_off(part)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.uninstall()
+
+
+def install(*, pools: bool = True, loops: bool = True) -> Installation:
+    """Watches the thread pools and event loops of this process from now on, those that exist included.
+
+    Returns what undoes it; may be called several times. Starts no thread and imports neither
+    `concurrent.futures` nor `asyncio`. A failure of ours is logged and leaves the process as it was.
+    """
+    parts = tuple(part for part, wanted in (("pools", pools), ("loops", loops)) if wanted)
+    with _lock:
+        for part in parts:
+            _wanted[part] += 1
+            if _wanted[part] == 1:
+                _watches[part] = watch = ImportWatch(_PARTS[part][1], partial(_imported, part))
+                watch.start()
+    # Listening first: whatever is not in `sys.modules` now will be heard of.
+    for part in parts:
+        _catch_up(part)
+    return Installation(parts)
+
+
+def _catch_up(part: str) -> None:
+    present = [name for name in _PARTS[part][1] if sys.modules.get(name) is not None]
+    for name in present:
+        _settled(name)
+        watch = _watches.get(part)
+        if watch is not None:
+            watch.seen(name)
+    if present:
+        _imported(part)
+
+
+def _settled(name: str) -> None:
+    # If another thread is importing it, this waits for the end of that.
+    try:
+        __import__(name)
+    except Exception as exc:
+        current().fail("install", exc)
+
+
+def _imported(part: str, _: str = "") -> None:
+    if _wanted[part]:
+        _patch(part)
+        if not _wanted[part]:  # uninstalled in another thread meanwhile
+            _unpatch(part)
+
+
+def _patch(part: str) -> None:
+    try:
+        _patcher(part).patch(current())
+    except Exception as exc:
+        current().fail("install", exc)
+
+
+def _take_off(part: str) -> None:
+    watch = _watches.pop(part, None)
+    if watch is not None:
+        watch.stop()
+    _unpatch(part)
+
+
+def _unpatch(part: str) -> None:
+    if _PARTS[part][0] not in sys.modules:
+        return
+    try:
+        _patcher(part).unpatch()
+    except Exception as exc:
+        current().fail("install", exc)
+
+
+def _patcher(part: str) -> Any:
+    # Imported here: what our module needs is only there once the user's program has it.
+    return __import__(_PARTS[part][0], fromlist=["patch"])

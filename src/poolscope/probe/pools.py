@@ -1,0 +1,259 @@
+"""The pools of a process: which there are, what is new in each, and when one is over."""
+
+from __future__ import annotations
+
+from itertools import count
+from weakref import ref
+
+from poolscope.probe.recording import PoolRecorder
+from poolscope.probe.sampler import WorkerCpu
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from poolscope.probe.cpu import CpuClocks
+    from poolscope.probe.outlet import Message
+
+#: The workers' CPU clocks are read this often at most, per pool.
+CPU_INTERVAL_NS = 250_000_000
+#: How long a collected pool with tasks in its queue may be without workers before it counts as over.
+DESERTED_NS = 5_000_000_000
+
+#: Seen by nobody yet; told to the sinks; ended, though a call that is refused may still show up.
+NEW, OPEN, CLOSED = "new", "open", "closed"
+
+
+class PoolWatch:
+    """One pool as the probe's readers see it.
+
+    One reader at a time; `gone` may become true at any moment, in any thread, and `collected` is called then.
+
+    `quiet`: nothing queued, nothing running and no CPU time unread, so that only an arrival or a refusal can
+    be news. `full`: tasks wait, and every worker that there may be is in one.
+    """
+
+    __slots__ = (
+        "_deserted_ns",
+        "_executor",
+        "_unfinished",
+        "cpu",
+        "full",
+        "gone",
+        "key",
+        "opened_ns",
+        "quiet",
+        "recorder",
+        "state",
+    )
+
+    def __init__(
+        self,
+        recorder: PoolRecorder,
+        executor: object,
+        opened_ns: int,
+        collected: Callable[[PoolWatch], object],
+    ) -> None:
+        self.key = recorder.id
+        self.recorder = recorder
+        self.opened_ns = opened_ns
+        self.state = NEW
+        self.gone = False
+        self.quiet = True
+        self.full = False
+        self.cpu = WorkerCpu()
+        # Arrived, and neither finished nor cancelled nor broken.
+        self._unfinished = 0
+        self._deserted_ns: int | None = None
+
+        def noticed(_: object) -> None:
+            self.gone = True
+            collected(self)
+
+        self._executor = ref(executor, noticed)
+
+    def has_news(self) -> bool:
+        """Whether a quiet pool has something to tell."""
+        return bool(self.recorder.arrivals or self.recorder.rejected)
+
+    def opened_message(self) -> Message:
+        """What a sink must know of the pool before all else."""
+        recorder = self.recorder
+        max_workers = recorder.last_size[1]
+        return (
+            "pool_opened",
+            recorder.id,
+            recorder.name,
+            recorder.kind,
+            recorder.executor,
+            recorder.created_at,
+            max_workers,
+            self.opened_ns,
+        )
+
+    def batch(self, clock: Callable[[], int], clocks: CpuClocks, *, read_cpu: bool = False) -> Message:
+        """What is new. Reads the CPU clocks if that is due, or if `read_cpu` says so."""
+        recorder = self.recorder
+        now = clock()
+        fresh = read_cpu or now - self.cpu.read_ns >= CPU_INTERVAL_NS
+        message = recorder.drain(clock, 0)
+        workers, max_workers = message[3:5]
+        finished, running, cancelled, broken, arrivals = message[7:]
+        if fresh:
+            # After the drain, so that what a task used before it ended is in the same message.
+            self.cpu.read(recorder.workers, clocks, now)
+        # A task that ended while we read is both running and finished, and then missing here: that makes the
+        # pool look one task less queued for one reading.
+        self._unfinished += len(arrivals) // 2 - len(finished) // 5 - len(cancelled) // 3 - len(broken) // 3
+        busy = len(running) // 4
+        self.full = 0 < max_workers <= min(workers, busy) and self._unfinished > busy
+        self.quiet = fresh and not busy and self._unfinished <= 0
+        return (*message[:5], self.cpu.total, *message[6:])
+
+    def stopped(self) -> bool:
+        """Whether the executor was shut down and has no worker left. If so, the next batch is the last."""
+        executor = self._executor()
+        if executor is None:
+            return False
+        if not (getattr(executor, "_shutdown", False) or getattr(executor, "_shutdown_thread", False)):
+            return False
+        size = self.recorder.size()
+        return size is None or size[0] == 0
+
+    def exhausted(self, now_ns: int) -> bool:
+        """Whether the executor is gone, and every task of it has come to its end in the batches up to now."""
+        if not self.gone:
+            return False
+        if self._unfinished <= 0:
+            return True
+        # Workers go on with what is queued. With none left, those tasks never end; but one may be starting.
+        if self._deserted_ns is None or not all(log.left for log in self.recorder.workers):
+            self._deserted_ns = now_ns
+        return now_ns - self._deserted_ns >= DESERTED_NS
+
+
+class Pools:
+    """All pools of this process, from `open` to their end.
+
+    Any thread may call `open`; `read` is for one thread at a time. What `read` finds goes to `push`, in
+    order; `failed` hears of a pool that could not be read, which is then let go.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], int],
+        clocks: CpuClocks,
+        push: Callable[[Message], object],
+        failed: Callable[[BaseException], object],
+    ) -> None:
+        self._clock = clock
+        self._clocks = clocks
+        self._push = push
+        self._failed = failed
+        self._ids = count(1)
+        self._watches: dict[int, PoolWatch] = {}
+
+    def __len__(self) -> int:
+        return len(self._watches)
+
+    def open(
+        self,
+        executor: object,
+        *,
+        name: str,
+        kind: str,
+        created_at: str,
+        size: Callable[[], tuple[int, int] | None] | None,
+    ) -> PoolRecorder:
+        """A recorder for a new pool, which the next `read` tells of.
+
+        Neither we nor `size` may hold the executor. If it is gone by then without a task, nothing is left.
+        """
+        cls = type(executor)
+        recorder = PoolRecorder(
+            next(self._ids),
+            name=name,
+            kind=kind,
+            executor=f"{cls.__module__}.{cls.__qualname__}",
+            created_at=created_at,
+            size=size or _size_of(executor),
+        )
+        watch = PoolWatch(recorder, executor, self._clock(), self._collected)
+        self._watches[watch.key] = watch
+        return recorder
+
+    def _collected(self, watch: PoolWatch) -> None:
+        # By the garbage collector, in any thread, at any point: no lock. A reader that opens the pool at this
+        # very moment sees afterwards that the executor is gone, and closes it.
+        if watch.state != OPEN and not watch.has_news():
+            self._watches.pop(watch.key, None)
+
+    def read(self, *, read_cpu: bool = False, ask_all: bool = True) -> list[PoolWatch]:
+        """Pushes what is new in each pool. Returns those that are full.
+
+        `ask_all`: quiet pools too are asked whether they were shut down, which costs more than all else here.
+        """
+        full = []
+        for watch in self._all():
+            known = watch.state == OPEN
+            if watch.quiet and known and not watch.gone and not ask_all and not watch.has_news():
+                continue
+            try:
+                if self._read(watch, read_cpu) and watch.full:
+                    full.append(watch)
+            except Exception as exc:
+                self._watches.pop(watch.key, None)
+                self._failed(exc)
+        return full
+
+    def _read(self, watch: PoolWatch, read_cpu: bool) -> bool:
+        """Pushes what is new in one pool. Returns whether the pool goes on."""
+        if watch.state == CLOSED and not watch.has_news():
+            if watch.gone:
+                self._watches.pop(watch.key, None)
+            return False
+        if watch.state != OPEN:
+            self._open(watch)
+        stopped = watch.stopped()
+        if not watch.quiet or watch.has_news():
+            self._push(watch.batch(self._clock, self._clocks, read_cpu=read_cpu or stopped))
+        if (stopped or watch.exhausted(self._clock())) and not watch.has_news():
+            self._close(watch)
+            return False
+        return True
+
+    def _open(self, watch: PoolWatch) -> None:
+        if watch.state == CLOSED:
+            # Shut down and told so, but the program goes on submitting: the same pool under a new number.
+            watch.recorder.id = next(self._ids)
+            watch.recorder.closed = False
+            watch.opened_ns = self._clock()
+        # First: see `_collected`.
+        watch.state = OPEN
+        watch.quiet = False
+        self._push(watch.opened_message())
+
+    def _close(self, watch: PoolWatch) -> None:
+        watch.state = CLOSED
+        watch.recorder.closed = True
+        self._push(("pool_closed", watch.recorder.id, self._clock()))
+        if watch.gone:
+            self._watches.pop(watch.key, None)
+
+    def _all(self) -> list[PoolWatch]:
+        while True:
+            try:
+                return list(self._watches.values())
+            except RuntimeError:
+                continue  # a pool came or went in between: any consistent list will do
+
+
+def _size_of(executor: Any) -> Callable[[], tuple[int, int] | None]:
+    weak = ref(executor)
+
+    def size() -> tuple[int, int] | None:
+        pool: Any = weak()
+        return None if pool is None else (len(pool._threads), pool._max_workers)
+
+    return size

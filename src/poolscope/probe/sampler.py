@@ -1,0 +1,120 @@
+"""Reading the workers of pools: how much CPU they used, and where they are while the pool is full."""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
+
+    from poolscope.probe.cpu import CpuClocks
+    from poolscope.probe.outlet import Message
+    from poolscope.probe.pools import PoolWatch
+    from poolscope.probe.recording import WorkerLog
+
+    Line = tuple[str, int, str]
+
+#: The most workers of a pool whose stacks are read at once.
+STACKS_LIMIT = 64
+#: Reading stacks may take one part in so many of a core.
+STACKS_COST_FACTOR = 100
+
+
+class WorkerCpu:
+    """CPU time of a pool's workers, from the clocks of their threads. One reader at a time.
+
+    A worker that has ended counts with its last reading.
+    """
+
+    __slots__ = ("_ended", "_last", "read_ns", "total")
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.read_ns = 0
+        # By the worker's place in the recorder.
+        self._last: list[int] = []
+        self._ended: list[bool] = []
+
+    def read(self, workers: list[WorkerLog], clocks: CpuClocks, now_ns: int) -> None:
+        """Brings `total` (ns) up to date."""
+        self.read_ns = now_ns
+        last, ended = self._last, self._ended
+        for index in range(len(workers)):
+            if index == len(last):
+                last.append(0)
+                ended.append(False)
+            if ended[index]:
+                continue
+            left = workers[index].left
+            used: int | None = workers[index].cpu_ns if left else -1
+            if used == -1:
+                used = clocks.thread(workers[index].native_id)
+            # A clock that goes back is that of another thread, which got the id of one that has ended.
+            if used is None or used < last[index]:
+                ended[index] = True
+                continue
+            self.total += used - last[index]
+            last[index] = used
+            ended[index] = left
+
+
+class StackSampler:
+    """Where the workers of full pools are. Measures its cost, and rests to keep to its part of a core."""
+
+    def __init__(
+        self,
+        clocks: CpuClocks,
+        current_frames: Callable[[], dict[int, FrameType]] = sys._current_frames,
+        user_lines: Callable[[FrameType], list[Line]] | None = None,
+    ) -> None:
+        self._clocks = clocks
+        self._current_frames = current_frames
+        self._user_lines = user_lines
+        self._rested_ns = 0
+        self._turn = 0
+
+    def sample(self, watches: list[PoolWatch], now_ns: int) -> list[Message]:
+        """A `stacks` message for each of the full pools in which user code is at work."""
+        if now_ns < self._rested_ns:
+            return []
+        before = self._clocks.own()
+        if self._user_lines is None:
+            from poolscope.probe.stacks import user_lines
+
+            self._user_lines = user_lines
+        self._turn += 1
+        messages: list[Message] = []
+        for watch in watches:
+            stacks = self._stacks_of(watch.recorder.workers)
+            if stacks:
+                messages.append(("stacks", watch.recorder.id, now_ns, stacks))
+        self._rested_ns = now_ns + STACKS_COST_FACTOR * (self._clocks.own() - before)
+        return messages
+
+    def _stacks_of(self, workers: list[WorkerLog]) -> list[list[Any]]:
+        """[count, lines] of the workers that are in a task."""
+        chosen = [(log, task) for log in list(workers) if (task := log.running) is not None]
+        if len(chosen) > STACKS_LIMIT:
+            # The next ones each time, so that all get their turn.
+            start = self._turn * STACKS_LIMIT % len(chosen)
+            chosen = (chosen[start:] + chosen[:start])[:STACKS_LIMIT]
+        assert self._user_lines is not None
+        counts: dict[tuple[Line, ...], int] = {}
+        frames = self._current_frames()
+        frame = None
+        try:
+            for log, task in chosen:
+                frame = frames.get(log.ident)
+                if frame is None:
+                    continue
+                lines = tuple(self._user_lines(frame))
+                # The thread went on while we read. If it has left the task, these may be the lines of none.
+                if lines and log.running is task:
+                    counts[lines] = counts.get(lines, 0) + 1
+        finally:
+            # A frame that we held would keep the locals of the user's task alive.
+            del frame, frames
+        return [[count, list(lines)] for lines, count in counts.items()]

@@ -1,0 +1,198 @@
+"""The probe's one background thread, and the jobs that it runs.
+
+It is started below `threading`: nobody finds it in `threading.enumerate()`, a program that waits for its
+threads does not wait for it, and tools that replace `threading` (gevent) do not reach it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import sys
+from _thread import allocate_lock, get_ident
+from time import sleep
+
+from poolscope.probe.cpu import thread_clocks_readable, thread_cpu_ns
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Clock = Callable[[], int]
+
+_start_new_thread = _thread.start_new_thread
+
+#: The longest sleep between two looks at the jobs (s).
+_LONGEST_WAIT = 1.0
+#: How long one look for the end of a thread lasts (s).
+_POLL = 0.0002
+
+
+class Job:
+    """Something to do every `period_ns`. A late one is done once, not as often as it was missed."""
+
+    __slots__ = ("due_ns", "part", "period_ns", "run")
+
+    def __init__(self, part: str, period_ns: int, run: Callable[[int], object], now_ns: int) -> None:
+        self.part = part
+        self.period_ns = period_ns
+        self.run = run
+        self.due_ns = now_ns + period_ns
+
+
+class _Run:
+    """One life of the thread. `ended` is held until it is over."""
+
+    __slots__ = ("ended", "ident", "native_id", "stopping")
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self.ident = 0
+        self.native_id = 0
+        self.ended = allocate_lock()
+        self.ended.acquire()
+
+
+class Ticker:
+    """Jobs, and the thread that runs them from the first `wake` on.
+
+    `wake`, `add` and `stop` may be called by any thread. At most one thread is meant to run; one that did not
+    stop in time ends as soon as it sees that it should.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        failed: Callable[[str, BaseException], object],
+        last: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`failed(part, exc)` hears of jobs that raise; `last` is called when the thread has been told to
+        stop.
+        """
+        self._clock = clock
+        self._failed = failed
+        self._last = last
+        self._jobs: list[Job] = []
+        self._run: _Run | None = None
+        self._starting = allocate_lock()
+        # Held but while somebody wants the thread's attention: waiting for it with a timeout is our sleep.
+        self._call = allocate_lock()
+        self._call.acquire()
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread has been started and not been told to stop."""
+        return self._run is not None
+
+    def add(self, part: str, period_ns: int, run: Callable[[int], object]) -> Job:
+        """Has `run(now_ns)` called each `period_ns`, first after one period. One that raises is taken out."""
+        job = Job(part, period_ns, run, self._clock())
+        self._jobs.append(job)
+        self._interrupt()
+        return job
+
+    def remove(self, job: Job) -> None:
+        """Takes a job out; done already if it is not there."""
+        try:
+            self._jobs.remove(job)
+        except ValueError:
+            pass
+
+    def tick(self) -> None:
+        """Does what is due, in the calling thread."""
+        for job in list(self._jobs):
+            now = self._clock()
+            if now < job.due_ns or job not in self._jobs:
+                continue
+            job.due_ns = now + job.period_ns
+            try:
+                job.run(now)
+            except BaseException as exc:  # SystemExit too: no job may end the thread that the others need
+                self.remove(job)
+                self._failed(job.part, exc)
+
+    def seconds_to_next(self) -> float:
+        """How long nothing will be due, as far as is known now: a new job shortens it."""
+        due = min([job.due_ns for job in list(self._jobs)], default=None)
+        if due is None:
+            return _LONGEST_WAIT
+        return min(max(0.0, (due - self._clock()) / 1e9), _LONGEST_WAIT)
+
+    def wake(self) -> None:
+        """Starts the thread if it is not running. Raises RuntimeError if the system gives us none."""
+        # Never waits for the lock: a finalizer or signal handler may come here in the thread that holds it.
+        if self._run is not None or not self._starting.acquire(blocking=False):
+            return
+        try:
+            if self._run is None:
+                run = _Run()
+                self._run = run
+                now = self._clock()
+                for job in list(self._jobs):
+                    # Not at once: the program is busy with its first task.
+                    job.due_ns = max(job.due_ns, now + job.period_ns)
+                try:
+                    _native_starter()(self._live, (run,))
+                except BaseException:
+                    self._run = None
+                    raise
+        finally:
+            self._starting.release()
+
+    def stop(self, timeout: float) -> bool:
+        """Tells the thread to end, and waits for that `timeout` seconds at most. Returns whether it was
+        running.
+
+        For a fork and for the end of the process: what is recorded after it stays where it is until the next
+        `wake`.
+        """
+        run, self._run = self._run, None
+        if run is None:
+            return False
+        run.stopping = True
+        self._interrupt()
+        if run.ident != get_ident() and run.ended.acquire(timeout=timeout):
+            _await_exit(run.native_id, timeout)
+        return True
+
+    def _interrupt(self) -> None:
+        try:
+            self._call.release()
+        except RuntimeError:
+            pass  # somebody has called already, and the thread has yet to hear it
+
+    def _live(self, run: _Run) -> None:
+        try:
+            run.ident = get_ident()
+            run.native_id = _thread.get_native_id()
+            while not run.stopping:
+                self._call.acquire(timeout=self.seconds_to_next())
+                if not run.stopping:
+                    self.tick()
+            self._last()
+        except BaseException as exc:
+            # While the interpreter shuts down, names may be gone already: that is nobody's fault.
+            if sys is not None and not sys.is_finalizing():
+                self._failed("thread", exc)
+        finally:
+            if self._run is run:
+                self._run = None
+            run.ended.release()
+
+
+def _native_starter() -> Callable[..., int]:
+    """What starts a thread of the operating system, also where gevent came first and put its own in place."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None:
+        return _start_new_thread
+    original: Callable[..., int] = monkey.get_original("_thread", "start_new_thread")
+    return original
+
+
+def _await_exit(native_id: int, timeout: float) -> None:
+    """Waits until the system has let go of a thread that has run its last line: it still counts in a fork."""
+    if not thread_clocks_readable:
+        return
+    for _ in range(int(timeout / _POLL)):
+        if thread_cpu_ns(native_id) is None:
+            return
+        sleep(_POLL)

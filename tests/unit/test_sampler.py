@@ -1,0 +1,140 @@
+import gc
+import sys
+import weakref
+from types import SimpleNamespace
+
+from runtime_support import SECOND, FakeCpu
+
+from poolscope.probe.recording import PoolRecorder
+from poolscope.probe.sampler import STACKS_LIMIT, StackSampler, WorkerCpu
+
+LINE = ("app.py", 3, "task")
+BELOW = ("lib.py", 9, "call")
+
+
+def pool(workers, pool_id=1):
+    recorder = PoolRecorder(
+        pool_id, name="p", kind="thread", executor="x", created_at="", size=lambda: (workers, workers)
+    )
+    for number in range(workers):
+        recorder.join(1000 + number, 2000 + number).running = (1, 0, number)
+    return SimpleNamespace(recorder=recorder)
+
+
+def sampler(frames, cpu=None, lines=lambda frame: frame.lines):
+    return StackSampler(cpu or FakeCpu(), lambda: dict(frames), lines)
+
+
+def frame(*lines):
+    return SimpleNamespace(lines=list(lines))
+
+
+def test_equal_stacks_are_counted_together():
+    frames = {1000: frame(LINE, BELOW), 1001: frame(LINE), 1002: frame(LINE, BELOW), 7: frame(("other.py", 1, "x"))}
+    [message] = sampler(frames).sample([pool(3)], 5)
+    assert message[:3] == ("stacks", 1, 5)
+    assert sorted(message[3]) == [[1, [LINE]], [2, [LINE, BELOW]]]
+
+
+def test_only_workers_in_a_task_count():
+    watch = pool(2)
+    watch.recorder.workers[0].running = None
+    [message] = sampler({1000: frame(LINE), 1001: frame(LINE)}).sample([watch], 5)
+    assert message[3] == [[1, [LINE]]]
+
+
+def test_a_worker_that_leaves_its_task_meanwhile_does_not_count():
+    watch = pool(1)
+
+    def lines(frame):
+        watch.recorder.workers[0].running = (1, 0, 99)
+        return frame.lines
+
+    assert sampler({1000: frame(LINE)}, lines=lines).sample([watch], 5) == []
+
+
+def test_a_worker_without_frames_or_lines_does_not_count():
+    assert sampler({1000: frame()}).sample([pool(2)], 5) == []
+
+
+def test_of_many_workers_all_get_their_turn():
+    watch = pool(STACKS_LIMIT + 10)
+    seen = []
+
+    def lines(frame):
+        seen.append(frame)
+        return [LINE]
+
+    reader = sampler({1000 + number: number for number in range(STACKS_LIMIT + 10)}, lines=lines)
+    [message] = reader.sample([watch], 1)
+    assert message[3] == [[STACKS_LIMIT, [LINE]]]
+    reader.sample([watch], 2)
+    assert set(seen) == set(range(STACKS_LIMIT + 10))
+
+
+def test_rests_in_proportion_to_what_it_costs():
+    cpu = FakeCpu()
+    cpu.cost_ns = 500_000
+    reader = sampler({1000: frame(LINE)}, cpu)
+    asked = range(0, 200_000_000, 10_000_000)
+    sampled = [at for at in asked if reader.sample([pool(1)], at)]
+    assert sampled == [0, 50_000_000, 100_000_000, 150_000_000]
+
+
+def test_holds_no_frame():
+    class Local:
+        pass
+
+    def task():
+        local = Local()
+        alive.append(weakref.ref(local))
+        return reader.sample([watch], SECOND)
+
+    alive = []
+    watch = pool(1)
+    reader = StackSampler(FakeCpu(), lambda: {1000: sys._getframe(3)}, lambda frame: [LINE])
+    assert task()
+    gc.disable()
+    try:
+        assert alive[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_cpu_time_adds_up_over_workers():
+    cpu, recorder, total = FakeCpu(), pool(2).recorder, WorkerCpu()
+    cpu.threads = {2000: 5, 2001: 7}
+    total.read(recorder.workers, cpu, 1)
+    cpu.threads = {2000: 6, 2001: 10}
+    total.read(recorder.workers, cpu, 2)
+    assert (total.total, total.read_ns) == (16, 2)
+
+
+def test_a_worker_that_ended_keeps_its_last_reading():
+    cpu, recorder, total = FakeCpu(), pool(2).recorder, WorkerCpu()
+    cpu.threads = {2000: 5, 2001: 7}
+    total.read(recorder.workers, cpu, 1)
+    cpu.threads = {2001: 8}
+    total.read(recorder.workers, cpu, 2)
+    assert total.total == 13
+    # The thread id was given to somebody else: not the pool's time.
+    cpu.threads = {2000: 500, 2001: 8}
+    total.read(recorder.workers, cpu, 3)
+    assert total.total == 13
+
+
+def test_a_clock_that_goes_back_is_that_of_another_thread():
+    cpu, recorder, total = FakeCpu(), pool(1).recorder, WorkerCpu()
+    for reading in (50, 3, 400):
+        cpu.threads = {2000: reading}
+        total.read(recorder.workers, cpu, 1)
+    assert total.total == 50
+
+
+def test_a_worker_that_left_is_read_once_more():
+    cpu, recorder, total = FakeCpu(), pool(1).recorder, WorkerCpu()
+    recorder.workers[0].left = True
+    for reading in (50, 60):
+        cpu.threads = {2000: reading}
+        total.read(recorder.workers, cpu, 1)
+    assert total.total == 50
