@@ -1,0 +1,422 @@
+"""One case per pool and per event loop: from its history to its findings, live and final.
+
+Pure: times come in, and so does the function that gives the source text of a line. Not thread-safe: the judge's owner
+guards it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from poolscope.analysis import sizing, words
+from poolscope.analysis.detection import Diagnosis, LoopLineSignals, Rules, diagnose, diagnose_loop
+from poolscope.analysis.history import PoolHistory
+from poolscope.analysis.loop_history import BlockingLine, LoopHistory
+from poolscope.analysis.signals import PoolSignals, ProcessSignals, measure
+from poolscope.analysis.stretches import Stretch
+from poolscope.analysis.tracking import Episode, Tracker
+from poolscope.messages import FunctionNamed, Line
+from poolscope.model import Finding, Frame, SizingPoint
+
+SourceOf = Callable[[str, int], str | None]
+#: Gives the process's signals over [begin, end] ns.
+ProcessOf = Callable[[int, int], ProcessSignals]
+FunctionOf = Callable[[int], FunctionNamed | None]
+
+#: Tasks replayed for a number while the program runs; the final one takes all that were kept.
+LIVE_REPLAY = 20_000
+RESIZE_NS = 5_000_000_000
+#: A long stretch is judged by its last part, so that what changed shows.
+WINDOW_NS = 60_000_000_000
+#: What is reported of the lines where workers are: this many lines, each with at least this share.
+LINES_SHOWN = 3
+SHARE_SHOWN = 0.1
+#: Once raised, a finding stays until the amplification is below this part of its threshold.
+RELEASE = 0.75
+#: A pool's finding is over when nothing has been found for this many times `sustain_seconds`: the next stretch of a
+#: flapping load takes one of them to be recognised.
+HOLD_SUSTAINS = 4
+#: A line of a loop that caused no block for this long is over.
+LOOP_HOLD_NS = 10_000_000_000
+FINDINGS_KEPT = 50
+
+#: A finding that began (True) or ended.
+Event = tuple[Finding, bool]
+
+
+def frames_of(groups: Sequence[tuple[tuple[Line, ...], int]], total: int, source_of: SourceOf) -> tuple[Frame, ...]:
+    """The lines where most workers were: each user's line with the library line most often below it."""
+    by_line: dict[Line, int] = {}
+    below: dict[Line, Line] = {}
+    for lines, count in groups:  # by count: the first library line met is the most frequent
+        if not lines:
+            continue
+        by_line[lines[0]] = by_line.get(lines[0], 0) + count
+        if len(lines) > 1:
+            below.setdefault(lines[0], lines[1])
+    frames: list[Frame] = []
+    for line, count in sorted(by_line.items(), key=lambda item: -item[1])[:LINES_SHOWN]:
+        share = count / total
+        if share < SHARE_SHOWN and frames:
+            break
+        for shown in (line, below.get(line)):
+            if shown is not None:
+                file, number, function = shown
+                frames.append(Frame(file, number, function, source_of(file, number), share))
+    return tuple(frames)
+
+
+class _PoolItem(msgspec.Struct, frozen=True):
+    diagnosis: Diagnosis
+    signals: PoolSignals
+    begin_ns: int
+    end_ns: int
+
+
+class _Bursts:
+    """Short or harmless saturation, in sums (ns)."""
+
+    __slots__ = ("count", "first_ns", "item", "last_ns", "longest_ns", "total_ns")
+
+    def __init__(self) -> None:
+        self.count = self.total_ns = self.longest_ns = self.first_ns = self.last_ns = 0
+        self.item: _PoolItem | None = None
+
+    def add(self, stretch: Stretch, item: _PoolItem | None) -> None:
+        if not self.count:
+            self.first_ns = stretch.begin_ns
+        self.count += 1
+        self.total_ns += stretch.length_ns
+        self.last_ns = stretch.end_ns
+        if item is not None and stretch.length_ns >= self.longest_ns:
+            self.longest_ns, self.item = stretch.length_ns, item
+
+
+class PoolCase:
+    """Judges one pool as time goes on."""
+
+    def __init__(
+        self,
+        history: PoolHistory,
+        rules: Rules,
+        *,
+        origin_ns: int,
+        process_of: ProcessOf,
+        function_of: FunctionOf,
+        source_of: SourceOf,
+    ) -> None:
+        self.history = history
+        self.rules = rules
+        self._origin_ns = origin_ns
+        self._process_of = process_of
+        self._function_of = function_of
+        self._source_of = source_of
+        sustain = int(rules.thresholds.sustain_seconds * 1e9)
+        self._sustain_ns = sustain
+        self._tracker: Tracker[_PoolItem] = Tracker(hold_ns=HOLD_SUSTAINS * sustain, settle_ns=sustain // 2)
+        self._bursts = _Bursts()
+        self._past: list[Finding] = []
+        self._sized: tuple[int, int | None] | None = None  # when, and what came out
+        self._final = False
+
+    @property
+    def active(self) -> Finding | None:
+        """The finding that lasts."""
+        active = self._tracker.active
+        return None if active is None else self._finding(active)
+
+    @property
+    def suggested(self) -> int | None:
+        """The size that is advised now."""
+        active = self._tracker.active
+        return self._sized[1] if active is not None and active.item.diagnosis.sized and self._sized else None
+
+    def judge(self, now_ns: int) -> list[Event]:
+        """Looks at everything settled so far. Returns what began and ended."""
+        events: list[Event] = []
+        stretches = self.history.stretches
+        closed, stretches.closed = stretches.closed, []
+        for stretch in closed:
+            events += self._over(stretch, now_ns)
+        current = stretches.current
+        if current is not None and current.length_ns >= self._sustain_ns:
+            item = self._diagnose(current, self._tracker.active is not None)
+            if item.diagnosis.pattern != "burst":
+                return events + self._offer(item, current, now_ns)
+        if self._tracker.active is not None:
+            events += self._absent(self._tracker.active.item.end_ns, now_ns)
+        return events
+
+    def finish(self, now_ns: int) -> list[Event]:
+        """The pool or the program ended: judges what is left, with all that was kept."""
+        self._final = True
+        self.history.finish(now_ns)
+        events = self.judge(now_ns)
+        if self._tracker.active is not None:
+            events += self._end(self._tracker.close())
+        return events
+
+    def findings(self) -> tuple[Finding, ...]:
+        """All findings so far, the lasting one and the summed up bursts included."""
+        active = self.active
+        found = [*self._past, *([active] if active is not None else [])]
+        if self._bursts.count and self._bursts.item is not None:
+            found.append(self._burst_finding(self._bursts.item))
+        return tuple(found)
+
+    def curve(self) -> tuple[SizingPoint, ...] | None:
+        """The sizing curve, where the size is the problem."""
+        advised = [
+            finding for finding in self.findings() if finding.advice.action in ("raise_max_workers", "bound_submission")
+        ]
+        if not advised:
+            return None
+        sizes = sizing.sizes_around(self.history.max_workers, advised[-1].advice.suggested_max_workers)
+        return sizing.curve(self.history.tasks_for_replay(self.history.last_batch_ns), sizes)
+
+    # -- from stretches to episodes ------------------------------------------------------------------------
+
+    def _diagnose(self, stretch: Stretch, raised: bool) -> _PoolItem:
+        begin = max(stretch.begin_ns, stretch.end_ns - WINDOW_NS)
+        process = self._process_of(begin, stretch.end_ns)
+        signals = measure(self.history, stretch, process, window_ns=WINDOW_NS)
+        rules = self.rules
+        if raised:
+            low = rules.thresholds.min_amplification * RELEASE
+            rules = msgspec.structs.replace(
+                rules, thresholds=msgspec.structs.replace(rules.thresholds, min_amplification=max(1.0, low))
+            )
+        return _PoolItem(diagnose(signals, rules), signals, stretch.begin_ns, stretch.end_ns)
+
+    def _over(self, stretch: Stretch, now_ns: int) -> list[Event]:
+        try:
+            return self._judge_last(stretch, now_ns)
+        finally:
+            self.history.crests.pop(stretch.begin_ns, None)
+
+    def _judge_last(self, stretch: Stretch, now_ns: int) -> list[Event]:
+        active = self._tracker.active
+        raised = active is not None and active.item.begin_ns == stretch.begin_ns
+        if not raised and stretch.length_ns < min(self._sustain_ns, self._bursts.longest_ns):
+            # Shorter than the one that stands for them all: it only counts.
+            self._bursts.add(stretch, None)
+            return self._absent(active.item.end_ns, now_ns) if active is not None else []
+        item = self._diagnose(stretch, raised)
+        if item.diagnosis.pattern == "burst" or stretch.length_ns < self._sustain_ns:
+            if not raised:
+                self._bursts.add(stretch, item)
+            return self._absent(active.item.end_ns, now_ns) if active is not None else []
+        return self._offer(item, stretch, now_ns) + self._absent(stretch.end_ns, now_ns)
+
+    def _offer(self, item: _PoolItem, stretch: Stretch, now_ns: int) -> list[Event]:
+        key = (item.diagnosis.pattern, item.diagnosis.cause, item.diagnosis.severity)
+        changed = self._tracker.offer(key, item, stretch.begin_ns, now_ns)
+        if item.diagnosis.sized and (changed or self._sized is None or now_ns - self._sized[0] >= RESIZE_NS):
+            self._resize(now_ns)
+        active = self._tracker.active
+        return [(self._finding(active), True)] if changed and active is not None else []
+
+    def _absent(self, until_ns: int, now_ns: int) -> list[Event]:
+        return self._end(self._tracker.absent(until_ns, now_ns))
+
+    def _end(self, ended: Episode[_PoolItem] | None) -> list[Event]:
+        if ended is None:
+            return []
+        if ended.until_ns is None:
+            ended.until_ns = ended.item.end_ns
+        if ended.item.diagnosis.sized:
+            self._resize(ended.last_seen_ns)
+        finding = self._finding(ended)
+        self._past.append(finding)
+        del self._past[:-FINDINGS_KEPT]
+        self._sized = None
+        return [(finding, False)]
+
+    def _resize(self, now_ns: int) -> None:
+        tasks = self.history.tasks_for_replay(now_ns, None if self._final else LIVE_REPLAY)
+        self._sized = (now_ns, sizing.suggest(tasks, self._sustain_ns))
+
+    # -- from episodes to findings -------------------------------------------------------------------------
+
+    def _offset(self, at_ns: int) -> float:
+        return (at_ns - self._origin_ns) / 1e9
+
+    def _frames(self, begin_ns: int, end_ns: int) -> tuple[Frame, ...]:
+        groups, total = self.history.lines(begin_ns, end_ns)
+        if groups:
+            return frames_of(groups, total, self._source_of)
+        # Nothing was sampled: the functions that hold the workers are the best that is known.
+        busiest = max(self.history.functions.items(), key=lambda item: item[1].run.total, default=None)
+        named = self._function_of(busiest[0]) if busiest is not None else None
+        if named is None or not named.file:
+            return ()
+        return (Frame(named.file, named.line, named.name, self._source_of(named.file, named.line), None),)
+
+    def _finding(self, episode: Episode[_PoolItem]) -> Finding:
+        item = episode.item
+        frames = self._frames(item.begin_ns, episode.last_seen_ns)
+        since = self._offset(episode.since_ns)
+        suggested = self._sized[1] if self._sized is not None else None
+        name = self.history.name
+        return Finding(
+            pattern=item.diagnosis.pattern,
+            cause=item.diagnosis.cause,
+            severity=item.diagnosis.severity,
+            since_seconds=since,
+            until_seconds=None if episode.until_ns is None else self._offset(episode.until_ns),
+            detected_after_seconds=(episode.detected_ns - episode.since_ns) / 1e9,
+            summary=words.pool_summary(item.diagnosis, name, since, item.signals, frames),
+            evidence=_evidence(item.signals),
+            frames=frames,
+            advice=words.pool_advice(
+                item.diagnosis, name, item.signals, suggested, self.rules.thresholds.sustain_seconds
+            ),
+        )
+
+    def _burst_finding(self, item: _PoolItem) -> Finding:
+        bursts = self._bursts
+        diagnosis = msgspec.structs.replace(
+            item.diagnosis, pattern="burst", severity="info", sized=False, action="none"
+        )
+        since = self._offset(bursts.first_ns)
+        evidence = _evidence(item.signals)
+        evidence |= {
+            "bursts": float(bursts.count),
+            "saturated_seconds": bursts.total_ns / 1e9,
+            "longest_seconds": bursts.longest_ns / 1e9,
+        }
+        return Finding(
+            pattern="burst",
+            cause=diagnosis.cause,
+            severity="info",
+            since_seconds=since,
+            until_seconds=self._offset(bursts.last_ns),
+            detected_after_seconds=bursts.longest_ns / 1e9,
+            summary=words.burst_summary(
+                self.history.name, bursts.count, bursts.longest_ns / 1e9, bursts.total_ns / 1e9
+            ),
+            evidence=evidence,
+            frames=(),
+            advice=words.burst_advice(),
+        )
+
+
+def _evidence(signals: PoolSignals) -> dict[str, float]:
+    values: dict[str, float | None] = {
+        "max_workers": float(signals.max_workers),
+        "window_seconds": signals.window_seconds,
+        "tasks_started": float(signals.starts),
+        "tasks_finished": float(signals.finished),
+        "coupling": signals.coupling,
+        "wait_p50_seconds": signals.wait_p50_seconds,
+        "wait_max_seconds": signals.wait_max_seconds,
+        "run_p50_seconds": signals.run_p50_seconds,
+        "amplification": signals.amplification,
+        "unhindered_run_seconds": signals.unhindered_run_seconds,
+        "effective_parallelism": signals.effective_parallelism,
+        "throughput_per_second": signals.throughput,
+        "queue_depth": float(signals.queue_depth),
+        "oldest_queued_seconds": signals.oldest_queued_seconds,
+        "worker_cpu_share": signals.worker_cpu_share,
+        "process_cores_used": signals.process.cores_used,
+        "process_cores_allowed": signals.process.cores_allowed,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+class LoopCase:
+    """Judges the event loops of one name as time goes on: a finding per blocking line."""
+
+    def __init__(self, history: LoopHistory, *, origin_ns: int, source_of: SourceOf) -> None:
+        self.history = history
+        self._origin_ns = origin_ns
+        self._source_of = source_of
+        self._trackers: dict[BlockingLine, Tracker[LoopLineSignals]] = {}
+        self._past: list[Finding] = []
+        self._final = False
+
+    def judge(self, now_ns: int) -> list[Event]:
+        """Looks at the blocks so far. Returns what began and ended."""
+        self.history.advance(now_ns)
+        events: list[Event] = []
+        loop_ns = self.history.ran_ns(now_ns)
+        for line in self.history.lines.values():
+            signals = line.signals(loop_ns)
+            diagnosis = diagnose_loop(signals, final=self._final)
+            tracker = self._trackers.get(line)
+            if tracker is None:
+                tracker = self._trackers[line] = Tracker(hold_ns=LOOP_HOLD_NS, settle_ns=0)
+            key = (diagnosis.pattern, diagnosis.cause, diagnosis.severity)
+            recent = now_ns - line.last_ns < LOOP_HOLD_NS
+            if diagnosis.severity != "info" and (recent or self._final):
+                if tracker.active is None and not recent and self._told(line):
+                    continue  # it was found, it ended, and nothing has happened since
+                if tracker.offer(key, signals, line.first_ns, now_ns) and tracker.active is not None:
+                    events.append((self._finding(line, tracker.active), True))
+            elif (ended := tracker.absent(line.last_ns, now_ns)) is not None:
+                events.append(self._keep(line, ended))
+        return events
+
+    def finish(self, now_ns: int) -> list[Event]:
+        """The program ended."""
+        self._final = True
+        events = self.judge(now_ns)
+        for line, tracker in self._trackers.items():
+            if (ended := tracker.close()) is not None:
+                ended.until_ns = line.last_ns
+                events.append(self._keep(line, ended))
+        return events
+
+    def findings(self, now_ns: int) -> tuple[Finding, ...]:
+        """All findings so far; lines that only deserve a note included."""
+        found = list(self._past)
+        for line, tracker in self._trackers.items():
+            if tracker.active is not None:
+                found.append(self._finding(line, tracker.active))
+            elif not self._told(line):
+                signals = line.signals(self.history.ran_ns(now_ns))
+                key = ("loop_blocked", signals.cause, "info")
+                note = Episode(key, signals, line.first_ns, line.last_ns)
+                note.until_ns = line.last_ns
+                found.append(self._finding(line, note))
+        return tuple(found)
+
+    def _told(self, line: BlockingLine) -> bool:
+        tracker = self._trackers.get(line)
+        return tracker is not None and bool(tracker.ended)
+
+    def _keep(self, line: BlockingLine, ended: Episode[LoopLineSignals]) -> Event:
+        finding = self._finding(line, ended)
+        self._past.append(finding)
+        del self._past[:-FINDINGS_KEPT]
+        return finding, False
+
+    def _finding(self, line: BlockingLine, episode: Episode[LoopLineSignals]) -> Finding:
+        signals = episode.item
+        pattern, cause, severity = episode.key
+        diagnosis = diagnose_loop(signals, final=True)
+        frames = tuple(
+            Frame(file, number, function, self._source_of(file, number)) for file, number, function in line.lines
+        )
+        until = episode.until_ns
+        return Finding(
+            pattern=pattern,
+            cause=cause,
+            severity="info" if severity == "info" else "warning",
+            since_seconds=(line.first_ns - self._origin_ns) / 1e9,
+            until_seconds=None if until is None else (until - self._origin_ns) / 1e9,
+            detected_after_seconds=(episode.detected_ns - episode.since_ns) / 1e9,
+            summary=words.loop_summary(signals, self.history.name, frames),
+            evidence={
+                "blocks": float(signals.blocks),
+                "blocked_seconds": signals.blocked_seconds,
+                "longest_seconds": signals.longest_seconds,
+                "loop_seconds": signals.loop_seconds,
+                "share": signals.share,
+                "loop_cpu_share": line.cpu_share,
+            },
+            frames=frames,
+            advice=words.loop_advice(diagnosis),
+        )

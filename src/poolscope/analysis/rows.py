@@ -1,0 +1,335 @@
+"""What is shown as one row: the pools of one name in one process, those that ended included.
+
+Counters and integrals add up, ages take the maximum. The time saturated is the union over the pools: exact for one,
+and for several taken per tick as that of the pool saturated longest in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from poolscope.analysis.cases import FINDINGS_KEPT, LoopCase, PoolCase
+from poolscope.analysis.history import PoolHistory
+from poolscope.analysis.spread import Spread
+from poolscope.messages import FunctionNamed
+from poolscope.model import (
+    Finding,
+    FindingCount,
+    FunctionReport,
+    LoopReport,
+    LoopSnapshot,
+    PoolReport,
+    PoolSnapshot,
+    PoolTrace,
+    TaskCounts,
+)
+
+FunctionOf = Callable[[int], FunctionNamed | None]
+_COUNTERS = ("submitted", "rejected", "succeeded", "failed", "cancelled", "started", "cpu_ns")
+
+
+class FindingTally:
+    """How many findings of one sort began; which last is asked of the cases."""
+
+    def __init__(self) -> None:
+        self.totals: dict[tuple[str, str, str], int] = {}
+
+    def began(self, finding: Finding) -> None:
+        """A finding began, or became one of another sort."""
+        key = (finding.pattern, finding.cause, finding.severity)
+        self.totals[key] = self.totals.get(key, 0) + 1
+
+    def counts(self, kind: str, name: str, pid: int, active: set[tuple[str, str, str]]) -> list[FindingCount]:
+        """One value per sort seen so far."""
+        return [
+            FindingCount(
+                kind=kind,
+                name=name,
+                pid=pid,
+                pattern=key[0],
+                cause=key[1],
+                severity="critical" if key[2] == "critical" else "warning" if key[2] == "warning" else "info",
+                active=key in active,
+                total=total,
+            )
+            for key, total in self.totals.items()
+        ]
+
+
+def _sort(finding: Finding) -> tuple[str, str, str]:
+    return finding.pattern, finding.cause, finding.severity
+
+
+class _Function:
+    __slots__ = ("busy_ns", "run", "started", "wait")
+
+    def __init__(self) -> None:
+        self.started = self.busy_ns = 0
+        self.wait = Spread()
+        self.run = Spread()
+
+
+class PoolRow:
+    """The pools of one name in one process."""
+
+    def __init__(self, first: PoolHistory, function_of: FunctionOf) -> None:
+        self.name = first.name
+        self.pid = first.pid
+        self.cases: list[PoolCase] = []
+        self.tally = FindingTally()
+        self._function_of = function_of
+        #: The pool that stands for the row where only one can: the one that did most.
+        self._main: PoolCase | None = None
+        self._past = dict.fromkeys(_COUNTERS, 0)
+        self._past_busy_ns = self._past_queued_ns = 0
+        self._past_findings: list[Finding] = []
+        self._past_functions: dict[str, _Function] = {}
+        self._wait = Spread(first.wait.bounds)
+        self._run = Spread(first.run.bounds)
+        self._saturated_ns = 0
+        self._seen_saturated: dict[PoolCase, int] = {}
+        self._first_submit_ns: int | None = None
+        self._peaks = {"workers": 0, "active": 0, "queue": 0, "max": 0}
+
+    def add(self, case: PoolCase) -> None:
+        """A pool of this name was made."""
+        self.cases.append(case)
+        self._seen_saturated[case] = 0
+        if self._main is None:
+            self._main = case
+
+    def remove(self, case: PoolCase, now_ns: int) -> None:
+        """A pool ended and has been judged for the last time: its totals stay."""
+        self.tick()
+        self.cases.remove(case)
+        del self._seen_saturated[case]
+        history = case.history
+        for counter in _COUNTERS:
+            self._past[counter] += getattr(history, counter)
+        self._past_busy_ns += history.busy_ns(now_ns)
+        self._past_queued_ns += history.queued_ns(now_ns)
+        self._wait.merge(history.wait)
+        self._run.merge(history.run)
+        self._add_functions(history, self._past_functions, now_ns)
+        self._past_findings += case.findings()
+        del self._past_findings[:-FINDINGS_KEPT]
+        if self._main is not None and self._main is not case and self._weight(case) > self._weight(self._main):
+            self._main = case
+
+    def tick(self) -> None:
+        """Time has gone on: takes peaks, and what was saturated."""
+        histories = [case.history for case in self.cases]
+        sums = {
+            "workers": max(sum(h.workers for h in histories), *(h.peak_workers for h in histories), 0, 0),
+            "active": max(sum(len(h.running) for h in histories), *(h.peak_active for h in histories), 0, 0),
+            "queue": max(sum(h.queue_depth for h in histories), *(h.peak_queue_depth for h in histories), 0, 0),
+            "max": max(sum(h.max_workers for h in histories), *(h.peak_max_workers for h in histories), 0, 0),
+        }
+        for peak, value in sums.items():
+            self._peaks[peak] = max(self._peaks[peak], value)
+        grown = 0
+        for case in self.cases:
+            saturated = case.history.stretches.saturated_ns
+            grown = max(grown, saturated - self._seen_saturated[case])
+            self._seen_saturated[case] = saturated
+            first = case.history.first_submit_ns
+            if first is not None and (self._first_submit_ns is None or first < self._first_submit_ns):
+                self._first_submit_ns = first
+        self._saturated_ns += grown
+
+    @staticmethod
+    def _weight(case: PoolCase) -> tuple[bool, int]:
+        return any(finding.severity != "info" for finding in case.findings()), case.history.started
+
+    def _leading(self) -> PoolCase:
+        candidates = [*self.cases, *([self._main] if self._main is not None else [])]
+        return max(candidates, key=self._weight)
+
+    def _count(self, counter: str) -> int:
+        return self._past[counter] + sum(int(getattr(case.history, counter)) for case in self.cases)
+
+    @property
+    def finished(self) -> int:
+        """Tasks that ran to their end, well or not."""
+        return self._count("succeeded") + self._count("failed")
+
+    def _add_functions(self, history: PoolHistory, into: dict[str, _Function], now_ns: int) -> None:
+        for function, totals in history.functions.items():
+            named = self._function_of(function)
+            name = named.name if named is not None else "unknown"
+            sums = into.get(name)
+            if sums is None:
+                sums = into[name] = _Function()
+            sums.started += totals.started
+            sums.busy_ns += totals.run.total
+            sums.wait.merge(totals.wait)
+            sums.run.merge(totals.run)
+        for task in history.running.values():
+            named = self._function_of(task.function)
+            into[named.name if named is not None else "unknown"].busy_ns += max(0, now_ns - task.started_ns)
+
+    def _functions(self, now_ns: int) -> dict[str, _Function]:
+        functions: dict[str, _Function] = {}
+        for name, past in self._past_functions.items():
+            sums = functions[name] = _Function()
+            sums.started, sums.busy_ns = past.started, past.busy_ns
+            sums.wait.merge(past.wait)
+            sums.run.merge(past.run)
+        for case in self.cases:
+            self._add_functions(case.history, functions, now_ns)
+        return functions
+
+    def _distributions(self) -> tuple[Spread, Spread]:
+        wait, run = Spread(self._wait.bounds), Spread(self._run.bounds)
+        wait.merge(self._wait)
+        run.merge(self._run)
+        for case in self.cases:
+            wait.merge(case.history.wait)
+            run.merge(case.history.run)
+        return wait, run
+
+    def findings(self) -> tuple[Finding, ...]:
+        """All findings of the row's pools, in order of time."""
+        found = [*self._past_findings, *(finding for case in self.cases for finding in case.findings())]
+        return tuple(sorted(found, key=lambda finding: finding.since_seconds))
+
+    def finding_counts(self) -> list[FindingCount]:
+        """For a scrape."""
+        active = {_sort(finding) for case in self.cases if (finding := case.active) is not None}
+        return self.tally.counts("pool", self.name, self.pid, active)
+
+    def snapshot(self, now_ns: int) -> PoolSnapshot:
+        """For a scrape."""
+        histories = [case.history for case in self.cases]
+        leading = self._leading().history
+        wait, run = self._distributions()
+        functions = self._functions(now_ns)
+        suggestions = [case.suggested for case in self.cases if case.suggested is not None]
+        return PoolSnapshot(
+            name=self.name,
+            kind=leading.opened.kind,
+            executor=leading.opened.executor,
+            pid=self.pid,
+            alive=bool(self.cases),
+            max_workers=sum(history.max_workers for history in histories),
+            workers=sum(history.workers for history in histories),
+            active=sum(len(history.running) for history in histories),
+            queue_depth=sum(history.queue_depth for history in histories),
+            oldest_queued_seconds=max((h.oldest_queued_ns(now_ns) for h in histories), default=0) / 1e9,
+            longest_running_seconds=max((h.longest_running_ns(now_ns) for h in histories), default=0) / 1e9,
+            submitted=self._count("submitted"),
+            rejected=self._count("rejected"),
+            succeeded=self._count("succeeded"),
+            failed=self._count("failed"),
+            cancelled=self._count("cancelled"),
+            busy_seconds=(self._past_busy_ns + sum(h.busy_ns(now_ns) for h in histories)) / 1e9,
+            queued_seconds=(self._past_queued_ns + sum(h.queued_ns(now_ns) for h in histories)) / 1e9,
+            saturated_seconds=self._saturated_ns / 1e9,
+            cpu_seconds=self._count("cpu_ns") / 1e9,
+            wait_buckets=tuple(wait.buckets),
+            wait_sum_seconds=wait.total / 1e9,
+            run_buckets=tuple(run.buckets),
+            run_sum_seconds=run.total / 1e9,
+            functions=tuple((name, sums.started, sums.busy_ns / 1e9) for name, sums in functions.items()),
+            suggested_max_workers=max(suggestions, default=None),
+        )
+
+    def report(self, now_ns: int, origin_ns: int) -> tuple[PoolReport, PoolTrace]:
+        """For the report: the row, and what its leading pool's part was made from."""
+        leading = self._leading()
+        history = leading.history
+        wait, run = self._distributions()
+        first = self._first_submit_ns
+        functions = sorted(self._functions(now_ns).items(), key=lambda item: -item[1].busy_ns)
+        row = PoolReport(
+            name=self.name,
+            kind=history.opened.kind,
+            executor=history.opened.executor,
+            created_at=history.opened.created_at,
+            pid=self.pid,
+            max_workers=self._peaks["max"],
+            peak_workers=self._peaks["workers"],
+            peak_active=self._peaks["active"],
+            peak_queue_depth=self._peaks["queue"],
+            first_submit_seconds=None if first is None else (first - origin_ns) / 1e9,
+            busy_seconds=(self._past_busy_ns + sum(case.history.busy_ns(now_ns) for case in self.cases)) / 1e9,
+            queued_seconds=(self._past_queued_ns + sum(case.history.queued_ns(now_ns) for case in self.cases)) / 1e9,
+            saturated_seconds=self._saturated_ns / 1e9,
+            cpu_seconds=self._count("cpu_ns") / 1e9,
+            tasks=TaskCounts(
+                submitted=self._count("submitted"),
+                started=self._count("started"),
+                succeeded=self._count("succeeded"),
+                failed=self._count("failed"),
+                cancelled=self._count("cancelled"),
+                rejected=self._count("rejected"),
+            ),
+            wait_seconds=wait.distribution(),
+            run_seconds=run.distribution(),
+            functions=tuple(
+                FunctionReport(
+                    name=name,
+                    started=sums.started,
+                    busy_seconds=sums.busy_ns / 1e9,
+                    wait_seconds=sums.wait.distribution(),
+                    run_seconds=sums.run.distribution(),
+                )
+                for name, sums in functions
+            ),
+            sizing=leading.curve(),
+            findings=self.findings(),
+        )
+        return row, self._trace(history, origin_ns)
+
+    def _trace(self, history: PoolHistory, origin_ns: int) -> PoolTrace:
+        ids = {function for function, *_ in history.kept()}
+        indices = {function: index for index, function in enumerate(sorted(ids))}
+        named = [self._function_of(function) for function in sorted(ids)]
+        return PoolTrace(
+            functions=tuple(function.name if function is not None else "unknown" for function in named),
+            tasks=history.packed_tasks(origin_ns, indices),
+            timeline=history.timeline(origin_ns),
+        )
+
+
+class LoopRow:
+    """The event loops of one name in one process."""
+
+    def __init__(self, case: LoopCase) -> None:
+        self.case = case
+        self.tally = FindingTally()
+
+    def finding_counts(self, now_ns: int) -> list[FindingCount]:
+        """For a scrape."""
+        active = {_sort(finding) for finding in self.case.findings(now_ns) if finding.until_seconds is None}
+        history = self.case.history
+        return self.tally.counts("loop", history.name, history.pid, active)
+
+    def snapshot(self) -> LoopSnapshot:
+        """For a scrape."""
+        history = self.case.history
+        return LoopSnapshot(
+            name=history.name,
+            kind=history.kind,
+            pid=history.pid,
+            alive=history.alive,
+            lag_buckets=tuple(history.lag.buckets),
+            lag_sum_seconds=history.lag.total / 1e9,
+            blocked_seconds=history.blocked_so_far_ns() / 1e9,
+            tasks=history.tasks,
+        )
+
+    def report(self, now_ns: int) -> LoopReport:
+        """For the report."""
+        history = self.case.history
+        longest = max((line.signals(1).longest_seconds for line in history.lines.values()), default=0.0)
+        return LoopReport(
+            name=history.name,
+            kind=history.kind,
+            pid=history.pid,
+            blocked_seconds=history.blocked_so_far_ns() / 1e9,
+            longest_block_seconds=longest,
+            lag_seconds=history.lag.distribution(),
+            peak_tasks=history.peak_tasks,
+            findings=self.case.findings(now_ns),
+        )

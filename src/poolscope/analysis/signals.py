@@ -1,0 +1,183 @@
+"""From a stretch of a pool's history to the numbers that rules judge by.
+
+Each number is independent of the others and of any threshold. What could not be measured is None, never 0.
+Pure: no clock, no thread, no I/O.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from poolscope.analysis.history import CpuReading, PoolHistory
+from poolscope.analysis.stretches import Stretch
+
+#: Fewer unhindered runs than this say nothing about how long a task takes when nothing is in its way.
+UNHINDERED_NEEDED = 20
+#: Fewer finished tasks than this give no median.
+TASKS_NEEDED = 5
+#: Tasks come in by batches, not by time: one that ended this much earlier may still stand behind another.
+LATE_NS = 1_000_000_000
+#: Part of its workers' time that a pool with random arrivals can be busy and still be called healthy.
+HEALTHY_UTILISATION = 0.8
+
+
+class ProcessSignals(msgspec.Struct, frozen=True):
+    """What the process had and used over the same time: CPU seconds per second, and how many it may use."""
+
+    cores_used: float | None
+    cores_allowed: float | None
+    gil: bool
+
+
+class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
+    """One pool over one window. Seconds and ratios."""
+
+    window_seconds: float
+    max_workers: int
+    #: Tasks that started in the window, and those of them that had to wait for another task to end.
+    starts: int
+    coupled_starts: int
+    finished: int
+    queue_depth: int
+    oldest_queued_seconds: float
+    wait_p50_seconds: float | None
+    wait_max_seconds: float | None
+    run_p50_seconds: float | None
+    run_mean_seconds: float | None
+    #: The highest queue of the stretch, and the arrivals and seconds from its begin until then.
+    crest_queue: int
+    crest_arrivals: int
+    crest_seconds: float
+    stretch_seconds: float
+    unhindered_run_seconds: float | None
+    #: CPU seconds of the workers per second, and per second that they were busy.
+    worker_cores: float | None
+    worker_cpu_share: float | None
+    seconds_since_finish: float | None
+    longest_run_seconds: float | None
+    process: ProcessSignals
+
+    @property
+    def coupling(self) -> float | None:
+        """Coupled starts per start."""
+        return self.coupled_starts / self.starts if self.starts else None
+
+    @property
+    def amplification(self) -> float | None:
+        """(wait + run) / run, of medians: how many times longer a task takes than its own work."""
+        if self.wait_p50_seconds is None or not self.run_p50_seconds:
+            return None
+        return (self.wait_p50_seconds + self.run_p50_seconds) / self.run_p50_seconds
+
+    @property
+    def throughput(self) -> float:
+        """Tasks finished per second."""
+        return self.finished / self.window_seconds if self.window_seconds > 0 else 0.0
+
+    @property
+    def effective_parallelism(self) -> float | None:
+        """Throughput times the unhindered run time: by Little's law (L = lambda W) how many tasks' worth of work
+        got done at once, had each taken only as long as it does when nothing is in its way."""
+        if self.unhindered_run_seconds is None:
+            return None
+        return self.throughput * self.unhindered_run_seconds
+
+    @property
+    def surprise(self) -> float | None:
+        """How unlikely the stretch is for a healthy pool whose tasks arrive at random, in nats (-ln of a probability).
+
+        The largest of three bounds for an M/M/c queue of utilisation r = HEALTHY_UTILISATION, c workers and mean run s:
+        a queue of n has the tail r^n (Erlang); n arrivals in t seconds, where m = r c t / s are expected, have at most
+        exp(m - n + n ln(m / n)) (Chernoff's bound for Poisson); a busy period of length t decays as
+        exp(-t c (1 - sqrt r)^2 / s) (its relaxation time).
+        """
+        run = self.run_mean_seconds
+        if not run:
+            return None
+        capacity = self.max_workers / run
+        queue = -self.crest_queue * math.log(HEALTHY_UTILISATION)
+        period = self.stretch_seconds * capacity * (1 - math.sqrt(HEALTHY_UTILISATION)) ** 2
+        expected = max(HEALTHY_UTILISATION * capacity * self.crest_seconds, 1e-9)
+        arrivals = 0.0
+        if self.crest_arrivals > expected:
+            arrivals = self.crest_arrivals * math.log(self.crest_arrivals / expected) - (self.crest_arrivals - expected)
+        return max(queue, arrivals, period)
+
+
+def _median(values: Sequence[int]) -> float | None:
+    if not values:
+        return None
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    if len(ordered) % 2:
+        return float(ordered[middle])
+    return (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def _seconds(nanoseconds: float | None) -> float | None:
+    return None if nanoseconds is None else nanoseconds / 1e9
+
+
+def rate(readings: Sequence[CpuReading], begin_ns: int, end_ns: int) -> float | None:
+    """CPU seconds per second between the readings that enclose the window best; None if fewer than two do."""
+    inside = [reading for reading in readings if begin_ns <= reading.at_ns <= end_ns]
+    if len(inside) < 2 or inside[-1].at_ns <= inside[0].at_ns:
+        return None
+    return (inside[-1].cpu_ns - inside[0].cpu_ns) / (inside[-1].at_ns - inside[0].at_ns)
+
+
+def measure(history: PoolHistory, stretch: Stretch, process: ProcessSignals, *, window_ns: int) -> PoolSignals:
+    """The signals of a pool over the last `window_ns` of a stretch; all of it must have been folded."""
+    begin_ns, end_ns = max(stretch.begin_ns, stretch.end_ns - window_ns), stretch.end_ns
+    crest = history.crests.get(stretch.begin_ns)
+    waits: list[int] = []
+    runs: list[int] = []
+    starts = coupled = finished = busy_ns = 0
+    for task in reversed(history.recent):
+        if task.finished_ns < begin_ns - LATE_NS:
+            break  # newest first: the rest ended before the window
+        if begin_ns <= task.finished_ns <= end_ns:
+            finished += 1
+        busy_ns += max(0, min(task.finished_ns, end_ns) - max(task.started_ns, begin_ns))
+        if begin_ns <= task.started_ns <= end_ns:
+            starts += 1
+            coupled += task.coupled
+            waits.append(task.started_ns - task.submitted_ns)
+            runs.append(task.finished_ns - task.started_ns)
+    for running in history.running.values():
+        busy_ns += max(0, end_ns - max(running.started_ns, begin_ns))
+        if begin_ns <= running.started_ns <= end_ns:
+            starts += 1
+            coupled += running.coupled
+            waits.append(running.started_ns - running.submitted_ns)
+    worker_cores = rate(history.cpu_readings, begin_ns, end_ns)
+    length_ns = max(1, end_ns - begin_ns)
+    enough = len(runs) >= TASKS_NEEDED
+    return PoolSignals(
+        window_seconds=length_ns / 1e9,
+        max_workers=history.max_workers,
+        starts=starts,
+        coupled_starts=coupled,
+        finished=finished,
+        queue_depth=history.queue_depth,
+        oldest_queued_seconds=history.oldest_queued_ns(end_ns) / 1e9,
+        wait_p50_seconds=_seconds(_median(waits)) if enough else None,
+        wait_max_seconds=_seconds(max(waits)) if waits else None,
+        run_p50_seconds=_seconds(_median(runs)) if enough else None,
+        run_mean_seconds=sum(runs) / len(runs) / 1e9 if enough else None,
+        crest_queue=crest.queued if crest is not None else 0,
+        crest_arrivals=crest.arrivals if crest is not None else 0,
+        crest_seconds=(crest.at_ns - stretch.begin_ns) / 1e9 if crest is not None else 0.0,
+        stretch_seconds=stretch.length_ns / 1e9,
+        unhindered_run_seconds=(
+            _seconds(_median(history.unhindered)) if len(history.unhindered) >= UNHINDERED_NEEDED else None
+        ),
+        worker_cores=worker_cores,
+        worker_cpu_share=(worker_cores * length_ns / busy_ns if worker_cores is not None and busy_ns > 0 else None),
+        seconds_since_finish=((end_ns - history.last_finish_ns) / 1e9 if history.last_finish_ns is not None else None),
+        longest_run_seconds=history.run.maximum / 1e9 if history.run.count else None,
+        process=process,
+    )

@@ -1,0 +1,85 @@
+"""When a finding begins, is refined, and ends. Pure: times (ns) come in.
+
+A pool has at most one finding above info at a time. One begins at once when it is diagnosed. It ends when its stretch
+has been over, or its diagnosis gone, for `hold_ns`: shorter pauses belong to it, so that flapping load gives one
+finding and not a page of them. Another pattern or cause takes over only when it has stood for `settle_ns`.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Episode(Generic[Item]):
+    """One finding while it is made: since when, and what it last was."""
+
+    __slots__ = (
+        "detected_ns",
+        "item",
+        "key",
+        "last_seen_ns",
+        "rival",
+        "rival_since_ns",
+        "since_ns",
+        "until_ns",
+    )
+
+    def __init__(self, key: tuple[str, str, str], item: Item, since_ns: int, now_ns: int) -> None:
+        self.key = key
+        self.item = item
+        self.since_ns = since_ns
+        self.detected_ns = now_ns
+        self.last_seen_ns = now_ns
+        #: End of what was seen, once it is not seen any more.
+        self.until_ns: int | None = None
+        self.rival: tuple[str, str, str] | None = None
+        self.rival_since_ns = 0
+
+
+class Tracker(Generic[Item]):
+    """Follows one subject (a pool, a line of a loop). `offer` what is diagnosed now, `absent` when nothing is."""
+
+    def __init__(self, *, hold_ns: int, settle_ns: int) -> None:
+        self._hold_ns = hold_ns
+        self._settle_ns = settle_ns
+        self.active: Episode[Item] | None = None
+        self.ended: list[Episode[Item]] = []
+
+    def offer(self, key: tuple[str, str, str], item: Item, since_ns: int, now_ns: int) -> bool:
+        """`key` (pattern, cause, severity) is diagnosed now; returns whether a finding began or changed its key."""
+        active = self.active
+        if active is None:
+            self.active = Episode(key, item, since_ns, now_ns)
+            return True
+        active.last_seen_ns = now_ns
+        active.until_ns = None
+        if key == active.key:
+            active.item = item
+            active.rival = None
+            return False
+        if active.rival != key:
+            active.rival, active.rival_since_ns = key, now_ns
+        if now_ns - active.rival_since_ns < self._settle_ns:
+            return False
+        active.key, active.item, active.rival = key, item, None
+        return True
+
+    def absent(self, until_ns: int, now_ns: int) -> Episode[Item] | None:
+        """Nothing is diagnosed now, and what was ended at `until_ns`; returns the finding if that ends it."""
+        active = self.active
+        if active is None:
+            return None
+        if active.until_ns is None:
+            active.until_ns = max(until_ns, active.since_ns)
+        if now_ns - active.until_ns < self._hold_ns:
+            return None
+        return self.close()
+
+    def close(self) -> Episode[Item] | None:
+        """Ends the active finding, if there is one, and returns it."""
+        active, self.active = self.active, None
+        if active is not None:
+            self.ended.append(active)
+        return active

@@ -1,0 +1,197 @@
+"""Whole loads in virtual time, tick by tick as the judge does it, against what each load is by construction."""
+
+import random
+
+import pytest
+from pool_support import ORIGIN, SECOND, VirtualPool, poisson
+
+from poolscope.analysis.cases import LoopCase, frames_of
+from poolscope.analysis.detection import Rules
+from poolscope.analysis.loop_history import LoopHistory
+from poolscope.analysis.signals import ProcessSignals
+from poolscope.messages import LoopBlock, LoopOpened, StackSample
+from poolscope.model import Thresholds
+
+GENTLE = [(number * 0.25, 0.2, 1) for number in range(24)]
+FAST = [(6 + number * 0.02, 0.2, 1) for number in range(150)]
+#: The fourth worker of four is taken at 6.06 s, so the task of 6.08 s is the first that waits.
+KNEE = 6.08
+
+
+def test_a_pool_that_fills_turns_serial_and_is_told_at_once() -> None:
+    pool = VirtualPool(4).run(GENTLE + FAST)
+    (finding,) = pool.case.findings()
+    assert (finding.pattern, finding.cause, finding.severity) == (
+        "async_then_serial",
+        "blocking_io",
+        "warning",
+    )
+    assert finding.since_seconds == pytest.approx(KNEE, abs=0.001)
+    assert finding.detected_after_seconds <= Thresholds().sustain_seconds + 1
+    assert finding.until_seconds == pytest.approx(13.42, abs=0.02)
+    assert finding.evidence["effective_parallelism"] == pytest.approx(4, rel=0.05)
+    assert [began for _, _, began in pool.events] == [True, False]
+
+
+def test_the_suggested_size_ends_the_finding_and_one_less_does_not() -> None:
+    (finding,) = VirtualPool(4).run(GENTLE + FAST).case.findings()
+    suggested = finding.advice.suggested_max_workers
+    assert suggested is not None
+    assert str(suggested) in finding.advice.text
+    assert not VirtualPool(suggested).run(GENTLE + FAST).events
+    curve = VirtualPool(4).run(GENTLE + FAST).case.curve()
+    assert curve is not None
+    assert suggested in [point.workers for point in curve]
+    less = VirtualPool(suggested - 1).run(GENTLE + FAST)
+    assert max(finding.evidence["longest_seconds"] for finding in less.case.findings()) >= 1.0
+
+
+def test_while_it_lasts_a_finding_has_no_end() -> None:
+    pool = VirtualPool(4).run(GENTLE + FAST + [(9 + n * 0.02, 0.2, 1) for n in range(100)], finish=False)
+    # The last batch is three ticks after the last task; the hold of two seconds has not passed.
+    assert pool.case.active is not None
+    assert pool.case.suggested == pool.case.active.advice.suggested_max_workers
+
+
+def test_a_batch_by_map_saturates_its_pool_and_is_told_what_size_would_have_done() -> None:
+    (finding,) = VirtualPool(4).run([(0.5, 0.1, 1)] * 200).case.findings()
+    assert (finding.pattern, finding.cause) == ("async_then_serial", "blocking_io")
+    assert finding.advice.suggested_max_workers == 20
+
+
+def test_a_flood_that_no_size_holds_is_to_be_bounded() -> None:
+    (finding,) = VirtualPool(4).run([(0.5, 1.0, 1)] * 3000).case.findings()
+    assert finding.advice.action == "bound_submission"
+    assert finding.advice.suggested_max_workers is None
+
+
+def test_one_worker() -> None:
+    (finding,) = VirtualPool(1).run([(0.5, 0.1, 1)] * 50).case.findings()
+    assert (finding.pattern, finding.cause) == ("serial", "single_worker")
+    (noted,) = VirtualPool(1, rules=Rules(ordered=True)).run([(0.5, 0.1, 1)] * 50).case.findings()
+    assert (noted.pattern, noted.severity) == ("burst", "info")
+
+
+def test_computing_workers_get_no_number() -> None:
+    process = ProcessSignals(cores_used=1.0, cores_allowed=4.0, gil=True)
+    (finding,) = VirtualPool(4, process=process).run([(0.5, 0.1, 1)] * 200, cpu_share=0.25).case.findings()
+    assert (finding.cause, finding.advice.action) == ("cpu_bound", "use_process_pool")
+    assert finding.advice.suggested_max_workers is None
+
+
+def test_short_bursts_are_one_note() -> None:
+    load = [(at + 0.001 * n, 0.05, 1) for at in range(10) for n in range(20)]
+    pool = VirtualPool(4).run(load)
+    (finding,) = pool.case.findings()
+    assert (finding.pattern, finding.severity) == ("burst", "info")
+    assert finding.evidence["bursts"] == 10
+    assert not pool.events, "a note is nobody's alarm"
+
+
+def test_flapping_load_is_one_finding_and_not_a_page_of_them() -> None:
+    load = [(at + 0.001 * n, 0.1, 1) for at in (0.0, 2.9, 5.8) for n in range(80)]
+    pool = VirtualPool(4).run(load)
+    assert [began for _, _, began in pool.events] == [True, False]
+
+
+def test_two_overloads_far_apart_are_two_findings() -> None:
+    load = [(at + 0.001 * n, 0.1, 1) for at in (0.0, 20.0) for n in range(80)]
+    assert [finding.pattern for finding in VirtualPool(4).run(load).case.findings()] == [
+        "async_then_serial"
+    ] * 2
+
+
+def test_consumers_that_hold_a_pool_on_purpose_are_no_finding() -> None:
+    assert VirtualPool(4).run([(0.0, 600.0, 1)] * 4).case.findings() == ()
+
+
+@pytest.mark.parametrize("load", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("workers", [4, 8])
+@pytest.mark.parametrize("exponential", [True, False])
+def test_healthy_random_load_raises_no_alarm(load: float, workers: int, exponential: bool) -> None:
+    rng = random.Random(workers)
+    arrivals = poisson(load * workers / 0.05, 180, seed=int(load * 100) + workers)
+    tasks = [(at, rng.expovariate(20) if exponential else 0.05, 1) for at in arrivals]
+    assert VirtualPool(workers).run(tasks).events == []
+
+
+def test_the_line_where_the_workers_are_comes_first_with_its_share() -> None:
+    pool = VirtualPool(4)
+    mine, below = ("/app/db.py", 88, "load"), ("/lib/driver.py", 5, "execute")
+    for tenth in range(60, 140):
+        stacks = [(3, [mine, below]), (1, [("/app/other.py", 2, "parse")])]
+        pool.history.sample(StackSample(1, ORIGIN + tenth * SECOND // 10, stacks))
+    (finding,) = pool.run(GENTLE + FAST).case.findings()
+    assert [(frame.file, frame.line, frame.share) for frame in finding.frames] == [
+        ("/app/db.py", 88, 0.75),
+        ("/lib/driver.py", 5, 0.75),
+        ("/app/other.py", 2, 0.25),
+    ]
+    assert "db.py:88" in finding.summary
+
+
+def test_samples_of_one_line_with_different_library_lines_count_together() -> None:
+    mine = ("/app/db.py", 88, "load")
+    groups = [((mine, ("/lib/a.py", 1, "a")), 3), ((mine, ("/lib/b.py", 1, "b")), 2)]
+    frames = frames_of(groups, 5, lambda file, line: f"{file}:{line}")
+    assert [(frame.file, frame.share) for frame in frames] == [("/app/db.py", 1.0), ("/lib/a.py", 1.0)]
+
+
+# -- event loops -------------------------------------------------------------------------------------------
+
+SLEEP = [("/app/main.py", 7, "fetch")]
+
+
+def loop_case() -> LoopCase:
+    history = LoopHistory("MainThread", "asyncio", 1, (100_000_000,))
+    history.opened(LoopOpened(1, "MainThread", "asyncio", ORIGIN))
+    return LoopCase(history, origin_ns=ORIGIN, source_of=lambda file, line: "time.sleep(1)")
+
+
+def block(number: int, begin: float, end: float | None, cause: str = "blocking_call") -> LoopBlock:
+    ended = 0 if end is None else ORIGIN + int(end * SECOND)
+    return LoopBlock(1, number, ORIGIN + int(begin * SECOND), ended, cause, SLEEP, 0.01)
+
+
+def test_a_long_block_is_told_while_it_lasts() -> None:
+    case = loop_case()
+    case.history.block(block(1, 1.0, None))
+    assert case.judge(ORIGIN + int(1.5 * SECOND)) == []
+    ((finding, began),) = case.judge(ORIGIN + int(2.1 * SECOND))
+    assert began
+    assert (finding.pattern, finding.cause, finding.until_seconds) == ("loop_blocked", "blocking_call", None)
+    assert finding.since_seconds == 1.0
+    case.history.block(block(1, 1.0, 3.0))
+    assert case.judge(ORIGIN + 4 * SECOND) == []
+    ((finding, began),) = case.judge(ORIGIN + 14 * SECOND)
+    assert not began
+    assert finding.until_seconds == 3.0
+    assert case.history.blocked_ns == 2 * SECOND
+    assert case.judge(ORIGIN + 15 * SECOND) == [], "what was told is not told again"
+
+
+def test_blocks_of_one_line_are_one_finding() -> None:
+    case = loop_case()
+    for number, (begin, end) in enumerate([(0, 2), (2, 3), (3, 6)]):
+        case.history.block(block(number, begin, end))
+    case.finish(ORIGIN + 6 * SECOND)
+    (finding,) = case.findings(ORIGIN + 6 * SECOND)
+    assert (finding.evidence["blocks"], finding.evidence["blocked_seconds"]) == (3, 6.0)
+    assert finding.frames[0].line == 7
+    assert "6.0 s" in finding.summary
+
+
+def test_a_small_block_is_a_note_and_garbage_collection_never_more() -> None:
+    case = loop_case()
+    case.history.block(block(1, 1.0, 1.2))
+    case.history.block(block(2, 50.0, 55.0, "gc"))
+    case.judge(ORIGIN + 60 * SECOND)
+    assert {finding.severity for finding in case.findings(ORIGIN + 60 * SECOND)} == {"info"}
+
+
+def test_a_loop_that_ends_in_a_block_counts_it() -> None:
+    case = loop_case()
+    case.history.block(block(1, 1.0, None))
+    case.history.closed(1, ORIGIN + 4 * SECOND)
+    assert case.history.blocked_ns == 3 * SECOND
+    assert not case.history.alive

@@ -1,0 +1,204 @@
+"""A table of facts and the diagnosis each must give."""
+
+import msgspec
+import pytest
+
+from poolscope.analysis.detection import LoopLineSignals, Rules, diagnose, diagnose_loop
+from poolscope.analysis.signals import PoolSignals, ProcessSignals
+from poolscope.model import Thresholds
+
+IDLE_HOST = ProcessSignals(cores_used=0.1, cores_allowed=4.0, gil=True)
+ONE_CORE_BUSY = ProcessSignals(cores_used=1.0, cores_allowed=4.0, gil=True)
+ALL_CORES_BUSY = ProcessSignals(cores_used=3.9, cores_allowed=4.0, gil=True)
+UNKNOWN_HOST = ProcessSignals(cores_used=None, cores_allowed=None, gil=True)
+
+#: Four workers that wait for something while tasks come too fast, for two seconds.
+WAITING = PoolSignals(
+    window_seconds=2.0,
+    max_workers=4,
+    starts=20,
+    coupled_starts=20,
+    finished=20,
+    queue_depth=30,
+    oldest_queued_seconds=1.5,
+    wait_p50_seconds=1.0,
+    wait_max_seconds=1.5,
+    run_p50_seconds=0.4,
+    run_mean_seconds=0.4,
+    crest_queue=30,
+    crest_arrivals=50,
+    crest_seconds=2.0,
+    stretch_seconds=2.0,
+    unhindered_run_seconds=0.4,
+    worker_cores=0.05,
+    worker_cpu_share=0.02,
+    seconds_since_finish=0.1,
+    longest_run_seconds=0.5,
+    process=IDLE_HOST,
+)
+
+
+def but(**changes: object) -> PoolSignals:
+    return msgspec.structs.replace(WAITING, **changes)
+
+
+@pytest.mark.parametrize(
+    ("signals", "rules", "expected"),
+    [
+        (WAITING, Rules(), ("async_then_serial", "blocking_io", "warning", "raise_max_workers", True)),
+        (but(stretch_seconds=0.9), Rules(), ("burst", "blocking_io", "info", "raise_max_workers", True)),
+        (but(wait_p50_seconds=0.3), Rules(), ("burst", "blocking_io", "info", "raise_max_workers", True)),
+        (
+            but(wait_p50_seconds=None, run_p50_seconds=None),
+            Rules(),
+            ("burst", "blocking_io", "info", "raise_max_workers", True),
+        ),
+        # long waits, but no more than random arrivals bring at a healthy load
+        (
+            but(crest_queue=10, crest_arrivals=20, queue_depth=10),
+            Rules(),
+            ("burst", "blocking_io", "info", "raise_max_workers", True),
+        ),
+        # one worker
+        (but(max_workers=1), Rules(), ("serial", "single_worker", "warning", "raise_max_workers", True)),
+        (
+            but(max_workers=1),
+            Rules(ordered=True),
+            ("burst", "single_worker", "info", "raise_max_workers", True),
+        ),
+        (
+            but(max_workers=1, worker_cores=0.98, worker_cpu_share=0.98, process=ONE_CORE_BUSY),
+            Rules(),
+            ("serial", "single_worker", "warning", "use_process_pool", False),
+        ),
+        # four workers get one worker's work done, and nothing says why
+        (
+            but(finished=5, run_p50_seconds=1.6, wait_p50_seconds=4.0),
+            Rules(),
+            ("serial", "unknown", "warning", "none", False),
+        ),
+        # eight workers behind one lock: the few that are lucky run as if alone, all together get one worker's work done
+        (
+            but(max_workers=8, finished=10, crest_queue=100),
+            Rules(),
+            ("async_then_serial", "unknown", "warning", "none", False),
+        ),
+        # computing under the GIL: one core is the limit
+        (
+            but(
+                worker_cores=0.97,
+                worker_cpu_share=0.25,
+                process=ONE_CORE_BUSY,
+                finished=5,
+                run_p50_seconds=1.6,
+                wait_p50_seconds=4.0,
+            ),
+            Rules(),
+            ("serial", "cpu_bound", "warning", "use_process_pool", False),
+        ),
+        (
+            but(worker_cores=0.97, worker_cpu_share=0.25, process=ONE_CORE_BUSY),
+            Rules(),
+            ("async_then_serial", "cpu_bound", "warning", "use_process_pool", False),
+        ),
+        # computing beside the GIL on every core that is allowed: the machine is the limit
+        (
+            but(worker_cores=3.8, worker_cpu_share=0.96, process=ALL_CORES_BUSY),
+            Rules(),
+            ("async_then_serial", "cpu_bound", "info", "none", False),
+        ),
+        # computing beside the GIL, cores to spare: neither waiting nor at the limit
+        (
+            but(
+                worker_cores=2.0,
+                worker_cpu_share=0.9,
+                process=msgspec.structs.replace(IDLE_HOST, cores_used=2.1),
+            ),
+            Rules(),
+            ("async_then_serial", "unknown", "warning", "none", False),
+        ),
+        # the process computes, but not in this pool's workers
+        (
+            but(process=ONE_CORE_BUSY),
+            Rules(),
+            ("async_then_serial", "blocking_io", "warning", "raise_max_workers", True),
+        ),
+        # nothing known about the CPU: no guess
+        (
+            but(worker_cores=None, worker_cpu_share=None, process=UNKNOWN_HOST),
+            Rules(),
+            ("async_then_serial", "unknown", "warning", "none", False),
+        ),
+        # nothing finishes any more
+        (
+            but(seconds_since_finish=11.0, window_seconds=12.0, stretch_seconds=12.0),
+            Rules(),
+            ("stalled", "unknown", "critical", "none", False),
+        ),
+        (
+            but(
+                seconds_since_finish=11.0,
+                window_seconds=12.0,
+                stretch_seconds=12.0,
+                finished=100,
+                longest_run_seconds=3.0,
+            ),
+            Rules(),
+            ("async_then_serial", "blocking_io", "warning", "raise_max_workers", True),
+        ),
+        (
+            but(seconds_since_finish=11.0, window_seconds=12.0, stretch_seconds=12.0, finished=100),
+            Rules(long_running=True),
+            ("async_then_serial", "blocking_io", "warning", "raise_max_workers", True),
+        ),
+        # quiet since long before the pool filled: that is no stall of this stretch
+        (
+            but(seconds_since_finish=60.0, window_seconds=2.0),
+            Rules(),
+            ("async_then_serial", "blocking_io", "warning", "raise_max_workers", True),
+        ),
+        (
+            WAITING,
+            Rules(thresholds=Thresholds(sustain_seconds=3.0)),
+            ("burst", "blocking_io", "info", "raise_max_workers", True),
+        ),
+        (
+            WAITING,
+            Rules(thresholds=Thresholds(min_amplification=5.0)),
+            ("burst", "blocking_io", "info", "raise_max_workers", True),
+        ),
+    ],
+)
+def test_pools(signals: PoolSignals, rules: Rules, expected: tuple[str, str, str, str, bool]) -> None:
+    found = diagnose(signals, rules)
+    assert (found.pattern, found.cause, found.severity, found.action, found.sized) == expected
+
+
+def test_the_formulas_of_the_contract() -> None:
+    assert WAITING.amplification == pytest.approx((1.0 + 0.4) / 0.4)
+    assert WAITING.coupling == 1.0
+    assert WAITING.throughput == 10.0
+    assert WAITING.effective_parallelism == pytest.approx(10.0 * 0.4)
+    assert but(unhindered_run_seconds=None).effective_parallelism is None
+    assert but(starts=0, coupled_starts=0).coupling is None
+
+
+@pytest.mark.parametrize(
+    ("cause", "blocked", "longest", "loop", "final", "expected"),
+    [
+        ("blocking_call", 2.0, 2.0, 100.0, False, ("warning", "await_instead")),
+        ("blocking_call", 0.2, 0.2, 100.0, False, ("info", "await_instead")),
+        ("blocking_call", 2.5, 0.2, 100.0, False, ("warning", "await_instead")),
+        ("blocking_call", 0.2, 0.2, 1.0, False, ("info", "await_instead")),  # start-up is no service's fault
+        ("blocking_call", 0.2, 0.2, 1.0, True, ("warning", "await_instead")),
+        ("cpu_bound", 2.0, 2.0, 100.0, False, ("warning", "use_process_pool")),
+        ("gil_contention", 2.0, 2.0, 100.0, False, ("warning", "use_process_pool")),
+        ("gc", 50.0, 2.0, 100.0, True, ("info", "none")),
+        ("host_descheduled", 50.0, 20.0, 100.0, True, ("info", "none")),
+        ("unknown", 2.0, 2.0, 100.0, True, ("warning", "none")),
+    ],
+)
+def test_loops(cause: str, blocked: float, longest: float, loop: float, final: bool, expected: tuple[str, str]) -> None:
+    found = diagnose_loop(LoopLineSignals(cause, 3, blocked, longest, loop), final=final)
+    assert (found.pattern, found.cause) == ("loop_blocked", cause)
+    assert (found.severity, found.action) == expected

@@ -1,0 +1,194 @@
+"""A pool's history against the same pool told by its construction (tests/pool_support.py)."""
+
+import random
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pool_support import ORIGIN, SECOND, TICK, VirtualPool, batches, simulate
+
+from poolscope.analysis.history import PoolHistory
+from poolscope.messages import PoolBatch, PoolOpened, StackSample
+
+OPENED = PoolOpened(1, "pool", "thread", "x.ThreadPoolExecutor", "app.py:1", 2, ORIGIN)
+
+
+def history(keep_tasks: int = 1000) -> PoolHistory:
+    return PoolHistory(OPENED, pid=1, keep_tasks=keep_tasks, wait_bounds=(), run_bounds=())
+
+
+def batch(at: float, **events: list[int]) -> PoolBatch:
+    empty: dict[str, list[int]] = {
+        "finished": [],
+        "running": [],
+        "cancelled": [],
+        "broken": [],
+        "arrivals": [],
+    }
+    return PoolBatch(1, ns(at), 2, 2, 0, 0, **{**empty, **events})
+
+
+def ns(seconds: float) -> int:
+    return ORIGIN + round(seconds * SECOND)
+
+
+def saturated_by_hand(tasks: list[tuple[int, int, int, int, int]], workers: int) -> int:
+    """Time with a task waiting: first come, first served, no worker is idle then."""
+    edges = sorted({at for _, _, sub, start, _ in tasks for at in (sub, start)})
+    return sum(
+        right - left
+        for left, right in pairwise(edges)
+        if any(sub <= left and right <= start for _, _, sub, start, _ in tasks)
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 5))
+def test_totals_integrals_and_saturation_are_those_of_the_construction(seed: int, workers: int) -> None:
+    rng = random.Random(seed)
+    load, at = [], 0.0
+    for _ in range(120):
+        at += rng.expovariate(20)
+        load.append((at, rng.expovariate(10), rng.randrange(1, 4)))
+    pool = VirtualPool(workers).run(load)
+    tasks = simulate(load, workers)
+    end = pool.history.last_batch_ns
+    assert pool.history.submitted == pool.history.succeeded == pool.history.started == len(load)
+    assert pool.history.queue_depth == 0
+    assert pool.history.busy_ns(end) == sum(e - s for *_, s, e in tasks)
+    assert pool.history.queued_ns(end) == sum(s - sub for _, _, sub, s, _ in tasks)
+    assert pool.history.stretches.saturated_ns == saturated_by_hand(tasks, workers)
+    assert pool.history.peak_active <= workers
+    for function in (1, 2, 3):
+        mine = [task for task in tasks if task[1] == function]
+        assert pool.history.functions[function].started == len(mine)
+        assert pool.history.functions[function].run.total == sum(e - s for *_, s, e in mine)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_at_each_moment_every_task_is_somewhere(seed: int) -> None:
+    rng = random.Random(seed)
+    load = [(rng.random() * 3, rng.expovariate(5), 1) for _ in range(60)]
+    subject = history()
+    for each in batches(simulate(load, 2), 2):
+        subject.fold(each)
+        subject.settle(each.at_ns - 2 * TICK)
+        done = subject.succeeded + subject.failed + subject.cancelled
+        assert subject.submitted == done + subject.queue_depth + len(subject.running)
+
+
+def test_a_cancelled_task_leaves_the_queue_at_once() -> None:
+    subject = history()
+    subject.fold(batch(1, arrivals=[1, ns(0.1), 1, ns(0.2), 1, ns(0.3)], running=[1, 1, ns(0.1), ns(0.1)]))
+    assert subject.queue_depth == 2
+    assert subject.oldest_queued_ns(ns(1)) == ns(1) - ns(0.2)
+    subject.fold(batch(2, cancelled=[1, ns(0.2), ns(1.5)], running=[1, 1, ns(0.1), ns(0.1)]))
+    assert (subject.queue_depth, subject.cancelled) == (1, 1)
+    assert subject.oldest_queued_ns(ns(2)) == ns(2) - ns(0.3)
+    assert subject.longest_running_ns(ns(2)) == ns(2) - ns(0.1)
+    assert subject.queued_ns(ns(2)) == (ns(1.5) - ns(0.2)) + (ns(2) - ns(0.3))
+
+
+def test_tasks_of_a_broken_pool_failed_without_a_start() -> None:
+    subject = history()
+    subject.fold(
+        batch(1, arrivals=[1, ns(0.1), 1, ns(0.2)], broken=[1, ns(0.1), ns(0.5), 1, ns(0.2), ns(0.5)])
+    )
+    assert (subject.failed, subject.started, subject.queue_depth) == (2, 0, 0)
+
+
+def test_two_tasks_submitted_in_the_same_nanosecond_are_two() -> None:
+    subject = history()
+    subject.fold(batch(1, arrivals=[1, ns(0.1), 1, ns(0.1)]))
+    assert subject.queue_depth == 2
+    subject.fold(batch(2, finished=[1, 2, ns(0.1), ns(1.1), ns(1.2)]))
+    assert subject.queue_depth == 1
+
+
+def test_a_task_seen_running_and_finished_in_one_batch_counts_once() -> None:
+    subject = history()
+    subject.fold(
+        batch(
+            1,
+            arrivals=[1, ns(0.1)],
+            running=[1, 1, ns(0.1), ns(0.2)],
+            finished=[1, 2, ns(0.1), ns(0.2), ns(0.3)],
+        )
+    )
+    assert (subject.started, subject.succeeded, len(subject.running)) == (1, 1, 0)
+
+
+def test_a_failure_is_told_from_a_success() -> None:
+    subject = history()
+    subject.fold(batch(1, arrivals=[1, ns(0.1)], finished=[1, 1 * 2 + 1, ns(0.1), ns(0.2), ns(0.3)]))
+    assert (subject.succeeded, subject.failed) == (0, 1)
+
+
+def test_a_task_queued_before_we_watched_runs_without_an_arrival() -> None:
+    subject = history()
+    subject.fold(batch(1, finished=[1, 2, ns(0.1), ns(0.2), ns(0.3)]))
+    assert (subject.queue_depth, subject.succeeded) == (0, 1)
+
+
+def test_a_worker_between_two_tasks_is_not_idle() -> None:
+    """Both workers change tasks with 5 ms in between while a third waits: one stretch, and all of it saturated."""
+    subject = history()
+    arrivals = [n for at in (0.0, 0.0, 0.01, 0.02, 0.03) for n in (1, ns(at))]
+    done = []
+    for worker, first, second, end in ((1, 0.0, 0.01, 0.9), (2, 0.0, 0.02, 1.0)):
+        done += [worker, 2, ns(first), ns(0.001), ns(0.5), worker, 2, ns(second), ns(0.505), ns(end)]
+    done += [1, 2, ns(0.03), ns(0.905), ns(1.2)]
+    subject.fold(batch(2, arrivals=arrivals, finished=done))
+    subject.settle(ns(3))
+    (stretch,) = subject.stretches.closed
+    assert stretch.begin_ns == ns(0.01)
+    assert stretch.end_ns == ns(0.905)
+    assert subject.stretches.saturated_ns == stretch.length_ns
+
+
+def test_the_unhindered_run_is_that_of_lonely_tasks() -> None:
+    lonely = [(number * 1.0, 0.2, 1) for number in range(25)]
+    crowded = [(30.0, 0.7, 1) for _ in range(40)]
+    pool = VirtualPool(8).run(lonely + crowded)
+    assert len(pool.history.unhindered) >= 25
+    assert sorted(pool.history.unhindered)[12] == pytest.approx(0.2 * SECOND)
+
+
+def test_kept_tasks_are_bounded_and_the_newest() -> None:
+    pool = VirtualPool(2, keep_tasks=50).run([(number * 0.01, 0.001, 1) for number in range(400)])
+    kept = list(pool.history.kept())
+    assert 50 <= len(kept) <= 63
+    assert max(submitted for _, submitted, _, _ in kept) == ns(3.99)
+
+
+def test_queued_and_cancelled_tasks_are_replayed_with_their_functions_usual_run() -> None:
+    subject = history()
+    subject.fold(
+        batch(
+            1,
+            arrivals=[1, ns(0.0), 1, ns(0.3), 1, ns(0.4)],
+            finished=[1, 2, ns(0.0), ns(0.0), ns(0.2)],
+            cancelled=[1, ns(0.3), ns(0.9)],
+        )
+    )
+    runs = [task.run_ns / SECOND for task in subject.tasks_for_replay(ns(1))]
+    assert runs == pytest.approx([0.2, 0.2, 0.2], rel=0.02)
+
+
+def test_the_timeline_stays_bounded_and_keeps_its_integrals() -> None:
+    pool = VirtualPool(1).run([(number * 1.0, 0.5, 1) for number in range(300)])
+    points = pool.history.timeline(ORIGIN)
+    assert len(points) <= 2400
+    assert sum(point.active * point.width_seconds for point in points) == pytest.approx(150, rel=0.001)
+    assert sum(point.finished for point in points) == 300
+
+
+def test_lines_are_counted_within_a_window_only() -> None:
+    subject = history()
+    line = ("app.py", 3, "fetch")
+    for at in (1.0, 2.0, 3.0):
+        subject.sample(StackSample(1, ns(at), [(4, [line])]))
+    groups, total = subject.lines(ns(1.5), ns(2.5))
+    assert (groups, total) == ([((line,), 4)], 4)

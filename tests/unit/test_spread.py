@@ -1,0 +1,65 @@
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poolscope.analysis.spread import Spread
+
+nanoseconds = st.integers(min_value=0, max_value=10**15)
+
+
+@given(st.lists(nanoseconds, min_size=1, max_size=300), st.lists(nanoseconds, max_size=50))
+def test_percentiles_are_within_two_percent_of_the_exact_ones(first: list[int], second: list[int]) -> None:
+    spread = Spread()
+    spread.add(first)
+    spread.add(second)
+    ordered = sorted(first + second)
+    for share, found in zip((0.5, 0.95, 0.99), spread.quantiles((0.5, 0.95, 0.99)), strict=True):
+        exact = ordered[max(1, -int(-share * len(ordered) // 1)) - 1]
+        assert found == pytest.approx(exact, rel=0.02, abs=0.5)
+
+
+@given(st.lists(nanoseconds, max_size=100))
+def test_a_batch_counts_like_its_values_one_by_one(values: list[int]) -> None:
+    bounds = (1_000, 1_000_000, 1_000_000_000)
+    whole, single = Spread(bounds), Spread(bounds)
+    whole.add(values)
+    for value in values:
+        single.add([value])
+    assert (whole.counts, whole.buckets, whole.total, whole.maximum) == (
+        single.counts,
+        single.buckets,
+        single.total,
+        single.maximum,
+    )
+
+
+def test_bucket_counts_are_exact_at_their_bounds() -> None:
+    spread = Spread((10, 20))
+    spread.add([0, 10, 11, 20, 21, 10**12])
+    assert spread.buckets == [2, 2, 2], "an upper bound belongs to its bucket, as in Prometheus"
+
+
+def test_merging_is_like_adding_all() -> None:
+    rng = random.Random(1)
+    parts = [[rng.randrange(10**9) for _ in range(100)] for _ in range(3)]
+    merged, together = Spread((10**6,)), Spread((10**6,))
+    for part in parts:
+        one = Spread((10**6,))
+        one.add(part)
+        merged.merge(one)
+        together.add(part)
+    assert merged.distribution() == together.distribution()
+    assert merged.buckets == together.buckets
+
+
+def test_nothing_measured_is_null_not_zero() -> None:
+    assert Spread().distribution().p50 is None
+    assert Spread().quantiles((0.5,)) == []
+
+
+def test_a_clock_that_steps_back_gives_zero() -> None:
+    spread = Spread()
+    spread.add([-5, 3])
+    assert spread.total == 3
