@@ -1,0 +1,222 @@
+"""Messages of several processes in, one session and one snapshot out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pool_support import ORIGIN, SECOND, batches, simulate
+
+from poolscope.config import PoolSettings, Settings
+from poolscope.errors import PoolscopeError
+from poolscope.judge import Judge
+from poolscope.messages import PROTOCOL
+
+FLOOD = [(0.5, 0.1, 1)] * 200
+
+
+def ns(seconds: float) -> int:
+    return ORIGIN + round(seconds * SECOND)
+
+
+def hello(pid: int, protocol: int = PROTOCOL) -> tuple[Any, ...]:
+    return ("hello", protocol, pid, 1, ["python", "app.py"], "3.13.0", ORIGIN, True)
+
+
+def opened(pool: int = 1, name: str = "crawler", workers: int = 4, at: float = 0.0) -> tuple[Any, ...]:
+    return ("pool_opened", pool, name, "thread", "x.ThreadPoolExecutor", "app.py:1", workers, ns(at))
+
+
+class Run:
+    """A judge and what was said to it."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.lines: list[str] = []
+        self.judge = Judge(settings or Settings(), started_ns=ORIGIN, log=self.lines.append)
+        self.end = ORIGIN
+
+    def process(self, source: int, pid: int) -> None:
+        self.judge.feed(source, hello(pid))
+        self.judge.feed(source, ("function", 1, "app.fetch", "/app/app.py", 10))
+
+    def pool(self, source: int, load: list[tuple[float, float, int]], workers: int = 4, **about: Any) -> None:
+        number = about.get("pool", 1)
+        self.judge.feed(source, opened(workers=workers, **about))
+        for batch in batches(simulate(load, workers), workers):
+            fields = [getattr(batch, name) for name in batch.__struct_fields__]
+            self.judge.feed(source, ("pool_batch", number, *fields[1:]))
+            self.judge.feed(source, ("process_tick", batch.at_ns, 0, 1000, 2.0))
+            self.judge.tick(batch.at_ns)
+            self.end = max(self.end, batch.at_ns)
+        self.judge.deliver()
+
+    def report(self, exit_code: int | None = 0) -> Any:
+        self.judge.finish(self.end)
+        return self.judge.session(self.end, command=["app.py"], started_at="now", exit_code=exit_code).report
+
+
+def test_a_saturated_pool_gives_the_verdict_and_one_line_when_it_begins_and_ends() -> None:
+    run = Run()
+    run.process(0, 7)
+    run.pool(0, FLOOD)
+    report = run.report()
+    run.judge.deliver()
+    assert report.verdict == "async_then_serial"
+    assert [line.split(":")[0] for line in run.lines] == ["warning", "over"]
+    assert all("\n" not in line for line in run.lines)
+    (pool,) = report.pools
+    assert (pool.name, pool.pid, pool.tasks.succeeded) == ("crawler", 7, 200)
+    assert pool.functions[0].name == "app.fetch"
+    assert pool.findings == report.findings
+    assert report.overhead.cpu_seconds == pytest.approx(1e-6)
+
+
+def test_too_little_is_not_judged_and_enough_is_concurrent() -> None:
+    few, enough = Run(), Run()
+    for run, tasks in ((few, 9), (enough, 10)):
+        run.process(0, 7)
+        run.pool(0, [(number * 0.1, 0.01, 1) for number in range(tasks)])
+    assert few.report().verdict == "insufficient_data"
+    assert enough.report().verdict == "concurrent"
+
+
+def test_a_loop_that_ran_a_second_is_enough() -> None:
+    run = Run()
+    run.process(0, 7)
+    run.judge.feed(0, ("loop_opened", 1, "MainThread", "asyncio", ns(0)))
+    run.judge.feed(0, ("loop_tick", 1, ns(1), [1000, 2000], 3))
+    run.judge.feed(0, ("loop_closed", 1, ns(2)))
+    run.end = ns(2)
+    report = run.report()
+    assert report.verdict == "concurrent"
+    assert report.event_loops[0].peak_tasks == 3
+
+
+def test_the_most_severe_finding_is_the_verdict_then_the_order_of_the_patterns() -> None:
+    run = Run()
+    run.process(0, 7)
+    run.judge.feed(0, ("loop_opened", 1, "MainThread", "asyncio", ns(0)))
+    run.judge.feed(0, ("loop_block", 1, 1, ns(0), ns(2), "blocking_call", [("/app/app.py", 3, "main")], 0.0))
+    run.pool(0, FLOOD)
+    report = run.report()
+    assert [finding.pattern for finding in report.findings] == ["async_then_serial", "loop_blocked"]
+    assert report.verdict == "async_then_serial"
+
+
+def test_pools_of_one_name_in_one_process_are_one_row() -> None:
+    run = Run()
+    run.process(0, 7)
+    run.pool(0, [(0.0, 0.1, 1)] * 6, workers=2, pool=1)
+    run.judge.feed(0, ("pool_closed", 1, run.end))
+    run.pool(0, [(0.0, 0.1, 1)] * 4, workers=2, pool=2)
+    (pool,) = run.report().pools
+    assert (pool.tasks.submitted, pool.tasks.succeeded) == (10, 10)
+    assert pool.busy_seconds == pytest.approx(1.0)
+    (row,) = run.judge.snapshot(run.end).pools
+    assert (row.alive, row.active, row.submitted) == (False, 0, 10)
+
+
+def test_counters_of_a_dead_process_stay_and_its_gauges_go() -> None:
+    run = Run()
+    run.process(0, 7)
+    run.pool(0, [(0.0, 0.1, 1)] * 6)
+    run.judge.lost(0, run.end, exit_code=-9)
+    (row,) = run.judge.snapshot(run.end).pools
+    assert (row.alive, row.max_workers, row.submitted) == (False, 0, 6)
+    (process,) = run.report().processes
+    assert (process.exit_code, process.ended_seconds) == (-9, pytest.approx((run.end - ORIGIN) / SECOND))
+
+
+def test_two_processes_have_two_rows_with_their_own_functions() -> None:
+    run = Run()
+    run.process(0, 7)
+    run.judge.feed(1, hello(8))
+    run.judge.feed(1, ("function", 1, "other.work", "/app/other.py", 3))
+    run.pool(0, [(0.0, 0.1, 1)] * 3)
+    run.pool(1, [(0.0, 0.1, 1)] * 5)
+    report = run.report()
+    assert [(pool.pid, pool.functions[0].name) for pool in report.pools] == [(7, "app.fetch"), (8, "other.work")]
+
+
+def test_a_process_that_was_killed_still_has_its_tasks_and_its_finding() -> None:
+    run = Run()
+    run.process(0, 7)
+    run.judge.feed(0, opened(workers=1))
+    load = simulate([(0.0, 0.1, 1)] * 60, 1)
+    for batch in batches(load, 1):
+        if batch.at_ns > ns(3):
+            break
+        run.judge.feed(0, ("pool_batch", *[getattr(batch, name) for name in batch.__struct_fields__]))
+        run.judge.tick(batch.at_ns)
+        run.end = batch.at_ns
+    run.judge.lost(0, run.end)
+    report = run.report(exit_code=-9)
+    assert report.verdict == "serial"
+    assert report.pools[0].tasks.started == 30
+    assert report.pools[0].tasks.submitted == 60
+
+
+def test_settings_of_a_pool_change_how_it_is_judged() -> None:
+    run = Run(Settings(pools=(PoolSettings(match="craw*", ordered=True),)))
+    run.process(0, 7)
+    run.pool(0, FLOOD, workers=1)
+    assert run.report().verdict == "concurrent"
+    assert run.lines == []
+
+
+def test_subscribers_hear_of_findings_and_one_that_raises_is_removed_and_counted() -> None:
+    run = Run()
+    heard: list[tuple[str, bool]] = []
+    run.judge.subscribe(lambda finding, began: heard.append((finding.pattern, began)))
+    silent = run.judge.subscribe(lambda finding, began: heard.append(("never", began)))
+    run.judge.subscribe(lambda finding, began: 1 / 0)
+    silent()
+    run.process(0, 7)
+    run.pool(0, FLOOD)
+    report = run.report()
+    run.judge.deliver()
+    assert heard == [("async_then_serial", True), ("async_then_serial", False)]
+    assert run.judge.snapshot(run.end).errors == {"on_finding": 1}
+    assert report.verdict == "async_then_serial"
+    assert any("ZeroDivisionError" in notice for notice in run.report().notices)
+
+
+def test_a_finding_is_counted_and_active_only_while_it_lasts() -> None:
+    run = Run()
+    run.process(0, 7)
+    run.judge.feed(0, opened(workers=4))
+    seen = []
+    for batch in batches(simulate(FLOOD, 4), 4):
+        run.judge.feed(0, ("pool_batch", *[getattr(batch, name) for name in batch.__struct_fields__]))
+        run.judge.tick(batch.at_ns)
+        seen += [(count.active, count.total) for count in run.judge.snapshot(batch.at_ns).findings]
+        run.end = batch.at_ns
+    run.report()
+    seen += [(count.active, count.total) for count in run.judge.snapshot(run.end).findings]
+    assert seen[0] == (True, 1)
+    assert seen[-1] == (False, 1)
+    assert set(seen) == {(True, 1), (False, 1)}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ("pool_batch", 1),
+        ("nonsense",),
+        (),
+        ("pool_opened", "one", "x", "thread", "x", "x", 1, 1),
+        ("notice", "before hello"),
+        hello(7, protocol=99),
+    ],
+)
+def test_what_is_no_message_is_refused(message: tuple[Any, ...]) -> None:
+    with pytest.raises(PoolscopeError):
+        Run().judge.feed(0, message)
+
+
+def test_notices_are_kept_once_and_bounded() -> None:
+    run = Run()
+    run.process(0, 7)
+    for number in range(300):
+        run.judge.feed(0, ("notice", f"notice {number % 150}"))
+    assert len(run.report().notices) == 100
