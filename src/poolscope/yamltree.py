@@ -1,0 +1,144 @@
+"""A small YAML text as plain values, with the line of each key path.
+
+YAML is read as a tree of nodes, never as Python objects: tags construct nothing, aliases cannot blow up, keys
+are unique, and every value knows its line. For settings, so strict where YAML is generous.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from poolscope.errors import ConfigError
+
+# A settings file is a page or two. The bounds keep a hostile or mistaken file from costing seconds.
+MAX_CHARACTERS = 64 * 1024
+_MAX_NODES = 20_000
+_MAX_DEPTH = 12
+
+
+def read(text: str, where: str) -> tuple[Any, dict[str, int]]:
+    """The value in a YAML text (None if it is empty), and the line of each key path such as `pools[0].match`.
+
+    Raises ConfigError, and nothing else, whatever the text. `where` is what an error calls it.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigError(f"{where}: expected at most {MAX_CHARACTERS} characters of settings, found more")
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = f", line {mark.line + 1}" if mark else ""
+        raise _mistake(f"{where}{at}", error.problem or error.context or "it does not parse") from error
+    except RecursionError as error:
+        raise ConfigError(f"{where}: expected at most {_MAX_DEPTH} levels of nesting, found more") from error
+    except Exception as error:
+        # PyYAML has no error of its own for some texts: ValueError for "\UFFFFFFFF", or for a directive of
+        # 5000 digits.
+        raise _mistake(where, str(error)) from error
+    tree = _Tree(where)
+    return (None if root is None else tree.value(root, "", 0)), tree.lines
+
+
+def _mistake(place: str, problem: str) -> ConfigError:
+    return ConfigError(
+        f"{place}: expected YAML, found a mistake in it: {one_line(' '.join(problem.split()))}"
+    )
+
+
+class _Tree:
+    """A walk over the nodes, bounded in their number and depth."""
+
+    def __init__(self, where: str) -> None:
+        self.lines: dict[str, int] = {}
+        self._where = where
+        self._visits = 0
+
+    def value(self, node: yaml.Node, path: str, depth: int) -> Any:
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        # Aliases share nodes, so visits are counted: a small file can stand for a tree of any size, or for an
+        # endless one.
+        self._visits += 1
+        if self._visits > _MAX_NODES or depth > _MAX_DEPTH:
+            limit = f"{_MAX_NODES} values" if self._visits > _MAX_NODES else f"{_MAX_DEPTH} levels of nesting"
+            raise self._error(node, path, f"expected at most {limit}, found more")
+        tag = node.tag.removeprefix("tag:yaml.org,2002:")
+        if isinstance(node, yaml.MappingNode) and tag == "map":
+            return dict(self._pairs(node, path, depth))
+        if isinstance(node, yaml.SequenceNode) and tag == "seq":
+            return [self.value(item, f"{path}[{at}]", depth + 1) for at, item in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, tag, path)
+        raise self._error(node, path, f"expected a plain value, found the tag {shown(node.tag)}")
+
+    def _pairs(self, node: yaml.MappingNode, path: str, depth: int) -> Iterator[tuple[str, Any]]:
+        seen: set[str] = set()
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise self._error(key_node, path, "expected a word as key, found a list or a mapping")
+            if key_node.tag.endswith(":merge"):
+                raise self._error(key_node, path, 'expected plain keys, found the merge key "<<"')
+            key: str = key_node.value
+            inner = joined(path, key)
+            if key in seen:
+                raise self._error(key_node, inner, "expected each key once, found it a second time")
+            seen.add(key)
+            self.lines[inner] = key_node.start_mark.line + 1
+            yield key, self.value(value_node, inner, depth + 1)
+
+    def _scalar(self, node: yaml.ScalarNode, tag: str, path: str) -> Any:
+        text: str = node.value
+        # YAML 1.1 makes a number of 10:30 and a date of 2030-01-02. Nothing here is either: they are names.
+        if tag in ("timestamp", "value") or (tag in ("int", "float") and ":" in text):
+            return text
+        if tag == "str":  # and a text of 1e3
+            bare = node.style is None and re.fullmatch(r"[-+]?[0-9]+[eE][-+]?[0-9]+", text)
+            return float(text) if bare else text
+        construct = yaml.constructor.SafeConstructor
+        make = {
+            "null": construct.construct_yaml_null,
+            "bool": construct.construct_yaml_bool,
+            "int": construct.construct_yaml_int,
+            "float": construct.construct_yaml_float,
+        }.get(tag)
+        if make is None:
+            raise self._error(node, path, f"expected a plain value, found the tag {shown(node.tag)}")
+        try:
+            return make(construct(), node)
+        except (ValueError, LookupError, OverflowError) as error:  # !!int x, !!bool x, 5000 digits
+            raise self._error(node, path, f"expected a value, found {shown(text)}") from error
+
+    def _error(self, node: yaml.Node, path: str, message: str) -> ConfigError:
+        at = f"{one_line(path)}: " if path else ""
+        return ConfigError(f"{self._where}, line {node.start_mark.line + 1}: {at}{message}")
+
+
+def joined(path: str, key: object) -> str:
+    """The path of a key below a path."""
+    return f"{path}.{key}" if path else str(key)
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """Printable text on one line: a file's name or a key can hold anything."""
+    safe = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:limit])
+    return safe if len(text) <= limit else f"{safe}..."
+
+
+def shown(value: object) -> str:
+    """A value for an error: short, on one line, and cheap even for a list that contains itself."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return repr(value) if len(value) <= 60 else f"{value[:60]!r}..."
+    if isinstance(value, Mapping):
+        return "keys with values"
+    if isinstance(value, (list, tuple)):
+        return "an empty list" if not value else f"a list of {len(value)}"
+    if isinstance(value, float) or (isinstance(value, int) and abs(value) < 10**20):
+        return repr(value)
+    return "a huge number" if isinstance(value, int) else f"a {type(value).__name__}"
