@@ -1,0 +1,158 @@
+"""What Prometheus itself makes of the endpoint: promtool's rules, and a real server that scrapes it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from metrics_support import finding, get, loop, pool, snapshot
+
+from poolscope.config import from_mapping
+from poolscope.endpoint import Server
+from poolscope.model import Snapshot
+from poolscope.prometheus import serve_snapshots
+
+SHIPPED = Path(__file__).parents[2] / "config" / "prometheus" / "prometheus.yml"
+HOSTILE = 'quo"te\nline\\slash\0 größe ☃' + "x" * 10_000
+SETTINGS = from_mapping(
+    {"listen": "127.0.0.1:0", "metrics": {"wait_buckets": [0.1, 1], "run_buckets": [0.1, 1]}}
+)
+
+
+def needed(program: str) -> str:
+    """The path of a program of Prometheus. Without it these tests would prove nothing, so they fail."""
+    path = shutil.which(program)
+    if path is None:
+        pytest.fail(
+            f"no {program}: install Debian's package: apt-get install --no-install-recommends prometheus",
+            pytrace=False,
+        )
+    return path
+
+
+def everything(queue_depth: int = 7) -> Snapshot:
+    return snapshot(
+        pool(
+            "db",
+            queue_depth=queue_depth,
+            submitted=10,
+            wait_buckets=(1, 2, 3),
+            wait_sum_seconds=4.5,
+            functions=(("app.load", 3, 1.5),),
+            suggested_max_workers=9,
+        ),
+        pool(HOSTILE, queue_depth=3, functions=((HOSTILE, 1, 1.0),)),
+        loop("main", tasks=2, lag_buckets=(1, 0, 0), lag_sum_seconds=0.01),
+        finding("db"),
+        errors={"stacks": 1},
+    )
+
+
+@pytest.mark.parametrize("per_process", [False, True])
+def test_promtool_finds_nothing_to_say(per_process: bool) -> None:
+    promtool = needed("promtool")
+    settings = msgspec.structs.replace(SETTINGS, per_process=per_process)
+    with serve_snapshots(everything, settings) as server:
+        _, _, body = get(f"{server.url}/metrics")
+    checked = subprocess.run(
+        [promtool, "check", "metrics"], input=body, capture_output=True, timeout=60, check=False
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+def test_the_shipped_configuration_is_valid() -> None:
+    promtool = needed("promtool")
+    checked = subprocess.run(
+        [promtool, "check", "config", str(SHIPPED)], capture_output=True, timeout=60, check=False
+    )
+    assert checked.returncode == 0, checked.stderr.decode()
+
+
+class Prometheus:
+    """A real server on loopback that scrapes one target ten times a second. Its data is in `folder`."""
+
+    def __init__(self, target: Server, folder: Path) -> None:
+        config = yaml.safe_load(SHIPPED.read_text())
+        config["global"] |= {"scrape_interval": "100ms", "scrape_timeout": "100ms"}
+        config["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{target.port}"]
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        self.log = folder / "log"
+        command = [needed("prometheus"), f"--config.file={folder / 'prometheus.yml'}"]
+        command += [f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={self.url[7:]}"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+    def ask(self, path: str, **query: str) -> Any:
+        """The `data` of an answer of the HTTP API, None while there is none."""
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            status, _, body = get(f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}")
+        except OSError:  # not listening yet
+            return None
+        return json.loads(body)["data"] if status == 200 else None
+
+    def values(self, query: str) -> list[tuple[dict[str, str], float]]:
+        """Labels and value of each series that a query gives now."""
+        answer = self.ask("query", query=query)
+        return [(item["metric"], float(item["value"][1])) for item in answer["result"]] if answer else []
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """What the condition gives once it is true. The time limit of the test ends a wait in vain."""
+    while not (value := condition()):
+        time.sleep(0.05)
+    return value
+
+
+@pytest.fixture
+def depth() -> list[int]:
+    """The queue depth that the endpoint shows: one number, to be changed."""
+    return [7]
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path, depth: list[int]) -> Iterator[Prometheus]:
+    with serve_snapshots(lambda: everything(depth[0]), SETTINGS) as server:
+        running = Prometheus(server, tmp_path)
+        try:
+            yield running
+        finally:
+            running.close()
+
+
+def test_a_real_prometheus_scrapes_and_answers(prometheus: Prometheus, depth: list[int]) -> None:
+    until(lambda: prometheus.values('up{job="poolscope"} == 1'))
+    (target,) = prometheus.ask("targets")["activeTargets"]
+    assert (target["health"], target["lastError"]) == ("up", "")
+    depths = prometheus.values("poolscope_pool_queue_depth")
+    values = {labels["pool"]: value for labels, value in depths}
+    assert values == {"db": 7, HOSTILE: 3}
+    ((labels, _),) = prometheus.values('poolscope_function_started_total{task!="app.load"}')
+    assert labels["task"] == HOSTILE
+    ((_, quantile),) = prometheus.values(
+        'histogram_quantile(0.25, poolscope_task_wait_seconds_bucket{pool="db"})'
+    )
+    assert 0.1 < quantile <= 1
+    ((labels, value),) = prometheus.values("poolscope_finding")
+    assert (labels["pattern"], labels["cause"], value) == ("async_then_serial", "blocking_io", 1)
+    known = prometheus.ask("metadata")
+    assert known["poolscope_pool_queue_depth"][0]["type"] == "gauge"
+    assert known["poolscope_task_wait_seconds"][0]["type"] == "histogram"
+    depth[0] = 1234
+    until(lambda: prometheus.values('poolscope_pool_queue_depth{pool="db"} == 1234'))
