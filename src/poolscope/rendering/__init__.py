@@ -1,0 +1,1 @@
+"""What a session looks like to people: each output starts from a `model.Session`."""
