@@ -1,0 +1,280 @@
+"""The judge inside the process: what `report()`, `findings()`, `serve()`, `collector()` and `profile()` stand on.
+
+One `Observer` per process owns a `Judge` and the lock around it. It is made when somebody asks for it, or by the
+background thread on the first events of a drop-in pool, so that findings are logged without a line of set-up.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from poolscope import config
+from poolscope.config import Settings
+from poolscope.errors import ConfigError
+from poolscope.judge import Judge
+from poolscope.messages import PROTOCOL
+from poolscope.model import Finding, Report, Snapshot
+from poolscope.probe import runtime
+from poolscope.probe.install import Installation, install
+from poolscope.probe.settings import ProbeSettings
+
+if TYPE_CHECKING:
+    from poolscope.probe.runtime import Probe
+    from poolscope.prometheus import Server, SnapshotCollector
+
+#: The one source of messages that this judge has.
+_OWN = 0
+
+
+def _log(line: str) -> None:
+    import logging
+
+    level = logging.INFO if line.startswith(("over", "info")) else logging.WARNING
+    logging.getLogger("poolscope").log(level, "%s", line)
+
+
+def _gil() -> bool:
+    enabled = getattr(sys, "_is_gil_enabled", None)
+    return True if enabled is None else bool(enabled())
+
+
+class Observer:
+    """Judges this process from inside.
+
+    Thread-safe: one re-entrant lock goes around the judge, so that a callback or a log handler may ask for a report.
+    """
+
+    def __init__(self, probe: Probe, settings: Settings) -> None:
+        self._probe = probe
+        self._lock = threading.RLock()
+        self._clock = probe.clock
+        self._started_ns = probe.clock()
+        self._started_at = datetime.now(UTC)
+        self.pid = os.getpid()
+        self.settings = settings
+        self._judge = Judge(settings, started_ns=self._started_ns, log=_log)
+        version = ".".join(map(str, sys.version_info[:3]))
+        command = [sys.executable, *sys.argv]
+        self._judge.feed(
+            _OWN, ("hello", PROTOCOL, self.pid, os.getppid(), command, version, self._started_ns, _gil())
+        )
+        self._detach = [probe.add_sink(self._take), probe.add_job(settings.sample_interval, self._tick)]
+
+    def _take(self, message: Sequence[Any]) -> None:
+        with self._lock:
+            self._judge.feed(_OWN, message)
+
+    def _tick(self, now_ns: int) -> None:
+        with self._lock:
+            self._judge.tick(now_ns)
+        self._judge.deliver()
+
+    def close(self) -> None:
+        """Takes nothing more in; what was seen can still be read."""
+        for detach in self._detach:
+            detach()
+
+    def configure(self, settings: Settings) -> None:
+        """Judges by other settings from now on."""
+        with self._lock:
+            self.settings = settings
+            self._judge.configure(settings)
+
+    def _fetch(self) -> int:
+        # Not under our lock: the flush takes the probe's, which its thread holds while it waits for ours.
+        self._probe.flush()
+        return self._clock()
+
+    def report(self) -> Report:
+        """Everything up to now."""
+        now = self._fetch()
+        with self._lock:
+            self._judge.tick(now)
+            session = self._judge.session(
+                now,
+                command=[sys.executable, *sys.argv],
+                started_at=self._started_at.isoformat(),
+                exit_code=None,
+            )
+        return session.report
+
+    def findings(self) -> tuple[Finding, ...]:
+        """All findings up to now, the most severe first."""
+        now = self._fetch()
+        with self._lock:
+            self._judge.tick(now)
+            return self._judge.findings(now)
+
+    def finish(self) -> Report:
+        """The last report: judges what still lasts as ended, and takes nothing more in."""
+        now = self._fetch()
+        self.close()
+        with self._lock:
+            self._judge.finish(now)
+            session = self._judge.session(
+                now,
+                command=[sys.executable, *sys.argv],
+                started_at=self._started_at.isoformat(),
+                exit_code=None,
+            )
+        self._judge.deliver()
+        return session.report
+
+    def snapshot(self) -> Snapshot:
+        """What a scrape shows."""
+        now = self._fetch()
+        with self._lock:
+            return self._judge.snapshot(now)
+
+    def subscribe(self, callback: Callable[[Finding, bool], None]) -> Callable[[], None]:
+        """See `on_finding`."""
+        with self._lock:
+            cancel = self._judge.subscribe(callback)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                cancel()
+
+        return unsubscribe
+
+
+_making = threading.Lock()
+_observer: Observer | None = None
+
+
+def _make(settings: Settings | None, probe: Probe | None = None) -> Observer:
+    global _observer
+    with _making:
+        if _observer is None or _observer.pid != os.getpid():
+            probe = probe or runtime.current()
+            if settings is None:
+                settings = config.environment_settings(os.environ)
+            probe.settings = ProbeSettings.from_json(settings.probe_json())
+            _observer = Observer(probe, settings)
+        elif settings is not None:
+            _observer.configure(settings)
+        return _observer
+
+
+def local_sink(probe: Probe) -> None:
+    """Gives a process that is watched by nobody else its own judge; called by the probe's thread.
+
+    Settings of the environment that cannot be used are logged once, and the defaults taken: a pool of the user's
+    must not fail for them.
+    """
+    try:
+        observer = _make(None, probe)
+    except ConfigError as error:
+        _log(f"warning: {error}; the default settings are used")
+        observer = _make(Settings(), probe)
+    if observer.settings.listen is not None:
+        from poolscope.prometheus import serve_snapshots
+
+        serve_snapshots(observer.snapshot, observer.settings)
+
+
+def report() -> Report:
+    """What this process's pools and loops have done so far, and what is wrong with them."""
+    return _make(None).report()
+
+
+def findings() -> tuple[Finding, ...]:
+    """All findings of this process so far, the most severe first; those that last have no `until_seconds`."""
+    return _make(None).findings()
+
+
+def on_finding(callback: Callable[[Finding, bool], None]) -> Callable[[], None]:
+    """Calls `callback(finding, began)` when a finding begins (True) or ends (False), on poolscope's own thread.
+
+    Returns a function that stops it. A callback that raises is removed, and counted in `poolscope_errors_total`.
+    """
+    return _make(None).subscribe(callback)
+
+
+def collector() -> SnapshotCollector:
+    """A prometheus_client collector of this process's pools and loops, for a registry of one's own."""
+    from poolscope.prometheus import SnapshotCollector
+
+    observer = _make(None)
+    return SnapshotCollector(observer.snapshot, observer.settings)
+
+
+def serve(listen: str | None = None, *, config: str | os.PathLike[str] | None = None) -> Server:
+    """Serves Prometheus metrics of this process from a thread of its own; `.url`, `.close()`, context manager.
+
+    `listen` is "HOST:PORT" or a port, by default what the settings say, else 127.0.0.1:9464; `config` a settings file.
+    Raises ConfigError for settings, and ListenError for an address, that cannot be used.
+    """
+    from poolscope.config import DEFAULT_LISTEN, load
+    from poolscope.prometheus import serve_snapshots
+
+    settings = load(config) if config is not None else None
+    observer = _make(settings)
+    where = listen or observer.settings.listen or DEFAULT_LISTEN
+    return serve_snapshots(observer.snapshot, observer.settings.with_listen(where))
+
+
+class Profile:
+    """Everything on for a block of code. `report` is what was seen, complete once the block has ended."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._installation: Installation | None = None
+        self._observer: Observer | None = None
+        self._last: Report | None = None
+
+    def __enter__(self) -> Self:
+        probe = runtime.current()
+        self._observer = Observer(probe, self._settings)
+        self._installation = install()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._observer is not None:
+            self._last = self._observer.finish()
+            self._observer = None
+        if self._installation is not None:
+            self._installation.uninstall()
+            self._installation = None
+
+    @property
+    def report(self) -> Report:
+        """What has been seen so far. Raises RuntimeError before the block was entered."""
+        if self._last is not None:
+            return self._last
+        if self._observer is None:
+            raise RuntimeError("profile() has nothing to report yet: enter its block first")
+        return self._observer.report()
+
+
+def profile(**settings: Any) -> Profile:
+    """Watches all pools and loops for a block of code: `with profile() as p: ...; print(p.report.verdict)`.
+
+    Keywords are the settings of section 7, sections as dicts. Raises ConfigError for one that cannot be used.
+    """
+    return Profile(config.from_mapping(settings, "profile()"))
+
+
+__all__ = [
+    "Observer",
+    "Profile",
+    "collector",
+    "findings",
+    "install",
+    "local_sink",
+    "on_finding",
+    "profile",
+    "report",
+    "serve",
+]

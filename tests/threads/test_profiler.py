@@ -1,0 +1,140 @@
+"""The judge inside the process, with real threads and a real clock; gates, no measured times."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import threading
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor as StandardExecutor
+
+import pytest
+
+import poolscope
+from poolscope import profiler
+from poolscope.errors import ConfigError, ListenError
+from poolscope.model import PoolReport, Report
+
+
+@pytest.fixture(autouse=True)
+def fresh_observer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(profiler, "_observer", None)
+    yield
+    if profiler._observer is not None:
+        profiler._observer.close()
+
+
+def pool_of(report: Report, name: str) -> PoolReport:
+    return next(pool for pool in report.pools if pool.name == name)
+
+
+def test_a_drop_in_pool_is_in_the_report_exactly() -> None:
+    gate = threading.Event()
+    poolscope.report()
+    with poolscope.ThreadPoolExecutor(2, name="exact") as pool:
+        held = [pool.submit(gate.wait) for _ in range(5)]
+        assert held[4].cancel()
+        failing = pool.submit(int, "x")
+        while pool_of(poolscope.report(), "exact").tasks.started < 2:
+            pass
+        before = pool_of(poolscope.report(), "exact").tasks
+        assert (before.submitted, before.started, before.cancelled) == (6, 2, 1)
+        gate.set()
+    assert failing.exception() is not None
+    after = pool_of(poolscope.report(), "exact").tasks
+    assert (after.submitted, after.succeeded, after.failed, after.cancelled) == (6, 4, 1, 1)
+
+
+def test_a_result_that_is_there_is_counted() -> None:
+    poolscope.report()
+    with poolscope.ThreadPoolExecutor(1, name="counted") as pool:
+        for number in range(1, 50):
+            pool.submit(int).result()
+            assert pool_of(poolscope.report(), "counted").tasks.succeeded == number
+
+
+def test_profile_watches_the_pools_of_others_and_leaves_them_as_they_were() -> None:
+    before = dict(StandardExecutor.__dict__)
+    with poolscope.profile() as profile, StandardExecutor(2, thread_name_prefix="theirs") as pool:
+        assert sum(pool.map(int, range(100))) == 4950
+    assert dict(StandardExecutor.__dict__) == before
+    assert pool_of(profile.report, "theirs").tasks.succeeded == 100
+    assert profile.report.verdict == "concurrent"
+
+
+def test_profile_of_a_setting_that_is_none() -> None:
+    with pytest.raises(ConfigError, match="sample_intervall"):
+        poolscope.profile(sample_intervall=1)
+
+
+def test_profile_before_its_block() -> None:
+    with pytest.raises(RuntimeError, match="enter its block"):
+        _ = poolscope.profile().report
+
+
+def test_serve_answers_while_every_pool_is_full() -> None:
+    gate, running = threading.Event(), threading.Barrier(3)
+
+    def hold() -> None:
+        running.wait()
+        gate.wait()
+
+    with poolscope.serve("127.0.0.1:0") as server, poolscope.ThreadPoolExecutor(2, name="full") as pool:
+        tasks = [pool.submit(hold) for _ in range(2)] + [pool.submit(int) for _ in range(3)]
+        running.wait()
+        with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as answer:
+            text = answer.read().decode()
+        gate.set()
+        assert all(task.result() in (None, 0) for task in tasks)
+    assert 'poolscope_pool_active_workers{pool="full"} 2.0' in text
+    assert 'poolscope_pool_queue_depth{pool="full"} 3.0' in text
+
+
+def test_serve_refuses_an_address_in_use_and_one_that_is_none() -> None:
+    with poolscope.serve("127.0.0.1:0") as server, pytest.raises(ListenError, match=str(server.port)):
+        poolscope.serve(f"127.0.0.1:{server.port}")
+    with pytest.raises(ConfigError):
+        poolscope.serve("no address")
+
+
+def test_a_callback_may_ask_for_a_report() -> None:
+    """It runs on our thread, outside of our locks, while another thread scrapes."""
+    told = threading.Event()
+    verdicts: list[str] = []
+
+    def heard(finding: poolscope.Finding, began: bool) -> None:
+        verdicts.append(poolscope.report().verdict)
+        told.set()
+
+    unsubscribe = poolscope.on_finding(heard)
+    collector = poolscope.collector()
+    gate = threading.Event()
+    with poolscope.ThreadPoolExecutor(1, name="callback") as pool:
+        tasks = [pool.submit(threading.Event().wait, 0.01) for _ in range(400)]
+        while not told.is_set() and not tasks[-1].done():
+            assert list(collector.collect())
+        assert told.wait(60)
+        for task in tasks:
+            task.cancel()
+        gate.set()
+    unsubscribe()
+    assert verdicts[0] == "serial"
+
+
+def test_importing_does_nothing_and_starts_nothing() -> None:
+    code = """
+        import sys, threading
+        before = set(sys.modules)
+        import poolscope
+        new = {name for name in set(sys.modules) - before if not name.startswith("_")}
+        print(sorted(new), threading.active_count())
+    """
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path[:] = {sys.path!r}\n" + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "['poolscope'] 1"
