@@ -21,7 +21,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor, wait
 
 from poolscope import executors
-from poolscope.probe import runtime, threadpool
+from poolscope.probe import runtime
+from poolscope.probe.pools import threadpool
 
 KINDS = ("standard", "drop-in", "patched")
 

@@ -6,8 +6,8 @@ import itertools
 from collections import Counter
 from types import SimpleNamespace
 
-from poolscope.probe.names import FunctionTable
-from poolscope.probe.recording import PoolRecorder
+from poolscope.probe.pools.names import FunctionTable
+from poolscope.probe.pools.recording import PoolRecorder
 
 
 class CountingClock:

@@ -139,8 +139,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         first = msgspec.structs.replace(present, match=exact, max_workers=workers)
         # A pool that a rule renames is matched by the name it has in the code: that rule has to change too.
         others = (
-            msgspec.structs.replace(rule, max_workers=workers) if rule.name == pool else rule
-            for rule in self.pools
+            msgspec.structs.replace(rule, max_workers=workers) if rule.name == pool else rule for rule in self.pools
         )
         return msgspec.structs.replace(self, pools=(first, *others))
 
@@ -273,9 +272,7 @@ _EXPECTED: dict[str, _Expect] = {
     "ordered": _FLAG,
     "long_running": _FLAG,
     "sustain_seconds": _SECONDS,
-    "min_amplification": _Expect(
-        "a number from 1 to 1000000", lambda value: _is_number(value) and 1 <= value <= 1e6
-    ),
+    "min_amplification": _Expect("a number from 1 to 1000000", lambda value: _is_number(value) and 1 <= value <= 1e6),
     "stall_seconds": _SECONDS,
     "stuck_task_seconds": _SECONDS,
     "loop_blocked_seconds": _SECONDS,

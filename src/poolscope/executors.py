@@ -10,7 +10,7 @@ How a task passes through `ThreadPoolExecutor`, and why nothing is lost or seen 
 - A worker notes the end of a task before it sets the future: whoever has seen the result finds it recorded.
 
 Only the worker writes its own log; arrivals and cancellations are appended as whole records (see
-`poolscope.probe.recording`).
+`poolscope.probe.pools.recording`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from _thread import RLock
 from concurrent.futures import _base
 from queue import Empty
 
-from poolscope.probe.watching import UNOPENED, UNREAD_LIMIT, Instances, own_log
+from poolscope.probe.pools.watching import UNOPENED, UNREAD_LIMIT, Instances, own_log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from queue import SimpleQueue
     from typing import Any, NoReturn, ParamSpec, TypeVar
 
-    from poolscope.probe.recording import WorkerLog
+    from poolscope.probe.pools.recording import WorkerLog
+    from poolscope.probe.pools.watching import Task, Watch
     from poolscope.probe.runtime import Probe
-    from poolscope.probe.watching import Task, Watch
 
     P = ParamSpec("P")
     T = TypeVar("T")

@@ -92,9 +92,7 @@ class Judge:
     goes outside of it, so that those may ask for anything.
     """
 
-    def __init__(
-        self, settings: Settings, *, started_ns: int, log: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, *, started_ns: int, log: Callable[[str], None] | None = None) -> None:
         self._settings = settings
         self._origin_ns = started_ns
         self._log = log
@@ -120,9 +118,7 @@ class Judge:
         process = self._processes.get(source)
         if process is None:
             if not isinstance(message, Hello):
-                raise PoolscopeError(
-                    f"a watched process sent {type(message).__name__} before it said who it is"
-                )
+                raise PoolscopeError(f"a watched process sent {type(message).__name__} before it said who it is")
             if message.protocol != PROTOCOL:
                 raise PoolscopeError(
                     f"process {message.pid} speaks protocol {message.protocol}, this poolscope {PROTOCOL}"

@@ -198,7 +198,8 @@ class PoolTrace(msgspec.Struct, frozen=True):
     """What the report of a pool was made from.
 
     `tasks` holds little-endian int64 quadruples (function index, submitted, started, finished), nanoseconds from
-    the start of the program; a task cancelled before it started has started = finished = -1. In order of submission.
+    the start of the program, in order of submission; -1 for what had not happened when the record ended, or never did:
+    a task cancelled before it started has started = finished = -1.
     """
 
     functions: tuple[str, ...]

@@ -61,9 +61,7 @@ class Observer:
         self._judge = Judge(settings, started_ns=self._started_ns, log=_log)
         version = ".".join(map(str, sys.version_info[:3]))
         command = [sys.executable, *sys.argv]
-        self._judge.feed(
-            _OWN, ("hello", PROTOCOL, self.pid, os.getppid(), command, version, self._started_ns, _gil())
-        )
+        self._judge.feed(_OWN, ("hello", PROTOCOL, self.pid, os.getppid(), command, version, self._started_ns, _gil()))
         self._detach = [probe.add_sink(self._take), probe.add_job(settings.sample_interval, self._tick)]
 
     def _take(self, message: Sequence[Any]) -> None:

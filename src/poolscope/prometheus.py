@@ -177,9 +177,7 @@ class SnapshotCollector(Collector):
             "CPU seconds that poolscope itself used in the watched processes.",
         )
         overhead.add_metric((), snapshot.overhead_cpu_seconds)
-        errors = CounterMetricFamily(
-            "poolscope_errors", "Failures of poolscope itself, by part.", labels=("part",)
-        )
+        errors = CounterMetricFamily("poolscope_errors", "Failures of poolscope itself, by part.", labels=("part",))
         for part, count in snapshot.errors.items():
             errors.add_metric((_label(part),), count)
         return build, overhead, errors
@@ -223,9 +221,7 @@ class SnapshotCollector(Collector):
         wait = HistogramMetricFamily(
             "poolscope_task_wait_seconds", "Seconds from submission to start of a task.", labels=labels
         )
-        run = HistogramMetricFamily(
-            "poolscope_task_run_seconds", "Seconds from start to end of a task.", labels=labels
-        )
+        run = HistogramMetricFamily("poolscope_task_run_seconds", "Seconds from start to end of a task.", labels=labels)
         for key, rows in self._merged(pools).items():
             waits = _cumulative(self._wait_bounds, [row.wait_buckets for row in rows])
             wait.add_metric(key, waits, fsum(row.wait_sum_seconds for row in rows))
@@ -251,9 +247,7 @@ class SnapshotCollector(Collector):
 
     def _findings(self, findings: Sequence[FindingCount]) -> Iterable[Metric]:
         labels = (*_FINDING_LABELS, "pid") if self._per_process else _FINDING_LABELS
-        lasting = GaugeMetricFamily(
-            "poolscope_finding", "1 while a finding of this sort lasts, then 0.", labels=labels
-        )
+        lasting = GaugeMetricFamily("poolscope_finding", "1 while a finding of this sort lasts, then 0.", labels=labels)
         total = CounterMetricFamily("poolscope_findings", "Findings that began.", labels=labels)
         groups: dict[Key, list[FindingCount]] = {}
         for finding in findings:
@@ -266,9 +260,7 @@ class SnapshotCollector(Collector):
 
     def _loops(self, loops: Loops) -> Iterable[Metric]:
         labels = self._labels("loop")
-        tasks = GaugeMetricFamily(
-            "poolscope_loop_tasks", "Tasks of the event loop that are not done.", labels=labels
-        )
+        tasks = GaugeMetricFamily("poolscope_loop_tasks", "Tasks of the event loop that are not done.", labels=labels)
         for key, rows in self._merged([loop for loop in loops if loop.alive]).items():
             tasks.add_metric(key, sum(row.tasks for row in rows))
         blocked = CounterMetricFamily(

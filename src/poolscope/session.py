@@ -116,9 +116,7 @@ def _check_version(first: bytes, name: str) -> None:
     if match is None:
         if first and (_MAGIC + str(VERSION).encode() + b"\n").startswith(first):
             raise _truncated(name)
-        raise SessionError(
-            f"{name} is not a poolscope session: name a file that poolscope run --session has written"
-        )
+        raise SessionError(f"{name} is not a poolscope session: name a file that poolscope run --session has written")
     version = int(match[1])
     if version > VERSION:
         raise SessionError(
@@ -144,8 +142,7 @@ def _decompress(payload: bytes, name: str) -> bytes:
         raise SessionError(f"the session {name} does not fit into memory: record less of it") from error
     if decompressor.unconsumed_tail:
         raise SessionError(
-            f"the session {name} unpacks to more than {MAX_BYTES >> 20} MiB, which no poolscope writes: "
-            "do not use it"
+            f"the session {name} unpacks to more than {MAX_BYTES >> 20} MiB, which no poolscope writes: do not use it"
         )
     if not decompressor.eof or decompressor.unused_data:
         raise _damaged(name, "it cannot be decompressed")

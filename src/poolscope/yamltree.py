@@ -44,9 +44,7 @@ def read(text: str, where: str) -> tuple[Any, dict[str, int]]:
 
 
 def _mistake(place: str, problem: str) -> ConfigError:
-    return ConfigError(
-        f"{place}: expected YAML, found a mistake in it: {one_line(' '.join(problem.split()))}"
-    )
+    return ConfigError(f"{place}: expected YAML, found a mistake in it: {one_line(' '.join(problem.split()))}")
 
 
 class _Tree:

@@ -26,7 +26,8 @@ import pytest
 from probe_support import FakeProbe, Ledger
 
 from poolscope import executors
-from poolscope.probe import runtime, threadpool, watching
+from poolscope.probe import runtime
+from poolscope.probe.pools import threadpool, watching
 
 Standard = concurrent.futures.ThreadPoolExecutor
 LIMIT = 30  # seconds for what is sure to come
@@ -778,7 +779,8 @@ PROGRAM = """
 import sys
 from probe_support import FakeProbe
 from poolscope import executors
-from poolscope.probe import runtime, threadpool
+from poolscope.probe import runtime
+from poolscope.probe.pools import threadpool
 from concurrent.futures import ThreadPoolExecutor
 
 probe = FakeProbe()

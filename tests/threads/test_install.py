@@ -20,7 +20,7 @@ LOOP = asyncio.base_events.BaseEventLoop
 def patched():
     """Which of the two is patched now: (pools, loops)."""
     return (
-        EXECUTOR.submit.__globals__["__name__"] == "poolscope.probe.threadpool",
+        EXECUTOR.submit.__globals__["__name__"] == "poolscope.probe.pools.threadpool",
         LOOP.run_forever.__globals__["__name__"] == "poolscope.probe.eventloop",
     )
 
@@ -104,9 +104,9 @@ def test_our_failure_is_not_the_programs(monkeypatch, caplog):
     def fail(probe=None):
         raise LookupError("unfamiliar")
 
-    broken = types.ModuleType("poolscope.probe.threadpool")
+    broken = types.ModuleType("poolscope.probe.pools.threadpool")
     broken.patch = broken.unpatch = fail
-    monkeypatch.setitem(sys.modules, "poolscope.probe.threadpool", broken)
+    monkeypatch.setitem(sys.modules, "poolscope.probe.pools.threadpool", broken)
     monkeypatch.setattr(sys.modules["poolscope.probe"], "threadpool", broken, raising=False)
     monkeypatch.setattr(module.current(), "_failed_parts", set())
     with install():
@@ -244,7 +244,7 @@ def test_patches_upon_import_and_leaves_the_modules_as_they_are():
         """
     )
     assert output == [
-        "poolscope.probe.threadpool",
+        "poolscope.probe.pools.threadpool",
         "poolscope.probe.eventloop",
         "poolscope.probe.eventloop",
         "concurrent.futures.thread",

@@ -20,7 +20,8 @@ import pytest
 from probe_support import FakeProbe, Ledger
 
 from poolscope import executors
-from poolscope.probe import runtime, threadpool
+from poolscope.probe import runtime
+from poolscope.probe.pools import threadpool
 
 LIMIT = 30  # seconds for what is sure to come
 
@@ -462,7 +463,8 @@ warnings.simplefilter("ignore")  # of forking: the parent has no other thread by
 from concurrent.futures import ThreadPoolExecutor
 from probe_support import FakeProbe, Ledger
 from poolscope import executors
-from poolscope.probe import runtime, threadpool
+from poolscope.probe import runtime
+from poolscope.probe.pools import threadpool
 
 parent, child = FakeProbe(), FakeProbe()
 in_use = [parent]

@@ -96,9 +96,7 @@ def test_flapping_load_is_one_finding_and_not_a_page_of_them() -> None:
 
 def test_two_overloads_far_apart_are_two_findings() -> None:
     load = [(at + 0.001 * n, 0.1, 1) for at in (0.0, 20.0) for n in range(80)]
-    assert [finding.pattern for finding in VirtualPool(4).run(load).case.findings()] == [
-        "async_then_serial"
-    ] * 2
+    assert [finding.pattern for finding in VirtualPool(4).run(load).case.findings()] == ["async_then_serial"] * 2
 
 
 def test_consumers_that_hold_a_pool_on_purpose_are_no_finding() -> None:

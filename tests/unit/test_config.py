@@ -62,15 +62,11 @@ def test_shipped_file_names_every_key() -> None:
 def test_the_example_rule_of_the_shipped_file_is_valid() -> None:
     rule = re.sub(r"^#  ", "  ", SHIPPED.read_text().replace("pools: []", "pools:"), flags=re.MULTILINE)
     (pool,) = config.parse(rule, "example").pools
-    expected = PoolSettings(
-        match="db-*", name="database", max_workers=16, sustain_seconds=5.0, min_amplification=3.0
-    )
+    expected = PoolSettings(match="db-*", name="database", max_workers=16, sustain_seconds=5.0, min_amplification=3.0)
     assert pool == expected
 
 
-@pytest.mark.parametrize(
-    "text", ["", "\n# only a comment\n", "---\n", "{}", "null", "\ufeff", "detection:\npools:\n"]
-)
+@pytest.mark.parametrize("text", ["", "\n# only a comment\n", "---\n", "{}", "null", "\ufeff", "detection:\npools:\n"])
 def test_nothing_said_means_the_defaults(text: str) -> None:
     assert config.parse(text, "pools.yaml") == Settings()
 
@@ -138,9 +134,7 @@ metrics: {wait_buckets: [1, 2.5], run_buckets: [0.5], functions: false, max_func
 
 def test_numbers_of_the_settings_are_floats_where_a_float_is_meant() -> None:
     settings = config.parse("sample_interval: 1\nmetrics: {wait_buckets: [1, 2]}", "pools.yaml")
-    assert [type(value) for value in (settings.sample_interval, *settings.metrics.wait_buckets)] == [
-        float
-    ] * 3
+    assert [type(value) for value in (settings.sample_interval, *settings.metrics.wait_buckets)] == [float] * 3
 
 
 def test_anchors_may_repeat_a_list() -> None:
@@ -175,8 +169,7 @@ SECONDS = "expected a number of seconds from 0.001 to 1000000"
         ("pools: [{match: a, max_workers: true}]", f"line 1: pools[0].max_workers: {NUMBER}, found true"),
         (
             "pools:\n- name: x",
-            "line 2: pools[0]: expected the key match (a shell pattern of pool names), found keys with "
-            "values",
+            "line 2: pools[0]: expected the key match (a shell pattern of pool names), found keys with values",
         ),
         ("pools: [a]", "line 1: pools[0]: expected a rule (match: PATTERN, and what differs), found 'a'"),
         ("pools: {match: a}", "line 1: pools: expected a list of rules, found keys with values"),
@@ -196,8 +189,7 @@ SECONDS = "expected a number of seconds from 0.001 to 1000000"
         ),
         (
             "metrics: {wait_buckets: [true]}",
-            "line 1: metrics.wait_buckets[0]: expected a number of seconds above 0 and up to "
-            "1000000, found true",
+            "line 1: metrics.wait_buckets[0]: expected a number of seconds above 0 and up to 1000000, found true",
         ),
         (
             "metrics: {wait_buckets: [1, .inf]}",
@@ -216,8 +208,7 @@ SECONDS = "expected a number of seconds from 0.001 to 1000000"
         # keys
         (
             "detection:\n  sustain_second: 1",
-            "line 2: detection.sustain_second: unknown key 'sustain_second'; "
-            'did you mean "sustain_seconds"?',
+            "line 2: detection.sustain_second: unknown key 'sustain_second'; did you mean \"sustain_seconds\"?",
         ),
         ("\npool: []", "line 2: pool: unknown key 'pool'; did you mean \"pools\"?"),
         ("stall_seconds: 1", "unknown key 'stall_seconds'; did you mean \"detection.stall_seconds\"?"),
@@ -258,9 +249,7 @@ def test_what_cannot_be_is_refused(text: str, message: str) -> None:
 
 
 def test_an_alias_bomb_is_refused_before_it_goes_off() -> None:
-    levels = "\n".join(
-        f"x{level}: &x{level} [{', '.join([f'*x{level - 1}'] * 10)}]" for level in range(1, 10)
-    )
+    levels = "\n".join(f"x{level}: &x{level} [{', '.join([f'*x{level - 1}'] * 10)}]" for level in range(1, 10))
     assert "expected at most 20000 values, found more" in refused(f"x0: &x0 [1, 1]\n{levels}")
 
 
@@ -281,9 +270,7 @@ def test_a_name_of_several_lines_stays_on_one() -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "pools.yaml"
-    with pytest.raises(
-        ConfigError, match=re.escape(f"{path}: this settings file cannot be read: No such file")
-    ):
+    with pytest.raises(ConfigError, match=re.escape(f"{path}: this settings file cannot be read: No such file")):
         config.load(path)
 
 
@@ -470,9 +457,7 @@ def test_an_impossible_size(workers: Any) -> None:
 def test_python_values_are_judged_like_a_file() -> None:
     made = config.from_mapping({"detection": {"stall_seconds": 3}, "pools": [{"match": "a"}]})
     assert made == Settings(detection=Thresholds(stall_seconds=3.0), pools=(PoolSettings(match="a"),))
-    with pytest.raises(
-        ConfigError, match=r"^profile\(\): unknown key 'x'; known here: listen, |profile\(\): x: "
-    ):
+    with pytest.raises(ConfigError, match=r"^profile\(\): unknown key 'x'; known here: listen, |profile\(\): x: "):
         config.from_mapping({"x": 1}, "profile()")
     with pytest.raises(ConfigError, match=r"found a object$"):
         config.from_mapping({"keep_tasks": object()})

@@ -93,9 +93,7 @@ def test_a_cancelled_task_leaves_the_queue_at_once() -> None:
 
 def test_tasks_of_a_broken_pool_failed_without_a_start() -> None:
     subject = history()
-    subject.fold(
-        batch(1, arrivals=[1, ns(0.1), 1, ns(0.2)], broken=[1, ns(0.1), ns(0.5), 1, ns(0.2), ns(0.5)])
-    )
+    subject.fold(batch(1, arrivals=[1, ns(0.1), 1, ns(0.2)], broken=[1, ns(0.1), ns(0.5), 1, ns(0.2), ns(0.5)]))
     assert (subject.failed, subject.started, subject.queue_depth) == (2, 0, 0)
 
 

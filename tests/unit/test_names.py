@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from poolscope.probe.names import OTHER, FunctionTable
+from poolscope.probe.pools.names import OTHER, FunctionTable
 
 
 class Names:

@@ -3,8 +3,8 @@ import gc
 import pytest
 from runtime_support import MS, SECOND, FakeCpu, FakeExecutor, HandClock, Record, Worker, submit
 
-from poolscope.probe import pools as module
-from poolscope.probe.pools import Pools
+from poolscope.probe.pools import registry as module
+from poolscope.probe.pools.registry import Pools
 
 
 class Harness:

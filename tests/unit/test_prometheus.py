@@ -328,12 +328,8 @@ def test_a_finding_lasts_while_it_does_in_any_process() -> None:
 
 
 def test_gauges_of_a_pool_that_ended_are_gone_and_its_counters_stay() -> None:
-    ended = pool(
-        "db", alive=False, submitted=9, queue_depth=3, functions=(("load", 9, 1.0),), suggested_max_workers=9
-    )
-    read = scrape(
-        snapshot(ended, loop("main", alive=False, tasks=2, blocked_seconds=1.0), finding("db", active=False))
-    )
+    ended = pool("db", alive=False, submitted=9, queue_depth=3, functions=(("load", 9, 1.0),), suggested_max_workers=9)
+    read = scrape(snapshot(ended, loop("main", alive=False, tasks=2, blocked_seconds=1.0), finding("db", active=False)))
     gauges = {name for name, family in read.families.items() if family.type == "gauge" and family.samples}
     assert gauges == {"poolscope_build_info", "poolscope_finding"}
     assert read.value("poolscope_pool_tasks_submitted_total", pool="db") == 9
@@ -366,9 +362,7 @@ def test_a_sum_does_not_depend_on_the_order_of_its_rows() -> None:
 
 
 def functions(source: SnapshotCollector) -> dict[str, float]:
-    return {
-        task: value for (_, task), value in scrape(source).series("poolscope_function_started_total").items()
-    }
+    return {task: value for (_, task), value in scrape(source).series("poolscope_function_started_total").items()}
 
 
 class Changing:

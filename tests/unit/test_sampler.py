@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 from runtime_support import SECOND, FakeCpu
 
-from poolscope.probe.recording import PoolRecorder
-from poolscope.probe.sampler import STACKS_LIMIT, StackSampler, WorkerCpu
+from poolscope.probe.pools.recording import PoolRecorder
+from poolscope.probe.pools.sampler import STACKS_LIMIT, StackSampler, WorkerCpu
 
 LINE = ("app.py", 3, "task")
 BELOW = ("lib.py", 9, "call")

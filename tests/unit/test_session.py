@@ -108,9 +108,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert load(target) == small()
 
 
-def test_a_failed_save_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run.session"
     save(small(), path)
 
@@ -118,9 +116,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(
-        SessionError, match=r"cannot write the session .*run\.session: No space left on device"
-    ):
+    with pytest.raises(SessionError, match=r"cannot write the session .*run\.session: No space left on device"):
         save(report_support.overlap(), path)
     assert load(path) == small()
     assert os.listdir(tmp_path) == ["run.session"]
@@ -167,9 +163,7 @@ def test_a_device_or_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None
     assert load(tmp_path / "run.session") == small()
 
 
-def test_a_session_that_could_not_be_loaded_is_not_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_session_that_could_not_be_loaded_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "MAX_BYTES", 100)
     with pytest.raises(SessionError, match="smaller keep_tasks"):
         save(small(), tmp_path / "run.session")
@@ -262,9 +256,7 @@ def test_the_largest_session_is_no_bomb(tmp_path: Path, monkeypatch: pytest.Monk
     assert load(tmp_path / "run.session") == small()
 
 
-@pytest.mark.parametrize(
-    "payload", [b"", b"not zlib", zlib.compress(b"abc")[:-1], zlib.compress(b"abc") + b"x"]
-)
+@pytest.mark.parametrize("payload", [b"", b"not zlib", zlib.compress(b"abc")[:-1], zlib.compress(b"abc") + b"x"])
 def test_a_payload_that_does_not_decompress(payload: bytes, tmp_path: Path) -> None:
     path = tmp_path / "run.session"
     path.write_bytes(MAGIC + struct.pack(">IQ", zlib.crc32(payload), len(payload)) + payload)

@@ -82,9 +82,7 @@ class TestVerdict:
 
     def test_a_healthy_run_is_short(self) -> None:
         text = shown(report_support.healthy_pools())
-        assert text.startswith(
-            "CONCURRENT  Nothing turned serial: 40 tasks in 1 pool and 1 event loop in 3.02 s."
-        )
+        assert text.startswith("CONCURRENT  Nothing turned serial: 40 tasks in 1 pool and 1 event loop in 3.02 s.")
         assert len(text.splitlines()) <= 9
 
     def test_too_little_to_judge(self) -> None:
@@ -129,24 +127,18 @@ class TestVerdict:
         assert "from 2.0 s to the end" in shown(report_support.several_pools())
 
     def test_a_finding_beside_pools_and_loops_is_shown_too(self) -> None:
-        session = change(
-            report_support.empty(), findings=(report_support.finding(summary="Strange things."),)
-        )
+        session = change(report_support.empty(), findings=(report_support.finding(summary="Strange things."),))
         assert shown(session).startswith("WARNING  Strange things.")
 
     def test_info_is_no_alarm(self) -> None:
-        burst = report_support.finding(
-            severity="info", pattern="burst", cause="unknown", summary="Full for 0.1 s."
-        )
+        burst = report_support.finding(severity="info", pattern="burst", cause="unknown", summary="Full for 0.1 s.")
         text = shown(change(report_support.empty(), verdict="concurrent", findings=(burst,)))
         assert text.startswith("CONCURRENT")
         assert "\ninfo: Full for 0.1 s.  (burst, unknown)\n" in text
 
     def test_many_findings_are_told_in_short(self) -> None:
         findings = tuple(report_support.finding(since_seconds=float(number)) for number in range(30))
-        infos = tuple(
-            report_support.finding(severity="info", since_seconds=50.0 + number) for number in range(30)
-        )
+        infos = tuple(report_support.finding(severity="info", since_seconds=50.0 + number) for number in range(30))
         text = shown(change(report_support.empty(), findings=findings + infos))
         assert text.count("evidence") == 5
         assert text.count("and 20 more findings") == 1
@@ -170,9 +162,7 @@ class TestVerdict:
         assert 10 < len(line) < 700
 
     def test_one_line_of_each_kind(self) -> None:
-        assert summary_line(report_support.hard_limit().report).startswith(
-            "async_then_serial: Pool fetch turned"
-        )
+        assert summary_line(report_support.hard_limit().report).startswith("async_then_serial: Pool fetch turned")
         assert summary_line(report_support.several_pools().report).endswith("(3 more findings)")
         assert summary_line(report_support.overlap().report) == (
             "concurrent: Nothing turned serial: 1 event loop in 3.02 s."
@@ -202,17 +192,13 @@ class TestFitting:
     @pytest.mark.parametrize(
         ("columns", "width"), [("72", 72), ("", 100), ("0", 100), ("many", 100), ("٣٣", 100), ("9" * 30, 100)]
     )
-    def test_a_terminal_is_as_wide_as_it_says(
-        self, columns: str, width: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_terminal_is_as_wide_as_it_says(self, columns: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("COLUMNS", columns)  # a screen in memory has no size of its own
         file = Screen()
         render(report_support.hard_limit(), file, color=False, cwd=report_support.CWD)
         assert file.getvalue() == shown(report_support.hard_limit(), width=width)
 
-    def test_paths_are_relative_to_the_working_directory(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-    ) -> None:
+    def test_paths_are_relative_to_the_working_directory(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
         monkeypatch.chdir(tmp_path)
         frames = (
             Frame(f"{tmp_path}/app.py", 7, "main"),
@@ -416,9 +402,7 @@ class TestNumbers:
             "amplification": 7.51,
             "blocks": 3.0,
         }
-        text = shown(
-            change(report_support.empty(), findings=(report_support.finding(evidence=evidence),)), 140
-        )
+        text = shown(change(report_support.empty(), findings=(report_support.finding(evidence=evidence),)), 140)
         assert (
             "wait p50 1.50 s · throughput 20/s · worker cpu share 25 % · coupling 100 %"
             " · amplification 7.51\u00d7 · blocks 3\n"
@@ -486,9 +470,7 @@ class TestColumns:
         assert sum(column.queued for column in cut) * at / count == pytest.approx(work, rel=1e-6, abs=1e-6)
 
     @given(
-        st.lists(
-            st.builds(point, st.floats(), st.floats(), st.floats(), st.floats(), st.floats()), max_size=5
-        ),
+        st.lists(st.builds(point, st.floats(), st.floats(), st.floats(), st.floats(), st.floats()), max_size=5),
         st.floats(),
         st.floats(),
         st.integers(0, 50),
@@ -574,8 +556,7 @@ class TestTables:
         pool = session.report.pools[0]
         (function,) = pool.functions
         functions = tuple(
-            msgspec.structs.replace(function, name=f"job{number}", busy_seconds=float(number))
-            for number in range(9)
+            msgspec.structs.replace(function, name=f"job{number}", busy_seconds=float(number)) for number in range(9)
         )
         text = shown(change(session, pools=(msgspec.structs.replace(pool, functions=functions),)))
         assert re.findall(r"^  (job\d)", text, re.MULTILINE) == ["job8", "job7", "job6", "job5", "job4"]
@@ -600,15 +581,11 @@ class TestTables:
     def test_the_present_size_may_be_the_suggested_one(self) -> None:
         session = report_support.hard_limit()
         advice = Advice("raise_max_workers", "Stay.", 4)
-        pool = msgspec.structs.replace(
-            session.report.pools[0], findings=(report_support.finding(advice=advice),)
-        )
+        pool = msgspec.structs.replace(session.report.pools[0], findings=(report_support.finding(advice=advice),))
         assert "◀ now, suggested" in shown(change(session, pools=(pool,)))
 
     def test_notices_are_bounded(self) -> None:
-        text = shown(
-            change(report_support.overlap(), notices=tuple(f"notice {number}" for number in range(15)))
-        )
+        text = shown(change(report_support.overlap(), notices=tuple(f"notice {number}" for number in range(15))))
         assert text.count("\nnotice  ") == 10
         assert "and 5 more notices" in text
 
@@ -627,9 +604,7 @@ def mutated(value: Any, draw: Callable[[], Any]) -> Any:
 def brief_hard_limit() -> Recorded:
     session = report_support.hard_limit()
     trace = session.traces[0]
-    return msgspec.structs.replace(
-        session, traces=(msgspec.structs.replace(trace, timeline=trace.timeline[:8]),)
-    )
+    return msgspec.structs.replace(session, traces=(msgspec.structs.replace(trace, timeline=trace.timeline[:8]),))
 
 
 HARD = msgspec.to_builtins(brief_hard_limit(), builtin_types=(bytes,))
@@ -641,9 +616,7 @@ def test_any_numbers_can_be_shown(data: st.DataObject) -> None:
     numbers = st.sampled_from([0.0, -1.0, 1e-9, 0.3, 4.0, 1e9, 1e308, -1e308, 5e-324]) | st.floats()
     pool = data.draw(st.lists(numbers, min_size=1, max_size=8))
     position = iter(range(sys.maxsize))
-    session = msgspec.convert(
-        mutated(HARD, lambda: pool[next(position) % len(pool)]), Recorded, builtin_types=(bytes,)
-    )
+    session = msgspec.convert(mutated(HARD, lambda: pool[next(position) % len(pool)]), Recorded, builtin_types=(bytes,))
     for line in layout(session, medium(80)):
         assert line_cells(((plain(line), ""),)) <= 80
 

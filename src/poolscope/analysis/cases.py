@@ -250,9 +250,11 @@ class PoolCase:
         # Nothing was sampled: the functions that hold the workers are the best that is known.
         busiest = max(self.history.functions.items(), key=lambda item: item[1].run.total, default=None)
         named = self._function_of(busiest[0]) if busiest is not None else None
-        if named is None or not named.file:
+        if named is None:
             return ()
-        return (Frame(named.file, named.line, named.name, self._source_of(named.file, named.line), None),)
+        # A builtin has a name, but no file and no line.
+        source = self._source_of(named.file, named.line) if named.file else None
+        return (Frame(named.file, named.line, named.name, source, None),)
 
     def _finding(self, episode: Episode[_PoolItem]) -> Finding:
         item = episode.item

@@ -10,6 +10,7 @@ Pure: times (ns) come in with the events. Not thread-safe: the judge's owner gua
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -456,19 +457,26 @@ class PoolHistory:
         return tasks if most is None else tasks[-most:]
 
     def packed_tasks(self, origin_ns: int, functions: dict[int, int]) -> bytes:
-        """The kept tasks as a PoolTrace holds them; `functions` gives each function id its index there."""
+        """The kept tasks and those that have not ended, as a PoolTrace holds them.
+
+        `functions` gives each function id its index there.
+        """
+        tasks = [tuple(task) for task in self.kept()]
+        tasks += [(task.function, task.submitted_ns, task.started_ns, -1) for task in self.running.values()]
+        tasks += [(function, at, -1, -1) for (at, function), count in self._waiting.items() for _ in range(count)]
         packed = array("q")
-        for function, submitted, started, finished in sorted(self.kept(), key=lambda task: task[1]):
-            ran = started >= 0
-            packed.extend(
-                (
-                    functions[function],
-                    submitted - origin_ns,
-                    started - origin_ns if ran else -1,
-                    finished - origin_ns if ran else -1,
-                )
-            )
+        for function, *moments in sorted(tasks, key=lambda task: task[1]):
+            packed.append(functions[function])
+            packed.extend(moment - origin_ns if moment >= 0 else -1 for moment in moments)
+        if sys.byteorder == "big":
+            packed.byteswap()
         return packed.tobytes()
+
+    def function_ids(self) -> list[int]:
+        """The functions of all tasks that `packed_tasks` holds."""
+        ids = {function for function, *_ in self.kept()}
+        ids |= {task.function for task in self.running.values()}
+        return sorted(ids | {function for _, function in self._waiting})
 
     def lines(self, begin_ns: int, end_ns: int) -> tuple[list[tuple[tuple[Line, ...], int]], int]:
         """Where the workers were in [begin, end]: (lines, count) by count, and the number of all looked at."""

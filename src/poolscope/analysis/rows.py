@@ -282,9 +282,9 @@ class PoolRow:
         return row, self._trace(history, origin_ns)
 
     def _trace(self, history: PoolHistory, origin_ns: int) -> PoolTrace:
-        ids = {function for function, *_ in history.kept()}
-        indices = {function: index for index, function in enumerate(sorted(ids))}
-        named = [self._function_of(function) for function in sorted(ids)]
+        ids = history.function_ids()
+        indices = {function: index for index, function in enumerate(ids)}
+        named = [self._function_of(function) for function in ids]
         return PoolTrace(
             functions=tuple(function.name if function is not None else "unknown" for function in named),
             tasks=history.packed_tasks(origin_ns, indices),

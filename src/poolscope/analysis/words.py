@@ -29,6 +29,8 @@ def _place(frames: Sequence[Frame]) -> str:
     if not frames:
         return ""
     frame = frames[0]
+    if not frame.file:
+        return f" in {frame.function}"
     return f" at {frame.file.rsplit('/', 1)[-1]}:{frame.line} ({frame.function})"
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: What is patched -> our module that does it, and the modules that it is done to.
 _PARTS = {
-    "pools": ("poolscope.probe.threadpool", ("concurrent.futures.thread",)),
+    "pools": ("poolscope.probe.pools.threadpool", ("concurrent.futures.thread",)),
     "loops": ("poolscope.probe.eventloop", ("asyncio.base_events", "uvloop")),
 }
 

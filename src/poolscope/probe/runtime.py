@@ -14,10 +14,10 @@ from _thread import allocate_lock, get_ident
 from time import perf_counter_ns
 
 from poolscope.probe.cpu import CpuClocks
-from poolscope.probe.names import FunctionTable
 from poolscope.probe.outlet import Outlet
-from poolscope.probe.pools import Pools
-from poolscope.probe.sampler import StackSampler
+from poolscope.probe.pools.names import FunctionTable
+from poolscope.probe.pools.registry import Pools
+from poolscope.probe.pools.sampler import StackSampler
 from poolscope.probe.settings import ProbeSettings
 from poolscope.probe.ticker import Ticker
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.probe.outlet import Message, Sink
-    from poolscope.probe.recording import PoolRecorder
+    from poolscope.probe.pools.recording import PoolRecorder
     from poolscope.probe.settings import PoolRule
 
 #: How often the CPU time of the process is told, and quiet pools are asked whether they were shut down.

@@ -278,6 +278,8 @@ def _frames(medium: Medium, finding: Finding, room: int) -> Iterator[Line]:
             share = ""  # the line matters more
         left = room - cells(share) - len(line)
         function = f" in {medium.clean(frame.function, min(32, left - 16))}" if frame.function else ""
+        if not frame.file:
+            function = function.strip()  # a builtin has no file
         file = medium.path(frame.file, left - cells(function))
         yield ((file + line, "bold"), (function, ""), (share, "dim"))
         source = medium.clean((frame.source or "").strip(), room - 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -12,13 +13,18 @@ if TYPE_CHECKING:
 
     from poolscope.probe.cpu import CpuClocks
     from poolscope.probe.outlet import Message
-    from poolscope.probe.pools import PoolWatch
-    from poolscope.probe.recording import WorkerLog
+    from poolscope.probe.pools.recording import WorkerLog
+    from poolscope.probe.pools.registry import PoolWatch
 
     Line = tuple[str, int, str]
 
 #: The most workers of a pool whose stacks are read at once.
 STACKS_LIMIT = 64
+#: Where a worker is when it runs a builtin, which has no line of its own: no line of the program.
+_EXECUTORS = tuple(
+    name.replace("/", os.sep)
+    for name in ("concurrent/futures/thread.py", "poolscope/executors.py", "poolscope/probe/pools/threadpool.py")
+)
 #: Reading stacks may take one part in so many of a core.
 STACKS_COST_FACTOR = 100
 
@@ -112,7 +118,7 @@ class StackSampler:
                     continue
                 lines = tuple(self._user_lines(frame))
                 # The thread went on while we read. If it has left the task, these may be the lines of none.
-                if lines and log.running is task:
+                if lines and log.running is task and not lines[0][0].endswith(_EXECUTORS):
                     counts[lines] = counts.get(lines, 0) + 1
         finally:
             # A frame that we held would keep the locals of the user's task alive.

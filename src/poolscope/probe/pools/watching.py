@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
     from typing import Any
 
-    from poolscope.probe.recording import PoolRecorder, WorkerLog
+    from poolscope.probe.pools.recording import PoolRecorder, WorkerLog
     from poolscope.probe.runtime import Probe
 
 #: Integers in a recorder's `arrivals` that nobody came to collect, beyond which we stop recording that pool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import count
 from weakref import ref
 
-from poolscope.probe.recording import PoolRecorder
-from poolscope.probe.sampler import WorkerCpu
+from poolscope.probe.pools.recording import PoolRecorder
+from poolscope.probe.pools.sampler import WorkerCpu
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ import sys
 import threading
 from _thread import allocate_lock, get_ident
 
-from poolscope.probe.watching import (
+from poolscope.probe.pools.watching import (
     ATTRIBUTE,
     UNOPENED,
     UNREAD_LIMIT,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from poolscope.probe.watching import Task, Watch
+    from poolscope.probe.pools.watching import Task, Watch
 
 #: Where a future of a task that has not started keeps its claim.
 CLAIM = "_poolscope_claim"

@@ -1,0 +1,284 @@
+"""The options of `run`, and the other commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_support import (
+    PATIENCE,
+    await_path,
+    await_true,
+    environment,
+    line,
+    poolscope,
+    run,
+    script,
+    started,
+    watched,
+)
+
+import poolscope as package
+from poolscope import cli, errors, model, session
+from poolscope.probe import bootstrap
+
+#: 40 tasks at once for 2 workers: a warning, 2 s of it.
+BUSY = """
+    import sys, time
+    from concurrent.futures import ThreadPoolExecutor
+    with ThreadPoolExecutor(2, thread_name_prefix="data.base") as pool:
+        list(pool.map(time.sleep, [0.1] * 40))
+        print(pool._max_workers)
+    sys.exit(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+"""
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the session and the report of one run."""
+    folder = tmp_path_factory.mktemp("recorded")
+    script(folder, BUSY)
+    outcome = poolscope("run", "--session", "it.session", "--json", "it.json", "program.py", cwd=folder)
+    assert (outcome.status, outcome.out) == (0, "2\n")
+    (folder / "stderr").write_text(outcome.err)
+    return folder
+
+
+def test_the_report_says_what_happened(recorded: Path) -> None:
+    report = json.loads((recorded / "it.json").read_text())
+    assert report["schema"] == "poolscope.report/1"
+    assert report["command"] == ["program.py"]
+    assert report["verdict"] == "async_then_serial"
+    assert report["pools"][0]["name"] == "data.base"
+    assert report["pools"][0]["tasks"]["succeeded"] == 40
+    assert report["notices"] == []
+    assert report["overhead"]["cpu_seconds"] > 0
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", report["started_at"])
+    text = (recorded / "stderr").read_text()
+    assert re.search(r"^poolscope: warning: pool 'data.base': async_then_serial", text, re.MULTILINE)
+    assert "WARNING" in text
+
+
+def test_the_session_gives_the_same_report_later(recorded: Path) -> None:
+    outcome = poolscope("report", "it.session", "--json", "again.json", cwd=recorded)
+    assert outcome == (0, "", "")
+    assert (recorded / "again.json").read_bytes() == (recorded / "it.json").read_bytes()
+    shown = poolscope("report", "it.session", cwd=recorded)
+    assert (shown.status, shown.err) == (0, "")
+    assert shown.out in (recorded / "stderr").read_text()
+
+
+def test_a_report_to_a_pipe(recorded: Path) -> None:
+    outcome = poolscope("report", "it.session", "--json", "/dev/stdout", cwd=recorded)
+    assert json.loads(outcome.out)["verdict"] == "async_then_serial"
+    words = f"{sys.executable} -m poolscope report it.session | true"
+    assert run("sh", "-c", words, cwd=recorded).err == ""
+
+
+def test_what_if(recorded: Path) -> None:
+    outcome = poolscope("whatif", "it.session", "--pool", "data.base", "--workers", "2,8-9", cwd=recorded)
+    assert (outcome.status, outcome.err) == (0, "")
+    title, _, two, eight, nine, *_ = outcome.out.splitlines()
+    assert title.startswith("pool data.base")
+    assert "40 tasks" in title
+    assert [row.split()[0] for row in (two, eight, nine)] == ["2", "8", "9"]
+    assert float(two.split()[-5]) > float(eight.split()[-2]) >= float(nine.split()[-2])
+    assert two.endswith("as it is")
+    assert "8" in poolscope("whatif", "it.session", cwd=recorded).out
+    missing = poolscope("whatif", "it.session", "--pool", "other", cwd=recorded)
+    assert missing == (2, "", "poolscope: no pool 'other' in this session; its pools: data.base\n")
+
+
+def test_the_files_have_sane_permissions_and_links_stay(tmp_path: Path) -> None:
+    script(tmp_path, "")
+    (tmp_path / "target").write_text("old")
+    (tmp_path / "target").chmod(0o640)
+    (tmp_path / "link").symlink_to("target")
+    assert poolscope("run", "--quiet", "--json", "link", "program.py", cwd=tmp_path).status == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").stat().st_mode & 0o777 == 0o640
+    assert json.loads((tmp_path / "target").read_text())["exit_code"] == 0
+    assert sorted(os.listdir(tmp_path)) == ["link", "program.py", "target"]
+
+
+def test_another_size_without_touching_the_code(tmp_path: Path) -> None:
+    script(tmp_path, BUSY)
+    outcome, report = watched("--set", "data.base.max_workers=16", "program.py", cwd=tmp_path)
+    assert outcome.out == "16\n"
+    assert report["pools"][0]["max_workers"] == 16
+    assert report["verdict"] == "concurrent"
+
+
+@pytest.mark.parametrize(
+    ("severity", "argument", "status"), [("warning", "0", 3), ("critical", "0", 0), ("info", "5", 5)]
+)
+def test_fail_on(tmp_path: Path, severity: str, argument: str, status: int) -> None:
+    script(tmp_path, BUSY)
+    outcome = poolscope("run", "--quiet", "--fail-on", severity, "program.py", argument, cwd=tmp_path)
+    assert outcome == (status, "2\n", "")
+
+
+def test_settings_of_a_file_and_of_the_environment(tmp_path: Path) -> None:
+    script(tmp_path, BUSY)
+    script(tmp_path, "pools: [{match: 'data*', name: renamed, max_workers: 16}]", "settings.yaml")
+    _, by_option = watched("--config", "settings.yaml", "program.py", cwd=tmp_path)
+    _, by_variable = watched("program.py", cwd=tmp_path, env=environment(POOLSCOPE_CONFIG="settings.yaml"))
+    for report in (by_option, by_variable):
+        assert [(pool["name"], pool["max_workers"]) for pool in report["pools"]] == [("renamed", 16)]
+
+
+def scrape(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def test_an_endpoint_while_the_program_runs(tmp_path: Path) -> None:
+    script(
+        tmp_path,
+        """
+        import os, time
+        from concurrent.futures import ThreadPoolExecutor
+        with ThreadPoolExecutor(2, thread_name_prefix="p") as pool:
+            list(pool.map(int, "12345"))
+            while not os.path.exists("go"):
+                time.sleep(0.01)
+        """,
+    )
+    words = (sys.executable, "-m", "poolscope", "run", "--listen", "127.0.0.1:0", "program.py")
+    with started(*words, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        url = said.removeprefix("poolscope: metrics at ").strip()
+        assert url.startswith("http://127.0.0.1:")
+        expected = 'poolscope_pool_tasks_finished_total{outcome="succeeded",pool="p"} 5.0'
+        await_true(lambda: expected in scrape(url), "the tasks did not show up")
+        (tmp_path / "go").touch()
+        assert process.wait(PATIENCE) == 0
+
+
+def test_a_killed_poolscope_leaves_a_session(tmp_path: Path) -> None:
+    script(
+        tmp_path,
+        """
+        import time
+        from concurrent.futures import ThreadPoolExecutor
+        with ThreadPoolExecutor(2, thread_name_prefix="p") as pool:
+            list(pool.map(int, "12345"))
+        print("done", flush=True)
+        time.sleep(60)
+        """,
+    )
+    often = "import poolscope.supervisor as s; s.CHECKPOINT_SECONDS = 0.2; from poolscope.cli import main; main()"
+    words = (sys.executable, "-c", often, "run", "--quiet", "--session", "it.session", "program.py")
+    path = tmp_path / "it.session"
+
+    def submitted() -> int:
+        return sum(pool.tasks.submitted for pool in session.load(path).report.pools)
+
+    with started(*words, cwd=tmp_path, process_group=0, env=environment(TMPDIR=str(tmp_path))) as process:
+        assert line(process) == "done"
+        await_path(path)
+        await_true(lambda: submitted() == 5, "the tasks did not show up")
+        os.killpg(process.pid, signal.SIGKILL)
+    assert submitted() == 5
+    assert session.load(path).report.exit_code is None
+
+
+def test_a_report_that_cannot_be_written_in_the_end(tmp_path: Path) -> None:
+    script(tmp_path, "import shutil, sys; shutil.rmtree('out'); sys.exit(int(sys.argv[1]))")
+    for status, expected in (("0", 2), ("5", 5)):
+        (tmp_path / "out").mkdir()
+        words = ("run", "--quiet", "--json", "out/it.json", "--session", "out/it.session", "program.py", status)
+        outcome = poolscope(*words, cwd=tmp_path)
+        assert outcome.status == expected
+        assert [text.partition(": ")[0] for text in outcome.err.splitlines()] == ["poolscope", "poolscope"]
+
+
+def test_a_report_that_is_missing_is_no_success(tmp_path: Path) -> None:
+    script(tmp_path, "")
+    breaking = "from poolscope import cli, judge; judge.Judge = None; cli.main()"
+    for words, status in (((), 0), (("--fail-on", "warning"), 2), (("--json", "r.json"), 2)):
+        outcome = run(sys.executable, "-c", breaking, "run", *words, "program.py", cwd=tmp_path)
+        assert outcome.status == status
+        assert outcome.err.startswith("poolscope: it failed, there is no report")
+
+
+@pytest.mark.parametrize("broken", ["__init__", "tick", "finish", "session"])
+def test_a_failure_of_ours_costs_the_report_and_nothing_else(tmp_path: Path, broken: str) -> None:
+    script(tmp_path, "import concurrent.futures.thread, time, sys; time.sleep(0.3); print('fine'); sys.exit(5)")
+    breaking = f"""
+import sys
+from poolscope.judge import Judge
+from poolscope.cli import main
+def fail(*args, **kwargs):
+    raise ZeroDivisionError
+Judge.{broken} = fail
+main()
+"""
+    outcome = run(sys.executable, "-c", breaking, "run", "--json", "r.json", "program.py", cwd=tmp_path)
+    assert (outcome.status, outcome.out) == (5, "fine\n")
+    assert "ZeroDivisionError" in outcome.err
+    if broken == "tick":
+        assert "findings may be missing" in json.loads((tmp_path / "r.json").read_text())["notices"][0]
+    else:
+        assert outcome.err.startswith("poolscope: it failed, there is no report")
+
+
+def test_the_report_goes_to_standard_error(tmp_path: Path) -> None:
+    script(tmp_path, "print('hello')")
+    outcome = poolscope("run", "program.py", cwd=tmp_path)
+    assert outcome.out == "hello\n"
+    assert "INSUFFICIENT DATA" in outcome.err
+    assert poolscope("run", "--quiet", "program.py", cwd=tmp_path) == (0, "hello\n", "")
+
+
+def test_a_standard_error_that_nobody_reads(tmp_path: Path) -> None:
+    script(tmp_path, BUSY)
+    command = f"{sys.executable} -m poolscope run program.py 2>&- && echo fine"
+    assert run("sh", "-c", command, cwd=tmp_path).out == "2\nfine\n"
+
+
+def test_demo_lists_the_stories(tmp_path: Path) -> None:
+    outcome = poolscope("demo", cwd=tmp_path)
+    assert outcome.status == 0
+    assert [text.split()[0] for text in outcome.out.splitlines()] == ["overlap", "blocking-call", "hard-limit"]
+
+
+def test_check_and_export(tmp_path: Path) -> None:
+    assert poolscope("export", "config", "made/here", cwd=tmp_path).status == 0
+    path = "made/here/poolscope.yaml"
+    assert poolscope("check", path, cwd=tmp_path) == (0, f"{path}: valid\n", "")
+
+
+def test_version_and_help(tmp_path: Path) -> None:
+    assert poolscope("--version", cwd=tmp_path) == (0, f"poolscope {package.__version__}\n", "")
+    for words in ((), ("--help",), ("run", "--help"), ("demo", "--help"), ("whatif", "--help")):
+        outcome = poolscope(*words, cwd=tmp_path)
+        assert (outcome.status, outcome.err) == (0, "")
+        assert outcome.out.startswith("usage: poolscope")
+
+
+def test_what_is_written_twice_agrees() -> None:
+    from poolscope import messages
+
+    assert cli._SEVERITIES == model.SEVERITIES
+    assert bootstrap.PROTOCOL == messages.PROTOCOL
+    assert issubclass(cli.UsageError, errors.PoolscopeError)
+
+
+def test_arguments_that_are_no_text(tmp_path: Path) -> None:
+    script(tmp_path, "import sys, os; print(os.fsencode(sys.argv[1]))")
+    words: Any = (b"program.py", b"caf\xe9")
+    command = [os.fsencode(sys.executable), b"-m", b"poolscope", b"run", b"--quiet", b"--json", b"r.json"]
+    with started(*[os.fsdecode(word) for word in (*command, *words)], cwd=tmp_path) as process:
+        assert line(process) == "b'caf\\xe9'"
+        assert process.wait(PATIENCE) == 0
+    assert json.loads((tmp_path / "r.json").read_text())["command"] == ["program.py", "caf\\udce9"]

@@ -1,0 +1,157 @@
+"""The collector reads everybody, believes nobody, and ends in time. No threads: it is told to end before it runs."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poolscope.errors import PoolscopeError
+from poolscope.intake import TICK_NS, Collector
+from poolscope.probe.channel import encode
+
+SECOND = 1_000_000_000
+
+
+class FakeJudge:
+    """Keeps what it is told, per connection; refuses what says so."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.lock = lock
+        self.heard: dict[int, list[Any]] = {}
+        self.gone: list[int] = []
+        self.notices: list[str] = []
+        self.ticks: list[int] = []
+        self.delivered = 0
+        self.fails = False
+
+    def feed(self, source: int, raw: Sequence[Any]) -> None:
+        assert self.lock.locked()
+        if raw[0] == "nonsense":
+            raise PoolscopeError("unreadable")
+        if raw[0] == "bug":
+            raise ZeroDivisionError("a bug")
+        self.heard.setdefault(source, []).append(list(raw))
+
+    def lost(self, source: int, now_ns: int) -> None:
+        assert self.lock.locked()
+        self.gone.append(source)
+
+    def notice(self, text: str) -> None:
+        assert self.lock.locked()
+        self.notices.append(text)
+
+    def tick(self, now_ns: int) -> None:
+        assert self.lock.locked()
+        self.ticks.append(now_ns)
+        if self.fails:
+            raise ZeroDivisionError("a bug")
+
+    def deliver(self) -> None:
+        assert not self.lock.locked()
+        self.delivered += 1
+
+
+class Setup:
+    """A collector, its judge, and processes that talk to it. The clock goes on by 10 ms a reading."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self.judge = FakeJudge(self._lock)
+        self.collector = Collector(self._lock, path, itertools.count(0, SECOND // 100).__next__)
+        self._processes: list[socket.socket] = []
+
+    def process(self, data: bytes, *, ends: bool = True) -> None:
+        process = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        process.connect(self._path)
+        process.sendall(data)
+        if ends:
+            process.close()
+        else:
+            self._processes.append(process)
+
+    def run(self, patience_ns: int = 10 * SECOND) -> FakeJudge:
+        self.collector.finish(patience_ns)
+        self.collector.run(self.judge)
+        return self.judge
+
+    def close(self) -> None:
+        self.collector.close()
+        for process in self._processes:
+            process.close()
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> Iterator[Setup]:
+    made = Setup(str(tmp_path / "s"))
+    yield made
+    made.close()
+
+
+def test_everything_that_was_sent_is_heard(setup: Setup) -> None:
+    for name in ("a", "b"):
+        setup.process(encode(("hello", name)) + encode(("bye", 1)))
+    judge = setup.run()
+    assert judge.heard == {1: [["hello", "a"], ["bye", 1]], 2: [["hello", "b"], ["bye", 1]]}
+    assert sorted(judge.gone) == [1, 2]
+    assert setup.collector.connections == 2
+
+
+def test_more_than_one_read_can_take(setup: Setup) -> None:
+    batch = ("pool_batch", 1, 2, 3, 4, 5, 0, list(range(5000)), [], [], [], [])
+    setup.process(encode(batch))
+    assert setup.run().heard[1] == [list(batch)]
+
+
+@pytest.mark.parametrize(
+    ("data", "notice"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "a process is watched no more: a frame of"),
+        (encode(("nonsense",)), "a process is watched no more: unreadable"),
+        (encode(("bug",)), "poolscope failed: ZeroDivisionError: a bug"),
+    ],
+)
+def test_a_process_that_makes_no_sense_is_dropped_alone(setup: Setup, data: bytes, notice: str) -> None:
+    setup.process(encode(("hello", "mad")) + data, ends=False)
+    setup.process(encode(("hello", "sane")))
+    judge = setup.run()
+    assert judge.heard[2] == [["hello", "sane"]]
+    assert len(judge.notices) == 1
+    assert notice in judge.notices[0]
+    assert sorted(judge.gone) == [1, 2]
+
+
+def test_a_frame_that_was_cut_off_is_no_fault(setup: Setup) -> None:
+    setup.process(encode(("hello", "a")) + encode(("bye", 1))[:-3])
+    judge = setup.run()
+    assert judge.heard == {1: [["hello", "a"]]}
+    assert judge.notices == []
+
+
+def test_a_process_that_lives_on_is_waited_for_in_vain(setup: Setup) -> None:
+    setup.process(encode(("hello", "a")), ends=False)
+    judge = setup.run(patience_ns=SECOND)
+    assert judge.heard == {1: [["hello", "a"]]}
+    assert judge.gone == []
+
+
+def test_the_judge_is_told_the_time(setup: Setup) -> None:
+    setup.process(b"", ends=False)
+    judge = setup.run(patience_ns=SECOND)
+    assert 5 <= len(judge.ticks) <= SECOND // TICK_NS
+    assert judge.delivered == len(judge.ticks)
+
+
+def test_a_judge_that_fails_is_told_of_once(setup: Setup) -> None:
+    setup.judge.fails = True
+    setup.process(encode(("hello", "a")), ends=False)
+    judge = setup.run(patience_ns=SECOND)
+    assert len(judge.ticks) > 1
+    assert judge.heard == {1: [["hello", "a"]]}
+    assert judge.notices == ["poolscope failed, findings may be missing: ZeroDivisionError: a bug"]
