@@ -5,7 +5,7 @@ Times are seconds as floats; `*_seconds` offsets count from the start of the pro
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -26,6 +26,17 @@ PATTERNS: tuple[str, ...] = (
 )
 
 SCHEMA = "poolscope.report/1"
+
+
+def storable(value: Any) -> Any:
+    """A plain value with what no encoder takes (lone surrogates, of paths that are not UTF-8) as backslash escapes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {storable(key): storable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable(item) for item in value]
+    return value
 
 
 class Frame(msgspec.Struct, frozen=True):
@@ -179,7 +190,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> bytes:
         """The report as section 5 of the contract has it, indented."""
-        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+        try:
+            plain = msgspec.json.encode(self)
+        except UnicodeEncodeError:
+            plain = msgspec.json.encode(storable(msgspec.to_builtins(self)))
+        return msgspec.json.format(plain, indent=2) + b"\n"
 
 
 class TimelinePoint(msgspec.Struct, frozen=True, array_like=True):

@@ -13,12 +13,12 @@ import stat
 import struct
 import tempfile
 import zlib
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
 from poolscope.errors import SessionError
-from poolscope.model import Session
+from poolscope.model import Session, storable
 
 VERSION = 1
 
@@ -81,7 +81,7 @@ def pack(session: Session, path: Path) -> bytes:
         plain = msgspec.msgpack.encode(session)
     except UnicodeEncodeError:
         # Arguments and file names that are not UTF-8 reach us with lone surrogates: msgpack cannot hold them.
-        plain = msgspec.msgpack.encode(_storable(msgspec.to_builtins(session, builtin_types=(bytes,))))
+        plain = msgspec.msgpack.encode(storable(msgspec.to_builtins(session, builtin_types=(bytes,))))
     if len(plain) > MAX_BYTES:
         raise SessionError(
             f"the session {_named(path)} would take {len(plain) >> 20} MiB, the most is {MAX_BYTES >> 20}: "
@@ -207,13 +207,3 @@ def _named(path: Path) -> str:
 def _one_line(text: str) -> str:
     """No line breaks, escapes or surrogates: this text goes to a terminal."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
-def _storable(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, dict):
-        return {_storable(key): _storable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_storable(item) for item in value]
-    return value

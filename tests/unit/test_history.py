@@ -124,12 +124,6 @@ def test_a_failure_is_told_from_a_success() -> None:
     assert (subject.succeeded, subject.failed) == (0, 1)
 
 
-def test_a_task_queued_before_we_watched_runs_without_an_arrival() -> None:
-    subject = history()
-    subject.fold(batch(1, finished=[1, 2, ns(0.1), ns(0.2), ns(0.3)]))
-    assert (subject.queue_depth, subject.succeeded) == (0, 1)
-
-
 def test_a_worker_between_two_tasks_is_not_idle() -> None:
     """Both workers change tasks with 5 ms in between while a third waits: one stretch, and all of it saturated."""
     subject = history()

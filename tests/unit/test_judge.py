@@ -220,3 +220,9 @@ def test_notices_are_kept_once_and_bounded() -> None:
     for number in range(300):
         run.judge.feed(0, ("notice", f"notice {number % 150}"))
     assert len(run.report().notices) == 100
+
+
+def test_a_report_of_a_path_that_is_not_utf8_is_still_json() -> None:
+    run = Run()
+    run.judge.feed(0, ("hello", PROTOCOL, 7, 1, ["python", "caf\udce9.py"], "3.13.0", ORIGIN, True))
+    assert b'"caf\\\\udce9.py"' in run.report().to_json()

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections import deque
+from bisect import bisect_right
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -31,17 +33,11 @@ UNHINDERED_TASKS = 1_000
 TIMELINE_POINTS = 2_400
 STACK_SAMPLES = 600
 
-_Event = tuple[int, int, int, tuple[int, int] | None, int]
-
-
-class RecentTask(msgspec.Struct, frozen=True, array_like=True):
-    """A task that finished lately. `coupled`: it had to wait for another task to end."""
-
-    function: int
-    submitted_ns: int
-    started_ns: int
-    finished_ns: int
-    coupled: bool
+#: When, change of the queue, change of the occupied workers, run time of the task that starts (None: none does; -1: not
+#: known yet), worker.
+_Event = tuple[int, int, int, int | None, int]
+#: A task that finished lately: function, submitted, started, finished, whether it had to wait for another one to end.
+RecentTask = tuple[int, int, int, int, bool]
 
 
 class RunningTask(msgspec.Struct, frozen=True, array_like=True):
@@ -61,8 +57,8 @@ class CpuReading(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Crest(msgspec.Struct, frozen=True):
-    """The highest queue of a stretch: its depth, when it was reached, and how many tasks had arrived in the stretch
-    by then."""
+    """The highest queue of a stretch: its depth, when it was reached, and how many tasks had arrived for the stretch by
+    then, those queued as it began included."""
 
     queued: int
     at_ns: int
@@ -137,9 +133,11 @@ class PoolHistory:
         self.stacks: deque[StackSample] = deque(maxlen=STACK_SAMPLES)
         self._keep_tasks = keep_tasks
         self._tasks = array("q")
-        self._waiting: dict[tuple[int, int], int] = {}
-        self._waiting_sum = 0
-        self._waiting_count = 0
+        # Submitted tasks (when, function) in order, and those of them that have left the queue. Tasks leave it about in
+        # that order, so both stay short: what has left is taken off the front.
+        self._queue: deque[tuple[int, int]] = deque()
+        self._left: Counter[tuple[int, int]] = Counter()
+        self._queue_sum = 0
         self._events: list[_Event] = []
         self._ends: dict[int, int] = {}  # worker -> end of its last task, not swept yet
         self._last_ends: dict[int, int] = {}  # worker -> end, and start, of its last task
@@ -149,7 +147,7 @@ class PoolHistory:
         self._alone: set[tuple[int, int]] = set()
         self._unswept_runs: dict[tuple[int, int], int] = {}
         self._queued = self._occupied = 0
-        self._stretch_arrivals = (0, 0)  # begin of a stretch, arrivals in it so far
+        self._stretch_arrivals = 0
         self._swept_ns = opened.at_ns
         self._steps: list[_Step] = []
         self._step = _Step(opened.at_ns)
@@ -175,120 +173,127 @@ class PoolHistory:
             known = self.running.get(worker)
             if started <= self._last_starts.get(worker, -1) or (known and known.started_ns == started):
                 continue  # seen before, or finished while the batch was being taken
-            self._start(worker, function, submitted, started, None)
+            coupled = self._start(worker, submitted, started, -1)
+            self._leave([(submitted, function)])
+            self._function(function).started += 1
+            self.running[worker] = RunningTask(function, submitted, started, coupled)
 
     def sample(self, stacks: StackSample) -> None:
         """Takes in where the workers were."""
         self.stacks.append(stacks)
 
     def _arrive(self, arrivals: list[int]) -> None:
-        events, waiting = self._events, self._waiting
-        for function, submitted in _groups(arrivals, 2):
-            if self.first_submit_ns is None or submitted < self.first_submit_ns:
-                self.first_submit_ns = submitted
-            key = (submitted, function)
-            waiting[key] = waiting.get(key, 0) + 1
-            self._waiting_sum += submitted
-            events.append((submitted, 1, 0, None, 0))
-        self._waiting_count += len(arrivals) // 2
-        self.submitted += len(arrivals) // 2
+        if not arrivals:
+            return
+        times = arrivals[1::2]
+        first = min(times)
+        if self.first_submit_ns is None or first < self.first_submit_ns:
+            self.first_submit_ns = first
+        self._queue.extend(zip(times, arrivals[::2], strict=True))
+        self._queue_sum += sum(times)
+        self._events += [(at, 1, 0, None, 0) for at in times]
+        self.submitted += len(times)
 
-    def _leave(self, function: int, submitted: int) -> bool:
-        """A task leaves the queue. False if we never saw it arrive (it was queued before we watched)."""
-        key = (submitted, function)
-        count = self._waiting.get(key)
-        if count is None:
-            return False
-        if count == 1:
-            del self._waiting[key]
-        else:
-            self._waiting[key] = count - 1
-        self._waiting_sum -= submitted
-        self._waiting_count -= 1
-        return True
+    def _leave(self, tasks: list[tuple[int, int]]) -> None:
+        """Tasks (when submitted, function) leave the queue."""
+        queue, left = self._queue, self._left
+        left.update(tasks)
+        self._queue_sum -= sum(at for at, _ in tasks)
+        while queue and (count := left.pop(queue[0], 0)):
+            task = queue.popleft()
+            if count > 1:
+                left[task] = count - 1
 
     def _end_unstarted(self, records: list[int], *, cancelled: bool) -> None:
         for function, submitted, when in _groups(records, 3):
-            if not self._leave(function, submitted):
-                continue
+            self._leave([(submitted, function)])
             self._events.append((when, -1, 0, None, 0))
             self.cancelled_wait_ns += max(0, when - submitted)
             if cancelled:
                 self.cancelled += 1
-                self._keep(function, submitted, -1, -1)
             else:
                 self.failed += 1
                 self.broken += 1
+            self._keep([function, submitted, -1, -1])
 
-    def _start(self, worker: int, function: int, submitted: int, started: int, run_ns: int | None) -> bool:
+    def _start(self, worker: int, submitted: int, started: int, run_ns: int) -> bool:
         """A worker begins a task; returns whether the start was coupled."""
-        arrived = self._leave(function, submitted)
+        coupled = submitted < self._last_ends.get(worker, -1)
         ended = self._ends.pop(worker, None)
-        last = self._last_ends.get(worker)
-        coupled = last is not None and submitted < last
-        occupies = 1
-        if ended is not None:
-            if coupled:
-                occupies = 0  # the worker went from one task to the next: it was never idle
-            else:
-                self._events.append((ended, 0, -1, None, 0))
-        self._events.append(
-            (started, -1 if arrived else 0, occupies, (worker, started), -1 if run_ns is None else run_ns)
-        )
-        totals = self.functions.get(function)
-        if totals is None:
-            totals = self.functions[function] = FunctionTotals()
-        totals.started += 1
-        self.running[worker] = RunningTask(function, submitted, started, coupled)
+        if ended is not None and not coupled:
+            self._events.append((ended, 0, -1, None, 0))
+        # From one task straight to the next the worker was never idle: it stays occupied.
+        self._events.append((started, -1, 0 if ended is not None and coupled else 1, run_ns, worker))
         return coupled
 
     def _finish_tasks(self, finished: list[int]) -> None:
         waits: list[int] = []
         runs: list[int] = []
         by_function: dict[int, tuple[list[int], list[int]]] = {}
+        recent: list[RecentTask] = []
+        kept: list[int] = []
+        left: list[tuple[int, int]] = []
+        failed = 0
+        running, last_ends, ends = self.running, self._last_ends, self._ends
         for worker, key, submitted, started, ended in _groups(finished, 5):
             function = key >> 1
-            known = self.running.get(worker)
+            wait, run = started - submitted, ended - started
+            known = running.pop(worker, None)
             if known is not None and known.started_ns == started:
                 coupled = known.coupled
-                if (worker, started) in self._alone:
-                    self._alone.discard((worker, started))
-                    self.unhindered.append(ended - started)
-                elif started > self._swept_ns:
-                    self._unswept_runs[worker, started] = ended - started
+                self._learn_run(worker, started, run)
             else:
-                coupled = self._start(worker, function, submitted, started, ended - started)
-            self.running.pop(worker, None)
-            self._ends[worker] = self._last_ends[worker] = ended
+                coupled = self._start(worker, submitted, started, run)
+                left.append((submitted, function))
+                self._function(function).started += 1
+            ends[worker] = last_ends[worker] = ended
             self._last_starts[worker] = started
-            if key & 1:
-                self.failed += 1
-            else:
-                self.succeeded += 1
-            waits.append(started - submitted)
-            runs.append(ended - started)
+            failed += key & 1
+            waits.append(wait)
+            runs.append(run)
             mine = by_function.get(function)
             if mine is None:
                 mine = by_function[function] = ([], [])
-            mine[0].append(started - submitted)
-            mine[1].append(ended - started)
-            self.recent.append(RecentTask(function, submitted, started, ended, coupled))
-            self._keep(function, submitted, started, ended)
-            if self.last_finish_ns is None or ended > self.last_finish_ns:
-                self.last_finish_ns = ended
+            mine[0].append(wait)
+            mine[1].append(run)
+            recent.append((function, submitted, started, ended, coupled))
+            kept += (function, submitted, started, ended)
+        if not waits:
+            return
+        self._leave(left)
+        self.failed += failed
+        self.succeeded += len(waits) - failed
+        self.recent.extend(recent)
+        self._keep(kept)
+        self.last_finish_ns = max(self.last_finish_ns or 0, max(finished[4::5]))
         self.wait.add(waits)
         self.run.add(runs)
         for function, (function_waits, function_runs) in by_function.items():
-            self.functions[function].wait.add(function_waits)
-            self.functions[function].run.add(function_runs)
-        if waits:
-            self._step.wait_ns = max(self._step.wait_ns, max(waits))
-            self._step.finished += len(waits)
+            totals = self._function(function)
+            totals.wait.add(function_waits)
+            totals.run.add(function_runs)
+        self._step.wait_ns = max(self._step.wait_ns, max(waits))
+        self._step.finished += len(waits)
 
-    def _keep(self, function: int, submitted: int, started: int, finished: int) -> None:
+    def _function(self, function: int) -> FunctionTotals:
+        totals = self.functions.get(function)
+        if totals is None:
+            totals = self.functions[function] = FunctionTotals()
+        return totals
+
+    def _learn_run(self, worker: int, started: int, run_ns: int) -> None:
+        """The run time of a task that was seen running before."""
+        if (worker, started) in self._alone:
+            self._alone.discard((worker, started))
+            self.unhindered.append(run_ns)
+        elif started > self._swept_ns:
+            self._unswept_runs[worker, started] = run_ns
+
+    def _keep(self, records: list[int]) -> None:
+        """Remembers tasks (function, submitted, started, finished), flat."""
         if not self._keep_tasks:
             return
-        self._tasks.extend((function, submitted, started, finished))
+        self._tasks.extend(records)
         # Trimmed a quarter at a time, so that the cost of moving is shared by many tasks.
         if len(self._tasks) > 5 * self._keep_tasks:
             del self._tasks[: len(self._tasks) - 4 * self._keep_tasks]
@@ -303,14 +308,9 @@ class PoolHistory:
             if ended <= until_ns:  # nothing followed it by now: the worker went idle
                 self._events.append((ended, 0, -1, None, 0))
                 del self._ends[worker]
-        self._events.sort()
-        place = 0
-        for place, event in enumerate(self._events):  # noqa: B007 - how far it got is used below
-            if event[0] > until_ns:
-                break
-            self._sweep(*event)
-        else:
-            place = len(self._events)
+        self._events.sort(key=itemgetter(0))
+        place = bisect_right(self._events, until_ns, key=itemgetter(0))
+        self._sweep(self._events[:place])
         del self._events[:place]
         self._pass(until_ns)
         self.stretches.advance(until_ns)
@@ -324,30 +324,54 @@ class PoolHistory:
             self._step.queued_ns += self._queued * elapsed
             self._swept_ns = at_ns
 
-    def _sweep(self, at_ns: int, queued: int, occupied: int, started: tuple[int, int] | None, run_ns: int) -> None:
-        self._pass(at_ns)
-        at_ns = max(at_ns, self._swept_ns)  # an event that came late counts from now on
-        self._queued += queued
-        self._occupied += occupied
-        self.peak_queue_depth = max(self.peak_queue_depth, self._queued)
-        self.peak_active = max(self.peak_active, self._occupied)
-        if started is not None:
-            self._step.started += 1
-            if self._unswept_runs and run_ns < 0:
-                run_ns = self._unswept_runs.pop(started, -1)
-            if self._occupied <= max(1, self.max_workers / 4):
-                if run_ns >= 0:
-                    self.unhindered.append(run_ns)
-                elif (task := self.running.get(started[0])) and task.started_ns == started[1]:
-                    self._alone.add(started)
-        self.stretches.turn(self._queued > 0 and self._occupied >= self.max_workers, at_ns)
-        if (stretch_ns := self.stretches.begin_ns) is not None:
-            begin, arrivals = self._stretch_arrivals
-            arrivals = (arrivals if begin == stretch_ns else 0) + (queued > 0)
-            self._stretch_arrivals = (stretch_ns, arrivals)
-            crest = self.crests.get(stretch_ns)
-            if crest is None or self._queued > crest.queued:
-                self.crests[stretch_ns] = Crest(self._queued, at_ns, arrivals)
+    def _sweep(self, events: list[_Event]) -> None:
+        """Goes through events in order of time. The judge's inner loop: what it needs is at hand in local names."""
+        queued, occupied, limit = self._queued, self._occupied, self.max_workers
+        few = max(1, limit / 4)
+        peak_queued, peak_occupied = self.peak_queue_depth, self.peak_active
+        saturated = queued > 0 and occupied >= limit
+        for at_ns, queue_change, worker_change, run_ns, worker in events:
+            self._queued, self._occupied = queued, occupied
+            self._pass(at_ns)
+            queued += queue_change
+            occupied += worker_change
+            if queued > peak_queued:
+                peak_queued = queued
+            if occupied > peak_occupied:
+                peak_occupied = occupied
+            if run_ns is not None:
+                self._step.started += 1
+                if run_ns == -1 or occupied <= few:
+                    self._note_start(worker, at_ns, run_ns, occupied <= few)
+            if (queued > 0 and occupied >= limit) is not saturated:
+                saturated = not saturated
+                # An event that came late counts from where we are.
+                self.stretches.turn(saturated, self._swept_ns)
+            if saturated:
+                self._rise(queued, queue_change > 0)
+        self._queued, self._occupied = queued, occupied
+        self.peak_queue_depth, self.peak_active = peak_queued, peak_occupied
+
+    def _note_start(self, worker: int, at_ns: int, run_ns: int, alone: bool) -> None:
+        """A task started unhindered, or one that was running when it was first seen."""
+        if run_ns == -1:
+            run_ns = self._unswept_runs.pop((worker, at_ns), -1)
+        if not alone:
+            return
+        if run_ns >= 0:
+            self.unhindered.append(run_ns)
+        elif (task := self.running.get(worker)) is not None and task.started_ns == at_ns:
+            self._alone.add((worker, at_ns))
+
+    def _rise(self, queued: int, arrived: bool) -> None:
+        """Follows the crest of the stretch."""
+        begin_ns = self.stretches.begin_ns
+        assert begin_ns is not None
+        crest = self.crests.get(begin_ns)
+        # What is queued as the last worker is taken has just come: before, an idle worker would have taken it.
+        self._stretch_arrivals = queued if crest is None else self._stretch_arrivals + arrived
+        if crest is None or queued > crest.queued:
+            self.crests[begin_ns] = Crest(queued, self._swept_ns, self._stretch_arrivals)
 
     def _end_step(self, at_ns: int) -> None:
         step = self._step
@@ -381,11 +405,12 @@ class PoolHistory:
     @property
     def queue_depth(self) -> int:
         """Tasks submitted, not started and not cancelled, as of the last batch."""
-        return self._waiting_count
+        return len(self._queue) - self._left.total()
 
     def oldest_queued_ns(self, now_ns: int) -> int:
         """Age of the oldest queued task."""
-        return max(0, now_ns - next(iter(self._waiting))[0]) if self._waiting else 0
+        # What has left was taken off the front, so the first one waits.
+        return max(0, now_ns - self._queue[0][0]) if self._queue else 0
 
     def longest_running_ns(self, now_ns: int) -> int:
         """Age of the longest running task, from its start."""
@@ -398,12 +423,17 @@ class PoolHistory:
     def queued_ns(self, now_ns: int) -> int:
         """Time integral of the queue depth."""
         running = sum(task.started_ns - task.submitted_ns for task in self.running.values())
-        waiting = self._waiting_count * now_ns - self._waiting_sum
+        waiting = self.queue_depth * now_ns - self._queue_sum
         return self.wait.total + self.cancelled_wait_ns + running + max(0, waiting)
 
-    def waiting_ages_ns(self, now_ns: int) -> list[int]:
-        """Ages of all queued tasks, oldest first."""
-        return [max(0, now_ns - submitted) for (submitted, _), count in self._waiting.items() for _ in range(count)]
+    def _waiting(self) -> Iterator[tuple[int, int]]:
+        """(when submitted, function) of each queued task, oldest first."""
+        left = self._left.copy()
+        for task in self._queue:
+            if left[task] > 0:
+                left[task] -= 1
+            else:
+                yield task
 
     def timeline(self, origin_ns: int) -> tuple[TimelinePoint, ...]:
         """The pool over time, as offsets from `origin_ns`."""
@@ -448,11 +478,7 @@ class PoolHistory:
             Task(task.submitted_ns, max(usual(task.function), now_ns - task.started_ns))
             for task in self.running.values()
         ]
-        tasks += [
-            Task(submitted, usual(function))
-            for (submitted, function), count in self._waiting.items()
-            for _ in range(count)
-        ]
+        tasks += [Task(submitted, usual(function)) for submitted, function in self._waiting()]
         tasks.sort(key=lambda task: task.submitted_ns)
         return tasks if most is None else tasks[-most:]
 
@@ -463,7 +489,7 @@ class PoolHistory:
         """
         tasks = [tuple(task) for task in self.kept()]
         tasks += [(task.function, task.submitted_ns, task.started_ns, -1) for task in self.running.values()]
-        tasks += [(function, at, -1, -1) for (at, function), count in self._waiting.items() for _ in range(count)]
+        tasks += [(function, at, -1, -1) for at, function in self._waiting()]
         packed = array("q")
         for function, *moments in sorted(tasks, key=lambda task: task[1]):
             packed.append(functions[function])
@@ -476,7 +502,7 @@ class PoolHistory:
         """The functions of all tasks that `packed_tasks` holds."""
         ids = {function for function, *_ in self.kept()}
         ids |= {task.function for task in self.running.values()}
-        return sorted(ids | {function for _, function in self._waiting})
+        return sorted(ids | {function for _, function in self._waiting()})
 
     def lines(self, begin_ns: int, end_ns: int) -> tuple[list[tuple[tuple[Line, ...], int]], int]:
         """Where the workers were in [begin, end]: (lines, count) by count, and the number of all looked at."""

@@ -22,6 +22,8 @@ TASKS_NEEDED = 5
 LATE_NS = 1_000_000_000
 #: Part of its workers' time that a pool with random arrivals can be busy and still be called healthy.
 HEALTHY_UTILISATION = 0.8
+#: Part of a run time within which arrivals count as simultaneous.
+SAME_MOMENT = 0.01
 
 
 class ProcessSignals(msgspec.Struct, frozen=True):
@@ -100,7 +102,8 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
         capacity = self.max_workers / run
         queue = -self.crest_queue * math.log(HEALTHY_UTILISATION)
         period = self.stretch_seconds * capacity * (1 - math.sqrt(HEALTHY_UTILISATION)) ** 2
-        expected = max(HEALTHY_UTILISATION * capacity * self.crest_seconds, 1e-9)
+        # Two arrivals at the same moment are no wonder beyond all bounds: moments closer than this are the same.
+        expected = HEALTHY_UTILISATION * capacity * max(self.crest_seconds, SAME_MOMENT * run)
         arrivals = 0.0
         if self.crest_arrivals > expected:
             arrivals = self.crest_arrivals * math.log(self.crest_arrivals / expected) - (self.crest_arrivals - expected)
@@ -136,17 +139,16 @@ def measure(history: PoolHistory, stretch: Stretch, process: ProcessSignals, *, 
     waits: list[int] = []
     runs: list[int] = []
     starts = coupled = finished = busy_ns = 0
-    for task in reversed(history.recent):
-        if task.finished_ns < begin_ns - LATE_NS:
+    for _, submitted, started, ended, was_coupled in reversed(history.recent):
+        if ended < begin_ns - LATE_NS:
             break  # newest first: the rest ended before the window
-        if begin_ns <= task.finished_ns <= end_ns:
-            finished += 1
-        busy_ns += max(0, min(task.finished_ns, end_ns) - max(task.started_ns, begin_ns))
-        if begin_ns <= task.started_ns <= end_ns:
+        finished += begin_ns <= ended <= end_ns
+        busy_ns += max(0, min(ended, end_ns) - max(started, begin_ns))
+        if begin_ns <= started <= end_ns:
             starts += 1
-            coupled += task.coupled
-            waits.append(task.started_ns - task.submitted_ns)
-            runs.append(task.finished_ns - task.started_ns)
+            coupled += was_coupled
+            waits.append(started - submitted)
+            runs.append(ended - started)
     for running in history.running.values():
         busy_ns += max(0, end_ns - max(running.started_ns, begin_ns))
         if begin_ns <= running.started_ns <= end_ns:

@@ -1,0 +1,1 @@
+"""Pools: who records what, where it is fetched, and what is patched."""
