@@ -1,0 +1,378 @@
+"""The loops that run in this process, and the looks at them.
+
+While a loop runs, a job of the probe's thread looks at it every quarter of `loop_blocked_seconds`: it reads where the
+loop's thread is, and now and then has the loop run a beat, a callback that notes the time. What the looks mean is
+decided in `loopblocks` and `loopcause`.
+
+Nothing of ours holds a loop, or a frame of the user's, for longer than one look.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from _thread import allocate_lock, get_ident, get_native_id
+from itertools import count
+from weakref import ref
+
+from poolscope.probe.busythreads import BusyThreads
+from poolscope.probe.cpu import thread_cpu_ns
+from poolscope.probe.loopblocks import BlockTracker
+from poolscope.probe.loopcause import Meter, Reading
+from poolscope.probe.loopwatch import LoopWatch
+from poolscope.probe.vitals import GcTime, kernel_wait, run_delay_ns, switches_reader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
+
+    from poolscope.probe.loopcause import Counters
+    from poolscope.probe.runtime import Probe
+
+    Lines = tuple[tuple[str, int, str], ...]
+
+#: Looks per `loop_blocked_seconds`.
+LOOKS = 4
+#: How long a thread that starts or stops a loop waits for a look that is under way (seconds).
+PATIENCE = 0.5
+#: A loop that does not run, though nobody told us that it stopped, is given up after this.
+LOST_NS = 1_000_000_000
+#: The clocks of the other threads are read this often though nothing is wrong, to compare with when something is.
+BASELINE_NS = 500_000_000
+#: In a suspected block the kernel is asked in every n-th look: that gives the GIL away.
+KERNEL_LOOKS = 4
+#: Of a core; of the time since the last look: enough to be looked at.
+_BUSY = 0.2
+_SOME = 0.3
+_HALF = 0.5
+
+#: So many looks that found the lock taken mean that whoever took it was interrupted (Ctrl-C) before it could let go.
+_MISSED = 40
+
+_PART = "eventloop"
+
+# Unique in the process, whatever is patched, unpatched and patched again.
+_next_number = count(1).__next__
+_next_block = count(1).__next__
+_numbers: dict[int, tuple[ref[Any], int]] = {}
+
+
+def _number(loop: Any) -> int:
+    """The number of this very loop, now and when it runs again."""
+    key = id(loop)
+    known = _numbers.get(key)
+    if known is not None and known[0]() is loop:
+        return known[1]
+    number = _next_number()
+
+    def forget(gone: ref[Any]) -> None:
+        # The address may be another loop's by now.
+        if key in _numbers and _numbers[key][0] is gone:
+            _numbers.pop(key, None)
+
+    _numbers[key] = (ref(loop, forget), number)
+    return number
+
+
+class Monitor:
+    """The loops that run in this process.
+
+    `enter` and `leave` are called by the threads that run loops, `job` by the probe's thread, `flush` and `stop` by
+    any. One lock keeps them apart: a loop only meets it when it starts or stops, and never waits long for it.
+    """
+
+    def __init__(self, probe: Probe) -> None:
+        self.probe = probe
+        self._begin()
+
+    def _begin(self, gc_time: GcTime | None = None) -> None:
+        if gc_time is not None:
+            gc_time.remove()
+        self._pid = os.getpid()
+        self._lock = allocate_lock()
+        self._running: dict[int, LoopWatch] = {}
+        self._remove_job: Callable[[], None] | None = None
+        self._gc_time = GcTime(self.probe.clock)
+        self._threads = BusyThreads()
+        self._switches = switches_reader()
+        self._blocked_ns = self._period_ns = 0
+        self._last_ns: int | None = None
+        self._baseline_ns = 0
+        self._missed = 0
+
+    # -- loops come and go ---------------------------------------------------------------------------------
+
+    def enter(self, loop: Any, kind: str, base: int | None, *, adopted: bool = False) -> LoopWatch | None:
+        """Begins to watch a loop that the calling thread runs. None if it is watched already, or cannot be.
+
+        Never raises.
+        """
+        try:
+            if self._pid != os.getpid():
+                self._begin(self._gc_time)  # what ran in the parent does not run here
+            key = id(loop)
+            known = self._running.get(key)
+            if known is not None and id(known.loop()) == key:
+                if loop.is_running():
+                    return None
+                self._close(known)  # of its last run, whose end we were not told
+            if loop.is_closed():
+                return None
+            watch = self._watch(loop, kind, base, adopted)
+            watch.begin(_reading(watch, self.probe.clock(), self._gc_time.known_ns))
+            self.probe.emit(("loop_opened", watch.number, watch.name, watch.kind, self.probe.clock()))
+            self._running[key] = watch
+            self._start()
+            self.probe.wake()
+            return watch
+        except Exception as exc:
+            self.probe.fail(_PART, exc)
+            return None
+
+    def _watch(self, loop: Any, kind: str, base: int | None, adopted: bool) -> LoopWatch:
+        blocked_ns = max(1_000_000, int(self.probe.settings.loop_blocked_seconds * 1e9))
+        period_ns = blocked_ns // LOOKS
+        number = _number(loop)
+        gil = getattr(sys, "_is_gil_enabled", None)
+        return LoopWatch(
+            loop,
+            number=number,
+            kind=kind,
+            name=_thread_name(),
+            ident=get_ident(),
+            native_id=get_native_id(),
+            base=base,
+            adopted=adopted,
+            tracker=BlockTracker(
+                number,
+                blocked_ns=blocked_ns,
+                period_ns=period_ns,
+                next_block=_next_block,
+                gil=gil is None or gil(),
+            ),
+            meter=Meter(period_ns, int(sys.getswitchinterval() * 1e9)),
+            clock=self.probe.clock,
+        )
+
+    def _start(self) -> None:
+        lock = self._lock
+        if not lock.acquire(timeout=PATIENCE):
+            return  # a look is under way, so the job is there
+        try:
+            if self._remove_job is None and self._running:
+                seconds = self.probe.settings.loop_blocked_seconds
+                self._period_ns = max(1_000_000, int(seconds * 1e9)) // LOOKS
+                self._blocked_ns = LOOKS * self._period_ns
+                self._last_ns = None
+                self._baseline_ns = 0
+                self._threads.forget()
+                self._gc_time.install()
+                self._remove_job = self.probe.add_job(self._period_ns / 1e9, self.job)
+        finally:
+            lock.release()
+
+    def leave(self, watch: LoopWatch) -> None:
+        """The loop has stopped. Never raises."""
+        try:
+            if self._pid == os.getpid():
+                self._close(watch)
+        except Exception as exc:
+            self.probe.fail(_PART, exc)
+
+    def _close(self, watch: LoopWatch) -> None:
+        lock = self._lock
+        # If a look takes too long the next one finds that the loop does not run.
+        if not lock.acquire(timeout=PATIENCE):
+            watch.adopted = True
+            return
+        try:
+            self._end(watch)
+            remove = self._rest()
+        finally:
+            lock.release()
+        if remove is not None:
+            # Not under the lock: it may wait for a look to end, and that for the lock.
+            remove()
+
+    def _end(self, watch: LoopWatch) -> None:
+        for key, running in list(self._running.items()):
+            if running is watch:
+                del self._running[key]
+                break
+        else:
+            return
+        now = self.probe.clock()
+        for message in [*watch.collect(), *watch.tracker.close(now), *watch.tick(now, 0)]:
+            self.probe.emit(message)
+        self.probe.emit(("loop_closed", watch.number, now))
+
+    def _rest(self) -> Callable[[], None] | None:
+        """With no loop left: takes off the collector's callback, and returns what takes off the job."""
+        if self._running:
+            return None
+        self._gc_time.remove()
+        remove, self._remove_job = self._remove_job, None
+        return remove
+
+    def stop(self) -> None:
+        """Watches nothing more; loops that run go on unwatched."""
+        for watch in list(self._running.values()):
+            self._close(watch)
+
+    def flush(self) -> None:
+        """Tells of the blocks that last, and of the lags so far. Returns without if a look takes too long."""
+        lock = self._lock
+        if self._pid != os.getpid() or not lock.acquire(timeout=PATIENCE):
+            return
+        try:
+            now = self.probe.clock()
+            for watch in list(self._running.values()):
+                for message in [*watch.collect(), *watch.tracker.ongoing(now), *watch.tick(now, 0)]:
+                    self.probe.emit(message)
+        finally:
+            lock.release()
+
+    # -- looks ---------------------------------------------------------------------------------------------
+
+    def job(self, now_ns: int) -> None:  # noqa: ARG002 - jobs get the time; we read it when we have looked
+        """One look at each loop. What it raises takes the job out: then no loop is watched any more."""
+        lock = self._lock
+        if not lock.acquire(timeout=self._period_ns / 1e9):
+            self._missed += 1
+            if self._missed >= _MISSED:
+                self._lock = allocate_lock()
+            return
+        self._missed = 0
+        try:
+            self._look()
+        finally:
+            remove = self._rest()
+            lock.release()
+            if remove is not None:
+                remove()
+
+    def _look(self) -> None:
+        if self._all_rest():
+            return
+        watches = [watch for watch in list(self._running.values()) if not self._lost(watch)]
+        if not watches:
+            return
+        for watch in watches:
+            self._tell(watch.collect())
+        gap = 0 if self._last_ns is None else self.probe.clock() - self._last_ns
+        late = gap >= self._period_ns + self._blocked_ns // 2
+        suspects = [watch for watch in watches if late or watch.tracker.suspicious]
+        places, busy = self._places(watches, bool(suspects))
+        own, switches = time.thread_time_ns(), self._switches()
+        now = self._last_ns = self.probe.clock()
+        if now - self._baseline_ns >= BASELINE_NS:
+            self._baseline_ns = now
+            self._threads.read(None)
+        collected = self._gc_time.total_ns(now)
+        interval_ns = int(self.probe.settings.sample_interval * 1e9)
+        for watch in watches:
+            root, lines = places[watch]
+            before = watch.counters
+            reading = _reading(watch, now, collected, own, switches)
+            self._tell(watch.look(reading, root, lines, busy if watch in suspects else []))
+            asked = late or root is not None or _is_busy(before, watch.counters)
+            self._ask_for_beat(watch, now, asked)
+            self._tell(watch.tick(now, interval_ns))
+            if watch in suspects and before is not None and watch.counters is not None:
+                self._ask_kernel(watch, before, watch.counters)
+
+    def _all_rest(self) -> bool:
+        """Whether all loops have slept since the last look. Then there is nothing to see, and this look is cheap."""
+        now = self.probe.clock()
+        watches = list(self._running.values())
+        cpu = {}
+        for watch in watches:
+            cpu[watch] = thread_cpu_ns(watch.native_id)
+            if not watch.unmoved(cpu[watch], now):
+                return False
+        process, own, switches = time.process_time_ns(), time.thread_time_ns(), self._switches()
+        self._last_ns = now
+        interval_ns = int(self.probe.settings.sample_interval * 1e9)
+        for watch in watches:
+            watch.rest(Reading(now, cpu[watch], process, own, switches, self._gc_time.known_ns))
+            self._tell(watch.tick(now, interval_ns))
+        return True
+
+    def _ask_for_beat(self, watch: LoopWatch, at_ns: int, asked: bool) -> None:
+        try:
+            watch.post(at_ns, asked=asked)
+        except Exception as exc:
+            # A loop with methods of its own: it is let alone, and the others go on.
+            self._end(watch)
+            self.probe.fail(_PART, exc)
+
+    def _tell(self, messages: list[tuple[Any, ...]]) -> None:
+        for message in messages:
+            self.probe.emit(message)
+
+    def _lost(self, watch: LoopWatch) -> bool:
+        """Whether the loop is gone or has stopped without telling us. Then it is closed."""
+        loop = watch.loop()
+        if loop is not None and loop.is_running():
+            watch.idle_since_ns = None
+            return False
+        now = self.probe.clock()
+        if loop is not None and not watch.adopted:
+            # `run_forever` has begun, and will say so in a moment, or has ended.
+            watch.idle_since_ns = watch.idle_since_ns or now
+            if now - watch.idle_since_ns < LOST_NS:
+                return False
+        self._end(watch)
+        return True
+
+    def _places(
+        self, watches: list[LoopWatch], suspected: bool
+    ) -> tuple[dict[LoopWatch, tuple[object, Lines]], list[tuple[int, Lines, int]]]:
+        """Where each loop is, and, where one is suspected to be held, what all threads are busy with."""
+        decoys = [watch.decoys() for watch in watches]
+        frames: dict[int, FrameType] = sys._current_frames()
+        try:
+            places = {watch: watch.locate(frames.get(watch.ident)) for watch in watches}
+            busy = self._threads.read(frames) if suspected else []
+        finally:
+            # It holds our own frame too, and with that itself.
+            frames.clear()
+            decoys.clear()
+        return places, busy
+
+    def _ask_kernel(self, watch: LoopWatch, before: Counters, now: Counters) -> None:
+        """Asks the kernel about a loop that is off the CPU, though it wakes up: what the clocks cannot tell."""
+        gap = max(1, now.at_ns - before.at_ns)
+        if now.loop_cpu_ns is None or before.loop_cpu_ns is None or now.still_ns > before.still_ns:
+            return
+        if now.loop_cpu_ns - before.loop_cpu_ns >= _HALF * gap:
+            watch.meter.measured_delay(now.at_ns, None)
+        elif now.other_cpu_ns - before.other_cpu_ns < _SOME * gap:
+            watch.meter.measured_delay(self.probe.clock(), run_delay_ns(watch.native_id))
+            watch.meter.saw_kernel(kernel_wait(watch.native_id))
+        elif watch.looks % KERNEL_LOOKS == 0:
+            watch.meter.saw_kernel(kernel_wait(watch.native_id))
+
+
+def _is_busy(before: Counters | None, now: Counters | None) -> bool:
+    """Whether a loop that is seen between two callbacks is not idle, all the same.
+
+    One that polls often gives the GIL away there each time, so that this is where we mostly find it.
+    """
+    if before is None or now is None or before.loop_cpu_ns is None or now.loop_cpu_ns is None:
+        return False
+    return now.loop_cpu_ns - before.loop_cpu_ns >= _BUSY * (now.at_ns - before.at_ns)
+
+
+def _reading(watch: LoopWatch, now_ns: int, collected_ns: int, own_ns: int = 0, switches: int | None = None) -> Reading:
+    return Reading(now_ns, thread_cpu_ns(watch.native_id), time.process_time_ns(), own_ns, switches, collected_ns)
+
+
+def _thread_name() -> str:
+    threading = sys.modules.get("threading")
+    # Not current_thread(): in a thread that threading does not know, it makes one up that stays.
+    thread = None if threading is None else threading._active.get(get_ident())
+    return f"thread-{get_native_id()}" if thread is None else str(thread.name)

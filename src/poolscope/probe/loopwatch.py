@@ -1,0 +1,319 @@
+"""One event loop while it runs: beats, where its thread is, how many tasks it has.
+
+A beat is a callback that notes the time. It is made of C functions alone: no line of ours shows up in the loop's
+stack, and a signal that comes meanwhile is handled in the user's code, not in ours.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from functools import partial
+from itertools import islice, repeat, starmap
+from weakref import ref
+
+from poolscope.probe.loopblocks import BlockTracker, Look
+from poolscope.probe.loopcause import Meter, Reading
+from poolscope.probe.stacks import user_lines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
+
+    from poolscope.probe.loopcause import Counters
+
+    Clock = Callable[[], int]
+    Message = tuple[Any, ...]
+    Lines = tuple[tuple[str, int, str], ...]
+
+#: A loop that is between two callbacks is asked for a beat this often only: an idle one should stay asleep.
+IDLE_BEAT_NS = 250_000_000
+#: Its tasks are counted this often at most,
+TASKS_NS = 500_000_000
+#: of which so many are looked at (about 0.2 ms); of more, the share that is unfinished is assumed.
+TASKS_LOOKED_AT = 1000
+#: Frames walked from the innermost to the callback's first: Python's own limit, and some.
+_ROOT_LIMIT = 2000
+#: Enough memory blocks to use up those that have just been freed.
+_DECOYS = 64
+
+
+class HandleRoot:
+    """A call of an asyncio handle. Equal to another look at the same handle, as long as that lives.
+
+    Not its frame: the next callback's is often at the very same address.
+    """
+
+    __slots__ = ("handle",)
+
+    def __init__(self, handle: ref[Any]) -> None:
+        self.handle = handle
+
+    def __eq__(self, other: object) -> bool:
+        # Handles of timers compare by time and callback; there is one plain weak reference per object.
+        return isinstance(other, HandleRoot) and self.handle is other.handle
+
+    def __hash__(self) -> int:
+        return id(self.handle)
+
+
+def stamp_into(ran: dict[str, int], clock: Clock) -> Callable[[], object]:
+    """A callable, all in C, that keeps the time of its first call as `ran["at"]`."""
+    return partial(next, map(ran.setdefault, repeat("at"), starmap(clock, repeat(()))))
+
+
+class _Counting:
+    """A beat that counts the loop's tasks as well. Runs in the loop's thread, where no task comes or goes meanwhile."""
+
+    __slots__ = ("_loop", "_ran", "_stamp")
+
+    def __init__(self, stamp: Callable[[], object], loop: ref[Any], ran: dict[str, int]) -> None:
+        self._stamp = stamp
+        self._loop = loop
+        self._ran = ran
+
+    def __call__(self) -> None:
+        self._stamp()
+        try:
+            loop = self._loop()
+            if loop is not None:
+                self._ran["tasks"] = count_tasks(loop)
+        except Exception:
+            pass  # task classes of the program's own: then the number stays what it was
+
+
+class _Silent:
+    """Stands in for a handle of a loop in debug mode, and is run by being asked whether it is cancelled.
+
+    So it is never timed and logged as slow.
+    """
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Callable[[], object]) -> None:
+        self._run = run
+
+    @property
+    def _cancelled(self) -> bool:
+        self._run()
+        return True
+
+
+def count_tasks(loop: Any) -> int:
+    """Unfinished tasks of the loop, by asyncio's registry. Call it in the loop's thread.
+
+    At most `TASKS_LOOKED_AT` are looked at, in the order of a set of addresses, which is none.
+    """
+    tasks = sys.modules["asyncio.tasks"]
+    found = 0
+    for name in ("_all_tasks", "_scheduled_tasks", "_eager_tasks"):
+        registry = getattr(tasks, name, None)
+        if registry is None:
+            continue
+        # A WeakSet keeps a set of references; copying from a set is one step, which nobody can come between.
+        members = getattr(registry, "data", registry)
+        some = list(islice(members, TASKS_LOOKED_AT))
+        unfinished = 0
+        for member in some:
+            task = member() if isinstance(member, ref) else member
+            if task is not None and not task.done() and task.get_loop() is loop:
+                unfinished += 1
+        size = len(members)
+        found += unfinished if size <= len(some) else round(size * unfinished / len(some))
+    return found
+
+
+class LoopWatch:
+    """What the probe knows of a loop that runs. One caller at a time, but for the beats.
+
+    `base` is the `id` of the frame that runs the loop, which lives as long as the run; None if that is not known.
+    """
+
+    def __init__(
+        self,
+        loop: Any,
+        *,
+        number: int,
+        kind: str,
+        name: str,
+        ident: int,
+        native_id: int,
+        base: int | None,
+        adopted: bool,
+        tracker: BlockTracker,
+        meter: Meter,
+        clock: Clock,
+    ) -> None:
+        self.loop = ref(loop)
+        self.number = number
+        self.kind = kind
+        self.name = name
+        self.ident = ident
+        self.native_id = native_id
+        #: Not seen to begin, so that its end must be looked for.
+        self.adopted = adopted
+        self.tracker = tracker
+        self.meter = meter
+        self.counters: Counters | None = None
+        self.idle_since_ns: int | None = None
+        self.looks = 0
+        self._idle = False
+        self._quiet: Reading | None = None
+        self._base = base
+        self._clock = clock
+        self._root_bytes = 0
+        #: Of the beat that has not been answered: when it was posted, and what it notes.
+        self._beat: tuple[int, dict[str, int]] | None = None
+        self._answered_ns = clock()
+        self._counted_ns: int | None = None
+        self._lags_ns: list[int] = []
+        self._tasks = self._told_tasks = 0
+        self._told_ns = self._answered_ns
+
+    # -- beats ---------------------------------------------------------------------------------------------
+
+    @property
+    def pending_ns(self) -> int | None:
+        """Since when a beat has not been answered."""
+        return None if self._beat is None else self._beat[0]
+
+    def collect(self) -> list[Message]:
+        """Takes in the beat if it has run."""
+        if self._beat is None:
+            return []
+        posted_ns, ran = self._beat
+        at = ran.get("at")
+        if at is None:
+            return []
+        self._beat = None
+        self._answered_ns = at
+        self._lags_ns.append(max(0, at - posted_ns))
+        self._tasks = ran.get("tasks", self._tasks)
+        return self.tracker.ran(at)
+
+    def post(self, now_ns: int, *, asked: bool) -> None:
+        """Has the loop run a beat if none is under way, and there is reason to: `asked`, or it was long ago.
+
+        Raises what the loop raises, but for its being closed.
+        """
+        if self._beat is not None or not (asked or now_ns - self._answered_ns >= IDLE_BEAT_NS):
+            return
+        loop = self.loop()
+        if loop is None:
+            return
+        ran: dict[str, int] = {}
+        run = stamp_into(ran, self._clock)
+        if self._counted_ns is None or now_ns - self._counted_ns >= TASKS_NS:
+            self._counted_ns = now_ns
+            run = _Counting(run, self.loop, ran)
+        self._beat = (self._clock(), ran)
+        try:
+            _post(loop, run, self.kind)
+        except RuntimeError:
+            self._beat = None
+            if not loop.is_closed():
+                raise
+        except BaseException:
+            self._beat = None
+            raise
+
+    def tick(self, now_ns: int, interval_ns: int) -> list[Message]:
+        """A `loop_tick` if that is due and there is something new."""
+        if now_ns - self._told_ns < interval_ns or not (self._lags_ns or self._tasks != self._told_tasks):
+            return []
+        self._told_ns, self._told_tasks = now_ns, self._tasks
+        lags, self._lags_ns = self._lags_ns, []
+        return [("loop_tick", self.number, now_ns, lags, self._tasks)]
+
+    # -- where it is ---------------------------------------------------------------------------------------
+
+    def decoys(self) -> list[bytes]:
+        """Memory to hold while frames are read, so that no frame gets the address of one that has just ended.
+
+        The frames of uvloop's callbacks can only be told apart by address. A frame object is made when it is first
+        looked at, from the block of its size that was freed last, which is often that of the callback before.
+        """
+        if not self._root_bytes:
+            return []
+        return [bytes(self._root_bytes) for _ in range(_DECOYS)]
+
+    def locate(self, frame: FrameType | None) -> tuple[object, Lines]:
+        """(Which callback the loop is in, its lines) or (None, ()), from the innermost frame of its thread."""
+        root = self._root_frame(frame)
+        if root is None:
+            self._root_bytes = 0
+            return None, ()
+        uvloop = self.kind == "uvloop"
+        # Whoever runs the loop is no line of the callback's.
+        lines = tuple(user_lines(frame, self._base if uvloop else id(root)))
+        if uvloop:
+            # An empty bytes object takes 33 bytes itself.
+            self._root_bytes = max(1, sys.getsizeof(root) - 33)
+            return id(root), lines
+        handle = root.f_locals.get("self")
+        return (None if handle is None else HandleRoot(ref(handle))), lines
+
+    def _root_frame(self, frame: FrameType | None) -> FrameType | None:
+        """asyncio: the frame of `Handle._run`; else the callback's own first one."""
+        uvloop = self.kind == "uvloop"
+        events = getattr(sys.modules.get("asyncio.events"), "__dict__", None)
+        found = None
+        for _ in range(_ROOT_LIMIT):
+            if frame is None:
+                # Not below the frame that runs the loop, so not in one of its callbacks.
+                return None if uvloop or self._base is not None else found
+            if id(frame) == self._base:
+                return found
+            if uvloop or (frame.f_code.co_name == "_run" and frame.f_globals is events):
+                found = frame
+            frame = frame.f_back
+        return None if uvloop else found
+
+    def begin(self, reading: Reading) -> None:
+        """Takes in the clocks at the loop's start; called in its thread."""
+        self.counters = self.meter.advance(reading, first=True)
+        self.tracker.begin(self.counters)
+
+    def look(self, reading: Reading, root: object, lines: Lines, busy: list[tuple[int, Lines, int]]) -> list[Message]:
+        """Has the tracker take in what was seen; `busy` as from `BusyThreads.read`."""
+        others = [(busy_lines, cpu_ns) for ident, busy_lines, cpu_ns in busy if ident != self.ident]
+        self.looks += 1
+        messages = []
+        quiet, self._quiet = self._quiet, None
+        if quiet is not None:
+            self.counters = self.meter.advance(quiet, on_time=True)
+            messages = self.tracker.look(Look(self.counters))
+        self.counters = self.meter.advance(reading)
+        self._idle = root is None and self._beat is None
+        return messages + self.tracker.look(Look(self.counters, root, lines, others, self.pending_ns))
+
+    def unmoved(self, loop_cpu_ns: int | None, now_ns: int) -> bool:
+        """Whether the loop is asleep between two callbacks as it was at the last look, and need not be woken.
+
+        Its thread's clock tells: who wakes up uses CPU.
+        """
+        return (
+            self._idle
+            and self._beat is None
+            and loop_cpu_ns is not None
+            and self.counters is not None
+            and loop_cpu_ns == self.counters.loop_cpu_ns
+            and now_ns - self._answered_ns < IDLE_BEAT_NS
+        )
+
+    def rest(self, reading: Reading) -> None:
+        """In place of a look at a loop that is `unmoved`: only keeps what to compare the next look with."""
+        self._quiet = reading
+
+
+def _post(loop: Any, run: Callable[[], object], kind: str) -> None:
+    if kind == "asyncio" and loop.get_debug():
+        ready = getattr(loop, "_ready", None)
+        if type(ready) is deque:
+            # In debug mode a handle keeps where it came from, and the loop logs those that it finds slow.
+            ready.append(_Silent(run))
+            loop._write_to_self()
+            return
+    loop.call_soon_threadsafe(run)

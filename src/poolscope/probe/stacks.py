@@ -1,0 +1,120 @@
+"""Which line of a stack is the user's.
+
+A line is (file, line number, qualified function name). The user's files are those that are neither the standard
+library, nor an installed package, nor ours, nor made up by the interpreter.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType, FrameType
+
+    Line = tuple[str, int, str]
+
+#: Frames looked at from the innermost outwards: a runaway recursion must not hold up whoever samples it.
+DEPTH_LIMIT = 200
+
+#: Pseudo files of what people type or pass on a command line; all other `<...>` is generated code.
+_TYPED = ("<stdin>", "<string>", "<console>", "<input>", "<ipython-input", "<python-input", "<doctest ")
+_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+#: Programs that come with us, and are watched like anybody's.
+_SHIPPED = os.path.normcase(os.sep.join(("", "poolscope", "shipped", "examples", "")))
+#: Modules that make pools on behalf of somebody else.
+_MAKERS = ("poolscope", "concurrent.futures", "asyncio", "threading")
+
+# One entry per file that was ever seen on a stack. Single dict operations only: any thread may ask.
+_known: dict[str, bool] = {}
+
+
+def _foreign_directories() -> tuple[str, ...]:
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    scripts = os.path.join(sys.prefix, "Scripts" if os.name == "nt" else "bin")  # what installed packages start by
+    directories = [os.path.dirname(os.__file__), ours, scripts]
+    return tuple(os.path.normcase(directory) + os.sep for directory in directories)
+
+
+_foreign = _foreign_directories()
+
+
+def is_user_file(filename: str) -> bool:
+    """Whether a code object's file name is the user's. Remembered per name."""
+    known = _known.get(filename)
+    if known is None:
+        known = _known[filename] = _is_user_file(filename)
+    return known
+
+
+def _is_user_file(filename: str) -> bool:
+    if not filename:
+        return False
+    if filename.startswith("<"):
+        return filename.startswith(_TYPED)
+    path = os.path.normcase(os.path.abspath(filename))
+    if _SHIPPED in path:
+        return True
+    return not path.startswith(_foreign) and not any(part in path for part in _INSTALLED)
+
+
+def _line(code: CodeType, number: int | None) -> Line:
+    # The interpreter has no number for code that belongs to no line of the source.
+    return (code.co_filename, number or 0, code.co_qualname)
+
+
+def _is_generated(frame: FrameType) -> bool:
+    # "<string>" is the program of `python -c`, which has no file, but also what dataclasses and the like write.
+    return frame.f_code.co_filename == "<string>" and "__file__" in frame.f_globals
+
+
+def user_lines(frame: FrameType | None, stop: int | None = None) -> list[Line]:
+    """The user's innermost line, then the line of the frame that it called, if any.
+
+    Without a line of the user's: the innermost one only. `stop` is the `id` of a frame: it and what is outside of it
+    do not count. Holds no frame after it returned.
+    """
+    innermost: Line | None = None
+    called: tuple[CodeType, int | None] | None = None
+    for _ in range(DEPTH_LIMIT):
+        if frame is None or id(frame) == stop:
+            break
+        code = frame.f_code
+        number = frame.f_lineno
+        if is_user_file(code.co_filename) and not _is_generated(frame):
+            line = _line(code, number)
+            return [line] if called is None else [line, _line(*called)]
+        called = (code, number)
+        if innermost is None:
+            innermost = _line(code, number)
+        frame = frame.f_back
+    return [] if innermost is None else [innermost]
+
+
+def creation_site(depth: int = 0) -> tuple[str, str]:
+    """Where a pool is being made: ("package/file.py:12", "module:function").
+
+    The first frame outside of poolscope, concurrent.futures, asyncio and threading, from `depth` frames above the
+    caller on. ("", "unknown") if there is none.
+    """
+    try:
+        frame: FrameType | None = sys._getframe(depth + 1)
+    except ValueError:
+        return "", "unknown"
+    while frame is not None:
+        module = frame.f_globals.get("__name__")
+        if not (isinstance(module, str) and _makes_for_others(module)):
+            code = frame.f_code
+            place = f"{_short(code.co_filename)}:{frame.f_lineno or 0}"
+            return place, f"{module if isinstance(module, str) else 'unknown'}:{code.co_qualname}"
+        frame = frame.f_back
+    return "", "unknown"
+
+
+def _makes_for_others(module: str) -> bool:
+    return any(module == maker or module.startswith(f"{maker}.") for maker in _MAKERS)
+
+
+def _short(filename: str) -> str:
+    return "/".join(filename.replace(os.sep, "/").split("/")[-2:])

@@ -1,0 +1,97 @@
+"""A probe for tests of event loops: it records what is emitted, and its job runs when a test says so.
+
+`Driver` is a small stand-in for the probe's thread: it runs the jobs at their period in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from time import perf_counter_ns
+
+from poolscope.probe.settings import ProbeSettings
+
+
+class FakeProbe:
+    def __init__(self, loop_blocked_seconds=0.1, sample_interval=0.1, clock=perf_counter_ns):
+        self.settings = ProbeSettings(sample_interval=sample_interval, loop_blocked_seconds=loop_blocked_seconds)
+        self.clock = clock
+        self.messages = []
+        self.faults = []
+        self.jobs = []
+        self.wakes = 0
+
+    def emit(self, message):
+        self.messages.append(message)
+
+    def fail(self, part, exc):
+        self.faults.append((part, exc))
+
+    def wake(self):
+        self.wakes += 1
+
+    def add_job(self, period_seconds, job):
+        entry = (period_seconds, job)
+        self.jobs.append(entry)
+        return lambda: self.jobs.remove(entry)
+
+    def look(self):
+        """Runs every job once, in this thread."""
+        for _, job in list(self.jobs):
+            job(self.clock())
+
+    def tagged(self, tag):
+        return [message for message in list(self.messages) if message[0] == tag]
+
+    def blocks(self):
+        """Block id -> the last message of it."""
+        return {message[2]: message for message in self.tagged("loop_block")}
+
+    def ended_blocks(self):
+        return [message for message in self.blocks().values() if message[4]]
+
+    def lags_ns(self):
+        return [lag for message in self.tagged("loop_tick") for lag in message[3]]
+
+
+class Driver:
+    """Runs a probe's jobs at their period until the `with` block ends."""
+
+    def __init__(self, probe):
+        self.probe = probe
+        self.errors = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="driver")
+
+    def _run(self):
+        try:
+            while not self._stop.is_set():
+                period = min([period for period, _ in list(self.probe.jobs)], default=0.005)
+                self._stop.wait(period)
+                self.probe.look()
+        except BaseException as exc:
+            self.errors.append(exc)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc):
+        self._stop.set()
+        self._thread.join()
+        assert self.errors == []
+        assert self.probe.faults == []
+
+
+def new_loop(kind):
+    if kind == "uvloop":
+        import uvloop
+
+        return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
+
+
+def run(kind, main):
+    """As asyncio.run, on a loop of that kind."""
+    with asyncio.Runner(loop_factory=lambda: new_loop(kind)) as runner:
+        return runner.run(main)

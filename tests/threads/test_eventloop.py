@@ -1,0 +1,745 @@
+"""Real event loops, watched by a thread that stands in for the probe's.
+
+What is asserted never depends on how fast the machine is: a block is as long as the test makes it, and who is to blame
+is decided by what the test does, not by when.
+"""
+
+import asyncio
+import gc
+import inspect
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+import weakref
+
+import pytest
+import uvloop
+from loop_support import Driver, FakeProbe, new_loop, run
+
+from poolscope.probe import eventloop
+from poolscope.probe.loopwatch import TASKS_LOOKED_AT, count_tasks
+
+KINDS = ["asyncio", "uvloop"]
+BLOCKED = 0.1
+
+
+@pytest.fixture
+def probe():
+    probe = FakeProbe(loop_blocked_seconds=BLOCKED, sample_interval=0.01)
+    eventloop.patch(probe)
+    yield probe
+    eventloop.unpatch()
+    assert probe.faults == []
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+def seconds(message):
+    return (message[4] - message[3]) / 1e9
+
+
+def line_of(function, text):
+    """(file, line, name) of the line of a function that contains the text."""
+    lines, first = inspect.getsourcelines(function)
+    number = next(first + index for index, line in enumerate(lines) if text in line)
+    return (function.__code__.co_filename, number, function.__code__.co_qualname)
+
+
+async def seen_idle(probe):
+    """Returns once the loop has been looked at, and is known to be alive."""
+    # several wake-ups, so that the driver's first look lies before what the test does next
+    for _ in range(5):
+        await asyncio.sleep(0.02)
+
+
+def spin(until):
+    while time.perf_counter() < until:
+        pass
+
+
+# -- what a block is, and why ----------------------------------------------------------------------------------
+
+
+async def sleeper(probe):
+    await seen_idle(probe)
+    time.sleep(0.4)  # blocks
+    await asyncio.sleep(0)
+
+
+def test_a_sleep_in_a_coroutine(probe, kind):
+    with Driver(probe):
+        run(kind, sleeper(probe))
+    (block,) = probe.ended_blocks()
+    assert block[5] == "blocking_call"
+    assert block[6] == [line_of(sleeper, "# blocks")]
+    assert seconds(block) > 0.3
+    # it was told while it lasted, under the same number
+    assert [message[2] for message in probe.tagged("loop_block") if not message[4]][:1] == [block[2]]
+
+
+async def through_a_library(probe):
+    await seen_idle(probe)
+    import subprocess
+
+    subprocess.run([sys.executable, "-c", "import time; time.sleep(0.4)"], check=True)  # blocks
+
+
+def test_the_line_that_the_user_called_comes_second(probe, kind):
+    with Driver(probe):
+        run(kind, through_a_library(probe))
+    block = max(probe.ended_blocks(), key=seconds)
+    assert block[5] == "blocking_call"
+    assert block[6][0] == line_of(through_a_library, "# blocks")
+    assert os.path.basename(block[6][1][0]) == "subprocess.py"
+
+
+async def computer(probe):
+    await seen_idle(probe)
+    start = time.thread_time()
+    # by the thread's own clock: on a busy machine it takes longer, and stays computing
+    while time.thread_time() < start + 0.5:
+        sum(range(1000))
+    await asyncio.sleep(0)
+
+
+def test_computing(probe, kind):
+    with Driver(probe):
+        run(kind, computer(probe))
+    block = max(probe.ended_blocks(), key=seconds)
+    assert block[5] == "cpu_bound"
+    assert block[6][0][2] == "computer"
+
+
+async def holder(probe):
+    await seen_idle(probe)
+    sum(range(20_000_000))  # never gives the GIL away
+    await asyncio.sleep(0)
+
+
+def test_a_c_function_that_keeps_the_gil(probe, kind):
+    with Driver(probe):
+        run(kind, holder(probe))
+    (block,) = probe.ended_blocks()
+    assert block[5] == "cpu_bound"
+    assert block[6] == [line_of(holder, "# never")]
+
+
+async def waiter(probe, lock):
+    await seen_idle(probe)
+    lock.acquire()  # blocks
+
+
+def test_a_lock_that_another_thread_holds(probe, kind):
+    lock = threading.Lock()
+    lock.acquire()
+    release = threading.Event()
+
+    def owner():
+        release.wait()
+        time.sleep(0.4)
+        lock.release()
+
+    async def main():
+        release.set()
+        await waiter(probe, lock)
+
+    other = threading.Thread(target=owner)
+    other.start()
+    with Driver(probe):
+        run(kind, main())
+    other.join()
+    block = max(probe.ended_blocks(), key=seconds)
+    assert block[5] == "blocking_call"
+    assert block[6] == [line_of(waiter, "# blocks")]
+
+
+def burn(stop):
+    while not stop.is_set():
+        pass
+
+
+async def late(stop, until):
+    # gives the GIL away and wants it back, all the time
+    while time.perf_counter() < until:
+        await asyncio.sleep(0.001)
+        os.stat("/")
+    stop.set()
+
+
+def test_threads_that_hold_the_gil(probe, kind):
+    stop = threading.Event()
+    others = [threading.Thread(target=burn, args=[stop]) for _ in range(8)]
+    with Driver(probe):
+
+        async def main():
+            await seen_idle(probe)
+            for other in others:
+                # start() waits for the thread's first line: that would be a block of its own
+                await asyncio.to_thread(other.start)
+            await late(stop, time.perf_counter() + 3)
+
+        run(kind, main())
+    for other in others:
+        other.join()
+    blocks = probe.ended_blocks()
+    assert blocks
+    assert "gil_contention" in {block[5] for block in blocks}
+    for block in blocks:
+        # on a machine that is busy with other things as well, the cause may be that; the loop's lines are innocent
+        assert block[5] in ("gil_contention", "host_descheduled", "unknown"), block
+    lines = {block[6][0][2] for block in blocks if block[5] == "gil_contention" and block[6]}
+    assert lines <= {"burn", "Event.is_set"}
+    assert lines
+
+
+def test_a_c_function_of_another_thread_that_keeps_the_gil(probe, kind):
+    def other():
+        sum(range(20_000_000))
+
+    async def main():
+        await seen_idle(probe)
+        done = asyncio.get_running_loop().run_in_executor(None, other)
+        while not done.done():
+            await asyncio.sleep(0.005)
+
+    with Driver(probe):
+        run(kind, main())
+    blocks = probe.ended_blocks()
+    assert {block[5] for block in blocks} == {"gil_contention"}
+    assert {line[2] for block in blocks for line in block[6][:1]} <= {other.__qualname__}
+
+
+def test_a_collection(probe, kind):
+    garbage = [[index] for index in range(3_000_000)]
+    gc.freeze()
+    gc.unfreeze()
+
+    async def main():
+        await seen_idle(probe)
+        until = time.perf_counter() + 0.5
+        while time.perf_counter() < until:
+            gc.collect()
+
+    with Driver(probe):
+        run(kind, main())
+    block = max(probe.ended_blocks(), key=seconds)
+    assert block[5] == "gc"
+    assert block[6] == []
+    del garbage
+
+
+# -- one long callback, or many short ones ---------------------------------------------------------------------
+
+
+def short(duration=0.01):
+    time.sleep(duration)
+
+
+async def short_task():
+    short()
+
+
+async def many_callbacks():
+    loop = asyncio.get_running_loop()
+    for _ in range(40):
+        loop.call_soon(short)
+
+
+async def many_tasks():
+    await asyncio.gather(*[short_task() for _ in range(40)])
+
+
+@pytest.mark.parametrize("many", [many_callbacks, many_tasks])
+def test_many_short_callbacks_are_lag_but_no_block(probe, kind, many):
+    async def main():
+        await seen_idle(probe)
+        await many()
+        await asyncio.sleep(0)
+
+    with Driver(probe):
+        run(kind, main())
+    assert probe.blocks() == {}
+    assert max(probe.lags_ns()) > 0.2e9
+
+
+def test_one_long_callback_among_short_ones(probe, kind):
+    async def main():
+        await seen_idle(probe)
+        loop = asyncio.get_running_loop()
+        for _ in range(10):
+            loop.call_soon(short)
+        loop.call_soon(short, 0.4)
+        for _ in range(10):
+            loop.call_soon(short)
+        await asyncio.sleep(0)
+
+    with Driver(probe):
+        run(kind, main())
+    (block,) = probe.ended_blocks()
+    assert 0.3 < seconds(block) < 0.55
+    assert block[6][0][2] == "short"
+
+
+def test_three_long_callbacks_in_one_turn_are_three_blocks(probe, kind):
+    async def block(duration):
+        time.sleep(duration)
+
+    async def main():
+        await seen_idle(probe)
+        await asyncio.gather(block(0.3), block(0.2), block(0.4))
+
+    with Driver(probe):
+        run(kind, main())
+    blocks = probe.ended_blocks()
+    assert len(blocks) == 3
+    assert len({message[6][0] for message in blocks}) == 1
+    # each border between two of them is known to within half a look
+    assert sum(map(seconds, blocks)) > 0.8
+
+
+# -- lag, tasks, idleness --------------------------------------------------------------------------------------
+
+
+def test_tasks_are_counted(probe, kind):
+    async def main():
+        stop = asyncio.Event()
+        waiting = [asyncio.ensure_future(stop.wait()) for _ in range(30)]
+        done = asyncio.ensure_future(asyncio.sleep(0))
+        await done
+        while not any(message[4] == 31 for message in probe.tagged("loop_tick")):
+            await asyncio.sleep(0.01)
+        stop.set()
+        await asyncio.gather(*waiting)
+
+    with Driver(probe):
+        run(kind, main())
+
+
+def test_many_tasks_are_estimated():
+    async def main():
+        stop = asyncio.Event()
+        waiting = [asyncio.ensure_future(stop.wait()) for _ in range(3 * TASKS_LOOKED_AT)]
+        done = [asyncio.ensure_future(asyncio.sleep(0)) for _ in range(3 * TASKS_LOOKED_AT)]
+        await asyncio.gather(*done)
+        counted = count_tasks(asyncio.get_running_loop())
+        stop.set()
+        await asyncio.gather(*waiting)
+        return counted
+
+    unfinished = 3 * TASKS_LOOKED_AT + 1
+    assert 0.5 * unfinished < asyncio.run(main()) < 1.6 * unfinished
+
+
+def test_an_idle_loop_is_left_asleep(probe, kind, monkeypatch):
+    from poolscope.probe import loopwatch
+
+    posted = []
+    post = loopwatch._post
+    monkeypatch.setattr(loopwatch, "_post", lambda *args: (posted.append(time.perf_counter()), post(*args)))
+    started = time.perf_counter()
+    with Driver(probe):
+        run(kind, asyncio.sleep(1.2))
+    # one each quarter of a second, and three short runs of the loop
+    assert len(posted) <= 4 * (time.perf_counter() - started) + 4
+    assert probe.lags_ns()
+
+
+def test_a_busy_loop_that_lets_go_of_the_gil_often_is_no_block(probe, kind):
+    # our thread wakes up each time, and comes too late each time: it may not see anything for long
+    ours, theirs = socket.socketpair()
+
+    async def main():
+        await seen_idle(probe)
+        until = time.perf_counter() + 1
+        while time.perf_counter() < until:
+            for _ in range(2):
+                spin(time.perf_counter() + 0.001)
+                ours.send(b"x")
+                theirs.recv(1)
+            await asyncio.sleep(0)
+
+    with Driver(probe):
+        run(kind, main())
+    ours.close()
+    theirs.close()
+    assert {block[5] for block in probe.ended_blocks()} <= {"host_descheduled"}
+
+
+# -- loops come and go -----------------------------------------------------------------------------------------
+
+
+def test_a_loop_is_seen_from_start_to_end(probe, kind):
+    loop = new_loop(kind)
+    for _ in range(2):
+        loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    other = new_loop(kind)
+    other.run_until_complete(asyncio.sleep(0))
+    other.close()
+    tags = [message[:2] for message in probe.messages if message[0] != "loop_tick"]
+    first, second = tags[0][1], tags[-1][1]
+    assert first != second
+    opened_closed = [("loop_opened", first), ("loop_closed", first)]
+    assert tags == [*opened_closed, *opened_closed, ("loop_opened", second), ("loop_closed", second)]
+    assert {message[2:4] for message in probe.tagged("loop_opened")} == {("MainThread", kind)}
+    assert probe.wakes == 3
+    assert probe.jobs == []
+
+
+def test_loops_in_several_threads(probe, kind):
+    together = threading.Barrier(3)
+
+    async def main():
+        together.wait()  # a block, which nobody looks at
+        await asyncio.sleep(0)
+
+    threads = [threading.Thread(target=run, args=[kind, main()], name=f"loop-{index}") for index in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    opened = probe.tagged("loop_opened")
+    assert {message[2] for message in opened} == {"loop-0", "loop-1", "loop-2"}
+    assert len({message[1] for message in opened}) == 3
+    assert len(opened) == len(probe.tagged("loop_closed"))
+    assert probe.jobs == []
+
+
+def test_only_the_blocked_one_of_two_loops_is_blocked(probe, kind):
+    done = threading.Event()
+
+    async def well():
+        while not done.is_set():
+            await asyncio.sleep(0.005)
+
+    healthy = threading.Thread(target=run, args=[kind, well()], name="healthy")
+    with Driver(probe):
+        healthy.start()
+        run(kind, sleeper(probe))
+        done.set()
+        healthy.join()
+    (block,) = probe.ended_blocks()
+    (loop,) = {message[1] for message in probe.tagged("loop_opened") if message[2] == "MainThread"}
+    assert block[1] == loop
+
+
+def test_a_loop_that_already_runs_is_picked_up(kind):
+    probe = FakeProbe(loop_blocked_seconds=BLOCKED, sample_interval=0.01)
+
+    async def main():
+        eventloop.patch(probe)
+        await sleeper(probe)
+
+    with Driver(probe):
+        try:
+            run(kind, main())
+            # asyncio.run goes on to run the same loop twice, through the patch
+            assert len(probe.tagged("loop_opened")) == 3
+        finally:
+            eventloop.unpatch()
+    assert len({message[1] for message in probe.tagged("loop_opened")}) == 1
+    (block,) = probe.ended_blocks()
+    assert block[5] == "blocking_call"
+    assert block[6] == [line_of(sleeper, "# blocks")]
+    assert [message[0] for message in probe.messages if message[0] in ("loop_opened", "loop_closed")] == [
+        "loop_opened",
+        "loop_closed",
+    ] * 3
+
+
+def test_a_loop_that_stops_with_a_beat_under_way(probe, kind):
+    loop = new_loop(kind)
+
+    async def main():
+        probe.look()
+        time.sleep(0.01)
+        probe.look()  # a coroutine runs, so a beat is posted, which the loop will not come to
+        loop.stop()
+
+    task = loop.create_task(main())
+    loop.run_forever()
+    loop.run_until_complete(task)
+    probe.look()
+    loop.close()
+    assert probe.jobs == []
+    # the beat of the first run was answered in the second: that is no lag of either
+    assert all(lag < 1e9 for lag in probe.lags_ns())
+
+
+def test_a_loop_that_is_closed_as_a_beat_is_posted(probe, kind):
+    loop = new_loop(kind)
+    loop.run_until_complete(asyncio.sleep(0))
+    watch = None
+
+    async def main():
+        nonlocal watch
+        (watch,) = eventloop._state.monitor._running.values()
+
+    loop.run_until_complete(main())
+    loop.close()
+    watch.post(time.perf_counter_ns(), asked=True)
+    assert watch.pending_ns is None
+
+
+def test_a_block_that_still_lasts_is_told_when_asked(probe, kind):
+    entered, leave = threading.Event(), threading.Event()
+
+    async def main():
+        await seen_idle(probe)
+        entered.set()
+        leave.wait()
+
+    with Driver(probe):
+        thread = threading.Thread(target=run, args=[kind, main()])
+        thread.start()
+        entered.wait()
+        while not probe.blocks():
+            time.sleep(0.01)
+        told = len(probe.tagged("loop_block"))
+        eventloop.flush()
+        assert len(probe.tagged("loop_block")) > told
+        assert not probe.tagged("loop_block")[-1][4]
+        leave.set()
+        thread.join()
+    assert len(probe.ended_blocks()) == 1
+
+
+def test_a_collected_loop_leaves_nothing(probe, kind):
+    loop = new_loop(kind)
+    with Driver(probe):
+        loop.run_until_complete(asyncio.sleep(0.1))
+    loop.close()
+    gone = weakref.ref(loop)
+    del loop
+    gc.collect()
+    assert gone() is None
+
+
+def test_nothing_of_a_callback_is_kept(probe, kind):
+    class Thing:
+        pass
+
+    kept = []
+
+    async def main():
+        await seen_idle(probe)
+        thing = Thing()
+        reference = weakref.ref(thing)
+
+        def callback(thing):
+            probe.look()
+            probe.look()
+
+        loop = asyncio.get_running_loop()
+        loop.call_soon(callback, thing)
+        del thing
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        kept.append(reference())
+
+    run(kind, main())
+    assert kept == [None]
+
+
+# -- the program stays as it was -------------------------------------------------------------------------------
+
+
+def test_patching_is_undone_exactly():
+    classes = [asyncio.BaseEventLoop, uvloop.Loop]
+    before = [dict(vars(cls)) for cls in classes]
+    order = [list(vars(cls)) for cls in classes]
+    hooks = list(gc.callbacks)
+    for _ in range(2):
+        probe = FakeProbe()
+        eventloop.patch(probe)
+        eventloop.patch(probe)
+        for cls, old in zip(classes, before, strict=True):
+            new = vars(cls)["run_forever"]
+            original = old.get("run_forever", cls.__mro__[1].__dict__.get("run_forever"))
+            assert new is not original
+            assert new.__doc__ == original.__doc__
+            assert new.__name__ == original.__name__
+            assert new.__qualname__ == original.__qualname__
+            assert new.__module__ == original.__module__
+            assert list(inspect.signature(new).parameters) == ["self"]
+        eventloop.unpatch()
+        eventloop.unpatch()
+        assert [dict(vars(cls)) for cls in classes] == before
+        assert [list(vars(cls)) for cls in classes] == order
+    assert gc.callbacks == hooks
+
+
+def test_a_patch_over_ours_is_left_alone(monkeypatch):
+    probe = FakeProbe()
+    eventloop.patch(probe)
+    ours = asyncio.BaseEventLoop.run_forever
+
+    def theirs(self):
+        return ours(self)
+
+    original = ours.__wrapped__
+    asyncio.BaseEventLoop.run_forever = theirs
+    try:
+        eventloop.unpatch()
+        assert asyncio.BaseEventLoop.run_forever is theirs
+        asyncio.run(asyncio.sleep(0))
+        assert probe.messages == []
+    finally:
+        asyncio.BaseEventLoop.run_forever = original
+
+
+def test_another_probe_takes_over(probe):
+    other = FakeProbe()
+    eventloop.patch(other)
+    asyncio.run(asyncio.sleep(0))
+    assert probe.messages == []
+    assert other.tagged("loop_opened")
+
+
+def test_unpatching_closes_what_runs(probe, kind):
+    async def main():
+        eventloop.unpatch()
+        assert probe.jobs == []
+        await asyncio.sleep(0)
+
+    run(kind, main())
+    assert [message[0] for message in probe.messages] == ["loop_opened", "loop_closed"]
+
+
+def test_results_and_errors_are_the_programs(probe, kind):
+    async def answer():
+        return 42
+
+    async def fail():
+        raise KeyError("mine")
+
+    assert run(kind, answer()) == 42
+    with pytest.raises(KeyError, match="mine"):
+        run(kind, fail())
+
+
+@pytest.mark.parametrize("how", ["closed", "interrupt", "exit"])
+def test_tracebacks_do_not_show_us(probe, kind, how):
+    loop = new_loop(kind)
+
+    def leave():
+        raise KeyboardInterrupt if how == "interrupt" else SystemExit(3)
+
+    if how == "closed":
+        loop.close()
+    else:
+        loop.call_soon(leave)
+    try:
+        with pytest.raises((RuntimeError, KeyboardInterrupt, SystemExit)) as caught:
+            loop.run_forever()
+    finally:
+        loop.close()
+    files = [frame.filename for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert not [name for name in files if "eventloop.py" in name and "test_" not in name]
+    assert files[0] == __file__
+    assert len(probe.tagged("loop_opened")) == len(probe.tagged("loop_closed"))
+
+
+def test_a_loop_in_debug_mode_does_not_log_our_beats(probe, kind, caplog):
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_debug(True)
+        # uvloop runs our beat as any callback: a slow one is at least this long
+        loop.slow_callback_duration = 0 if kind == "asyncio" else 0.05
+        for _ in range(60):
+            await asyncio.sleep(0.01)
+            spin(time.perf_counter() + 0.001)
+
+    with caplog.at_level(logging.DEBUG, "asyncio"), Driver(probe):
+        run(kind, main())
+    assert probe.lags_ns()
+    logged = [record.getMessage() for record in caplog.records]
+    assert not [text for text in logged if "poolscope" in text or "partial" in text or "stamp" in text]
+
+
+def test_an_interrupt_during_a_collection_arrives(probe):
+    # a collector's callback in Python would swallow it
+    garbage = [[index] for index in range(500_000)]
+
+    async def main():
+        for _ in range(5):
+            pid = os.getpid()
+            killer = threading.Thread(target=os.kill, args=[pid, signal.SIGUSR1])
+            killer.start()
+            gc.collect()
+            killer.join()
+
+    arrived = []
+
+    def handler(number, frame):
+        arrived.append(frame.f_code.co_filename if frame else None)
+
+    old = signal.signal(signal.SIGUSR1, handler)
+    try:
+        asyncio.run(main())
+    finally:
+        signal.signal(signal.SIGUSR1, old)
+    assert len(arrived) == 5
+    assert not [name for name in arrived if name and name.endswith(("vitals.py", "loopwatch.py"))]
+    del garbage
+
+
+def test_our_failure_does_not_reach_the_loop(kind):
+    class Broken(FakeProbe):
+        def add_job(self, period_seconds, job):
+            raise ZeroDivisionError
+
+    probe = Broken()
+    eventloop.patch(probe)
+    try:
+        run(kind, asyncio.sleep(0))
+    finally:
+        eventloop.unpatch()
+    assert {part for part, _ in probe.faults} == {"eventloop"}
+
+
+def test_a_loop_that_refuses_beats_is_let_alone(probe):
+    class Odd(asyncio.SelectorEventLoop):
+        def call_soon_threadsafe(self, callback, *args, context=None):
+            raise ValueError("not here")
+
+    loop = Odd()
+
+    async def main():
+        for _ in range(2):
+            probe.look()
+
+    loop.run_until_complete(main())
+    loop.close()
+    (fault,) = probe.faults
+    assert isinstance(fault[1], ValueError)
+    assert len(probe.tagged("loop_closed")) == 1
+    probe.faults.clear()
+
+
+def test_a_forked_child_begins_anew(probe):
+    async def main():
+        pid = os.fork()
+        if pid:
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        code = 1
+        try:
+            events = asyncio.events
+            events._set_running_loop(None)
+            probe.messages.clear()
+            probe.jobs.clear()
+            asyncio.run(asyncio.sleep(0))
+            opened, closed = probe.tagged("loop_opened"), probe.tagged("loop_closed")
+            code = 0 if len(opened) == len(closed) == 3 and not probe.jobs else 2
+        finally:
+            os._exit(code)
+
+    assert asyncio.run(main()) == 0
