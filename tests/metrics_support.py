@@ -56,9 +56,7 @@ def finding(name: str = "pool", **values: Any) -> FindingCount:
     return FindingCount(name=name, **(fields | values))
 
 
-def snapshot(
-    *rows: PoolSnapshot | LoopSnapshot | FindingCount, errors: Mapping[str, int] | None = None
-) -> Snapshot:
+def snapshot(*rows: PoolSnapshot | LoopSnapshot | FindingCount, errors: Mapping[str, int] | None = None) -> Snapshot:
     return Snapshot(
         python="3.13.0",
         pools=tuple(row for row in rows if isinstance(row, PoolSnapshot)),

@@ -86,16 +86,12 @@ def distribution(values: Sequence[float]) -> Distribution:
     def at(share: float) -> float:
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
-    return Distribution(
-        mean=sum(ordered) / len(ordered), p50=at(0.5), p95=at(0.95), p99=at(0.99), max=ordered[-1]
-    )
+    return Distribution(mean=sum(ordered) / len(ordered), p50=at(0.5), p95=at(0.95), p99=at(0.99), max=ordered[-1])
 
 
 def trace(tasks: Sequence[Task], function: str) -> PoolTrace:
     flat = [round(value * 1e9) for task in tasks for value in (0, *task)]
-    return PoolTrace(
-        functions=(function,), tasks=struct.pack(f"<{len(flat)}q", *flat), timeline=timeline(tasks)
-    )
+    return PoolTrace(functions=(function,), tasks=struct.pack(f"<{len(flat)}q", *flat), timeline=timeline(tasks))
 
 
 def pool(ran: Sequence[Task], workers: int, *, name: str, function: str, **changed: Any) -> PoolReport:
@@ -271,9 +267,7 @@ def hard_limit() -> Session:
         frames=(),
         advice=Advice("none", ""),
     )
-    report = pool(
-        tasks, 4, name="fetch", function="fetch", findings=(burst, finding()), sizing=sizing_curve()
-    )
+    report = pool(tasks, 4, name="fetch", function="fetch", findings=(burst, finding()), sizing=sizing_curve())
     return session(
         [report],
         traces=[trace(tasks, "fetch")],
@@ -294,9 +288,7 @@ def several_pools() -> Session:
         since_seconds=0.1,
         until_seconds=5.0,
         summary="Pool writer has run its tasks one after another since 0.1 s: it has one worker.",
-        advice=Advice(
-            "raise_max_workers", "Give it 3 workers, or set ordered: true if the order is wanted.", 3
-        ),
+        advice=Advice("raise_max_workers", "Give it 3 workers, or set ordered: true if the order is wanted.", 3),
     )
     stalled = finding(
         pattern="stalled",

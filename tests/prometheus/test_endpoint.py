@@ -21,9 +21,7 @@ from poolscope.errors import ListenError
 from poolscope.model import Snapshot
 from poolscope.prometheus import serve_snapshots
 
-SETTINGS = from_mapping(
-    {"listen": "127.0.0.1:0", "metrics": {"wait_buckets": [0.1, 1], "run_buckets": [0.1, 1]}}
-)
+SETTINGS = from_mapping({"listen": "127.0.0.1:0", "metrics": {"wait_buckets": [0.1, 1], "run_buckets": [0.1, 1]}})
 ONE = snapshot(pool("db", queue_depth=4))
 
 
@@ -51,9 +49,7 @@ def test_openmetrics_if_asked_for(server: Server) -> None:
     assert Scrape(body.decode(), openmetrics=True).value("poolscope_pool_queue_depth", pool="db") == 4
 
 
-@pytest.mark.parametrize(
-    "accept", ["", "*/*", "text/html", "application/openmetrics-text;version=x.y", ";;=,", "\xff"]
-)
+@pytest.mark.parametrize("accept", ["", "*/*", "text/html", "application/openmetrics-text;version=x.y", ";;=,", "\xff"])
 def test_any_accept_header_is_answered(server: Server, accept: str) -> None:
     status, _, body = get(f"{server.url}/metrics", Accept=accept)
     assert status == 200
@@ -89,9 +85,7 @@ def test_the_root_leads_to_the_metrics(server: Server) -> None:
     assert b"poolscope_pool_queue_depth" in get(server.url)[2]
 
 
-@pytest.mark.parametrize(
-    "path", ["/metrics/", "/metric", "/../metrics", "/favicon.ico", "/%00", "http://[::x"]
-)
+@pytest.mark.parametrize("path", ["/metrics/", "/metric", "/../metrics", "/favicon.ico", "/%00", "http://[::x"])
 def test_nothing_else_is_here(server: Server, path: str) -> None:
     answer = converse(server.port, f"GET {path} HTTP/1.0\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.0 404 ")
@@ -159,9 +153,7 @@ def test_scrapes_at_the_same_time() -> None:
 
     answers: list[tuple[int, Any, bytes]] = []
     with serve_snapshots(source, SETTINGS) as server:
-        clients = [
-            threading.Thread(target=lambda: answers.append(get(f"{server.url}/metrics"))) for _ in range(8)
-        ]
+        clients = [threading.Thread(target=lambda: answers.append(get(f"{server.url}/metrics"))) for _ in range(8)]
         for client in clients:
             client.start()
         for client in clients:
@@ -302,9 +294,7 @@ def test_ipv6() -> None:
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "8.8.8.8:0", "0:0"])
 def test_other_addresses_are_refused(listen: str) -> None:
-    with pytest.raises(
-        ListenError, match=r"can be reached from other machines.*endpoint\.insecure"
-    ) as caught:
+    with pytest.raises(ListenError, match=r"can be reached from other machines.*endpoint\.insecure") as caught:
         serve_snapshots(lambda: ONE, SETTINGS.with_listen(listen))
     assert len(str(caught.value).splitlines()) == 1
 
@@ -331,17 +321,13 @@ def test_protection_that_is_not_there_is_not_left_out(endpoint: dict[str, Any]) 
 
 
 def test_a_taken_port(server: Server) -> None:
-    with pytest.raises(
-        ListenError, match=rf"^cannot listen on {server.port}: the port is taken; choose another"
-    ):
+    with pytest.raises(ListenError, match=rf"^cannot listen on {server.port}: the port is taken; choose another"):
         serve_snapshots(lambda: ONE, SETTINGS.with_listen(str(server.port)))
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 70])
 def test_a_host_that_is_not_known(host: str) -> None:
-    with pytest.raises(
-        ListenError, match=rf"^cannot listen on {host}:0: the host '{host}' is not known "
-    ) as caught:
+    with pytest.raises(ListenError, match=rf"^cannot listen on {host}:0: the host '{host}' is not known ") as caught:
         serve_snapshots(lambda: ONE, SETTINGS.with_listen(f"{host}:0"))
     assert len(str(caught.value).splitlines()) == 1
 
@@ -371,9 +357,7 @@ def test_it_does_not_keep_the_program_alive() -> None:
         "from poolscope.prometheus import serve_snapshots; from poolscope.config import Settings;"
         "print(serve_snapshots(lambda: None, Settings(listen='0')).port)"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
-    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert int(ended.stdout) > 0
     assert ended.stderr == ""
 

@@ -24,9 +24,7 @@ from poolscope.prometheus import serve_snapshots
 
 SHIPPED = Path(__file__).parents[2] / "config" / "prometheus" / "prometheus.yml"
 HOSTILE = 'quo"te\nline\\slash\0 größe ☃' + "x" * 10_000
-SETTINGS = from_mapping(
-    {"listen": "127.0.0.1:0", "metrics": {"wait_buckets": [0.1, 1], "run_buckets": [0.1, 1]}}
-)
+SETTINGS = from_mapping({"listen": "127.0.0.1:0", "metrics": {"wait_buckets": [0.1, 1], "run_buckets": [0.1, 1]}})
 
 
 def needed(program: str) -> str:
@@ -64,17 +62,13 @@ def test_promtool_finds_nothing_to_say(per_process: bool) -> None:
     settings = msgspec.structs.replace(SETTINGS, per_process=per_process)
     with serve_snapshots(everything, settings) as server:
         _, _, body = get(f"{server.url}/metrics")
-    checked = subprocess.run(
-        [promtool, "check", "metrics"], input=body, capture_output=True, timeout=60, check=False
-    )
+    checked = subprocess.run([promtool, "check", "metrics"], input=body, capture_output=True, timeout=60, check=False)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
 
 
 def test_the_shipped_configuration_is_valid() -> None:
     promtool = needed("promtool")
-    checked = subprocess.run(
-        [promtool, "check", "config", str(SHIPPED)], capture_output=True, timeout=60, check=False
-    )
+    checked = subprocess.run([promtool, "check", "config", str(SHIPPED)], capture_output=True, timeout=60, check=False)
     assert checked.returncode == 0, checked.stderr.decode()
 
 
@@ -145,9 +139,7 @@ def test_a_real_prometheus_scrapes_and_answers(prometheus: Prometheus, depth: li
     assert values == {"db": 7, HOSTILE: 3}
     ((labels, _),) = prometheus.values('poolscope_function_started_total{task!="app.load"}')
     assert labels["task"] == HOSTILE
-    ((_, quantile),) = prometheus.values(
-        'histogram_quantile(0.25, poolscope_task_wait_seconds_bucket{pool="db"})'
-    )
+    ((_, quantile),) = prometheus.values('histogram_quantile(0.25, poolscope_task_wait_seconds_bucket{pool="db"})')
     assert 0.1 < quantile <= 1
     ((labels, value),) = prometheus.values("poolscope_finding")
     assert (labels["pattern"], labels["cause"], value) == ("async_then_serial", "blocking_io", 1)

@@ -35,14 +35,9 @@ class Row(NamedTuple):
     note: str = ""
 
 
-def table(
-    medium: Medium, title: str, heads: Sequence[Head], rows: Sequence[Row], *, indent: int
-) -> list[Line]:
+def table(medium: Medium, title: str, heads: Sequence[Head], rows: Sequence[Row], *, indent: int) -> list[Line]:
     """Names to the left, numbers to the right, in at most the width of the medium."""
-    widths = [
-        max(cells(head.title), *(cells(row.values[index]) for row in rows))
-        for index, head in enumerate(heads)
-    ]
+    widths = [max(cells(head.title), *(cells(row.values[index]) for row in rows)) for index, head in enumerate(heads)]
     kept = list(range(len(heads)))
     wanted = max(cells(title), *(cells(row.name) for row in rows))
     noted = max(cells(row.note) + _GAP if row.note else 0 for row in rows)

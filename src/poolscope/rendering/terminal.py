@@ -228,9 +228,7 @@ def _explanation(medium: Medium, case: _Case) -> Iterator[Line]:
     yield from medium.flow(what, medium.width)
     room = medium.width - _INDENT - _LABEL
     known = _IN_THE_TABLE if case.pool is not None else frozenset[str]()
-    facts = [
-        _fact(medium, name, value, room) for name, value in finding.evidence.items() if name not in known
-    ]
+    facts = [_fact(medium, name, value, room) for name, value in finding.evidence.items() if name not in known]
     yield from _labelled("evidence", medium.flow(facts, room))
     yield from _labelled("line", list(_frames(medium, finding, room)))
     yield from _labelled("advice", list(_advice(medium, case, room)))
@@ -348,9 +346,7 @@ def _tables(medium: Medium, report: Report, cases: Sequence[_Case]) -> list[list
     processes = {pool.pid for pool in report.pools} | {loop.pid for loop in report.event_loops}
     calm = [pool for pool in report.pools if id(pool) not in styles]
     pools = [*troubled, *sorted(calm, key=lambda pool: -_finite(pool.busy_seconds))]
-    loops = sorted(
-        report.event_loops, key=lambda loop: (id(loop) not in styles, -_finite(loop.blocked_seconds))
-    )
+    loops = sorted(report.event_loops, key=lambda loop: (id(loop) not in styles, -_finite(loop.blocked_seconds)))
     several = len(processes) > 1
     sections = [
         tables.pools(medium, pools, [styles.get(id(pool), "") for pool in pools], several_processes=several),
@@ -402,9 +398,7 @@ def _painted(lines: Iterable[Line], file: TextIO) -> bool:
     except ImportError:
         return False
     # All is decided by now: rich must not look at the environment again.
-    console = Console(
-        file=file, force_terminal=True, color_system="standard", no_color=False, legacy_windows=False
-    )
+    console = Console(file=file, force_terminal=True, color_system="standard", no_color=False, legacy_windows=False)
     text = Text()
     for line in lines:
         for words, style in line:

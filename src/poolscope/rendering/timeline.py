@@ -162,9 +162,7 @@ def severity_style(finding: Finding) -> Style:
     return "dim" if finding.severity == "info" else finding.severity
 
 
-def _ruler(
-    medium: Medium, count: int, ticks: Sequence[int], knees: Sequence[tuple[int, Finding]]
-) -> list[Span]:
+def _ruler(medium: Medium, count: int, ticks: Sequence[int], knees: Sequence[tuple[int, Finding]]) -> list[Span]:
     """The line under the columns; each knee is marked in it, and named beside the mark if there is room."""
     rule = [medium.glyphs.rule] * count
     for column in ticks:
