@@ -58,8 +58,8 @@ def test_totals_integrals_and_saturation_are_those_of_the_construction(seed: int
     assert pool.history.queue_depth == 0
     assert pool.history.busy_ns(end) == sum(e - s for *_, s, e in tasks)
     assert pool.history.queued_ns(end) == sum(s - sub for _, _, sub, s, _ in tasks)
-    assert pool.history.stretches.saturated_ns == saturated_by_hand(tasks, workers)
-    assert pool.history.peak_active <= workers
+    assert pool.history.saturated_ns == saturated_by_hand(tasks, workers)
+    assert pool.history.occupancy.peak_active <= workers
     for function in (1, 2, 3):
         mine = [task for task in tasks if task[1] == function]
         assert pool.history.functions[function].started == len(mine)
@@ -134,18 +134,18 @@ def test_a_worker_between_two_tasks_is_not_idle() -> None:
     done += [1, 2, ns(0.03), ns(0.905), ns(1.2)]
     subject.fold(batch(2, arrivals=arrivals, finished=done))
     subject.settle(ns(3))
-    (stretch,) = subject.stretches.closed
+    (stretch,) = subject.occupancy.stretches.closed
     assert stretch.begin_ns == ns(0.01)
     assert stretch.end_ns == ns(0.905)
-    assert subject.stretches.saturated_ns == stretch.length_ns
+    assert subject.saturated_ns == stretch.length_ns
 
 
 def test_the_unhindered_run_is_that_of_lonely_tasks() -> None:
     lonely = [(number * 1.0, 0.2, 1) for number in range(25)]
     crowded = [(30.0, 0.7, 1) for _ in range(40)]
     pool = VirtualPool(8).run(lonely + crowded)
-    assert len(pool.history.unhindered) >= 25
-    assert sorted(pool.history.unhindered)[12] == pytest.approx(0.2 * SECOND)
+    assert len(pool.history.occupancy.unhindered) >= 25
+    assert sorted(pool.history.occupancy.unhindered)[12] == pytest.approx(0.2 * SECOND)
 
 
 def test_kept_tasks_are_bounded_and_the_newest() -> None:
@@ -171,7 +171,7 @@ def test_queued_and_cancelled_tasks_are_replayed_with_their_functions_usual_run(
 
 def test_the_timeline_stays_bounded_and_keeps_its_integrals() -> None:
     pool = VirtualPool(1).run([(number * 1.0, 0.5, 1) for number in range(300)])
-    points = pool.history.timeline(ORIGIN)
+    points = pool.history.occupancy.timeline(ORIGIN)
     assert len(points) <= 2400
     assert sum(point.active * point.width_seconds for point in points) == pytest.approx(150, rel=0.001)
     assert sum(point.finished for point in points) == 300

@@ -136,7 +136,7 @@ class PoolCase:
     def judge(self, now_ns: int) -> list[Event]:
         """Looks at everything settled so far. Returns what began and ended."""
         events: list[Event] = []
-        stretches = self.history.stretches
+        stretches = self.history.occupancy.stretches
         closed, stretches.closed = stretches.closed, []
         for stretch in closed:
             events += self._over(stretch, now_ns)
@@ -194,7 +194,7 @@ class PoolCase:
         try:
             return self._judge_last(stretch, now_ns)
         finally:
-            self.history.crests.pop(stretch.begin_ns, None)
+            self.history.occupancy.crests.pop(stretch.begin_ns, None)
 
     def _judge_last(self, stretch: Stretch, now_ns: int) -> list[Event]:
         active = self._tracker.active

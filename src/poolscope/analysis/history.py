@@ -1,9 +1,4 @@
-"""What one pool did, folded from its batches: totals, distributions, kept tasks, and when it was saturated.
-
-Saturation is exact, not sampled. From each worker's own order of tasks it is known whether a task was already waiting
-when the worker ended the one before (a coupled start): between two such tasks the worker was never idle. So each
-coupled start merges with the end before it, and sweeping the remaining events in order of time gives the number of
-occupied workers and the queue depth at every moment.
+"""What one pool did, folded from its batches: totals, distributions and kept tasks.
 
 Pure: times (ns) come in with the events. Not thread-safe: the judge's owner guards it.
 """
@@ -12,30 +7,21 @@ from __future__ import annotations
 
 import sys
 from array import array
-from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from operator import itemgetter
 from typing import Any
 
 import msgspec
 
+from poolscope.analysis.occupancy import Occupancy
 from poolscope.analysis.sizing import Task
 from poolscope.analysis.spread import Spread
-from poolscope.analysis.stretches import StretchTracker
 from poolscope.messages import Line, PoolBatch, PoolOpened, StackSample
-from poolscope.model import TimelinePoint
 
 #: Finished tasks looked at for one window, and how far back they are kept while no stretch needs them longer.
 RECENT_TASKS = 50_000
-#: Run times of unhindered tasks that are remembered.
-UNHINDERED_TASKS = 1_000
-TIMELINE_POINTS = 2_400
 STACK_SAMPLES = 600
 
-#: When, change of the queue, change of the occupied workers, run time of the task that starts (None: none does; -1: not
-#: known yet), worker.
-_Event = tuple[int, int, int, int | None, int]
 #: A task that finished lately: function, submitted, started, finished, whether it had to wait for another one to end.
 RecentTask = tuple[int, int, int, int, bool]
 
@@ -56,15 +42,6 @@ class CpuReading(msgspec.Struct, frozen=True, array_like=True):
     cpu_ns: int
 
 
-class Crest(msgspec.Struct, frozen=True):
-    """The highest queue of a stretch: its depth, when it was reached, and how many tasks had arrived for the stretch by
-    then, those queued as it began included."""
-
-    queued: int
-    at_ns: int
-    arrivals: int
-
-
 class FunctionTotals:
     """Started tasks of one function of a pool, and its distributions."""
 
@@ -74,26 +51,6 @@ class FunctionTotals:
         self.started = 0
         self.wait = Spread()
         self.run = Spread()
-
-
-class _Step:
-    """A timeline point being made, in sums over its width (ns)."""
-
-    __slots__ = ("active_ns", "at_ns", "finished", "queued_ns", "started", "wait_ns", "width_ns")
-
-    def __init__(self, at_ns: int) -> None:
-        self.at_ns = at_ns
-        self.width_ns = self.active_ns = self.queued_ns = 0
-        self.wait_ns = self.started = self.finished = 0
-
-    def merge(self, later: _Step) -> None:
-        self.at_ns = later.at_ns
-        self.width_ns += later.width_ns
-        self.active_ns += later.active_ns
-        self.queued_ns += later.queued_ns
-        self.wait_ns = max(self.wait_ns, later.wait_ns)
-        self.started += later.started
-        self.finished += later.finished
 
 
 class PoolHistory:
@@ -113,7 +70,7 @@ class PoolHistory:
         self.pid = pid
         self.alive = True
         self.max_workers = self.peak_max_workers = opened.max_workers
-        self.workers = self.peak_workers = self.peak_active = self.peak_queue_depth = 0
+        self.workers = self.peak_workers = 0
         self.submitted = self.succeeded = self.failed = self.cancelled = self.rejected = self.broken = 0
         self.first_submit_ns: int | None = None
         self.last_finish_ns: int | None = None
@@ -124,11 +81,7 @@ class PoolHistory:
         self.run = Spread(run_bounds)
         self.functions: dict[int, FunctionTotals] = {}
         self.running: dict[int, RunningTask] = {}
-        self.stretches = StretchTracker()
-        #: Crest of each stretch that has not been judged for the last time, by its begin.
-        self.crests: dict[int, Crest] = {}
         self.recent: deque[RecentTask] = deque(maxlen=RECENT_TASKS)
-        self.unhindered: deque[int] = deque(maxlen=UNHINDERED_TASKS)
         self.cpu_readings: deque[CpuReading] = deque(maxlen=STACK_SAMPLES)
         self.stacks: deque[StackSample] = deque(maxlen=STACK_SAMPLES)
         self._keep_tasks = keep_tasks
@@ -138,26 +91,15 @@ class PoolHistory:
         self._queue: deque[tuple[int, int]] = deque()
         self._left: Counter[tuple[int, int]] = Counter()
         self._queue_sum = 0
-        self._events: list[_Event] = []
-        self._ends: dict[int, int] = {}  # worker -> end of its last task, not swept yet
-        self._last_ends: dict[int, int] = {}  # worker -> end, and start, of its last task
-        self._last_starts: dict[int, int] = {}
-        # (worker, started) of tasks that started unhindered and still run, and run times of tasks that ended before
-        # their start was swept.
-        self._alone: set[tuple[int, int]] = set()
-        self._unswept_runs: dict[tuple[int, int], int] = {}
-        self._queued = self._occupied = 0
-        self._stretch_arrivals = 0
-        self._swept_ns = opened.at_ns
-        self._steps: list[_Step] = []
-        self._step = _Step(opened.at_ns)
-        self._merge_every = 1
+        self.occupancy = Occupancy(opened.max_workers, opened.at_ns)
+        self._last_starts: dict[int, int] = {}  # worker -> start of its last task that ended
 
     # -- folding -------------------------------------------------------------------------------------------
 
     def fold(self, batch: PoolBatch) -> None:
         """Takes in what happened since the last batch."""
-        self.workers, self.max_workers = batch.workers, batch.max_workers
+        self.workers = batch.workers
+        self.max_workers = self.occupancy.max_workers = batch.max_workers
         self.peak_workers = max(self.peak_workers, batch.workers)
         self.peak_max_workers = max(self.peak_max_workers, batch.max_workers)
         self.rejected += batch.rejected
@@ -173,7 +115,7 @@ class PoolHistory:
             known = self.running.get(worker)
             if started <= self._last_starts.get(worker, -1) or (known and known.started_ns == started):
                 continue  # seen before, or finished while the batch was being taken
-            coupled = self._start(worker, submitted, started, -1)
+            coupled = self.occupancy.start(worker, submitted, started, -1)
             self._leave([(submitted, function)])
             self._function(function).started += 1
             self.running[worker] = RunningTask(function, submitted, started, coupled)
@@ -191,7 +133,7 @@ class PoolHistory:
             self.first_submit_ns = first
         self._queue.extend(zip(times, arrivals[::2], strict=True))
         self._queue_sum += sum(times)
-        self._events += [(at, 1, 0, None, 0) for at in times]
+        self.occupancy.arrive(times)
         self.submitted += len(times)
 
     def _leave(self, tasks: list[tuple[int, int]]) -> None:
@@ -207,7 +149,7 @@ class PoolHistory:
     def _end_unstarted(self, records: list[int], *, cancelled: bool) -> None:
         for function, submitted, when in _groups(records, 3):
             self._leave([(submitted, function)])
-            self._events.append((when, -1, 0, None, 0))
+            self.occupancy.leave(when)
             self.cancelled_wait_ns += max(0, when - submitted)
             if cancelled:
                 self.cancelled += 1
@@ -215,16 +157,6 @@ class PoolHistory:
                 self.failed += 1
                 self.broken += 1
             self._keep([function, submitted, -1, -1])
-
-    def _start(self, worker: int, submitted: int, started: int, run_ns: int) -> bool:
-        """A worker begins a task; returns whether the start was coupled."""
-        coupled = submitted < self._last_ends.get(worker, -1)
-        ended = self._ends.pop(worker, None)
-        if ended is not None and not coupled:
-            self._events.append((ended, 0, -1, None, 0))
-        # From one task straight to the next the worker was never idle: it stays occupied.
-        self._events.append((started, -1, 0 if ended is not None and coupled else 1, run_ns, worker))
-        return coupled
 
     def _finish_tasks(self, finished: list[int]) -> None:
         waits: list[int] = []
@@ -234,20 +166,20 @@ class PoolHistory:
         kept: list[int] = []
         left: list[tuple[int, int]] = []
         failed = 0
-        running, last_ends, ends = self.running, self._last_ends, self._ends
+        running, occupancy, last_starts = self.running, self.occupancy, self._last_starts
         for worker, key, submitted, started, ended in _groups(finished, 5):
             function = key >> 1
             wait, run = started - submitted, ended - started
             known = running.pop(worker, None)
             if known is not None and known.started_ns == started:
                 coupled = known.coupled
-                self._learn_run(worker, started, run)
+                occupancy.learn_run(worker, started, run)
             else:
-                coupled = self._start(worker, submitted, started, run)
+                coupled = occupancy.start(worker, submitted, started, run)
                 left.append((submitted, function))
                 self._function(function).started += 1
-            ends[worker] = last_ends[worker] = ended
-            self._last_starts[worker] = started
+            occupancy.end(worker, ended)
+            last_starts[worker] = started
             failed += key & 1
             waits.append(wait)
             runs.append(run)
@@ -272,22 +204,13 @@ class PoolHistory:
             totals = self._function(function)
             totals.wait.add(function_waits)
             totals.run.add(function_runs)
-        self._step.wait_ns = max(self._step.wait_ns, max(waits))
-        self._step.finished += len(waits)
+        occupancy.note(max(waits), len(waits))
 
     def _function(self, function: int) -> FunctionTotals:
         totals = self.functions.get(function)
         if totals is None:
             totals = self.functions[function] = FunctionTotals()
         return totals
-
-    def _learn_run(self, worker: int, started: int, run_ns: int) -> None:
-        """The run time of a task that was seen running before."""
-        if (worker, started) in self._alone:
-            self._alone.discard((worker, started))
-            self.unhindered.append(run_ns)
-        elif started > self._swept_ns:
-            self._unswept_runs[worker, started] = run_ns
 
     def _keep(self, records: list[int]) -> None:
         """Remembers tasks (function, submitted, started, finished), flat."""
@@ -302,97 +225,14 @@ class PoolHistory:
 
     def settle(self, until_ns: int) -> None:
         """Everything stamped before `until_ns` has been folded: works out saturation up to there."""
-        if until_ns <= self._swept_ns:
-            return
-        for worker, ended in list(self._ends.items()):
-            if ended <= until_ns:  # nothing followed it by now: the worker went idle
-                self._events.append((ended, 0, -1, None, 0))
-                del self._ends[worker]
-        self._events.sort(key=itemgetter(0))
-        place = bisect_right(self._events, until_ns, key=itemgetter(0))
-        self._sweep(self._events[:place])
-        del self._events[:place]
-        self._pass(until_ns)
-        self.stretches.advance(until_ns)
-        self._end_step(until_ns)
-
-    def _pass(self, at_ns: int) -> None:
-        elapsed = at_ns - self._swept_ns
-        if elapsed > 0:
-            self._step.width_ns += elapsed
-            self._step.active_ns += self._occupied * elapsed
-            self._step.queued_ns += self._queued * elapsed
-            self._swept_ns = at_ns
-
-    def _sweep(self, events: list[_Event]) -> None:
-        """Goes through events in order of time. The judge's inner loop: what it needs is at hand in local names."""
-        queued, occupied, limit = self._queued, self._occupied, self.max_workers
-        few = max(1, limit / 4)
-        peak_queued, peak_occupied = self.peak_queue_depth, self.peak_active
-        saturated = queued > 0 and occupied >= limit
-        for at_ns, queue_change, worker_change, run_ns, worker in events:
-            self._queued, self._occupied = queued, occupied
-            self._pass(at_ns)
-            queued += queue_change
-            occupied += worker_change
-            if queued > peak_queued:
-                peak_queued = queued
-            if occupied > peak_occupied:
-                peak_occupied = occupied
-            if run_ns is not None:
-                self._step.started += 1
-                if run_ns == -1 or occupied <= few:
-                    self._note_start(worker, at_ns, run_ns, occupied <= few)
-            if (queued > 0 and occupied >= limit) is not saturated:
-                saturated = not saturated
-                # An event that came late counts from where we are.
-                self.stretches.turn(saturated, self._swept_ns)
-            if saturated:
-                self._rise(queued, queue_change > 0)
-        self._queued, self._occupied = queued, occupied
-        self.peak_queue_depth, self.peak_active = peak_queued, peak_occupied
-
-    def _note_start(self, worker: int, at_ns: int, run_ns: int, alone: bool) -> None:
-        """A task started unhindered, or one that was running when it was first seen."""
-        if run_ns == -1:
-            run_ns = self._unswept_runs.pop((worker, at_ns), -1)
-        if not alone:
-            return
-        if run_ns >= 0:
-            self.unhindered.append(run_ns)
-        elif (task := self.running.get(worker)) is not None and task.started_ns == at_ns:
-            self._alone.add((worker, at_ns))
-
-    def _rise(self, queued: int, arrived: bool) -> None:
-        """Follows the crest of the stretch."""
-        begin_ns = self.stretches.begin_ns
-        assert begin_ns is not None
-        crest = self.crests.get(begin_ns)
-        # What is queued as the last worker is taken has just come: before, an idle worker would have taken it.
-        self._stretch_arrivals = queued if crest is None else self._stretch_arrivals + arrived
-        if crest is None or queued > crest.queued:
-            self.crests[begin_ns] = Crest(queued, self._swept_ns, self._stretch_arrivals)
-
-    def _end_step(self, at_ns: int) -> None:
-        step = self._step
-        step.at_ns = at_ns
         # In a stall nothing starts, so the wait shows only in the age of what is still queued.
-        step.wait_ns = max(step.wait_ns, self.oldest_queued_ns(at_ns))
-        if self._steps and self._steps[-1].width_ns + step.width_ns <= self._merge_every * 100_000_000:
-            self._steps[-1].merge(step)
-        else:
-            self._steps.append(step)
-        if len(self._steps) > TIMELINE_POINTS:
-            for left, right in zip(self._steps[::2], self._steps[1::2], strict=False):
-                left.merge(right)
-            self._steps = self._steps[::2]
-            self._merge_every *= 2
-        self._step = _Step(at_ns)
+        self.occupancy.note(self.oldest_queued_ns(until_ns), 0)
+        self.occupancy.settle(until_ns, {worker: task.started_ns for worker, task in self.running.items()})
 
     def finish(self, at_ns: int) -> None:
         """The record ends at `at_ns`: nothing more will come."""
         self.settle(at_ns)
-        self.stretches.finish()
+        self.occupancy.stretches.finish()
         self.alive = False
 
     # -- reading -------------------------------------------------------------------------------------------
@@ -426,6 +266,11 @@ class PoolHistory:
         waiting = self.queue_depth * now_ns - self._queue_sum
         return self.wait.total + self.cancelled_wait_ns + running + max(0, waiting)
 
+    @property
+    def saturated_ns(self) -> int:
+        """Time saturated, as far as it is settled."""
+        return self.occupancy.stretches.saturated_ns
+
     def _waiting(self) -> Iterator[tuple[int, int]]:
         """(when submitted, function) of each queued task, oldest first."""
         left = self._left.copy()
@@ -434,22 +279,6 @@ class PoolHistory:
                 left[task] -= 1
             else:
                 yield task
-
-    def timeline(self, origin_ns: int) -> tuple[TimelinePoint, ...]:
-        """The pool over time, as offsets from `origin_ns`."""
-        return tuple(
-            TimelinePoint(
-                at_seconds=(step.at_ns - origin_ns) / 1e9,
-                width_seconds=step.width_ns / 1e9,
-                active=step.active_ns / step.width_ns,
-                queued=step.queued_ns / step.width_ns,
-                wait_seconds=step.wait_ns / 1e9,
-                started=step.started,
-                finished=step.finished,
-            )
-            for step in self._steps
-            if step.width_ns > 0
-        )
 
     def kept(self) -> Iterator[tuple[int, int, int, int]]:
         """The kept tasks that ended: (function, submitted, started, finished), -1 for what did not happen."""

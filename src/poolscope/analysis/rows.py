@@ -119,17 +119,17 @@ class PoolRow:
     def tick(self) -> None:
         """Time has gone on: takes peaks, and what was saturated."""
         histories = [case.history for case in self.cases]
-        sums = {
-            "workers": max(sum(h.workers for h in histories), *(h.peak_workers for h in histories), 0, 0),
-            "active": max(sum(len(h.running) for h in histories), *(h.peak_active for h in histories), 0, 0),
-            "queue": max(sum(h.queue_depth for h in histories), *(h.peak_queue_depth for h in histories), 0, 0),
-            "max": max(sum(h.max_workers for h in histories), *(h.peak_max_workers for h in histories), 0, 0),
-        }
-        for peak, value in sums.items():
-            self._peaks[peak] = max(self._peaks[peak], value)
+        most = [
+            ("workers", [h.workers for h in histories], [h.peak_workers for h in histories]),
+            ("active", [len(h.running) for h in histories], [h.occupancy.peak_active for h in histories]),
+            ("queue", [h.queue_depth for h in histories], [h.occupancy.peak_queue_depth for h in histories]),
+            ("max", [h.max_workers for h in histories], [h.peak_max_workers for h in histories]),
+        ]
+        for peak, together, each in most:
+            self._peaks[peak] = max(self._peaks[peak], sum(together), *each)
         grown = 0
         for case in self.cases:
-            saturated = case.history.stretches.saturated_ns
+            saturated = case.history.saturated_ns
             grown = max(grown, saturated - self._seen_saturated[case])
             self._seen_saturated[case] = saturated
             first = case.history.first_submit_ns
@@ -288,7 +288,7 @@ class PoolRow:
         return PoolTrace(
             functions=tuple(function.name if function is not None else "unknown" for function in named),
             tasks=history.packed_tasks(origin_ns, indices),
-            timeline=history.timeline(origin_ns),
+            timeline=history.occupancy.timeline(origin_ns),
         )
 
 

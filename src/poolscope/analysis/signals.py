@@ -135,7 +135,7 @@ def rate(readings: Sequence[CpuReading], begin_ns: int, end_ns: int) -> float | 
 def measure(history: PoolHistory, stretch: Stretch, process: ProcessSignals, *, window_ns: int) -> PoolSignals:
     """The signals of a pool over the last `window_ns` of a stretch; all of it must have been folded."""
     begin_ns, end_ns = max(stretch.begin_ns, stretch.end_ns - window_ns), stretch.end_ns
-    crest = history.crests.get(stretch.begin_ns)
+    crest = history.occupancy.crests.get(stretch.begin_ns)
     waits: list[int] = []
     runs: list[int] = []
     starts = coupled = finished = busy_ns = 0
@@ -157,6 +157,7 @@ def measure(history: PoolHistory, stretch: Stretch, process: ProcessSignals, *, 
             waits.append(running.started_ns - running.submitted_ns)
     worker_cores = rate(history.cpu_readings, begin_ns, end_ns)
     length_ns = max(1, end_ns - begin_ns)
+    unhindered = history.occupancy.unhindered
     enough = len(runs) >= TASKS_NEEDED
     return PoolSignals(
         window_seconds=length_ns / 1e9,
@@ -174,9 +175,7 @@ def measure(history: PoolHistory, stretch: Stretch, process: ProcessSignals, *, 
         crest_arrivals=crest.arrivals if crest is not None else 0,
         crest_seconds=(crest.at_ns - stretch.begin_ns) / 1e9 if crest is not None else 0.0,
         stretch_seconds=stretch.length_ns / 1e9,
-        unhindered_run_seconds=(
-            _seconds(_median(history.unhindered)) if len(history.unhindered) >= UNHINDERED_NEEDED else None
-        ),
+        unhindered_run_seconds=_seconds(_median(unhindered)) if len(unhindered) >= UNHINDERED_NEEDED else None,
         worker_cores=worker_cores,
         worker_cpu_share=(worker_cores * length_ns / busy_ns if worker_cores is not None and busy_ns > 0 else None),
         seconds_since_finish=((end_ns - history.last_finish_ns) / 1e9 if history.last_finish_ns is not None else None),
