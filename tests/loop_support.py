@@ -20,6 +20,7 @@ class FakeProbe:
         self.faults = []
         self.jobs = []
         self.wakes = 0
+        self.overslept_ns = None
 
     def emit(self, message):
         self.messages.append(message)
@@ -65,9 +66,13 @@ class Driver:
 
     def _run(self):
         try:
+            self.probe.overslept_ns = 0
             while not self._stop.is_set():
                 period = min([period for period, _ in list(self.probe.jobs)], default=0.005)
+                before = perf_counter_ns()
                 self._stop.wait(period)
+                slept = perf_counter_ns() - before
+                self.probe.overslept_ns += max(0, slept - round(period * 1e9))
                 self.probe.look()
         except BaseException as exc:
             self.errors.append(exc)

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -21,8 +22,8 @@ import pytest
 import uvloop
 from loop_support import Driver, FakeProbe, new_loop, run
 
-from poolscope.probe import eventloop
-from poolscope.probe.loopwatch import TASKS_LOOKED_AT, count_tasks
+from poolscope.probe.loops import patch as eventloop
+from poolscope.probe.loops.watch import TASKS_LOOKED_AT, count_tasks
 
 KINDS = ["asyncio", "uvloop"]
 BLOCKED = 0.1
@@ -87,8 +88,6 @@ def test_a_sleep_in_a_coroutine(probe, kind):
 
 async def through_a_library(probe):
     await seen_idle(probe)
-    import subprocess
-
     subprocess.run([sys.executable, "-c", "import time; time.sleep(0.4)"], check=True)  # blocks
 
 
@@ -236,6 +235,28 @@ def test_a_collection(probe, kind):
     del garbage
 
 
+def test_a_process_that_is_stopped(probe, kind):
+    program = (
+        "import os, signal, sys, time\n"
+        "pid = int(sys.argv[1])\n"
+        "os.kill(pid, signal.SIGSTOP); time.sleep(0.5); os.kill(pid, signal.SIGCONT)\n"
+    )
+
+    async def main():
+        await seen_idle(probe)
+        stopper = subprocess.Popen([sys.executable, "-c", program, str(os.getpid())])
+        while stopper.poll() is None:
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.1)
+
+    with Driver(probe):
+        run(kind, main())
+    block = max(probe.ended_blocks(), key=seconds)
+    assert block[5] == "host_descheduled"
+    assert block[6] == []
+    assert seconds(block) > 0.4
+
+
 # -- one long callback, or many short ones ---------------------------------------------------------------------
 
 
@@ -266,7 +287,8 @@ def test_many_short_callbacks_are_lag_but_no_block(probe, kind, many):
 
     with Driver(probe):
         run(kind, main())
-    assert probe.blocks() == {}
+    # a machine that is busy with other things may hold the loop as well
+    assert {block[5] for block in probe.ended_blocks()} <= {"host_descheduled"}
     assert max(probe.lags_ns()) > 0.2e9
 
 
@@ -339,7 +361,7 @@ def test_many_tasks_are_estimated():
 
 
 def test_an_idle_loop_is_left_asleep(probe, kind, monkeypatch):
-    from poolscope.probe import loopwatch
+    from poolscope.probe.loops import watch as loopwatch
 
     posted = []
     post = loopwatch._post
@@ -643,7 +665,7 @@ def test_tracebacks_do_not_show_us(probe, kind, how):
     finally:
         loop.close()
     files = [frame.filename for frame in traceback.extract_tb(caught.value.__traceback__)]
-    assert not [name for name in files if "eventloop.py" in name and "test_" not in name]
+    assert not [name for name in files if os.path.join("loops", "patch.py") in name]
     assert files[0] == __file__
     assert len(probe.tagged("loop_opened")) == len(probe.tagged("loop_closed"))
 
@@ -688,7 +710,7 @@ def test_an_interrupt_during_a_collection_arrives(probe):
     finally:
         signal.signal(signal.SIGUSR1, old)
     assert len(arrived) == 5
-    assert not [name for name in arrived if name and name.endswith(("vitals.py", "loopwatch.py"))]
+    assert not [name for name in arrived if name and name.endswith(("vitals.py", os.path.join("loops", "watch.py")))]
     del garbage
 
 

@@ -21,7 +21,7 @@ def patched():
     """Which of the two is patched now: (pools, loops)."""
     return (
         EXECUTOR.submit.__globals__["__name__"] == "poolscope.probe.pools.threadpool",
-        LOOP.run_forever.__globals__["__name__"] == "poolscope.probe.eventloop",
+        LOOP.run_forever.__globals__["__name__"] == "poolscope.probe.loops.patch",
     )
 
 
@@ -234,7 +234,7 @@ def test_patches_upon_import_and_leaves_the_modules_as_they_are():
         try:
             import uvloop
         except ImportError:
-            print("poolscope.probe.eventloop")
+            print("poolscope.probe.loops.patch")
         else:
             print(uvloop.Loop.run_forever.__globals__["__name__"])
             assert sys.meta_path == finders
@@ -245,8 +245,8 @@ def test_patches_upon_import_and_leaves_the_modules_as_they_are():
     )
     assert output == [
         "poolscope.probe.pools.threadpool",
-        "poolscope.probe.eventloop",
-        "poolscope.probe.eventloop",
+        "poolscope.probe.loops.patch",
+        "poolscope.probe.loops.patch",
         "concurrent.futures.thread",
         "asyncio.base_events",
     ]

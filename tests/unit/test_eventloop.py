@@ -9,13 +9,13 @@ import weakref
 
 import pytest
 
-from poolscope.probe import busythreads
-from poolscope.probe.busythreads import BusyThreads
-from poolscope.probe.loopblocks import REPEAT_NS, BlockTracker, Look
-from poolscope.probe.loopcause import Counters, Evidence, Meter, Reading, classify
-from poolscope.probe.loopmonitor import _is_busy
-from poolscope.probe.loopwatch import HandleRoot, stamp_into
-from poolscope.probe.vitals import GcTime
+from poolscope.probe.loops import busythreads
+from poolscope.probe.loops.blocks import REPEAT_NS, BlockTracker, Look
+from poolscope.probe.loops.busythreads import BusyThreads
+from poolscope.probe.loops.cause import Counters, Evidence, Meter, Reading, classify
+from poolscope.probe.loops.monitor import _is_busy
+from poolscope.probe.loops.vitals import GcTime
+from poolscope.probe.loops.watch import HandleRoot, stamp_into
 
 MS = 1_000_000
 BLOCKED = 100 * MS
@@ -47,7 +47,9 @@ CAUSES = [
     ("waits for the GIL, seen in futex", evidence(cpu=0.004, other=0.98, futex_seen=3, call_seen=1), "gil_contention"),
     ("gets the GIL now and then", evidence(cpu=0.3, other=0.65), "gil_contention"),
     ("short sleeps, while others compute", evidence(cpu=0.004, other=0.98, call_seen=3, futex_seen=1), "blocking_call"),
-    ("the same without a GIL", evidence(cpu=0.004, other=0.98, gil=False), "unknown"),
+    ("waits for the GIL, on a slow machine", evidence(cpu=0.004, other=0.4, waited=0.9), "gil_contention"),
+    ("shares the GIL, on a slow machine", evidence(cpu=0.2, other=0.4, waited=0.9), "unknown"),
+    ("off the CPU beside others without a GIL", evidence(cpu=0.004, other=0.98, gil=False), "unknown"),
     ("nothing but a collection", evidence(cpu=0.95, gc=0.95), "gc"),
     ("just a block because of a collection", evidence(150, cpu=0.95, gc=0.6), "gc"),
     ("computes, and collects what it makes", evidence(1000, cpu=0.95, gc=0.6), "cpu_bound"),
@@ -139,6 +141,17 @@ class TestMeter:
         machine.look(325, switches=2)
         assert not machine.counters.silenced
 
+    def test_a_late_look_after_a_sleep_that_was_measured(self):
+        meter = Meter(PERIOD, SWITCH)
+        meter.advance(Reading(0, 0, 0, 0, 0, 0, 5 * MS))
+        counters = meter.advance(Reading(325 * MS, 0, 0, 0, 4, 0, 305 * MS))
+        assert counters.late_ns == 300 * MS
+        assert counters.silenced
+        # in time, but then something kept us
+        counters = meter.advance(Reading(650 * MS, 0, 0, 0, 6, 0, 306 * MS))
+        assert counters.late_ns == 300 * MS
+        assert not counters.silenced
+
     def test_a_late_look_because_we_were_busy_is_nobodys(self):
         assert Machine().look(325, own=300).late == 0
 
@@ -148,6 +161,7 @@ class TestMeter:
         assert e.late == 0
         assert machine.counters.silenced
         assert e.held == 0
+        assert e.waited == 1
 
     def test_a_loop_that_kept_the_gil(self):
         assert Machine().look(325, loop=320, switches=61).held == 1

@@ -2,7 +2,7 @@
 
 From each worker's own order of tasks it is known whether a task was already waiting when the worker ended the one
 before (a coupled start): between two such tasks the worker was never idle. So each coupled start merges with the end
-before it, and sweeping the remaining events in order of time gives saturation, its stretches, the peaks and the timeline.
+before it, and sweeping the remaining events in order of time gives saturation, its stretches, peaks and timeline.
 
 Pure: times (ns) come in with the events. Not thread-safe: the judge's owner guards it.
 """

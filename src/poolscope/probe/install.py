@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: What is patched -> our module that does it, and the modules that it is done to.
 _PARTS = {
     "pools": ("poolscope.probe.pools.threadpool", ("concurrent.futures.thread",)),
-    "loops": ("poolscope.probe.eventloop", ("asyncio.base_events", "uvloop")),
+    "loops": ("poolscope.probe.loops.patch", ("asyncio.base_events", "uvloop")),
 }
 
 # Reentrant: a finalizer may uninstall while this thread is inside. Nothing is imported under it, and so no

@@ -222,6 +222,11 @@ class Probe:
         """Ends our thread, waiting no longer than `timeout` seconds. The next `wake` starts it again."""
         self._ticker.stop(timeout)
 
+    @property
+    def overslept_ns(self) -> int:
+        """By how much our thread has woken up too late, in sum."""
+        return self._ticker.overslept_ns
+
     def tick(self) -> None:
         """Does what is due now. Our thread's work; tests with a clock of their own call it by hand."""
         self._ticker.tick()
@@ -251,7 +256,7 @@ class Probe:
 
     def _flush_loops(self) -> None:
         # If none was ever watched there is no such module, and no need to import it.
-        eventloop = sys.modules.get("poolscope.probe.eventloop")
+        eventloop = sys.modules.get("poolscope.probe.loops.patch")
         if eventloop is not None:
             try:
                 eventloop.flush()

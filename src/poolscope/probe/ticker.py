@@ -72,6 +72,8 @@ class Ticker:
         self._failed = failed
         self._last = last
         self._jobs: list[Job] = []
+        #: By how much the thread has woken up too late, in sum: nobody runs while the process is stopped or starved.
+        self.overslept_ns = 0
         self._run: _Run | None = None
         self._starting = allocate_lock()
         # Held but while somebody wants the thread's attention: waiting for it with a timeout is our sleep.
@@ -165,7 +167,10 @@ class Ticker:
             run.ident = get_ident()
             run.native_id = _thread.get_native_id()
             while not run.stopping:
-                self._call.acquire(timeout=self.seconds_to_next())
+                wanted = self.seconds_to_next()
+                before = self._clock()
+                if not self._call.acquire(timeout=wanted):
+                    self.overslept_ns += max(0, self._clock() - before - round(wanted * 1e9))
                 if not run.stopping:
                     self.tick()
             self._last()

@@ -45,10 +45,18 @@ class Reading:
     """The clocks at one look, as they are (ns, all of them running totals).
 
     `loop_cpu_ns` is None where threads have no CPU clock, `own_switches` where the system does not tell how often our
-    thread went to sleep.
+    thread went to sleep. `overslept_ns` is by how much our thread woke up too late, None if nobody measures that.
     """
 
-    __slots__ = ("at_ns", "gc_ns", "loop_cpu_ns", "own_cpu_ns", "own_switches", "process_cpu_ns")
+    __slots__ = (
+        "at_ns",
+        "gc_ns",
+        "loop_cpu_ns",
+        "overslept_ns",
+        "own_cpu_ns",
+        "own_switches",
+        "process_cpu_ns",
+    )
 
     def __init__(
         self,
@@ -58,8 +66,10 @@ class Reading:
         own_cpu_ns: int = 0,
         own_switches: int | None = None,
         gc_ns: int = 0,
+        overslept_ns: int | None = None,
     ) -> None:
         self.at_ns = at_ns
+        self.overslept_ns = overslept_ns
         self.loop_cpu_ns = loop_cpu_ns
         self.process_cpu_ns = process_cpu_ns
         self.own_cpu_ns = own_cpu_ns
@@ -73,7 +83,8 @@ class Counters:
     `other_cpu_ns` is the CPU time of all threads but the loop's and ours; `late_ns` how late our looks were without
     having waited for the GIL; `still_ns` the time in which the loop's thread never woke up; `delay_ns` its time
     without a CPU though ready, in the `measured_ns` in which that was asked; `held_ns` the time in which it kept the
-    GIL from us in one call; the `*_seen` count answers of the kernel.
+    GIL from us in one call, `waited_ns` that in which anybody kept it from us; the `*_seen` count answers of the
+    kernel.
     `silenced` is of this look alone: it came late, and that was the doing of the GIL or the machine, surely not ours.
     """
 
@@ -91,6 +102,7 @@ class Counters:
         "run_seen",
         "silenced",
         "still_ns",
+        "waited_ns",
     )
 
     def __init__(
@@ -107,6 +119,7 @@ class Counters:
         call_seen: int = 0,
         run_seen: int = 0,
         held_ns: int = 0,
+        waited_ns: int = 0,
         silenced: bool = False,
     ) -> None:
         self.at_ns = at_ns
@@ -121,6 +134,7 @@ class Counters:
         self.call_seen = call_seen
         self.run_seen = run_seen
         self.held_ns = held_ns
+        self.waited_ns = waited_ns
         self.silenced = silenced
 
 
@@ -143,6 +157,7 @@ class Evidence:
         "other",
         "run_seen",
         "still",
+        "waited",
         "wall_ns",
     )
 
@@ -157,6 +172,7 @@ class Evidence:
         late: float = 0.0,
         still: float = 0.0,
         held: float = 0.0,
+        waited: float = 0.0,
         delay: float | None = None,
         futex_seen: int = 0,
         call_seen: int = 0,
@@ -171,6 +187,7 @@ class Evidence:
         self.late = late
         self.still = still
         self.held = held
+        self.waited = waited
         self.delay = delay
         self.futex_seen = futex_seen
         self.call_seen = call_seen
@@ -192,6 +209,7 @@ class Evidence:
             late=(last.late_ns - base.late_ns) / wall,
             still=(last.still_ns - base.still_ns) / wall,
             held=(last.held_ns - base.held_ns) / wall,
+            waited=(last.waited_ns - base.waited_ns) / wall,
             delay=(last.delay_ns - base.delay_ns) / measured if measured > 0 else None,
             futex_seen=last.futex_seen - base.futex_seen,
             call_seen=last.call_seen - base.call_seen,
@@ -225,7 +243,9 @@ def classify(evidence: Evidence) -> str:
         return CPU_BOUND
     if e.still >= _MOST:
         return BLOCKING_CALL
-    if e.other >= _MOST:
+    # On a machine that is too busy, those who keep the GIL do not burn a core. But we had to wait for it as well.
+    kept = e.waited >= _MOST and e.other >= max(_LITTLE, 4 * e.cpu)
+    if e.other >= _MOST or kept:
         if e.call_seen > e.futex_seen:
             return BLOCKING_CALL
         return GIL_CONTENTION if e.gil else UNKNOWN
@@ -251,7 +271,7 @@ class Meter:
         self._last: Reading | None = None
         self._delay: tuple[int, int] | None = None
         self._delay_ns = self._measured_ns = self._futex_seen = self._call_seen = self._run_seen = 0
-        self._other_ns = self._late_ns = self._still_ns = self._held_ns = 0
+        self._other_ns = self._late_ns = self._still_ns = self._held_ns = self._waited_ns = 0
 
     def advance(self, reading: Reading, *, first: bool = False, on_time: bool = False) -> Counters:
         """The counters at this reading.
@@ -277,6 +297,7 @@ class Meter:
             self._call_seen,
             self._run_seen,
             self._held_ns,
+            self._waited_ns,
             self._silenced,
         )
 
@@ -284,9 +305,11 @@ class Meter:
         gap = now.at_ns - last.at_ns
         # Ours may have been another thread last time: then its clock went back.
         own = 0 if self._first else max(0, now.own_cpu_ns - last.own_cpu_ns)
+        measured = now.overslept_ns is not None and last.overslept_ns is not None
+        overslept = (now.overslept_ns or 0) - (last.overslept_ns or 0)
         # What our thread was busy with is no lateness of the machine's.
-        late = gap - self._period_ns - own
-        waited = late >= self._period_ns and not on_time and self._count_late(last, now, late)
+        late = overslept if measured else gap - self._period_ns - own
+        waited = late >= self._period_ns and not on_time and self._count_late(last, now, late, measured)
         loop_cpu = still = 0
         if now.loop_cpu_ns is not None and last.loop_cpu_ns is not None:
             loop_cpu = now.loop_cpu_ns - last.loop_cpu_ns
@@ -299,19 +322,21 @@ class Meter:
             # given way.
             self._held_ns += gap
 
-    def _count_late(self, last: Reading, now: Reading, late_ns: int) -> bool:
+    def _count_late(self, last: Reading, now: Reading, late_ns: int, measured: bool) -> bool:
         """Returns whether we waited for the GIL all the time, in vain."""
         if now.own_switches is None or last.own_switches is None:
             self._late_ns += late_ns
+            self._silenced = measured
             return False
         slept = now.own_switches - last.own_switches
         expected = late_ns / self._switch_ns
         if slept >= max(_WAKES_ANYWAY, _WAKES_PER_INTERVAL * expected):
             self._silenced = True
+            self._waited_ns += now.at_ns - last.at_ns
             return slept <= _WAKES_AT_MOST * expected + _WAKES_BESIDES
         self._late_ns += late_ns
-        # Once is our sleep between two looks. More may be a sink or a lock that kept us.
-        self._silenced = slept <= 1
+        # Once is our sleep between two looks. More may be a sink or a lock that kept us, unless it was that very sleep.
+        self._silenced = measured or slept <= 1
         return False
 
     def _count_still(self, gap_ns: int, loop_cpu_ns: int) -> int:

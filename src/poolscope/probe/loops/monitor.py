@@ -2,7 +2,7 @@
 
 While a loop runs, a job of the probe's thread looks at it every quarter of `loop_blocked_seconds`: it reads where the
 loop's thread is, and now and then has the loop run a beat, a callback that notes the time. What the looks mean is
-decided in `loopblocks` and `loopcause`.
+decided in `blocks` and `cause`.
 
 Nothing of ours holds a loop, or a frame of the user's, for longer than one look.
 """
@@ -16,12 +16,12 @@ from _thread import allocate_lock, get_ident, get_native_id
 from itertools import count
 from weakref import ref
 
-from poolscope.probe.busythreads import BusyThreads
 from poolscope.probe.cpu import thread_cpu_ns
-from poolscope.probe.loopblocks import BlockTracker
-from poolscope.probe.loopcause import Meter, Reading
-from poolscope.probe.loopwatch import LoopWatch
-from poolscope.probe.vitals import GcTime, kernel_wait, run_delay_ns, switches_reader
+from poolscope.probe.loops.blocks import BlockTracker
+from poolscope.probe.loops.busythreads import BusyThreads
+from poolscope.probe.loops.cause import Meter, Reading
+from poolscope.probe.loops.vitals import GcTime, kernel_wait, run_delay_ns, switches_reader
+from poolscope.probe.loops.watch import LoopWatch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-    from poolscope.probe.loopcause import Counters
+    from poolscope.probe.loops.cause import Counters
     from poolscope.probe.runtime import Probe
 
     Lines = tuple[tuple[str, int, str], ...]
@@ -122,7 +122,7 @@ class Monitor:
             if loop.is_closed():
                 return None
             watch = self._watch(loop, kind, base, adopted)
-            watch.begin(_reading(watch, self.probe.clock(), self._gc_time.known_ns))
+            watch.begin(self._reading(self.probe.clock(), thread_cpu_ns(watch.native_id)))
             self.probe.emit(("loop_opened", watch.number, watch.name, watch.kind, self.probe.clock()))
             self._running[key] = watch
             self._start()
@@ -271,12 +271,12 @@ class Monitor:
         if now - self._baseline_ns >= BASELINE_NS:
             self._baseline_ns = now
             self._threads.read(None)
-        collected = self._gc_time.total_ns(now)
+        self._gc_time.total_ns(now)
         interval_ns = int(self.probe.settings.sample_interval * 1e9)
         for watch in watches:
             root, lines = places[watch]
             before = watch.counters
-            reading = _reading(watch, now, collected, own, switches)
+            reading = self._reading(now, thread_cpu_ns(watch.native_id), own, switches)
             self._tell(watch.look(reading, root, lines, busy if watch in suspects else []))
             asked = late or root is not None or _is_busy(before, watch.counters)
             self._ask_for_beat(watch, now, asked)
@@ -293,13 +293,17 @@ class Monitor:
             cpu[watch] = thread_cpu_ns(watch.native_id)
             if not watch.unmoved(cpu[watch], now):
                 return False
-        process, own, switches = time.process_time_ns(), time.thread_time_ns(), self._switches()
+        own, switches = time.thread_time_ns(), self._switches()
         self._last_ns = now
         interval_ns = int(self.probe.settings.sample_interval * 1e9)
         for watch in watches:
-            watch.rest(Reading(now, cpu[watch], process, own, switches, self._gc_time.known_ns))
+            watch.rest(self._reading(now, cpu[watch], own, switches))
             self._tell(watch.tick(now, interval_ns))
         return True
+
+    def _reading(self, now_ns: int, cpu_ns: int | None, own_ns: int = 0, switches: int | None = None) -> Reading:
+        collected, overslept = self._gc_time.known_ns, _overslept_ns(self.probe)
+        return Reading(now_ns, cpu_ns, time.process_time_ns(), own_ns, switches, collected, overslept)
 
     def _ask_for_beat(self, watch: LoopWatch, at_ns: int, asked: bool) -> None:
         try:
@@ -367,8 +371,10 @@ def _is_busy(before: Counters | None, now: Counters | None) -> bool:
     return now.loop_cpu_ns - before.loop_cpu_ns >= _BUSY * (now.at_ns - before.at_ns)
 
 
-def _reading(watch: LoopWatch, now_ns: int, collected_ns: int, own_ns: int = 0, switches: int | None = None) -> Reading:
-    return Reading(now_ns, thread_cpu_ns(watch.native_id), time.process_time_ns(), own_ns, switches, collected_ns)
+def _overslept_ns(probe: Any) -> int | None:
+    """By how much the probe's thread has woken up too late in all, if it measures that."""
+    overslept: int | None = getattr(probe, "overslept_ns", None)
+    return overslept
 
 
 def _thread_name() -> str:

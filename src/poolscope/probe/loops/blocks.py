@@ -1,20 +1,20 @@
 """From looks at a loop to its blocks: what held it, since when, at which line, and why. Pure: times (ns) come in.
 
 A block is one callback that held the loop for `blocked_ns` or more. Many short ones that make the loop late are lag,
-not a block. Where the loop could not run whatever its callbacks did (see `loopcause.STARVED`), no single callback
+not a block. Where the loop could not run whatever its callbacks did (see `cause.STARVED`), no single callback
 needs to be found: then the block is the time in which nothing was answered.
 """
 
 from __future__ import annotations
 
-from poolscope.probe.loopcause import GC, GIL_CONTENTION, HOST_DESCHEDULED, STARVED, UNKNOWN, Evidence, classify
+from poolscope.probe.loops.cause import GC, GIL_CONTENTION, HOST_DESCHEDULED, STARVED, UNKNOWN, Evidence, classify
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from poolscope.probe.loopcause import Counters
+    from poolscope.probe.loops.cause import Counters
 
     Message = tuple[Any, ...]
     Line = tuple[str, int, str]

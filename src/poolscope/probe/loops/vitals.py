@@ -36,6 +36,7 @@ class GcTime:
     def __init__(self, clock: Clock) -> None:
         self._begun: deque[int] = deque(maxlen=_COLLECTIONS_KEPT)
         self._done: deque[int] = deque(maxlen=_COLLECTIONS_KEPT)
+        self._ended_ns = 0
         #: The total as it was at the last reading. Any thread may look.
         self.known_ns = 0
         # The collector calls `getattr(phases, "start" or "stop", info)`. The property answers by drawing the next
@@ -72,9 +73,10 @@ class GcTime:
             while begun and begun[0] <= end:
                 start = begun.popleft()
             if start is not None:
-                self.known_ns += end - start
+                self._ended_ns += end - start
         going_on = max(0, now_ns - begun[-1]) if begun else 0
-        return self.known_ns + going_on
+        self.known_ns = self._ended_ns + going_on
+        return self.known_ns
 
 
 def switches_reader() -> Callable[[], int | None]:

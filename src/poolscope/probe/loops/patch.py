@@ -1,7 +1,7 @@
 """Watches event loops: how late they run what is due, and which callback holds them.
 
 `run_forever` is patched in place, so that every loop is known from its start to its end, whoever runs it. What is done
-with it is in `loopmonitor`.
+with it is in `monitor`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from _thread import allocate_lock
 from functools import update_wrapper
 
-from poolscope.probe.loopmonitor import Monitor
+from poolscope.probe.loops.monitor import Monitor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

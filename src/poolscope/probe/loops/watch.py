@@ -12,8 +12,8 @@ from functools import partial
 from itertools import islice, repeat, starmap
 from weakref import ref
 
-from poolscope.probe.loopblocks import BlockTracker, Look
-from poolscope.probe.loopcause import Meter, Reading
+from poolscope.probe.loops.blocks import BlockTracker, Look
+from poolscope.probe.loops.cause import Meter, Reading
 from poolscope.probe.stacks import user_lines
 
 TYPE_CHECKING = False
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-    from poolscope.probe.loopcause import Counters
+    from poolscope.probe.loops.cause import Counters
 
     Clock = Callable[[], int]
     Message = tuple[Any, ...]
@@ -41,7 +41,7 @@ _DECOYS = 64
 
 
 class HandleRoot:
-    """A call of an asyncio handle. Equal to another look at the same handle, as long as that lives.
+    """A call of an asyncio handle, or a step of a task. Equal to another look at the same one, as long as that lives.
 
     Not its frame: the next callback's is often at the very same address.
     """
@@ -251,9 +251,17 @@ class LoopWatch:
         if uvloop:
             # An empty bytes object takes 33 bytes itself.
             self._root_bytes = max(1, sys.getsizeof(root) - 33)
-            return id(root), lines
+            return self._current_task() or id(root), lines
         handle = root.f_locals.get("self")
         return (None if handle is None else HandleRoot(ref(handle))), lines
+
+    def _current_task(self) -> HandleRoot | None:
+        """The task whose step uvloop runs: what tells it from the next one, at whatever address that has its frame."""
+        loop, tasks = self.loop(), sys.modules.get("asyncio.tasks")
+        if loop is None or tasks is None:
+            return None
+        task = tasks.current_task(loop)
+        return None if task is None else HandleRoot(ref(task))
 
     def _root_frame(self, frame: FrameType | None) -> FrameType | None:
         """asyncio: the frame of `Handle._run`; else the callback's own first one."""
