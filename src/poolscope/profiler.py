@@ -153,11 +153,18 @@ def _make(settings: Settings | None, probe: Probe | None = None) -> Observer:
             probe = probe or runtime.current()
             if settings is None:
                 settings = config.environment_settings(os.environ)
-            probe.settings = ProbeSettings.from_json(settings.probe_json())
+            _apply(settings, probe)
             _observer = Observer(probe, settings)
         elif settings is not None:
+            _apply(settings, probe or runtime.current())
             _observer.configure(settings)
         return _observer
+
+
+def _apply(settings: Settings, probe: Probe) -> None:
+    # Under `poolscope run` its settings are those of the whole run.
+    if not probe.supervised:
+        probe.settings = ProbeSettings.from_json(settings.probe_json())
 
 
 def local_sink(probe: Probe) -> None:
@@ -223,12 +230,15 @@ class Profile:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._before: tuple[Probe, ProbeSettings] | None = None
         self._installation: Installation | None = None
         self._observer: Observer | None = None
         self._last: Report | None = None
 
     def __enter__(self) -> Self:
         probe = runtime.current()
+        self._before = probe, probe.settings
+        _apply(self._settings, probe)
         self._observer = Observer(probe, self._settings)
         self._installation = install()
         return self
@@ -245,6 +255,10 @@ class Profile:
         if self._installation is not None:
             self._installation.uninstall()
             self._installation = None
+        if self._before is not None:
+            probe, settings = self._before
+            probe.settings = settings
+            self._before = None
 
     @property
     def report(self) -> Report:

@@ -184,7 +184,7 @@ class _Watch:
             self._judge = self._make_judge()
             self._server = serve_snapshots(self._snapshot, settings)
             if not self._plan.quiet:
-                _say(f"metrics at {self._server.url}")
+                _say(f"metrics at {self._server.url}/metrics")
         self._folder = _private_folder()
         self._collector = Collector(self._lock, self._socket_path(), time.perf_counter_ns)
 

@@ -16,6 +16,7 @@ import poolscope
 from poolscope import profiler
 from poolscope.errors import ConfigError, ListenError
 from poolscope.model import PoolReport, Report
+from poolscope.probe import runtime
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +68,16 @@ def test_profile_watches_the_pools_of_others_and_leaves_them_as_they_were() -> N
 def test_profile_of_a_setting_that_is_none() -> None:
     with pytest.raises(ConfigError, match="sample_intervall"):
         poolscope.profile(sample_intervall=1)
+
+
+def test_settings_of_a_profile_hold_for_its_block_only() -> None:
+    before = runtime.current().settings
+    with poolscope.profile(sample_interval=0.05, pools=[{"match": "resized", "max_workers": 3}]) as profile:
+        assert runtime.current().settings.sample_interval == 0.05
+        with StandardExecutor(1, thread_name_prefix="resized") as pool:
+            pool.submit(int).result()
+    assert runtime.current().settings is before
+    assert pool_of(profile.report, "resized").max_workers == 3
 
 
 def test_profile_before_its_block() -> None:
