@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=31)
     options = parser.parse_args()
     print(f"Python {sys.version.split()[0]}, {options.repeat} repetitions")
-    for name, code in CASES.items():
+    for code in CASES.values():
         milliseconds(code)  # writes the bytecode
     took: dict[str, list[float]] = {name: [] for name in CASES}
     for _ in range(options.repeat):
