@@ -193,3 +193,20 @@ def test_a_loop_that_ends_in_a_block_counts_it() -> None:
     case.history.closed(1, ORIGIN + 4 * SECOND)
     assert case.history.blocked_ns == 3 * SECOND
     assert not case.history.alive
+
+
+def test_a_busy_pool_is_judged_less_often_and_told_all_the_same() -> None:
+    pool = VirtualPool(4)
+    looked: list[int] = []
+    judge = pool.case._diagnose
+    pool.case._diagnose = lambda stretch, raised: looked.append(1) or judge(stretch, raised)  # type: ignore[method-assign, func-returns-value]
+    pool.run([(0.5 + number * 1e-4, 0.001, 1) for number in range(60_000)])
+    assert [finding.pattern for finding in pool.case.findings()] == ["async_then_serial"]
+    assert len(looked) < 15 * 10 / 2, "ten looks a second would be twice as many"
+
+
+def test_settings_that_change_hold_for_what_is_judged_next() -> None:
+    pool = VirtualPool(4)
+    pool.case.rules = Rules(thresholds=Thresholds(sustain_seconds=30.0))
+    (noted,) = pool.run([(0.5, 0.1, 1)] * 200).case.findings()
+    assert noted.severity == "info"

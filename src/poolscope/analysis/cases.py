@@ -30,6 +30,9 @@ LIVE_REPLAY = 20_000
 RESIZE_NS = 5_000_000_000
 #: A long stretch is judged by its last part, so that what changed shows.
 WINDOW_NS = 60_000_000_000
+#: Judging a window costs about a microsecond a task: a busy one is judged less often, never more than this apart.
+REST_PER_TASK_NS = 20_000
+REST_NS = 500_000_000
 #: What is reported of the lines where workers are: this many lines, each with at least this share.
 LINES_SHOWN = 3
 SHARE_SHOWN = 0.1
@@ -113,13 +116,17 @@ class PoolCase:
         self._process_of = process_of
         self._function_of = function_of
         self._source_of = source_of
-        sustain = int(rules.thresholds.sustain_seconds * 1e9)
-        self._sustain_ns = sustain
+        sustain = self._sustain_ns
         self._tracker: Tracker[_PoolItem] = Tracker(hold_ns=HOLD_SUSTAINS * sustain, settle_ns=sustain // 2)
+        self._rest_until_ns = 0
         self._bursts = _Bursts()
         self._past: list[Finding] = []
         self._sized: tuple[int, int | None] | None = None  # when, and what came out
         self._final = False
+
+    @property
+    def _sustain_ns(self) -> int:
+        return int(self.rules.thresholds.sustain_seconds * 1e9)
 
     @property
     def active(self) -> Finding | None:
@@ -142,7 +149,10 @@ class PoolCase:
             events += self._over(stretch, now_ns)
         current = stretches.current
         if current is not None and current.length_ns >= self._sustain_ns:
+            if now_ns < self._rest_until_ns and not self._final:
+                return events
             item = self._diagnose(current, self._tracker.active is not None)
+            self._rest_until_ns = now_ns + min(REST_NS, item.signals.starts * REST_PER_TASK_NS)
             if item.diagnosis.pattern != "burst":
                 return events + self._offer(item, current, now_ns)
         if self._tracker.active is not None:

@@ -9,6 +9,7 @@ import sys
 from array import array
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -280,15 +281,16 @@ class PoolHistory:
             else:
                 yield task
 
-    def kept(self) -> Iterator[tuple[int, int, int, int]]:
-        """The kept tasks that ended: (function, submitted, started, finished), -1 for what did not happen."""
-        return _groups(self._tasks, 4)
+    def kept(self, most: int | None = None) -> Iterator[tuple[int, int, int, int]]:
+        """The kept tasks that ended, or the last `most`: (function, submitted, started, finished), -1 for what did not
+        happen."""
+        return _groups(self._tasks if most is None else self._tasks[-4 * most :], 4)
 
     def tasks_for_replay(self, now_ns: int, most: int | None = None) -> list[Task]:
         """The kept tasks and those still queued or running, in order of submission, for a replay.
 
         A task that never ran gets the median run time of its function, or of the pool; one that still runs at
-        least the time it has run.
+        least the time it has run. `most` bounds how many: of those that ended the latest, of those that wait the first.
         """
         typical: dict[int, int] = {}
 
@@ -301,15 +303,15 @@ class PoolHistory:
 
         tasks = [
             Task(submitted, finished - started if started >= 0 else usual(function))
-            for function, submitted, started, finished in self.kept()
+            for function, submitted, started, finished in self.kept(most)
         ]
         tasks += [
             Task(task.submitted_ns, max(usual(task.function), now_ns - task.started_ns))
             for task in self.running.values()
         ]
-        tasks += [Task(submitted, usual(function)) for submitted, function in self._waiting()]
+        tasks += [Task(submitted, usual(function)) for submitted, function in islice(self._waiting(), most)]
         tasks.sort(key=lambda task: task.submitted_ns)
-        return tasks if most is None else tasks[-most:]
+        return tasks
 
     def packed_tasks(self, origin_ns: int, functions: dict[int, int]) -> bytes:
         """The kept tasks and those that have not ended, as a PoolTrace holds them.
