@@ -41,7 +41,7 @@ sys.path_importer_cache.pop(_here, None)
 try:
     _start()
 except Exception:
-    pass
+    pass  # whatever fails of ours, the program starts as without us
 
 # Now the one that would have run without us. If there is none, the ImportError below is what `site` expects,
 # and leaves no trace of this module.
