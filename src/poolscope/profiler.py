@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from poolscope import config
-from poolscope.config import Settings
+from poolscope.config import DEFAULT_LISTEN, Settings, load
 from poolscope.errors import ConfigError
 from poolscope.judge import Judge
 from poolscope.messages import PROTOCOL
@@ -89,18 +89,17 @@ class Observer:
         self._probe.flush()
         return self._clock()
 
+    def _report(self, now_ns: int) -> Report:
+        started_at = self._started_at.isoformat()
+        command = [sys.executable, *sys.argv]
+        return self._judge.session(now_ns, command=command, started_at=started_at, exit_code=None).report
+
     def report(self) -> Report:
         """Everything up to now."""
         now = self._fetch()
         with self._lock:
             self._judge.tick(now)
-            session = self._judge.session(
-                now,
-                command=[sys.executable, *sys.argv],
-                started_at=self._started_at.isoformat(),
-                exit_code=None,
-            )
-        return session.report
+            return self._report(now)
 
     def findings(self) -> tuple[Finding, ...]:
         """All findings up to now, the most severe first."""
@@ -115,14 +114,9 @@ class Observer:
         self.close()
         with self._lock:
             self._judge.finish(now)
-            session = self._judge.session(
-                now,
-                command=[sys.executable, *sys.argv],
-                started_at=self._started_at.isoformat(),
-                exit_code=None,
-            )
+            report = self._report(now)
         self._judge.deliver()
-        return session.report
+        return report
 
     def snapshot(self) -> Snapshot:
         """What a scrape shows."""
@@ -216,7 +210,6 @@ def serve(listen: str | None = None, *, config: str | os.PathLike[str] | None = 
     `listen` is "HOST:PORT" or a port, by default what the settings say, else 127.0.0.1:9464; `config` a settings file.
     Raises ConfigError for settings, and ListenError for an address, that cannot be used.
     """
-    from poolscope.config import DEFAULT_LISTEN, load
     from poolscope.prometheus import serve_snapshots
 
     settings = load(config) if config is not None else None

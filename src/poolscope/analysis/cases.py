@@ -191,7 +191,7 @@ class PoolCase:
     def _diagnose(self, stretch: Stretch, raised: bool) -> _PoolItem:
         begin = max(stretch.begin_ns, stretch.end_ns - WINDOW_NS)
         process = self._process_of(begin, stretch.end_ns)
-        signals = measure(self.history, stretch, process, window_ns=WINDOW_NS)
+        signals = measure(self.history, stretch, begin, process)
         rules = self.rules
         if raised:
             low = rules.thresholds.min_amplification * RELEASE

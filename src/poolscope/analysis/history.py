@@ -69,7 +69,6 @@ class PoolHistory:
         self.opened = opened
         self.name = opened.name
         self.pid = pid
-        self.alive = True
         self.max_workers = self.peak_max_workers = opened.max_workers
         self.workers = self.peak_workers = 0
         self.submitted = self.succeeded = self.failed = self.cancelled = self.rejected = self.broken = 0
@@ -234,7 +233,6 @@ class PoolHistory:
         """The record ends at `at_ns`: nothing more will come."""
         self.settle(at_ns)
         self.occupancy.stretches.finish()
-        self.alive = False
 
     # -- reading -------------------------------------------------------------------------------------------
 

@@ -132,9 +132,9 @@ def rate(readings: Sequence[CpuReading], begin_ns: int, end_ns: int) -> float | 
     return (inside[-1].cpu_ns - inside[0].cpu_ns) / (inside[-1].at_ns - inside[0].at_ns)
 
 
-def measure(history: PoolHistory, stretch: Stretch, process: ProcessSignals, *, window_ns: int) -> PoolSignals:
-    """The signals of a pool over the last `window_ns` of a stretch; all of it must have been folded."""
-    begin_ns, end_ns = max(stretch.begin_ns, stretch.end_ns - window_ns), stretch.end_ns
+def measure(history: PoolHistory, stretch: Stretch, begin_ns: int, process: ProcessSignals) -> PoolSignals:
+    """The signals of a pool over the part of a stretch from `begin_ns` on; all of it must have been folded."""
+    end_ns = stretch.end_ns
     crest = history.occupancy.crests.get(stretch.begin_ns)
     waits: list[int] = []
     runs: list[int] = []
