@@ -20,7 +20,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 
-from poolscope import executors
+from poolscope.executors import threads as executors
 from poolscope.probe import runtime
 from poolscope.probe.pools import threadpool
 

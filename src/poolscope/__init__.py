@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 #: Public name -> module it lives in.
 _HOMES = {
-    "ThreadPoolExecutor": "executors",
+    "ThreadPoolExecutor": "executors.threads",
     "Installation": "probe.install",
     "install": "probe.install",
     "Profile": "profiler",
@@ -42,7 +42,7 @@ __all__ = [
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from poolscope.errors import PoolscopeError as PoolscopeError
-    from poolscope.executors import ThreadPoolExecutor as ThreadPoolExecutor
+    from poolscope.executors.threads import ThreadPoolExecutor as ThreadPoolExecutor
     from poolscope.model import Finding as Finding
     from poolscope.model import Report as Report
     from poolscope.probe.install import Installation as Installation

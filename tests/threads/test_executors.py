@@ -25,7 +25,7 @@ from unittest import mock
 import pytest
 from probe_support import FakeProbe, Ledger
 
-from poolscope import executors
+from poolscope.executors import threads as executors
 from poolscope.probe import runtime
 from poolscope.probe.pools import threadpool, watching
 
@@ -778,7 +778,7 @@ def test_callbacks_of_a_cancelled_future_may_use_it_from_another_thread(pools):
 PROGRAM = """
 import sys
 from probe_support import FakeProbe
-from poolscope import executors
+from poolscope.executors import threads as executors
 from poolscope.probe import runtime
 from poolscope.probe.pools import threadpool
 from concurrent.futures import ThreadPoolExecutor

@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 from probe_support import FakeProbe, Ledger
 
-from poolscope import executors
+from poolscope.executors import threads as executors
 from poolscope.probe import runtime
 from poolscope.probe.pools import threadpool
 
@@ -462,7 +462,7 @@ import os, sys, warnings
 warnings.simplefilter("ignore")  # of forking: the parent has no other thread by then
 from concurrent.futures import ThreadPoolExecutor
 from probe_support import FakeProbe, Ledger
-from poolscope import executors
+from poolscope.executors import threads as executors
 from poolscope.probe import runtime
 from poolscope.probe.pools import threadpool
 

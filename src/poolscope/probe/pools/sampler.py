@@ -23,7 +23,12 @@ STACKS_LIMIT = 64
 #: Where a worker is when it runs a builtin, which has no line of its own: no line of the program.
 _EXECUTORS = tuple(
     name.replace("/", os.sep)
-    for name in ("concurrent/futures/thread.py", "poolscope/executors.py", "poolscope/probe/pools/threadpool.py")
+    for name in (
+        "concurrent/futures/thread.py",
+        "poolscope/executors/futures.py",
+        "poolscope/executors/threads.py",
+        "poolscope/probe/pools/threadpool.py",
+    )
 )
 #: Reading stacks may take one part in so many of a core.
 STACKS_COST_FACTOR = 100

@@ -1,4 +1,4 @@
-"""Drop-in executors: the standard ones, watched.
+"""The drop-in thread pool: the standard one, watched.
 
 How a task passes through `ThreadPoolExecutor`, and why nothing is lost or seen twice:
 
