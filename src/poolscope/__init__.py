@@ -8,6 +8,8 @@ __version__ = "0.1.0"
 #: Public name -> module it lives in.
 _HOMES = {
     "ThreadPoolExecutor": "executors.threads",
+    "ProcessPoolExecutor": "executors.processes",
+    "attach": "probe.pools.attach",
     "Installation": "probe.install",
     "install": "probe.install",
     "Profile": "profiler",
@@ -26,10 +28,12 @@ __all__ = [
     "Finding",
     "Installation",
     "PoolscopeError",
+    "ProcessPoolExecutor",
     "Profile",
     "Report",
     "ThreadPoolExecutor",
     "__version__",
+    "attach",
     "collector",
     "findings",
     "install",
@@ -42,11 +46,13 @@ __all__ = [
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from poolscope.errors import PoolscopeError as PoolscopeError
+    from poolscope.executors.processes import ProcessPoolExecutor as ProcessPoolExecutor
     from poolscope.executors.threads import ThreadPoolExecutor as ThreadPoolExecutor
     from poolscope.model import Finding as Finding
     from poolscope.model import Report as Report
     from poolscope.probe.install import Installation as Installation
     from poolscope.probe.install import install as install
+    from poolscope.probe.pools.attach import attach as attach
     from poolscope.profiler import Profile as Profile
     from poolscope.profiler import collector as collector
     from poolscope.profiler import findings as findings

@@ -119,12 +119,34 @@ class PoolBatch(_Message, tag="pool_batch", frozen=True):
 
 
 class StackSample(_Message, tag="stacks", frozen=True):
-    """Where the workers of a full pool were, at one moment: [count, [line, ...]] with the user's line first and then
+    """Where workers of a pool were, at one moment: [[worker, ...], [line, ...]] with the user's line first and then
     the library line below it, if any."""
 
     pool: int
     at_ns: int
-    stacks: list[tuple[int, list[Line]]]
+    stacks: list[tuple[list[int], list[Line]]]
+
+
+class Wait(msgspec.Struct, frozen=True, array_like=True):
+    """A worker that waits for futures: in the task that it started at `started_ns`, since `since_ns` at the earliest.
+
+    `any`: one of them is enough. `targets` are (pool, worker) of those that were not done: worker 0 is queued, or in no
+    worker that is seen; pool 0 is none of ours.
+    """
+
+    pool: int
+    worker: int
+    started_ns: int
+    since_ns: int
+    any: bool
+    targets: list[tuple[int, int]]
+
+
+class WaitSample(_Message, tag="waits", frozen=True):
+    """What all workers of all pools wait for, at about one moment; told while a pool is full."""
+
+    at_ns: int
+    waits: list[Wait]
 
 
 class LoopOpened(_Message, tag="loop_opened", frozen=True):
@@ -178,6 +200,7 @@ Message = (
     | PoolClosed
     | PoolBatch
     | StackSample
+    | WaitSample
     | LoopOpened
     | LoopTick
     | LoopBlock

@@ -254,14 +254,15 @@ def test_two_threads_cancel_at_once(pools):
         def notify_all(self):
             inside.notify_all()
 
-    future._condition = Together()
+    attribute = "_made" if pools.kind == "drop-in" else "_condition"
+    setattr(future, attribute, Together())
     said = []
     threads = [threading.Thread(target=lambda: said.append(future.cancel())) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    future._condition = inside
+    setattr(future, attribute, inside)
     assert said == [True] * 4
     gate.opened.set()
     pool.shutdown()
@@ -276,7 +277,8 @@ def test_a_cancellation_races_with_the_start(pools, cancel_first):
     gate.block(pool)
     ran = []
     future = pool.submit(ran.append, 1)
-    start = future.set_running_or_notify_cancel
+    step = "_start" if pools.kind == "drop-in" else "set_running_or_notify_cancel"
+    start = getattr(future, step)
     said = []
 
     def raced():
@@ -287,10 +289,10 @@ def test_a_cancellation_races_with_the_start(pools, cancel_first):
             said.append(future.cancel())
         return live
 
-    future.set_running_or_notify_cancel = raced
+    setattr(future, step, raced)
     gate.opened.set()
     pool.shutdown()
-    del future.set_running_or_notify_cancel
+    delattr(future, step)
     assert said == [cancel_first]
     assert ran == ([] if cancel_first else [1])
     ledger.only(submitted=2, succeeded=1 if cancel_first else 2, cancelled=int(cancel_first))
@@ -614,7 +616,7 @@ def test_a_task_is_called_as_it_is(pools):
     spy.inner = pool._work_queue
     pool._work_queue = spy
     pool.submit(nothing).result(LIMIT)
-    assert item == [nothing]
+    assert item == [nothing]  # as it stands in the queue
 
 
 def test_to_thread_is_named_by_the_users_function(pools):
@@ -1026,39 +1028,32 @@ def test_a_subclass_with_standard_workers_is_recorded_too(drop_in, monkeypatch):
     assert len(drop_in.probe.recorders[-1].workers) <= 2
 
 
-def test_future_and_work_item_can_be_replaced(drop_in):
-    class OtherFuture(executors.Future):
-        pass
-
-    class OtherItem(executors.WorkItem):
-        __slots__ = ()
-
-    class Own(executors.ThreadPoolExecutor):
-        future_class = OtherFuture
-        work_item_class = OtherItem
-
-    with Own(1) as pool:
-        assert type(pool.submit(nothing)) is OtherFuture
-    drop_in.ledger.only(submitted=1, succeeded=1)
+# The future's condition, which is only made when somebody asks for it
 
 
-# The future's condition, which is only made when a thread waits
-
-
-def test_a_condition_is_made_when_a_thread_waits():
-    condition = executors.Future()._condition
+def test_a_condition_is_made_for_who_asks(drop_in):
+    pool = drop_in.make()
+    gate = Gate()
+    gate.block(pool)
+    future = pool.submit(nothing)
+    called = []
+    future.add_done_callback(called.append)
+    assert not future.done()
+    assert future._made is None
+    condition = future._condition
+    assert future._made is condition
     with condition:
         condition.notify_all()
         condition.notify()
-    assert condition._real is None
-    with condition:
         assert not condition.wait(0)
         assert not condition.wait_for(lambda: False, 0)
         assert condition.wait_for(lambda: 5) == 5
-    assert condition._real is not None
     for use in (condition.wait, condition.notify, condition.notify_all, lambda: condition.wait_for(bool)):
         with pytest.raises(RuntimeError, match="un-acquired lock"):
             use()
+    gate.opened.set()
+    pool.shutdown()
+    assert called == [future]
 
 
 def test_a_waiter_wakes_for_a_notification_from_outside(drop_in):
@@ -1077,8 +1072,7 @@ def test_a_waiter_wakes_for_a_notification_from_outside(drop_in):
     thread.start()
     while True:
         with future._condition:
-            real = future._condition._real
-            if real is not None and real._waiters:
+            if future._condition._waiters:
                 future._condition.notify_all()
                 break
         time.sleep(0)

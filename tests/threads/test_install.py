@@ -1,7 +1,9 @@
 import asyncio
 import asyncio.base_events
+import concurrent.futures.process
 import concurrent.futures.thread
 import gc
+import multiprocessing.pool
 import subprocess
 import sys
 import textwrap
@@ -15,6 +17,7 @@ from poolscope.probe.install import install
 
 EXECUTOR = concurrent.futures.thread.ThreadPoolExecutor
 LOOP = asyncio.base_events.BaseEventLoop
+PATCHED = (EXECUTOR, LOOP, concurrent.futures.process.ProcessPoolExecutor, multiprocessing.pool.ThreadPool)
 
 
 def patched():
@@ -28,11 +31,11 @@ def patched():
 @pytest.fixture(autouse=True)
 def clean():
     finders = list(sys.meta_path)
-    before = vars(EXECUTOR).copy(), vars(LOOP).copy()
+    before = [vars(owner).copy() for owner in PATCHED]
     assert patched() == (False, False)
     yield
     assert patched() == (False, False)
-    assert (vars(EXECUTOR).copy(), vars(LOOP).copy()) == before
+    assert [vars(owner).copy() for owner in PATCHED] == before
     assert sys.meta_path == finders
 
 
@@ -130,7 +133,7 @@ def test_an_import_under_way_in_another_thread_is_waited_for(tmp_path, monkeypat
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("builtins.half_imported_gate", gate, raising=False)
     monkeypatch.setitem(sys.modules, "half_patcher", patcher)
-    monkeypatch.setitem(module._PARTS, "pools", ("half_patcher", ("half_imported",)))
+    monkeypatch.setitem(module._PARTS, "threads", ("half_patcher", ("half_imported",)))
     importer = threading.Thread(target=__import__, args=("half_imported",))
     importer.start()
     assert reached.wait(30)
@@ -161,7 +164,7 @@ def test_an_uninstall_during_an_import_wins(tmp_path, monkeypatch):
     patcher.unpatch = lambda: calls.append("unpatch")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, "late_patcher", patcher)
-    monkeypatch.setitem(module._PARTS, "pools", ("late_patcher", ("imported_late",)))
+    monkeypatch.setitem(module._PARTS, "threads", ("late_patcher", ("imported_late",)))
     installation = install(loops=False)
     assert calls == []
     import imported_late  # noqa: F401
@@ -204,7 +207,8 @@ def test_imports_nothing_of_the_program_and_starts_nothing():
         import os, sys
         from poolscope.probe.install import install
         installation = install()
-        print(sorted({"concurrent.futures", "asyncio", "uvloop", "json", "typing"} & set(sys.modules)))
+        avoided = {"concurrent.futures", "multiprocessing", "asyncio", "uvloop", "json", "typing"}
+        print(sorted(avoided & set(sys.modules)))
         print(len(os.listdir("/proc/self/task")))
         installation.uninstall()
         """
@@ -227,7 +231,11 @@ def test_patches_upon_import_and_leaves_the_modules_as_they_are():
         print(executor.submit.__globals__["__name__"])
         import asyncio
         print(asyncio.BaseEventLoop.run_forever.__globals__["__name__"])
-        for module in (sys.modules["concurrent.futures.thread"], asyncio.base_events):
+        import multiprocessing.pool
+        print(multiprocessing.pool.ThreadPool._check_running.__globals__["__name__"])
+        print(concurrent.futures.ProcessPoolExecutor.submit.__globals__["__name__"])
+        names = ("concurrent.futures.thread", "concurrent.futures.process", "multiprocessing.pool")
+        for module in (*map(sys.modules.get, names), asyncio.base_events):
             assert type(module.__loader__).__name__ == "SourceFileLoader"
             assert module.__spec__.loader is module.__loader__
             assert "exec_module" not in vars(module.__loader__)
@@ -246,6 +254,8 @@ def test_patches_upon_import_and_leaves_the_modules_as_they_are():
     assert output == [
         "poolscope.probe.pools.threadpool",
         "poolscope.probe.loops.patch",
+        "poolscope.probe.pools.multiprocessing_pool",
+        "poolscope.probe.pools.processpool",
         "poolscope.probe.loops.patch",
         "concurrent.futures.thread",
         "asyncio.base_events",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from concurrent.futures import Future
+from concurrent.futures import ProcessPoolExecutor as StandardProcesses
 from concurrent.futures import ThreadPoolExecutor as StandardExecutor
+from multiprocessing.pool import ThreadPool
 
 from prometheus_client import CollectorRegistry
 
@@ -19,6 +22,21 @@ def drop_in() -> list[str]:
         standard: StandardExecutor = pool
         future: Future[str] = pool.submit(work, 1)
         return [future.result(), *standard.map(work, range(3))]
+
+
+def drop_in_processes() -> list[str]:
+    context = multiprocessing.get_context("spawn")
+    with poolscope.ProcessPoolExecutor(4, context, max_tasks_per_child=100, name="crunching") as pool:
+        standard: StandardProcesses = pool
+        future: Future[str] = pool.submit(work, 1)
+        return [future.result(), *standard.map(work, range(3), chunksize=2)]
+
+
+def attach() -> None:
+    threads: StandardExecutor = poolscope.attach(StandardExecutor(4), name="crawler")
+    processes: StandardProcesses = poolscope.attach(StandardProcesses())
+    older: ThreadPool = poolscope.attach(ThreadPool(4))
+    print(threads, processes, older)
 
 
 def watch_everything() -> None:

@@ -250,7 +250,7 @@ class TestMessages:
 
 class TestProcess:
     def test_told_every_half_second(self, probe, record, clock):
-        probe._cpu.process_ns = 123
+        probe._cpu.clocks.process_ns = 123
         times = []
         for _ in range(20):
             tick(probe)
@@ -260,7 +260,7 @@ class TestProcess:
         assert record.messages[0][2:] == (123, 0, 2.0)
 
     def test_our_own_time_is_what_our_thread_and_flushes_used(self, probe, record):
-        cpu = probe._cpu
+        cpu = probe._cpu.clocks
         cpu.own_ns = 5 * MS  # our thread is new: all of it counts
         tick(probe)
         cpu.own_ns = 7 * MS
@@ -274,8 +274,8 @@ class TestProcess:
         assert record.of("process_tick")[-1][3] == 10 * MS
 
     def test_a_flush_by_the_program_costs_what_it_takes(self, probe, record):
-        probe._cpu.own_ns = SECOND  # the program's own
-        probe._cpu.cost_ns = 3
+        probe._cpu.clocks.own_ns = SECOND  # the program's own
+        probe._cpu.clocks.cost_ns = 3
         probe.flush()
         probe.flush()
         assert record.of("process_tick")[-1][3] == 3
@@ -408,6 +408,7 @@ class TestJudge:
 class TestStacks:
     class Frame:
         lines = (("app.py", 3, "task"),)
+        f_code = None
 
     def full_pool(self, probe, executor):
         executor._threads = {1}
@@ -424,8 +425,8 @@ class TestStacks:
         tick(probe)
         tick(probe)
         at = probe.clock()
-        assert record.tags() == ["pool_opened", "pool_batch", "stacks", "pool_batch", "stacks"]
-        assert record.messages[-1] == ("stacks", recorder.id, at, [[1, [("app.py", 3, "task")]]])
+        assert record.tags() == ["pool_opened", *["pool_batch", "waits", "stacks"] * 2]
+        assert record.messages[-1] == ("stacks", recorder.id, at, [[[1], [("app.py", 3, "task")]]])
         # A scrape asks for numbers, not for stacks.
         record.clear()
         probe.flush()

@@ -33,14 +33,14 @@ def test_equal_stacks_are_counted_together():
     frames = {1000: frame(LINE, BELOW), 1001: frame(LINE), 1002: frame(LINE, BELOW), 7: frame(("other.py", 1, "x"))}
     [message] = sampler(frames).sample([pool(3)], 5)
     assert message[:3] == ("stacks", 1, 5)
-    assert sorted(message[3]) == [[1, [LINE]], [2, [LINE, BELOW]]]
+    assert sorted(message[3]) == [[[1, 3], [LINE, BELOW]], [[2], [LINE]]]
 
 
 def test_only_workers_in_a_task_count():
     watch = pool(2)
     watch.recorder.workers[0].running = None
     [message] = sampler({1000: frame(LINE), 1001: frame(LINE)}).sample([watch], 5)
-    assert message[3] == [[1, [LINE]]]
+    assert message[3] == [[[2], [LINE]]]
 
 
 def test_a_worker_that_leaves_its_task_meanwhile_does_not_count():
@@ -67,7 +67,7 @@ def test_of_many_workers_all_get_their_turn():
 
     reader = sampler({1000 + number: number for number in range(STACKS_LIMIT + 10)}, lines=lines)
     [message] = reader.sample([watch], 1)
-    assert message[3] == [[STACKS_LIMIT, [LINE]]]
+    assert [len(workers) for workers, _ in message[3]] == [STACKS_LIMIT]
     reader.sample([watch], 2)
     assert set(seen) == set(range(STACKS_LIMIT + 10))
 

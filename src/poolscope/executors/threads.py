@@ -1,16 +1,17 @@
-"""The drop-in thread pool: the standard one, watched.
+"""The drop-in thread pool: the standard one, watched, and faster.
 
-How a task passes through `ThreadPoolExecutor`, and why nothing is lost or seen twice:
+How a task passes through it, and why nothing is lost or seen twice:
 
-- `submit` records the arrival under the locks that the standard executor takes too, after the refusals and
-  before
-  the enqueue: a refused task never arrives, and no worker can start a task that has not arrived.
-- A future leaves the pending state once, under its own condition: to running (`WorkItem.run`), to cancelled
-  (`Future.cancel`, which records it there and then), or to failed without a start (a broken pool).
+- `submit` takes no lock. It looks whether the executor is broken or shut down before the enqueue and again after it.
+  If that came in between, nobody may be left to run the task: then it is withdrawn and the call refused, unless the
+  task has left the queue already.
+- The arrival is recorded before the enqueue, so no worker can start a task that has not arrived; that of a task that is
+  withdrawn is taken back.
+- What happens to a task from there on is the business of its future, which is its work item too
+  (`poolscope.executors.futures`).
 - A worker notes the end of a task before it sets the future: whoever has seen the result finds it recorded.
 
-Only the worker writes its own log; arrivals and cancellations are appended as whole records (see
-`poolscope.probe.pools.recording`).
+Only the worker writes its own log; all else is appended as whole records (see `poolscope.probe.pools.recording`).
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from __future__ import annotations
 import concurrent.futures.thread as standard
 import threading
 import weakref
-from _thread import RLock
 from concurrent.futures import _base
 from queue import Empty
 
-from poolscope.probe.pools.watching import UNOPENED, UNREAD_LIMIT, Instances, own_log
+from poolscope.executors.futures import Future
+from poolscope.probe.pools.watching import UNOPENED, UNREAD_LIMIT, Instances
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,168 +31,11 @@ if TYPE_CHECKING:
     from queue import SimpleQueue
     from typing import Any, NoReturn, ParamSpec, TypeVar
 
-    from poolscope.probe.pools.recording import WorkerLog
-    from poolscope.probe.pools.watching import Task, Watch
+    from poolscope.probe.pools.watching import Watch
     from poolscope.probe.runtime import Probe
 
     P = ParamSpec("P")
     T = TypeVar("T")
-    StandardFuture = _base.Future[Any]
-else:
-    StandardFuture = _base.Future
-
-_TOO_LATE = (_base.RUNNING, _base.FINISHED)
-_CANCELLED = (_base.CANCELLED, _base.CANCELLED_AND_NOTIFIED)
-
-
-class _Condition(RLock):  # type: ignore[misc]  # final in typeshed only
-    """A `threading.Condition` over an RLock that costs no more than the lock until a thread waits.
-
-    Most futures are never waited for by a thread that blocks on them, and making a condition is the dearest
-    step of `submit`. The real one is made, over this very lock, by the first thread that waits, which holds
-    the lock.
-    """
-
-    _real: threading.Condition | None = None
-
-    def _made(self) -> threading.Condition:
-        if not self._is_owned():  # type: ignore[attr-defined]  # missing in typeshed
-            raise RuntimeError("cannot wait on un-acquired lock")
-        if self._real is None:
-            self._real = threading.Condition(self)
-        return self._real
-
-    def wait(self, timeout: float | None = None) -> bool:
-        return self._made().wait(timeout)
-
-    def wait_for(self, predicate: Callable[[], T], timeout: float | None = None) -> T:
-        return self._made().wait_for(predicate, timeout)
-
-    def notify(self, n: int = 1) -> None:
-        if not self._is_owned():  # type: ignore[attr-defined]  # as above
-            raise RuntimeError("cannot notify on un-acquired lock")
-        if self._real is not None:
-            self._real.notify(n)
-
-    def notify_all(self) -> None:
-        if not self._is_owned():  # type: ignore[attr-defined]  # as above
-            raise RuntimeError("cannot notify on un-acquired lock")
-        if self._real is not None:
-            self._real.notify_all()
-
-
-class Future(StandardFuture):
-    """The standard future, which records its cancellation.
-
-    `task` is set before the future is enqueued, and cleared by whoever takes it out of the pending state.
-    """
-
-    task: Task | None = None
-
-    def __init__(self) -> None:
-        # All that the standard one does, but for the condition.
-        self._condition = _Condition()  # type: ignore[assignment]  # has all of its methods
-        self._state = _base.PENDING
-        self._result = None
-        self._exception = None
-        self._waiters: list[Any] = []
-        self._done_callbacks: list[Callable[[_base.Future[Any]], object]] = []
-
-    def cancel(self) -> bool:  # noqa: D102 - the standard docstring, below
-        if self._state == _base.FINISHED:
-            return False  # final, so it needs no lock; `map` cancels each future that it has the result of
-        with self._condition:
-            if self._state in _TOO_LATE:
-                return False
-            if self._state in _CANCELLED:
-                return True
-            self._state = _base.CANCELLED
-            if self.task is not None:
-                # Under the condition: recorded once, and before anybody hears of it.
-                watch, function, submitted = self.task
-                self.task = None
-                watch.recorder.cancelled.extend((function, submitted, watch.clock()))
-            self._condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]  # typeshed leaves it out
-        return True
-
-    cancel.__doc__ = _base.Future.cancel.__doc__
-
-
-class WorkItem:
-    """A task in the queue. Whoever takes it out of there calls `run` or `fail_unstarted`, once."""
-
-    __slots__ = ("args", "fn", "future", "kwargs")
-
-    def __init__(self, future: Future, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.future = future
-        self.fn = fn
-        self.args = args
-        self.kwargs = kwargs
-
-    def run(self, watch: Watch | None = None, log: WorkerLog | None = None) -> None:
-        """Run the task unless it was cancelled. `log` is the calling worker's, of the pool of `watch`."""
-        try:
-            if not self.future.set_running_or_notify_cancel():
-                return
-        except BaseException:
-            # Somebody else has set the future of a queued task, and it will never run.
-            self._record_unstarted()
-            raise
-        task = self.future.task
-        if task is None:
-            self._run_unrecorded()
-            return
-        self.future.task = None
-        # The traceback of the task's exception keeps this frame: no name in it but `self` may lead to the
-        # task.
-        owner, function, submitted = task
-        if log is None or owner is not watch:
-            log = own_log(owner)  # a thread that is no worker of ours runs the item
-        clock = owner.clock
-        outer = log.running
-        started = clock()
-        log.running = (function, submitted, started)
-        try:
-            result = self.fn(*self.args, **self.kwargs)
-        except BaseException as exc:
-            log.finished.extend((log.worker, function * 2 + 1, submitted, started, clock()))
-            log.running = outer
-            self.future.set_exception(exc)
-            # Break a reference cycle with the exception.
-            self = None  # type: ignore[assignment]  # the name is of no more use, as in the standard work item
-        else:
-            log.finished.extend((log.worker, function * 2, submitted, started, clock()))
-            log.running = outer
-            self.future.set_result(result)
-
-    def fail_unstarted(self, exc: BaseException) -> None:
-        """Fail the task without a start, unless it was cancelled or its future was set by somebody else."""
-        try:
-            # Running for a moment, so that a `cancel` between the record and the failure comes too late.
-            live = self.future.set_running_or_notify_cancel()
-        except Exception:
-            self._record_unstarted()
-            return
-        if live:
-            self._record_unstarted()
-            self.future.set_exception(exc)
-
-    def _record_unstarted(self) -> None:
-        task = self.future.task
-        if task is not None:
-            self.future.task = None
-            watch, function, submitted = task
-            watch.recorder.broken.extend((function, submitted, watch.clock()))
-
-    def _run_unrecorded(self) -> None:
-        try:
-            result = self.fn(*self.args, **self.kwargs)
-        except BaseException as exc:
-            self.future.set_exception(exc)
-            self = None  # type: ignore[assignment]  # as above
-        else:
-            self.future.set_result(result)
 
 
 def _work(
@@ -200,7 +44,6 @@ def _work(
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
     idle: list[None],
-    ours: type[WorkItem],
     watch: Watch | None,
 ) -> None:
     """The life of a worker thread: the standard one's, with a token in `idle` for each worker that found no
@@ -214,7 +57,12 @@ def _work(
             if executor is not None:
                 executor._initializer_failed()
             return
-    log = None if watch is None else own_log(watch)
+    log = None
+    if watch is not None:
+        try:
+            log = watch.own_log()
+        except Exception as exc:
+            watch.give_up(exc)
     get_nowait = work_queue.get_nowait
     try:
         while True:
@@ -223,8 +71,8 @@ def _work(
             except Empty:
                 idle.append(None)
                 work_item = work_queue.get()
-            if type(work_item) is ours:
-                work_item.run(watch, log)
+            if type(work_item) is Future:
+                work_item.run(log)
                 # Delete references to the task while waiting for the next.
                 del work_item
                 continue
@@ -246,18 +94,13 @@ def _work(
 
 
 class ThreadPoolExecutor(standard.ThreadPoolExecutor):  # noqa: D101 - the standard class has none
-    # Thread safety: as the standard executor. `submit`, `_adjust_thread_count` and `_initializer_failed` run
-    # under `_shutdown_lock`, so only one thread at a time takes tokens out of `_idle`; workers append to it
-    # without a lock (`list.append` is one step with and without the GIL). A token left by a worker that
-    # another task woke up in the meantime makes one thread start later than it could have, as the standard
-    # semaphore does from Python 3.12 on; that is also the policy here on 3.11. `_idle_semaphore` exists but
-    # stays at 0.
+    # Thread safety: as the standard executor. Threads are made under its two locks. `_idle` holds a token for each
+    # worker that found the queue empty; workers append and submitters pop, each of which is one step with and without
+    # the GIL. A token left by a worker that another task woke up in the meantime makes one thread start later than it
+    # could have, as the standard semaphore does from Python 3.12 on; that is also the policy here on 3.11.
+    # `_idle_semaphore` exists but stays at 0.
     #
     # 3.14 and later: expected to work, untested.
-
-    #: A faster future or work item can take the place of these.
-    future_class = Future
-    work_item_class = WorkItem
 
     #: Keeps the patch of the standard executor from recording these pools once more.
     _poolscope_own = True
@@ -295,37 +138,51 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):  # noqa: D101 - the stand
         watch = self._poolscope
         if watch is UNOPENED:  # inherited through a fork
             watch = _instances.open(self, _find_probe, "")
-        future = self.future_class()
-        function = 0
+        if self._broken or self._shutdown or standard._shutdown:
+            self._refuse(watch)
+        future = Future(fn, args, kwargs)
         if watch is not None:
-            if not 0 < len(watch.arrivals) < UNREAD_LIMIT and not watch.attend():
-                watch = self._poolscope = None
-            else:
-                function = watch.identify(fn, args)
-        with self._shutdown_lock, standard._global_shutdown_lock:
-            if self._broken or self._shutdown or standard._shutdown:
-                self._refuse(watch)
-            if watch is not None:
-                submitted = watch.clock()
-                future.task = (watch, function, submitted)
-                watch.arrivals.extend((function, submitted))
-            self._work_queue.put(self.work_item_class(future, fn, args, kwargs))  # type: ignore[arg-type]
-            if self._idle:
-                self._idle.pop()
-            else:
-                self._adjust_thread_count()
+            try:
+                if 0 < len(watch.arrivals) < UNREAD_LIMIT or watch.attend():
+                    function = future._function = watch.identify(fn, args)
+                    submitted = future._submitted = watch.clock()
+                    watch.arrivals.extend((function, submitted))
+                    future._watch = watch
+                else:
+                    self._poolscope = None
+            except Exception as exc:
+                watch.give_up(exc)
+                self._poolscope = None
+        self._work_queue.put(future)  # type: ignore[arg-type]  # typed as the standard work item
+        try:
+            idle = self._idle and not self._idle.pop()
+        except IndexError:  # another submitter took the last token
+            idle = False
+        if not idle:
+            self._grow()
+        if (self._broken or self._shutdown or standard._shutdown) and future.withdraw():
+            self._refuse(watch)
         return future
 
     submit.__doc__ = _base.Executor.submit.__doc__
 
     def _refuse(self, watch: Watch | None) -> NoReturn:
         if watch is not None:
-            watch.recorder.rejected.append(watch.clock())
+            watch.attend()
+            watch.rejected()
         if self._broken:
             raise standard.BrokenThreadPool(self._broken)
         if self._shutdown:
             raise RuntimeError("cannot schedule new futures after shutdown")
         raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    def _grow(self) -> None:
+        """Starts a thread if there may be one more."""
+        if len(self._threads) < self._max_workers:
+            with self._shutdown_lock, standard._global_shutdown_lock:
+                # Not once `shutdown` or the interpreter has begun to join the threads that there are.
+                if not (self._broken or self._shutdown or standard._shutdown):
+                    self._adjust_thread_count()
 
     def _adjust_thread_count(self) -> None:
         num_threads = len(self._threads)
@@ -345,7 +202,6 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):  # noqa: D101 - the stand
                 self._initializer,
                 self._initargs,
                 self._idle,
-                self.work_item_class,
                 self._poolscope,
             ),
         )
@@ -365,7 +221,7 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):  # noqa: D101 - the stand
                 if work_item is None:
                     continue
                 failure = standard.BrokenThreadPool(reason)
-                if isinstance(work_item, self.work_item_class):
+                if isinstance(work_item, Future):
                     work_item.fail_unstarted(failure)
                 else:
                     work_item.future.set_exception(failure)

@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 
 #: Without one of these there is neither a pool nor a loop.
-_AWAITED = ("concurrent.futures.thread", "asyncio.base_events", "uvloop")
+_AWAITED = (
+    "concurrent.futures.thread",
+    "concurrent.futures.process",
+    "multiprocessing.pool",
+    "asyncio.base_events",
+    "uvloop",
+)
 
 #: Where `poolscope run` leaves, as JSON, the path of its socket and the probe's settings.
 VARIABLE = "POOLSCOPE_RUN"
@@ -61,6 +67,13 @@ class Link:
         try:
             self._channel.send(message)
         except ChannelClosed:
+            self._lost()
+        except Exception as error:
+            # Of ours. The parent must not take what it has got for all that there was.
+            try:
+                self._channel.send(("fault", "channel", f"{type(error).__name__}: {error}"))
+            except Exception:
+                pass  # it will see that no bye comes
             self._lost()
 
     def bye(self) -> None:

@@ -1,7 +1,8 @@
 """Whose CPU time it was, and how much of it the process may use.
 
 On Linux the CPU clock of any thread of the process can be read by its thread id: the clock is
-`(~tid << 3) | 6`, where 6 says "thread" and "time that the scheduler gave it". (`pthread_getcpuclockid` takes the
+`(~tid << 3) | 6`, where 6 says "thread" and "time that the scheduler gave it"; that of any process, by its
+id, is the same with 2, without the thread. (`pthread_getcpuclockid` takes the
 pthread handle instead, and crashes the interpreter when the thread has ended.)
 """
 
@@ -14,6 +15,9 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 #: How long a reading of the limits is good for: they change when somebody resizes a container.
 _LIMITS_NS = 5_000_000_000
@@ -22,7 +26,7 @@ thread_clocks_readable = sys.platform == "linux"
 
 
 class CpuClocks:
-    """The CPU clocks of this process, as the system has them (ns)."""
+    """The CPU clocks of this process, as the system has them (ns). Any thread may ask; `allowed` one at a time."""
 
     def __init__(self) -> None:
         self._allowed = 0.0
@@ -34,6 +38,10 @@ class CpuClocks:
     def thread(self, native_id: int) -> int | None:
         """What the thread has used so far; None if it has ended (or on a system that does not tell)."""
         return thread_cpu_ns(native_id)
+
+    def child(self, pid: int) -> int | None:
+        """What all threads of another process have used so far; None as above."""
+        return process_cpu_ns(pid)
 
     def process(self) -> int:
         """What all threads have used so far."""
@@ -51,12 +59,66 @@ class CpuClocks:
         return self._allowed
 
 
+class GuardedClocks(CpuClocks):
+    """`clocks` without their failures: after the first one none is read any more, and nothing is known.
+
+    Any thread may ask.
+    """
+
+    def __init__(self, clocks: CpuClocks, failed: Callable[[Exception], object]) -> None:
+        """`failed` hears of the failure."""
+        super().__init__()
+        self.clocks = clocks
+        self.readable = clocks.readable
+        self._failed = failed
+        self._broken = False
+
+    def thread(self, native_id: int) -> int | None:
+        """See `CpuClocks.thread`."""
+        return self._ask(None, self.clocks.thread, native_id)
+
+    def child(self, pid: int) -> int | None:
+        """See `CpuClocks.child`."""
+        return self._ask(None, self.clocks.child, pid)
+
+    def process(self) -> int:
+        """See `CpuClocks.process`."""
+        return self._ask(0, self.clocks.process)
+
+    def own(self) -> int:
+        """See `CpuClocks.own`."""
+        return self._ask(0, self.clocks.own)
+
+    def allowed(self, now_ns: int) -> float:
+        """See `CpuClocks.allowed`."""
+        return self._ask(float(os.cpu_count() or 1), self.clocks.allowed, now_ns)
+
+    def _ask(self, otherwise: T, read: Callable[..., T], *args: int) -> T:
+        if not self._broken:
+            try:
+                return read(*args)
+            except Exception as exc:
+                self._broken = True
+                self._failed(exc)
+        return otherwise
+
+
 def thread_cpu_ns(native_id: int) -> int | None:
     """See `CpuClocks.thread`."""
     if not thread_clocks_readable:
         return None
     try:
         return time.clock_gettime_ns((~native_id << 3) | 6)
+    except OSError:
+        return None
+
+
+def process_cpu_ns(pid: int) -> int | None:
+    """See `CpuClocks.child`."""
+    if not thread_clocks_readable:
+        return None
+    try:
+        return time.clock_gettime_ns((~pid << 3) | 2)
     except OSError:
         return None
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class ImportWatch:
     """A finder in front of `sys.meta_path` from `start` until all names were seen, or `stop`.
 
+    Any thread may import; `start` and `stop` are for one caller at a time.
+
     `imported(name)` is called in the thread that imports, inside of its import. It may be called again when a
     tool unloads a module and imports it anew, or reloads it, while another name is still waited for.
     """

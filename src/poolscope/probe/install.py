@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 
 #: What is patched -> our module that does it, and the modules that it is done to.
 _PARTS = {
-    "pools": ("poolscope.probe.pools.threadpool", ("concurrent.futures.thread",)),
+    "threads": ("poolscope.probe.pools.threadpool", ("concurrent.futures.thread",)),
+    "processes": ("poolscope.probe.pools.processpool", ("concurrent.futures.process",)),
+    "multiprocessing": ("poolscope.probe.pools.multiprocessing_pool", ("multiprocessing.pool",)),
     "loops": ("poolscope.probe.loops.patch", ("asyncio.base_events", "uvloop")),
 }
+
+_POOLS = ("threads", "processes", "multiprocessing")
 
 # Reentrant: a finalizer may uninstall while this thread is inside. Nothing is imported under it, and so no
 # import that another thread is in the midst of is waited for.
@@ -59,12 +63,13 @@ class Installation:
 
 
 def install(*, pools: bool = True, loops: bool = True) -> Installation:
-    """Watches the thread pools and event loops of this process from now on, those that exist included.
+    """Watches the pools and event loops of this process from now on, those that exist included.
 
-    Returns what undoes it; may be called several times. Starts no thread and imports neither
-    `concurrent.futures` nor `asyncio`. A failure of ours is logged and leaves the process as it was.
+    The pools are the thread and process pools of `concurrent.futures`, and `multiprocessing.pool.ThreadPool`.
+    Returns what undoes it; may be called several times. Starts no thread and imports none of these modules. A
+    failure of ours is logged and leaves the process as it was.
     """
-    parts = tuple(part for part, wanted in (("pools", pools), ("loops", loops)) if wanted)
+    parts = (*(_POOLS if pools else ()), *(("loops",) if loops else ()))
     with _lock:
         for part in parts:
             _wanted[part] += 1

@@ -17,7 +17,13 @@ _OPENS = {"function": "function", "pool_opened": "pool", "loop_opened": "loop", 
 _CLOSES = {"pool_closed": "pool", "loop_closed": "loop"}
 
 
+#: Messages that nobody came to deliver, beyond which further ones are dropped.
+_WAITING_LIMIT = 200_000
+
+
 class _Entry:
+    """A sink. Any thread may take `active` off it, for good; `greeted` belongs to whoever delivers."""
+
     __slots__ = ("active", "greeted", "sink")
 
     def __init__(self, sink: Sink) -> None:
@@ -47,8 +53,9 @@ class Outlet:
         return tuple(entry.sink for entry in list(self._entries) if entry.active)
 
     def push(self, message: Message) -> None:
-        """Queues a message for the next delivery."""
-        self._queue.append(message)
+        """Queues a message for the next delivery. There being none for far too long, it is dropped."""
+        if len(self._queue) < _WAITING_LIMIT:
+            self._queue.append(message)
 
     @property
     def waiting(self) -> int:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import sys
 from _thread import allocate_lock, get_ident
+from functools import partial
 from time import perf_counter_ns
 
-from poolscope.probe.cpu import CpuClocks
+from poolscope.probe.cpu import CpuClocks, GuardedClocks
 from poolscope.probe.outlet import Outlet
 from poolscope.probe.pools.names import FunctionTable
 from poolscope.probe.pools.registry import Pools
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from poolscope.probe.outlet import Message, Sink
     from poolscope.probe.pools.recording import PoolRecorder
+    from poolscope.probe.pools.registry import PoolWatch
     from poolscope.probe.settings import PoolRule
 
 #: How often the CPU time of the process is told, and quiet pools are asked whether they were shut down.
@@ -62,7 +64,7 @@ class Probe:
     ) -> None:
         self._settings = settings or ProbeSettings()
         self.clock = clock
-        self._cpu = cpu or CpuClocks()
+        self._cpu = GuardedClocks(cpu or CpuClocks(), partial(self.fail, "cpu"))
         #: Whether a parent judges this process: then it never judges itself, nor logs failures of ours.
         self.supervised = False
         #: Called in a forked child with its first event; each may return a sink.
@@ -71,10 +73,12 @@ class Probe:
         self._begin()
 
     def _begin(self) -> None:
-        self._outlet = Outlet(self._sink_failed)
+        self._outlet = Outlet(partial(self.fail, "sink"))
         self.functions = FunctionTable(self.emit)
-        self._stacks = StackSampler(self._cpu)
-        self._pools = Pools(self.clock, self._cpu, self._outlet.push, self._pool_failed)
+        self._stacks: StackSampler | None = StackSampler(self._cpu)
+        self._pools = Pools(self.clock, self._cpu, self._outlet.push, partial(self.fail, "pools"))
+        #: Nobody reads pools any more: none is opened.
+        self._given_up = False
         self._something_opened = False
         self._judge_sought = False
         self._bereft = False
@@ -86,8 +90,8 @@ class Probe:
         self._process_told_ns: int | None = None
         self._own_ns = 0
         self._own_mark = (0, 0)
-        self._ticker = Ticker(self.clock, self.fail, self._read_last)
-        self._drain_job = self._ticker.add("drain", self._period_ns(), self._drain)
+        self._ticker = Ticker(self.clock, self._job_failed, self._read_last)
+        self._drain_job = self._ticker.add("reader", self._period_ns(), self._drain)
 
     # -- settings ------------------------------------------------------------------------------------------
 
@@ -131,7 +135,7 @@ class Probe:
             created_at, place = creation_site(1)
             label = name or prefix or place
             rule = self.pool_rule(label)
-            if rule is not None and rule.ignore:
+            if self._given_up or (rule is not None and rule.ignore):
                 return None
             recorder = self._pools.open(
                 executor,
@@ -195,14 +199,10 @@ class Probe:
             import logging
 
             logging.getLogger("poolscope").error("failure of poolscope in part %s: %s", part, text)
-        except Exception:
-            pass  # a log handler of the program's: not our task's business
-
-    def _pool_failed(self, exc: BaseException) -> None:
-        self.fail("pools", exc)
-
-    def _sink_failed(self, exc: BaseException) -> None:
-        self.fail("sink", exc)
+        except Exception as failure:
+            # A log handler of the program's: no task's business.
+            self._failed_parts.add("log")
+            self.fail("log", failure)
 
     # -- readings ------------------------------------------------------------------------------------------
 
@@ -246,6 +246,10 @@ class Probe:
             self._pools.read(read_cpu=True)
             self._tell_process(self.clock())
             self._outlet.deliver()
+        except Exception as exc:
+            self._give_up("reader", exc)
+            return False
+        else:
             if self._own_mark[0] == get_ident():
                 self._account()  # a job of ours asked for it
             else:
@@ -285,14 +289,43 @@ class Probe:
             # Whether a quiet pool was shut down is asked now and then only.
             full = self._pools.read(ask_all=self._process_due(now_ns))
             if full and self._outlet.sinks:
-                for message in self._stacks.sample(full, self.clock()):
-                    self._outlet.push(message)
+                self._sample(full)
             self._account()
             if self._process_due(now_ns):
                 self._tell_process(now_ns)
             self._outlet.deliver()
         finally:
             self._leave()
+
+    def _sample(self, full: list[PoolWatch]) -> None:
+        if self._stacks is None:
+            return
+        try:
+            for message in self._stacks.sample(full, self.clock(), self._pools.everyone()):
+                self._outlet.push(message)
+        except Exception as exc:
+            self._stacks = None
+            self.fail("stacks", exc)
+
+    def _job_failed(self, part: str, exc: BaseException) -> None:
+        if part not in ("reader", "thread"):
+            self.fail(part, exc)
+        elif self._enter(FLUSH_PATIENCE):
+            try:
+                self._give_up(part, exc)
+            finally:
+                self._leave()
+
+    def _give_up(self, part: str, exc: BaseException) -> None:
+        """Pools are not read any more: so they must not go on recording what nobody fetches. Under the lock."""
+        self._given_up = True
+        self._ticker.remove(self._drain_job)
+        self.fail(part, exc)
+        self._pools.let_go()
+        try:
+            self._outlet.deliver()
+        except Exception:
+            pass  # the log has heard of it
 
     def _read_last(self) -> None:
         # A process that has yet to look for its judge keeps its records for it.

@@ -28,7 +28,10 @@ _POLL = 0.0002
 
 
 class Job:
-    """Something to do every `period_ns`. A late one is done once, not as often as it was missed."""
+    """Something to do every `period_ns`. A late one is done once, not as often as it was missed.
+
+    `due_ns` is written by whoever ticks, and by `wake` while nobody does; `period_ns` may be set by any thread.
+    """
 
     __slots__ = ("due_ns", "part", "period_ns", "run")
 
@@ -40,7 +43,10 @@ class Job:
 
 
 class _Run:
-    """One life of the thread. `ended` is held until it is over."""
+    """One life of the thread. `ended` is held until it is over.
+
+    Each field is set once: `stopping` by whoever stops it, the others by the thread itself.
+    """
 
     __slots__ = ("ended", "ident", "native_id", "stopping")
 

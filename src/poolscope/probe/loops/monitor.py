@@ -86,6 +86,8 @@ class Monitor:
 
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
+        #: Looks have failed: no loop is watched any more.
+        self._given_up = False
         self._begin()
 
     def _begin(self, gc_time: GcTime | None = None) -> None:
@@ -119,7 +121,7 @@ class Monitor:
                 if loop.is_running():
                     return None
                 self._close(known)  # of its last run, whose end we were not told
-            if loop.is_closed():
+            if loop.is_closed() or self._given_up:
                 return None
             watch = self._watch(loop, kind, base, adopted)
             watch.begin(self._reading(self.probe.clock(), thread_cpu_ns(watch.native_id)))
@@ -232,13 +234,24 @@ class Monitor:
             for watch in list(self._running.values()):
                 for message in [*watch.collect(), *watch.tracker.ongoing(now), *watch.tick(now, 0)]:
                     self.probe.emit(message)
+        except Exception as exc:
+            self._give_up(exc)
         finally:
             lock.release()
+
+    def _give_up(self, exc: Exception) -> None:
+        """Looks have failed, so no loop is watched any more. Under the lock; the job goes with the next `_rest`."""
+        self._given_up = True
+        watches = list(self._running.values())
+        self._running.clear()
+        self.probe.fail(_PART, exc)
+        for watch in watches:
+            self.probe.emit(("loop_closed", watch.number, self.probe.clock()))
 
     # -- looks ---------------------------------------------------------------------------------------------
 
     def job(self, now_ns: int) -> None:  # noqa: ARG002 - jobs get the time; we read it when we have looked
-        """One look at each loop. What it raises takes the job out: then no loop is watched any more."""
+        """One look at each loop. If that fails, no loop is watched any more."""
         lock = self._lock
         if not lock.acquire(timeout=self._period_ns / 1e9):
             self._missed += 1
@@ -248,6 +261,8 @@ class Monitor:
         self._missed = 0
         try:
             self._look()
+        except Exception as exc:
+            self._give_up(exc)
         finally:
             remove = self._rest()
             lock.release()

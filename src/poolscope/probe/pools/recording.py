@@ -14,9 +14,12 @@ from collections.abc import Callable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeVar
+
+    from poolscope.probe.cpu import CpuClocks
 
     Clock = Callable[[], int]
+    Log = TypeVar("Log", bound="WorkerLog")
 
 
 class WorkerLog:
@@ -40,6 +43,12 @@ class WorkerLog:
         #: The thread's CPU time at its end, which no clock can tell afterwards; -1 before. Set before `left`.
         self.cpu_ns = -1
 
+    def cpu_now(self, clocks: CpuClocks) -> int | None:
+        """The worker's CPU time so far (ns); None if nobody can tell any more. For one reader at a time."""
+        if self.left and self.cpu_ns != -1:
+            return self.cpu_ns
+        return clocks.thread(self.native_id)
+
 
 def _take(records: list[int]) -> list[int]:
     head = records[:]
@@ -47,12 +56,21 @@ def _take(records: list[int]) -> list[int]:
     return head
 
 
+def _strike(arrivals: list[int], function: int, submitted: int, at: int) -> tuple[int, ...]:
+    """Takes an arrival out. If it has been told of already, the task counts as cancelled: returns that record."""
+    for place in range(len(arrivals) - 2, -1, -2):
+        if arrivals[place] == function and arrivals[place + 1] == submitted:
+            del arrivals[place : place + 2]
+            return ()
+    return (function, submitted, at)
+
+
 class PoolRecorder:
     """What happened in one pool since the last `drain`.
 
-    `arrivals` (function, submitted), `cancelled` and `broken` (function, submitted, when) and `rejected` (when) are
-    flat lists that any thread may extend by one whole record. `size` gives (workers alive, max_workers) now, or None
-    once the executor is gone.
+    `arrivals` and `withdrawn` (function, submitted), `cancelled` and `broken` (function, submitted, when) and
+    `rejected` (when) are flat lists that any thread may extend by one whole record. `size` gives (workers alive,
+    max_workers) now, or None once the executor is gone.
     """
 
     __slots__ = (
@@ -63,12 +81,15 @@ class PoolRecorder:
         "closed",
         "created_at",
         "executor",
+        "given_up",
         "id",
         "kind",
         "last_size",
         "name",
         "rejected",
         "size",
+        "told",
+        "withdrawn",
         "workers",
     )
 
@@ -93,14 +114,23 @@ class PoolRecorder:
         self.cancelled: list[int] = []
         self.broken: list[int] = []
         self.rejected: list[int] = []
+        self.withdrawn: list[int] = []
         self.workers: list[WorkerLog] = []
         self.closed = False
+        #: Whether its name is known outside.
+        self.told = False
+        #: Recording has failed, and what is here says nothing any more.
+        self.given_up = False
         self._lock = allocate_lock()
 
     def join(self, ident: int, native_id: int) -> WorkerLog:
         """A log for the calling worker. Called once by each worker thread, before its first task."""
+        return self.add(lambda worker: WorkerLog(worker, ident, native_id))
+
+    def add(self, make: Callable[[int], Log]) -> Log:
+        """A log that `make` makes for the worker's number."""
         with self._lock:
-            log = WorkerLog(len(self.workers) + 1, ident, native_id)
+            log = make(len(self.workers) + 1)
             # Append only: a worker's number is its place, so it is never given twice.
             self.workers.append(log)
         return log
@@ -123,9 +153,14 @@ class PoolRecorder:
             cancelled = _take(self.cancelled)
             broken = _take(self.broken)
             rejected = len(_take(self.rejected))
+            withdrawn = _take(self.withdrawn)
             arrivals = _take(self.arrivals)
-            self.last_size = self.size() or (0, self.last_size[1])
-            workers, max_workers = self.last_size
+            for function, submitted in zip(withdrawn[::2], withdrawn[1::2], strict=True):
+                cancelled += _strike(arrivals, function, submitted, at)
+            workers, max_workers = self.size() or (0, self.last_size[1])
+            # Workers go on after their executor is gone, and begin before it has noted that they are there.
+            workers = max(workers, len(running) // 4)
+            self.last_size = workers, max_workers
             return (
                 "pool_batch",
                 self.id,

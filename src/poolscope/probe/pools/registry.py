@@ -21,6 +21,9 @@ CPU_INTERVAL_NS = 250_000_000
 #: How long a collected pool with tasks in its queue may be without workers before it counts as over.
 DESERTED_NS = 5_000_000_000
 
+#: Where an executor keeps what it records with (see `watching`); None: nothing.
+ATTRIBUTE = "_poolscope"
+
 #: Seen by nobody yet; told to the sinks; ended, though a call that is refused may still show up.
 NEW, OPEN, CLOSED = "new", "open", "closed"
 
@@ -116,10 +119,31 @@ class PoolWatch:
         executor = self._executor()
         if executor is None:
             return False
-        if not (getattr(executor, "_shutdown", False) or getattr(executor, "_shutdown_thread", False)):
+        if not (
+            getattr(executor, "_shutdown", False)
+            or getattr(executor, "_shutdown_thread", False)
+            # `multiprocessing.pool`
+            or getattr(executor, "_state", None) in ("CLOSE", "TERMINATE")
+        ):
             return False
         size = self.recorder.size()
         return size is None or size[0] == 0
+
+    def awaits_workers(self) -> bool:
+        """Whether tasks are left for a worker process that has yet to take the place of one that has ended."""
+        return self.recorder.kind == "process" and self._unfinished > 0
+
+    def let_go(self) -> None:
+        """Has the executor record no more, and forgets what nobody will fetch. What runs may add a last record."""
+        recorder = self.recorder
+        recorder.given_up = True
+        executor = self._executor()
+        if executor is not None:
+            vars(executor)[ATTRIBUTE] = None
+        for records in (recorder.arrivals, recorder.cancelled, recorder.broken, recorder.rejected, recorder.withdrawn):
+            records.clear()
+        for log in recorder.workers:
+            log.finished.clear()
 
     def exhausted(self, now_ns: int) -> bool:
         """Whether the executor is gone, and every task of it has come to its end in the batches up to now."""
@@ -195,17 +219,39 @@ class Pools:
         `ask_all`: quiet pools too are asked whether they were shut down, which costs more than all else here.
         """
         full = []
-        for watch in self._all():
+        for watch in self.everyone():
             known = watch.state == OPEN
             if watch.quiet and known and not watch.gone and not ask_all and not watch.has_news():
                 continue
             try:
                 if self._read(watch, read_cpu) and watch.full:
                     full.append(watch)
+                if watch.recorder.given_up:
+                    self._let_go(watch)
             except Exception as exc:
-                self._watches.pop(watch.key, None)
                 self._failed(exc)
+                self._let_go(watch)
         return full
+
+    def let_go(self) -> None:
+        """Has every pool record no more."""
+        for watch in self.everyone():
+            self._let_go(watch)
+
+    def _let_go(self, watch: PoolWatch) -> None:
+        self._watches.pop(watch.key, None)
+        self._push(("notice", f"pool {watch.recorder.name!r} is recorded no more: what it did later is missing"))
+        try:
+            at = self._clock()
+        except Exception:
+            at = watch.opened_ns  # a pool's end is never before its last batch
+        if watch.state == OPEN:
+            watch.state = CLOSED
+            self._push(("pool_closed", watch.recorder.id, at))
+        try:
+            watch.let_go()
+        except Exception as exc:
+            self._failed(exc)
 
     def _read(self, watch: PoolWatch, read_cpu: bool) -> bool:
         """Pushes what is new in one pool. Returns whether the pool goes on."""
@@ -218,7 +264,7 @@ class Pools:
         stopped = watch.stopped()
         if not watch.quiet or watch.has_news():
             self._push(watch.batch(self._clock, self._clocks, read_cpu=read_cpu or stopped))
-        if (stopped or watch.exhausted(self._clock())) and not watch.has_news():
+        if ((stopped and not watch.awaits_workers()) or watch.exhausted(self._clock())) and not watch.has_news():
             self._close(watch)
             return False
         return True
@@ -232,6 +278,7 @@ class Pools:
         # First: see `_collected`.
         watch.state = OPEN
         watch.quiet = False
+        watch.recorder.told = True
         self._push(watch.opened_message())
 
     def _close(self, watch: PoolWatch) -> None:
@@ -241,7 +288,8 @@ class Pools:
         if watch.gone:
             self._watches.pop(watch.key, None)
 
-    def _all(self) -> list[PoolWatch]:
+    def everyone(self) -> list[PoolWatch]:
+        """All pools that are there now."""
         while True:
             try:
                 return list(self._watches.values())

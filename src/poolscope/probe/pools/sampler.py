@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from poolscope.probe.outlet import Message
     from poolscope.probe.pools.recording import WorkerLog
     from poolscope.probe.pools.registry import PoolWatch
+    from poolscope.probe.pools.waits import WaitReader
 
     Line = tuple[str, int, str]
 
@@ -25,8 +26,10 @@ _EXECUTORS = tuple(
     name.replace("/", os.sep)
     for name in (
         "concurrent/futures/thread.py",
+        "multiprocessing/pool.py",
         "poolscope/executors/futures.py",
         "poolscope/executors/threads.py",
+        "poolscope/probe/pools/multiprocessing_pool.py",
         "poolscope/probe/pools/threadpool.py",
     )
 )
@@ -60,9 +63,7 @@ class WorkerCpu:
             if ended[index]:
                 continue
             left = workers[index].left
-            used: int | None = workers[index].cpu_ns if left else -1
-            if used == -1:
-                used = clocks.thread(workers[index].native_id)
+            used = workers[index].cpu_now(clocks)
             # A clock that goes back is that of another thread, which got the id of one that has ended.
             if used is None or used < last[index]:
                 ended[index] = True
@@ -73,7 +74,10 @@ class WorkerCpu:
 
 
 class StackSampler:
-    """Where the workers of full pools are. Measures its cost, and rests to keep to its part of a core."""
+    """Where the workers of full pools are. Measures its cost, and rests to keep to its part of a core.
+
+    One reader at a time; the workers it looks at go on meanwhile.
+    """
 
     def __init__(
         self,
@@ -84,12 +88,16 @@ class StackSampler:
         self._clocks = clocks
         self._current_frames = current_frames
         self._user_lines = user_lines
+        self._waits: WaitReader | None = None
         self._rested_ns = 0
         self._turn = 0
 
-    def sample(self, watches: list[PoolWatch], now_ns: int) -> list[Message]:
-        """A `stacks` message for each of the full pools in which user code is at work."""
-        if now_ns < self._rested_ns:
+    def sample(self, watches: list[PoolWatch], now_ns: int, everyone: list[PoolWatch] | None = None) -> list[Message]:
+        """A `stacks` message for each of the full pools `watches` in which user code is at work.
+
+        With `everyone`, all pools: before them, what workers wait for, and the stacks of other pools that take part.
+        """
+        if now_ns < self._rested_ns or not watches:
             return []
         before = self._clocks.own()
         if self._user_lines is None:
@@ -98,6 +106,11 @@ class StackSampler:
             self._user_lines = user_lines
         self._turn += 1
         messages: list[Message] = []
+        if everyone is not None:
+            waits = self._read_waits(watches, everyone)
+            messages.append(("waits", now_ns, waits))
+            waiting = {wait[0] for wait in waits}
+            watches = watches + [each for each in everyone if each.recorder.id in waiting and each not in watches]
         for watch in watches:
             stacks = self._stacks_of(watch.recorder.workers)
             if stacks:
@@ -105,15 +118,22 @@ class StackSampler:
         self._rested_ns = now_ns + STACKS_COST_FACTOR * (self._clocks.own() - before)
         return messages
 
+    def _read_waits(self, full: list[PoolWatch], everyone: list[PoolWatch]) -> list[list[Any]]:
+        if self._waits is None:
+            from poolscope.probe.pools.waits import WaitReader
+
+            self._waits = WaitReader(self._current_frames)
+        return self._waits.read(full, everyone)
+
     def _stacks_of(self, workers: list[WorkerLog]) -> list[list[Any]]:
-        """[count, lines] of the workers that are in a task."""
+        """[workers, lines] of the workers that are in a task."""
         chosen = [(log, task) for log in list(workers) if (task := log.running) is not None]
         if len(chosen) > STACKS_LIMIT:
             # The next ones each time, so that all get their turn.
             start = self._turn * STACKS_LIMIT % len(chosen)
             chosen = (chosen[start:] + chosen[:start])[:STACKS_LIMIT]
         assert self._user_lines is not None
-        counts: dict[tuple[Line, ...], int] = {}
+        found: dict[tuple[Line, ...], list[int]] = {}
         frames = self._current_frames()
         frame = None
         try:
@@ -124,8 +144,8 @@ class StackSampler:
                 lines = tuple(self._user_lines(frame))
                 # The thread went on while we read. If it has left the task, these may be the lines of none.
                 if lines and log.running is task and not lines[0][0].endswith(_EXECUTORS):
-                    counts[lines] = counts.get(lines, 0) + 1
+                    found.setdefault(lines, []).append(log.worker)
         finally:
             # A frame that we held would keep the locals of the user's task alive.
             del frame, frames
-        return [[count, list(lines)] for lines, count in counts.items()]
+        return [[workers, list(lines)] for lines, workers in found.items()]

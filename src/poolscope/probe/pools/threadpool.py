@@ -21,13 +21,15 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import os
 import sys
 import threading
-from _thread import allocate_lock, get_ident
+from _thread import RLock, get_ident
 
+from poolscope.probe.pools.patching import Patch
 from poolscope.probe.pools.watching import (
     ATTRIBUTE,
+    CLAIM,
+    RUN_CODES,
     UNOPENED,
     UNREAD_LIMIT,
     Instances,
@@ -43,9 +45,6 @@ if TYPE_CHECKING:
 
     from poolscope.probe.pools.watching import Task, Watch
 
-#: Where a future of a task that has not started keeps its claim.
-CLAIM = "_poolscope_claim"
-
 
 class _Submitting(threading.local):
     """What this thread is submitting, as (watch of the pool, function), until the work item is made."""
@@ -54,51 +53,26 @@ class _Submitting(threading.local):
 
 
 _submitting = _Submitting()
-_MISSING = object()
 _instances = Instances()
 
 
-class _Patch:
-    """What is in place now, and what was there before. `patch` and `unpatch` hold `lock`."""
+class _Patch(Patch):
+    """The patch of the standard thread pool. `everyone`: not only executors that were attached."""
 
-    def __init__(self, probe: Any) -> None:
-        self.probe = probe
-        self.pid = os.getpid()
-        self.active = True
-        self.undo: list[tuple[Any, str, Any, Any]] = []
-
-    def put(self, owner: Any, name: str, ours: Any) -> None:
-        self.undo.append((owner, name, owner.__dict__.get(name, _MISSING), ours))
-        setattr(owner, name, ours)
-
-    def take_off(self) -> None:
-        self.active = False
-        for owner, name, before, ours in reversed(self.undo):
-            # If somebody has wrapped ours since, it stays under theirs and only passes calls on.
-            if owner.__dict__.get(name) is not ours:
-                continue
-            if before is _MISSING:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, before)
-
-    def find_probe(self) -> Any:
-        """The probe of this process, which after a fork is not the one that we were given."""
-        if os.getpid() != self.pid:
-            from poolscope.probe import runtime
-
-            self.probe = runtime.current()
-            self.pid = os.getpid()
-        return self.probe
+    everyone = True
 
     def watch(self, executor: Any) -> Watch | None:
         """Open the pool of `executor`: when it is made, or with its first task if it is older than this
         patch."""
-        if not self.active or getattr(type(executor), "_poolscope_own", False):
+        if not (self.active and self.everyone) or getattr(type(executor), "_poolscope_own", False):
             return None  # the drop-in executor records itself
+        return self.open(executor)
+
+    def open(self, executor: Any, name: str | None = None) -> Watch | None:
+        """The watch of `executor`, made unless it has one."""
         try:
             prefix = executor._thread_name_prefix
-            return _instances.open(executor, self.find_probe, "" if automatic(prefix) else prefix)
+            return _instances.open(executor, self.find_probe, "" if automatic(prefix) else prefix, name)
         except Exception as exc:
             report(self.probe, exc)
             return None
@@ -117,7 +91,8 @@ class _Patch:
         return found
 
 
-_lock = allocate_lock()
+# Reentrant: a finalizer that runs while we are inside may uninstall.
+_lock = RLock()
 _current: _Patch | None = None
 _last_probe: Any = None
 
@@ -128,46 +103,74 @@ def patch(probe: Any) -> None:
     Where the standard library is not the one we know (3.14 and later), nothing is patched and the probe gets
     a notice.
     """
-    global _current, _last_probe
     with _lock:
-        if _current is not None:
-            return
-        # Tools that unload and re-import modules exist: what counts is the module that is in use now.
-        module: Any = sys.modules.get("concurrent.futures.thread")
-        if module is None:
-            module = importlib.import_module("concurrent.futures.thread")
-        if not _familiar(module):
-            version = sys.version.split()[0]
-            probe.emit(("notice", f"thread pools are not watched: unknown to this version in Python {version}"))
-            return
-        state = _Patch(probe)
-        # An executor that outlives the patch keeps its watch, and is the same pool under the next one.
-        if _last_probe is not probe:
-            _instances.forget()
-        _last_probe = probe
-        executor, future = module.ThreadPoolExecutor, module._base.Future
-        state.put(future, "cancel", _cancel(future.cancel))
-        state.put(future, "set_exception", _set_exception(future.set_exception, module.BrokenThreadPool))
-        item = _watched_item(module._WorkItem)
-        # A class attribute, so that no `__getattr__` of a subclass is asked for that of an instance.
-        state.put(executor, ATTRIBUTE, UNOPENED)
-        submit = executor.submit
-        if getattr(submit, "__globals__", None) is module.__dict__:
-            state.put(executor, "submit", _submit(state, submit, module, item))
-        else:
-            state.put(module, "_WorkItem", _announcing(item))
-            state.put(executor, "submit", _submit_around(state, submit))
-        state.put(executor, "__init__", _init(state, executor.__init__))
-        _current = state
+        state = _current or _put_on(probe)
+        if state is not None:
+            state.everyone = True
 
 
 def unpatch() -> None:
-    """Put everything back as it was. Does nothing if nothing is patched."""
+    """Put everything back as it was, unless there are attached executors: these stay watched, and no others.
+
+    Does nothing if nothing is patched.
+    """
     global _current
     with _lock:
-        if _current is not None:
+        if _current is None:
+            return
+        if _instances.owned():
+            _current.everyone = False
+            _instances.forget(owned=False)
+        else:
             _current.take_off()
             _current = None
+
+
+def attach(executor: Any, probe: Any, name: str | None) -> Watch | None:
+    """Record this executor from now on, whatever `unpatch` says."""
+    with _lock:
+        state = _current
+        if state is None:
+            state = _put_on(probe)
+            if state is None:
+                return None
+            state.everyone = False
+        watch = state.open(executor, name)
+        if watch is not None:
+            watch.own = True
+        return watch
+
+
+def _put_on(probe: Any) -> _Patch | None:
+    global _current, _last_probe
+    # Tools that unload and re-import modules exist: what counts is the module that is in use now.
+    module: Any = sys.modules.get("concurrent.futures.thread")
+    if module is None:
+        module = importlib.import_module("concurrent.futures.thread")
+    if not _familiar(module):
+        version = sys.version.split()[0]
+        probe.emit(("notice", f"thread pools are not watched: unknown to this version in Python {version}"))
+        return None
+    state = _Patch(probe)
+    # An executor that outlives the patch keeps its watch, and is the same pool under the next one.
+    if _last_probe is not probe:
+        _instances.forget()
+    _last_probe = probe
+    executor, future = module.ThreadPoolExecutor, module._base.Future
+    state.put(future, "cancel", _cancel(future.cancel))
+    state.put(future, "set_exception", _set_exception(future.set_exception, module.BrokenThreadPool))
+    item = _watched_item(module._WorkItem)
+    # A class attribute, so that no `__getattr__` of a subclass is asked for that of an instance.
+    state.put(executor, ATTRIBUTE, UNOPENED)
+    submit = executor.submit
+    if getattr(submit, "__globals__", None) is module.__dict__:
+        state.put(executor, "submit", _submit(state, submit, module, item))
+    else:
+        state.put(module, "_WorkItem", _announcing(item))
+        state.put(executor, "submit", _submit_around(state, submit))
+    state.put(executor, "__init__", _init(state, executor.__init__))
+    _current = state
+    return state
 
 
 def _familiar(module: Any) -> bool:
@@ -206,14 +209,25 @@ def _submit(state: _Patch, original: Callable[..., Any], module: Any, item: Any)
             watch = state.look_again(self, watch)
             if watch is None:
                 return original(self, fn, *args, **kwargs)
-        function = watch.identify(fn, args)
+        try:
+            function = watch.identify(fn, args)
+        except Exception as exc:
+            _give_up(self, watch, exc)
+            watch = None
+        if watch is None:  # not in the handler: an exception of the original's must not come with ours
+            return original(self, fn, *args, **kwargs)
         future = module._base.Future()
         work_item = item(future, fn, args, kwargs)
+        failure = None
         with self._shutdown_lock, module._global_shutdown_lock:
             if not (self._broken or self._shutdown or module._shutdown):
-                submitted = watch.clock()
-                future._poolscope_claim = (watch, function, submitted)
-                watch.arrivals.extend((function, submitted))
+                try:
+                    submitted = watch.clock()
+                    future._poolscope_claim = (watch, function, submitted)
+                    watch.arrivals.extend((function, submitted))
+                except Exception as exc:
+                    failure = exc
+                    _take_claim(future)
                 self._work_queue.put(work_item)
                 if (
                     len(self._threads) < self._max_workers
@@ -221,14 +235,27 @@ def _submit(state: _Patch, original: Callable[..., Any], module: Any, item: Any)
                     or type(self)._adjust_thread_count is not adjust
                 ):
                     self._adjust_thread_count()
-                return future
+                if failure is None:
+                    return future
+        if failure is not None:
+            # Now that the locks are free: a log handler of the program's may submit, too.
+            _give_up(self, watch, failure)
+            # Break a reference cycle with the exception.
+            failure = None
+            return future
         try:
             return original(self, fn, *args, **kwargs)
         except RuntimeError:
-            watch.recorder.rejected.append(watch.clock())
+            watch.rejected()
             raise
 
     return submit
+
+
+def _give_up(executor: Any, watch: Watch, exc: Exception) -> None:
+    """Recording has failed: the pool is recorded no more."""
+    executor._poolscope = None
+    watch.give_up(exc)
 
 
 def _submit_around(state: _Patch, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -243,15 +270,19 @@ def _submit_around(state: _Patch, original: Callable[..., Any]) -> Callable[...,
             watch = state.look_again(self, watch)
             if watch is None:
                 return original(self, fn, *args, **kwargs)
-        task = (watch, watch.identify(fn, args))
+        try:
+            task = (watch, watch.identify(fn, args))
+        except Exception as exc:
+            _give_up(self, watch, exc)
+            task = None
         # Put back in the end: a finalizer may submit in between, on this thread, to this or another pool.
         outer = submitting.task
         submitting.task = task
         try:
             return original(self, fn, *args, **kwargs)
         except RuntimeError:
-            if submitting.task is task:  # no work item was made
-                watch.recorder.rejected.append(watch.clock())
+            if task is not None and submitting.task is task:  # no work item was made
+                watch.rejected()
             raise
         finally:
             submitting.task = outer
@@ -265,7 +296,12 @@ def _cancel(original: Callable[..., bool]) -> Callable[..., bool]:
         claim = getattr(self, CLAIM, None)
         if claim is None:
             return original(self)
-        at = claim[0].clock()
+        try:
+            at = claim[0].clock()
+        except Exception as exc:
+            claim[0].give_up(exc)
+            _take_claim(self)
+            at = 0
         cancelled = original(self)
         if cancelled:
             _record_cancelled(self, at)
@@ -278,8 +314,12 @@ def _set_exception(original: Callable[..., None], broken: type[BaseException]) -
     @functools.wraps(original)
     def set_exception(self: Any, exception: Any) -> None:
         # The claim tells a task that never started from one that raised such an exception itself.
-        if type(exception) is broken:
-            _record_broken(self)
+        if type(exception) is broken and getattr(self, CLAIM, None) is not None:
+            with self._condition:
+                if self._state == "PENDING":
+                    # For a moment, so that a `cancel` between the record and the failure comes too late.
+                    self._state = "RUNNING"
+                    _record_broken(self)
         original(self, exception)
 
     return set_exception
@@ -300,14 +340,17 @@ def _record_cancelled(future: Any, at: int | None = None) -> None:
     claim = _take_claim(future)
     if claim is not None:
         watch, function, submitted = claim
-        watch.recorder.cancelled.extend((function, submitted, at or watch.clock()))
+        try:
+            watch.recorder.cancelled.extend((function, submitted, at or watch.clock()))
+        except Exception as exc:
+            watch.give_up(exc)
 
 
 def _record_broken(future: Any) -> None:
     claim = _take_claim(future)
     if claim is not None:
         watch, function, submitted = claim
-        watch.recorder.broken.extend((function, submitted, watch.clock()))
+        watch.broke(function, submitted)
 
 
 def _run_unrecorded(item: Any) -> None:
@@ -343,24 +386,39 @@ def _watched_item(original: Any) -> Any:
             # The traceback of the task's exception keeps this frame: no name in it but `self` may lead to the
             # task.
             watch, function, submitted = claim
-            log = watch.logs.get(get_ident()) or own_log(watch)
-            clock = watch.clock
-            outer = log.running
-            started = clock()
-            log.running = (function, submitted, started)
+            log = None
+            try:
+                log = watch.logs.get(get_ident()) or own_log(watch)
+                clock = watch.clock
+                outer = log.running
+                started = clock()
+                log.running = (function, submitted, started)
+            except Exception as exc:
+                watch.give_up(exc)
+                log = None
+            if log is None:  # not in the handler: the task's exception must not come with ours
+                _run_unrecorded(self)
+                return
             try:
                 result = self.fn(*self.args, **self.kwargs)
             except BaseException as exc:
-                log.finished.extend((log.worker, function * 2 + 1, submitted, started, clock()))
+                try:
+                    log.finished.extend((log.worker, function * 2 + 1, submitted, started, clock()))
+                except Exception as failure:
+                    watch.give_up(failure)
                 log.running = outer
                 self.future.set_exception(exc)
                 # Break a reference cycle with the exception.
                 self = None  # type: ignore[assignment]  # the name is of no more use, as in the standard one
             else:
-                log.finished.extend((log.worker, function * 2, submitted, started, clock()))
+                try:
+                    log.finished.extend((log.worker, function * 2, submitted, started, clock()))
+                except Exception as failure:
+                    watch.give_up(failure)
                 log.running = outer
                 self.future.set_result(result)
 
+    RUN_CODES.add(_WorkItem.__dict__["run"].__code__)
     _WorkItem.__module__ = original.__module__
     _WorkItem.__qualname__ = original.__qualname__
     return _WorkItem
@@ -377,9 +435,13 @@ def _announcing(item: Any) -> Any:
             if task is not None:
                 submitting.task = None
                 watch, function = task
-                submitted = watch.clock()
-                future._poolscope_claim = (watch, function, submitted)
-                watch.arrivals.extend((function, submitted))
+                try:
+                    submitted = watch.clock()
+                    future._poolscope_claim = (watch, function, submitted)
+                    watch.arrivals.extend((function, submitted))
+                except Exception as exc:
+                    watch.give_up(exc)
+                    _take_claim(future)
 
     _WorkItem.__module__ = item.__module__
     _WorkItem.__qualname__ = item.__qualname__

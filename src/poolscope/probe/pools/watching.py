@@ -12,14 +12,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import ThreadPoolExecutor
+    from types import CodeType
     from typing import Any
 
     from poolscope.probe.pools.recording import PoolRecorder, WorkerLog
     from poolscope.probe.runtime import Probe
 
+    Size = Callable[[], tuple[int, int] | None]
+
 #: Integers in a recorder's `arrivals` that nobody came to collect, beyond which we stop recording that pool:
 #: the probe's thread is gone, and the program must not pay for it with its memory.
-UNREAD_LIMIT = 16_000_000
+UNREAD_LIMIT = 4_000_000
 
 
 class _Unopened:
@@ -35,21 +38,27 @@ UNOPENED = _Unopened()
 #: Where an executor keeps its `Watch` (or None: not watched) and, after a fork, the name it had before.
 ATTRIBUTE = "_poolscope"
 NAME_ATTRIBUTE = "_poolscope_name"
+#: Where a standard future of a task that has not started keeps its claim.
+CLAIM = "_poolscope_claim"
+#: Code of the frames in which workers run a task: `self` there is the work item, with its `future`.
+RUN_CODES: set[CodeType] = set()
 
 
 class Watch:
     """What a pool needs at hand to record a task. Any thread may use it.
 
-    Nothing but `logs` changes after construction. Holds no reference to the executor: futures and worker
-    threads refer to the watch and may outlive it.
+    Nothing but `logs` and `own` changes after construction. Holds no reference to the executor: futures and
+    worker threads refer to the watch and may outlive it.
     """
 
-    __slots__ = ("arrivals", "clock", "identify", "logs", "probe", "recorder")
+    __slots__ = ("arrivals", "clock", "identify", "logs", "own", "probe", "recorder")
 
     def __init__(self, probe: Probe, recorder: PoolRecorder) -> None:
         self.probe = probe
         self.recorder = recorder
         self.arrivals = recorder.arrivals
+        #: Whether it is watched for its own sake (drop-in, attached), and not because its family is patched.
+        self.own = False
         #: By thread identifier, for as long as the thread lives.
         self.logs: dict[int, WorkerLog] = {}
         self.clock: Callable[[], int] = probe.clock
@@ -57,6 +66,8 @@ class Watch:
 
     def attend(self) -> bool:
         """Called before an arrival when none waits to be drained, or far too many do. False: give up."""
+        if self.recorder.given_up:
+            return False
         if len(self.arrivals) < UNREAD_LIMIT:
             try:
                 self.probe.wake()
@@ -66,6 +77,43 @@ class Watch:
         text = f"pool {self.recorder.name}: nothing was drained for too long, it is no longer recorded"
         report(self.probe, RuntimeError(text))
         return False
+
+    def own_log(self) -> WorkerLog:
+        """The calling thread's log in this pool."""
+        return own_log(self)
+
+    def cancelled(self, function: int, submitted: int) -> None:
+        """Records that a queued task was cancelled just now. Never raises, like the next two."""
+        try:
+            self.recorder.cancelled.extend((function, submitted, self.clock()))
+        except Exception as exc:
+            self.give_up(exc)
+
+    def broke(self, function: int, submitted: int) -> None:
+        """Records that a queued task failed just now without a start."""
+        try:
+            self.recorder.broken.extend((function, submitted, self.clock()))
+        except Exception as exc:
+            self.give_up(exc)
+
+    def withdrawn(self, function: int, submitted: int) -> None:
+        """Takes the arrival of a task back: its submission is refused after all."""
+        try:
+            self.recorder.withdrawn.extend((function, submitted))
+        except Exception as exc:
+            self.give_up(exc)
+
+    def rejected(self) -> None:
+        """Records that a submission was refused just now."""
+        try:
+            self.recorder.rejected.append(self.clock())
+        except Exception as exc:
+            self.give_up(exc)
+
+    def give_up(self, exc: Exception) -> None:
+        """Recording has failed: the pool is over for the readers, who would wait for tasks that never end."""
+        self.recorder.given_up = True
+        report(self.probe, exc)
 
 
 #: A recorded task that has not started: its pool, its function, when it was submitted (ns).
@@ -151,12 +199,33 @@ def _sizer(executor: ThreadPoolExecutor) -> Callable[[], tuple[int, int] | None]
     return size
 
 
+def size_from_settings(find_probe: Callable[[], Any], name: str | None = None) -> int | None:
+    """The size that the settings want for the pool that is being made; None if they want none. Never raises."""
+    probe = None
+    try:
+        from poolscope.probe.stacks import creation_site
+
+        probe = find_probe()
+        rule = probe.pool_rule(name or creation_site(1)[1])
+        return (rule.max_workers or None) if rule is not None else None
+    except Exception as exc:
+        report(probe, exc)
+        return None
+
+
 def open_watch(
-    executor: ThreadPoolExecutor, find_probe: Callable[[], Any], *, name: str | None, prefix: str
+    executor: Any,
+    find_probe: Callable[[], Any],
+    *,
+    name: str | None,
+    prefix: str,
+    kind: str,
+    size_of: Callable[[Any], Size],
 ) -> Watch | None:
     """The watch of a new pool, with the size that the settings give it; None if it is not to be watched.
 
-    Never raises: a failure of ours goes to the probe, and the pool stays a plain one.
+    Only an executor of threads can be given another size once it is made. Never raises: a failure of ours goes to the
+    probe, and the pool stays a plain one.
     """
     probe = None
     try:
@@ -164,9 +233,9 @@ def open_watch(
 
         probe = find_probe()
         rule = probe.pool_rule(name or prefix or creation_site(1)[1])
-        if rule is not None and rule.max_workers:
+        if rule is not None and rule.max_workers and kind == "thread":
             executor._max_workers = rule.max_workers
-        recorder = probe.open_pool(executor, name=name, prefix=prefix, kind="thread", size=_sizer(executor))
+        recorder = probe.open_pool(executor, name=name, prefix=prefix, kind=kind, size=size_of(executor))
         return None if recorder is None else Watch(probe, recorder)
     except Exception as exc:
         report(probe, exc)
@@ -178,9 +247,20 @@ class Instances:
 
     Any thread may call `open`. In a forked child each executor forgets its watch, which belongs to the
     parent's probe, and gets a new one under the same name with its next task.
+
+    `size_of` makes a pool's size function; `equip`, if there is one, gives an executor with a new watch what it
+    needs to record.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        kind: str = "thread",
+        size_of: Callable[[Any], Size] = _sizer,
+        equip: Callable[[Any, Watch], object] | None = None,
+    ) -> None:
+        self._kind = kind
+        self._size_of = size_of
+        self._equip = equip
         self._refs: dict[int, ref[Any]] = {}
         # Reentrant: a finalizer that runs while we are inside may make or use another pool.
         self._lock = threading.RLock()
@@ -194,9 +274,21 @@ class Instances:
         with self._lock:
             slots: dict[str, Any] = executor.__dict__
             if ATTRIBUTE not in slots:
-                slots[ATTRIBUTE] = watch = open_watch(
-                    executor, find_probe, name=name or slots.get(NAME_ATTRIBUTE), prefix=prefix
+                watch = open_watch(
+                    executor,
+                    find_probe,
+                    name=name or slots.get(NAME_ATTRIBUTE),
+                    prefix=prefix,
+                    kind=self._kind,
+                    size_of=self._size_of,
                 )
+                if watch is not None and self._equip is not None:
+                    try:
+                        self._equip(executor, watch)
+                    except Exception as exc:
+                        report(watch.probe, exc)
+                        watch = None
+                slots[ATTRIBUTE] = watch
                 if watch is not None:
                     self._remember(executor)
             found: Watch | None = slots[ATTRIBUTE]
@@ -214,12 +306,25 @@ class Instances:
         self._lock = threading.RLock()  # a thread of the parent may have held it
         self.forget()
 
-    def forget(self) -> None:
-        """Take the watches off again."""
+    def owned(self) -> bool:
+        """Whether there is one that is watched for its own sake."""
         for weak in list(self._refs.values()):
             executor = weak()
+            watch = None if executor is None else executor.__dict__.get(ATTRIBUTE)
+            if watch is not None and watch.own:
+                return True
+        return False
+
+    def forget(self, *, owned: bool = True) -> None:
+        """Take the watches off again; not those of executors that are watched for their own sake, unless
+        `owned`."""
+        for key, weak in list(self._refs.items()):
+            executor = weak()
             if executor is not None:
-                watch = executor.__dict__.pop(ATTRIBUTE, None)
+                watch = executor.__dict__.get(ATTRIBUTE)
+                if watch is not None and watch.own and not owned:
+                    continue
+                executor.__dict__.pop(ATTRIBUTE, None)
                 if watch is not None:
                     executor.__dict__[NAME_ATTRIBUTE] = watch.recorder.name
-        self._refs.clear()
+            self._refs.pop(key, None)

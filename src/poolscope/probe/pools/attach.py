@@ -1,0 +1,75 @@
+"""Recording one pool that somebody else made, without watching the whole process."""
+
+from __future__ import annotations
+
+import sys
+
+from poolscope.errors import PoolscopeError
+from poolscope.probe.pools.watching import ATTRIBUTE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+    from multiprocessing.pool import ThreadPool
+    from typing import Any, TypeVar
+
+    from poolscope.probe.pools.watching import Watch
+
+    Pool = TypeVar("Pool", bound=Executor | ThreadPool)
+
+
+def attach(executor: Pool, *, name: str | None = None) -> Pool:
+    """Records this pool from now on, and returns it.
+
+    Takes a ThreadPoolExecutor, a ProcessPoolExecutor or a `multiprocessing.pool.ThreadPool`. What was submitted
+    before is not recorded. Does nothing the second time, and to one of poolscope's own executors, but for `name`:
+    what poolscope calls the pool; a pool that was told of already keeps the name that it has. Submissions that a
+    process pool or a `multiprocessing` one refuses are not counted.
+
+    Any thread may call it. Raises PoolscopeError for anything else.
+    """
+    from poolscope.probe import runtime
+
+    watch = _watched(executor, runtime.current(), name)
+    if watch is not None and name is not None:
+        _rename(watch, name)
+    return executor
+
+
+def _watched(executor: Any, probe: Any, name: str | None) -> Watch | None:
+    if getattr(type(executor), "_poolscope_own", False):
+        own: Watch | None = executor.__dict__.get(ATTRIBUTE)
+        return own
+    # Whoever has such a pool has imported its module.
+    if _is_a(executor, "concurrent.futures.thread", "ThreadPoolExecutor"):
+        from poolscope.probe.pools import threadpool
+
+        return threadpool.attach(executor, probe, name)
+    if _is_a(executor, "concurrent.futures.process", "ProcessPoolExecutor"):
+        from poolscope.probe.pools import processpool
+
+        return processpool.watch_own(executor, lambda: probe, name)
+    if _is_a(executor, "multiprocessing.pool", "ThreadPool"):
+        from poolscope.probe.pools import multiprocessing_pool
+
+        return multiprocessing_pool.attach(executor, probe, name)
+    cls = type(executor)
+    raise PoolscopeError(
+        f"cannot attach to {cls.__module__}.{cls.__qualname__}: pass a ThreadPoolExecutor, a ProcessPoolExecutor or"
+        " a multiprocessing.pool.ThreadPool"
+    )
+
+
+def _is_a(executor: object, module: str, name: str) -> bool:
+    cls = getattr(sys.modules.get(module), name, None)
+    return isinstance(cls, type) and isinstance(executor, cls)
+
+
+def _rename(watch: Watch, name: str) -> None:
+    recorder = watch.recorder
+    if recorder.name == name:
+        return
+    if recorder.told:
+        watch.probe.emit(("notice", f"pool {recorder.name}: keeps its name, as it was told of before attach({name!r})"))
+    else:
+        recorder.name = name

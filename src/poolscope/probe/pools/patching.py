@@ -1,0 +1,71 @@
+"""What every patched family of pools has in common: attributes replaced in place, and put back."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_MISSING = object()
+
+
+class Patch:
+    """What is in place now, and what was there before. The family's lock guards `put` and `take_off`.
+
+    `active` turns false with `take_off`: what another tool still keeps of ours then only passes calls on.
+    """
+
+    def __init__(self, probe: Any) -> None:
+        self.probe = probe
+        self.pid = os.getpid()
+        self.active = True
+        self.undo: list[tuple[Any, str, Any, Any]] = []
+
+    def put(self, owner: Any, name: str, ours: Any) -> None:
+        """Replaces an attribute of a class or module."""
+        self.undo.append((owner, name, owner.__dict__.get(name, _MISSING), ours))
+        setattr(owner, name, ours)
+
+    def put_constructor(
+        self, cls: Any, size: str, sized: Callable[[], int | None], made: Callable[[Any], object]
+    ) -> None:
+        """Replaces `__init__`: `sized()` may tell a size to make it with, as the first parameter, whose name is
+        `size`; `made(instance)` is called after."""
+        original = cls.__init__
+
+        @functools.wraps(original)
+        def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - shown in tracebacks
+            wanted = sized()
+            if wanted is not None and args:
+                args = (wanted, *args[1:])
+            elif wanted is not None:
+                kwargs[size] = wanted
+            original(self, *args, **kwargs)
+            made(self)
+
+        self.put(cls, "__init__", __init__)
+
+    def take_off(self) -> None:
+        """Puts everything back that is still ours."""
+        self.active = False
+        for owner, name, before, ours in reversed(self.undo):
+            # If somebody has wrapped ours since, it stays under theirs and only passes calls on.
+            if owner.__dict__.get(name) is not ours:
+                continue
+            if before is _MISSING:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, before)
+
+    def find_probe(self) -> Any:
+        """The probe of this process, which after a fork is not the one that we were given."""
+        if os.getpid() != self.pid:
+            from poolscope.probe import runtime
+
+            self.probe = runtime.current()
+            self.pid = os.getpid()
+        return self.probe

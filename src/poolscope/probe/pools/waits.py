@@ -1,0 +1,224 @@
+"""What the workers of pools wait for: read from their frames, at no cost to any task.
+
+A thread that waits for a future is in `Condition.wait`, called by `Future.result` or `Future.exception`, or by
+`Event.wait` for `concurrent.futures.wait` or `as_completed`. Those are told by their code objects, and their local
+names lead to the futures. What a worker runs is told by the frame that runs its work item (`RUN_CODES`).
+
+A wait that is over by the time we look has a future that is done then, so no wait is told that is not one; only a
+timeout may have passed in between. Frames, futures and what hangs on them are let go before `read` returns.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from functools import partial
+from itertools import islice
+from types import MethodType
+
+from poolscope.probe.pools.watching import CLAIM, RUN_CODES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType, FrameType
+    from typing import Any
+
+    from poolscope.probe.pools.recording import WorkerLog
+    from poolscope.probe.pools.registry import PoolWatch
+
+    #: When the wait is over, as `concurrent.futures.wait` says it, and the futures; None: one that we know nothing of.
+    Waiting = tuple[str, list[Any]]
+    #: Pool, worker, its task, and what it waits for.
+    Found = tuple[int, WorkerLog, tuple[int, int, int], Waiting]
+    #: As messages have it: pool, worker (0: in no worker that we know).
+    Target = tuple[int, int]
+
+#: Futures looked at in one sample.
+FUTURES_LIMIT = 4000
+#: Callbacks of a future that are looked at: ours is its first.
+CALLBACKS_LIMIT = 4
+#: Frames looked at for what a worker runs, from the innermost outwards.
+DEPTH_LIMIT = 200
+
+_UNKNOWN: Target = (0, 0)
+_DONE = ("CANCELLED", "CANCELLED_AND_NOTIFIED", "FINISHED")
+_ALL, _FIRST, _FAILED = "ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"
+
+if sys.version_info >= (3, 13):
+
+    def _self_of(frame: FrameType) -> Any:
+        return frame.f_locals.get("self")
+
+    def _traced() -> bool:
+        return False
+
+else:
+
+    def _self_of(frame: FrameType) -> Any:
+        # These versions keep a copy of the names with the frame, which sets `self` to None before it raises what the
+        # future holds: the copy would keep the future alive, as part of a cycle, with the traceback.
+        return frame.f_locals.pop("self", None)
+
+    def _traced() -> bool:
+        # While a trace function runs, what is missing in the copy is deleted in the frame.
+        return threading.gettrace() is not None or threading.getprofile() is not None
+
+
+class _Codes:
+    """The code objects of the functions that wait, by what they wait for."""
+
+    def __init__(self, base: Any) -> None:
+        self.base = base
+        self.condition: CodeType = threading.Condition.wait.__code__
+        self.event: CodeType = threading.Event.wait.__code__
+        self.future: tuple[CodeType, ...] = (base.Future.result.__code__, base.Future.exception.__code__)
+        self.wait: CodeType = base.wait.__code__
+        self.as_completed: CodeType = base.as_completed.__code__
+
+
+class WaitReader:
+    """Reads the waits of all pools. One reader at a time."""
+
+    def __init__(self, current_frames: Callable[[], dict[int, FrameType]] = sys._current_frames) -> None:
+        self._current_frames = current_frames
+        self._codes: _Codes | None = None
+        self._budget = 0
+
+    def read(self, full: list[PoolWatch], everyone: list[PoolWatch]) -> list[list[Any]]:
+        """The waits, as a `waits` message has them: none unless a worker of a full pool waits for a future."""
+        # Tools that unload and re-import modules exist: what counts is the module that is in use now.
+        base = sys.modules.get("concurrent.futures._base")
+        if base is None or _traced():
+            return []
+        if self._codes is None or self._codes.base is not base:
+            self._codes = _Codes(base)
+        self._budget = FUTURES_LIMIT
+        frames = self._current_frames()
+        found: list[Found] = []
+        try:
+            for watch in full:
+                self._find(watch, frames, found)
+            if not found:
+                return []
+            for watch in everyone:
+                if watch not in full:
+                    self._find(watch, frames, found)
+            running: dict[int, Target] | None = None
+            told: list[list[Any]] = []
+            for pool, log, task, (until, futures) in found:
+                if running is None and any(future is not None and future._state == "RUNNING" for future in futures):
+                    running = _running(everyone, frames)
+                targets = _targets(until, futures, running or {})
+                # The thread went on while we read: it may wait no more, or for another task.
+                if targets and log.running is task:
+                    since = max(task[2], *targets.values())
+                    told.append([pool, log.worker, task[2], since, until != _ALL, list(targets)])
+            return told
+        finally:
+            # What we held would keep the locals of the user's tasks alive, and their futures.
+            futures = []
+            found.clear()
+            frames.clear()
+
+    def _find(self, watch: PoolWatch, frames: dict[int, FrameType], found: list[Found]) -> None:
+        for log in list(watch.recorder.workers):
+            task = log.running
+            frame = None if task is None else frames.get(log.ident)
+            if task is not None and frame is not None:
+                waiting = self._futures(frame)
+                if waiting is not None:
+                    found.append((watch.recorder.id, log, task, waiting))
+
+    def _futures(self, frame: FrameType) -> Waiting | None:
+        """What a thread waits for; of several, those that were not done when it began to."""
+        codes = self._codes
+        assert codes is not None
+        caller = frame.f_back if frame.f_code is codes.condition else None
+        if caller is None:
+            return None
+        if caller.f_code in codes.future:
+            return _ALL, self._some([_self_of(caller)])
+        caller = caller.f_back if caller.f_code is codes.event else None
+        if caller is None:
+            return None
+        if caller.f_code is codes.wait:
+            names = caller.f_locals
+            return names.get("return_when", _FIRST), self._some(names.get("not_done", ()))
+        if caller.f_code is codes.as_completed:
+            return _FIRST, self._some(caller.f_locals.get("pending", ()))
+        return None
+
+    def _some(self, futures: Any) -> list[Any]:
+        """As many of them as the sample may look at, those of unknown kind as None, and None if there are more."""
+        assert self._codes is not None
+        ours = sys.modules.get("poolscope.executors.futures")
+        known = (self._codes.base.Future, None if ours is None else ours.Future)
+        try:
+            some = list(islice(futures, self._budget))
+        except RuntimeError:
+            return [None]  # without the GIL: the thread waits no more, and takes out what is done
+        self._budget -= len(some)
+        # Of any other class we would run code that is not the standard library's.
+        some = [future if type(future) in known else None for future in some]
+        return some if len(some) == len(futures) else [*some, None]
+
+
+def _targets(until: str, futures: list[Any], running: dict[int, Target]) -> dict[Target, int]:
+    """For whom a thread waits, and when that was submitted (0: not known). Empty if the wait is over."""
+    targets: dict[Target, int] = {}
+    for future in futures:
+        if future is None:
+            targets[_UNKNOWN] = 0
+        elif future._state in _DONE:
+            if until == _FIRST or (until == _FAILED and future._state == "FINISHED" and future._exception is not None):
+                return {}
+        else:
+            target, submitted = _queued(future) or (running.get(id(future), _UNKNOWN), 0)
+            targets[target] = max(submitted, targets.get(target, 0))
+    return targets
+
+
+def _queued(future: Any) -> tuple[Target, int] | None:
+    """The pool in whose queue the task of a future is, and when it was submitted; None: in none that we know.
+
+    What a process pool runs is not told from what it has queued: its workers wait for nobody here.
+    """
+    ours = sys.modules.get("poolscope.executors.futures")
+    if ours is not None and type(future) is ours.Future:
+        watch = future._watch
+        return None if watch is None else ((watch.recorder.id, 0), future._submitted)
+    claim = vars(future).get(CLAIM)
+    if claim is not None:
+        return (claim[0].recorder.id, 0), claim[2]
+    calls = sys.modules.get("poolscope.probe.pools.processcalls")
+    if calls is not None:
+        for callback in islice(future._done_callbacks, CALLBACKS_LIMIT):
+            method = callback.func if type(callback) is partial else None
+            owner: Any = method.__self__ if type(method) is MethodType else None
+            if type(owner) is calls.Calls:
+                return (owner.watch.recorder.id, 0), 0
+    return None
+
+
+def _running(watches: list[PoolWatch], frames: dict[int, FrameType]) -> dict[int, Target]:
+    """Which worker runs the task of a future, by the future's `id`.
+
+    To be used while the futures that are looked up are held, as an `id` may be given again.
+    """
+    found: dict[int, Target] = {}
+    for watch in watches:
+        for log in list(watch.recorder.workers):
+            task = log.running
+            frame = None if task is None else frames.get(log.ident)
+            futures: list[int] = []
+            for _ in range(DEPTH_LIMIT):
+                if frame is None:
+                    break
+                if frame.f_code in RUN_CODES:
+                    # A task may take another one out of a queue and run it inside of itself.
+                    futures.append(id(getattr(_self_of(frame), "future", None)))
+                frame = frame.f_back
+            if log.running is task:
+                found.update(dict.fromkeys(futures, (watch.recorder.id, log.worker)))
+    return found

@@ -1,0 +1,77 @@
+"""Each family of pools in a real program under `poolscope run`: what it prints stays, what it did is told."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import multiprocessing, os, sys, time, traceback
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.pool import ThreadPool
+
+def work(number):
+    time.sleep(0.01)
+    return number
+
+def fail():
+    raise ValueError("no")
+
+def tell(call):
+    try:
+        call()
+    except ValueError:
+        traceback.print_exc(file=sys.stdout)
+
+def main(family):
+    if family == "threads":
+        with ThreadPool(2) as pool:
+            print(pool.map(work, range(20), chunksize=1))
+            tell(lambda: pool.apply(fail))
+            pool.close()
+            pool.join()
+        return
+    with ProcessPoolExecutor(2, multiprocessing.get_context(family)) as pool:
+        print(list(pool.map(work, range(20))))
+        tell(pool.submit(fail).result)
+        if os.fork() == 0:  # with a live pool, whose threads are not in the child
+            os._exit(0)
+        os.wait()
+
+if __name__ == "__main__":
+    main(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [("fork", "process"), ("spawn", "process"), ("forkserver", "process"), ("threads", "multiprocessing")],
+)
+def test_a_program_with_such_a_pool(tmp_path: Path, family: str, kind: str) -> None:
+    program, report = tmp_path / "program.py", tmp_path / "report.json"
+    program.write_text(PROGRAM)
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", str(program), family]
+
+    def run(*before: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*before, *command], capture_output=True, text=True, timeout=100, check=False)
+
+    plain = run()
+    watched = run(sys.executable, "-m", "poolscope", "run", "--quiet", "--json", str(report), "--")
+    assert (watched.returncode, watched.stdout) == (plain.returncode, plain.stdout)
+    assert watched.stderr == plain.stderr == ""
+    told = json.loads(report.read_text())
+    [pool] = told["pools"]
+    assert pool["kind"] == kind
+    assert pool["name"] == "__main__:main"
+    assert pool["pid"] == told["processes"][0]["pid"]
+    tasks = {"submitted": 21, "started": 21, "succeeded": 20, "failed": 1, "cancelled": 0, "rejected": 0}
+    assert pool["tasks"] == tasks
+    assert (pool["max_workers"], pool["peak_workers"], pool["peak_active"]) == (2, 2, 2)
+    # Two at a time: twenty tasks of 10 ms are not over before 100 ms, and the last but two waited as long.
+    assert pool["wait_seconds"]["max"] >= 0.08
+    assert pool["run_seconds"]["max"] < pool["wait_seconds"]["max"]
+    assert not told["notices"]
