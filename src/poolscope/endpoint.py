@@ -51,14 +51,26 @@ class Server:
         *,
         request_seconds: float = REQUEST_SECONDS,
         max_requests: int = MAX_REQUESTS,
+        failed: Callable[[str, Exception], object] | None = None,
     ) -> None:
+        """`failed` hears of scrapes that fail, and if the endpoint has to end: without it, the log does.
+
+        Raises ListenError.
+        """
+        self._failed = failed or _LogOnce()
         self._http = _open(listen, endpoint or EndpointSettings(), registry, request_seconds, max_requests)
+        self._http.failed = self._failed
         self._stop, self._stopped = socket.socketpair()
         self._lock = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._accept, name="poolscope-endpoint", daemon=True)
         _close_in_children(self)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._closed = True
+            self._close_sockets()
+            raise ListenError(f"cannot listen on {listen}: {error}") from error
 
     @property
     def port(self) -> int:
@@ -80,7 +92,10 @@ class Server:
             if self._closed:
                 return
             self._closed = True
-        self._stop.send(b"x")
+        try:
+            self._stop.send(b"x")
+        except OSError:
+            pass  # the program has closed it
         self._thread.join(timeout=5)
         self._close_sockets()
 
@@ -93,6 +108,14 @@ class Server:
         self.close()
 
     def _accept(self) -> None:
+        try:
+            self._accept_all()
+        except Exception as error:
+            # A program that closes all descriptors closes ours.
+            if not self._closed:
+                self._failed("endpoint", error)
+
+    def _accept_all(self) -> None:
         # Not serve_forever: it wakes up twice a second to see whether it should stop.
         with selectors.DefaultSelector() as selector:
             selector.register(self._http, selectors.EVENT_READ)
@@ -133,6 +156,18 @@ def _forget_all() -> None:
     _servers.clear()
 
 
+class _LogOnce:
+    """Logs the first failure of each part."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def __call__(self, part: str, error: Exception) -> None:
+        if part not in self._told:
+            self._told.add(part)
+            _log.error("failure of poolscope in part %s: %s: %s", part, type(error).__name__, error, exc_info=error)
+
+
 class _Http(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
@@ -150,7 +185,7 @@ class _Http(ThreadingHTTPServer):
         self.registry = registry
         self.request_seconds = request_seconds
         self._free = threading.BoundedSemaphore(max_requests)
-        self._told = False
+        self.failed: Callable[[str, Exception], object] = _LogOnce()
         super().__init__(address, _Handler)
         # A client that goes away between select and accept must not keep the accepting thread in accept.
         self.socket.setblocking(False)
@@ -194,12 +229,6 @@ class _Http(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class's
         # Almost always a client that went away. Never a traceback on the program's standard error.
         _log.debug("a request to the metrics endpoint failed", exc_info=True)
-
-    def tell_once(self, error: Exception) -> None:
-        """Log a failing scrape, the first time."""
-        if not self._told:
-            self._told = True
-            _log.warning("metrics cannot be shown: %s: %s", type(error).__name__, error, exc_info=error)
 
 
 class _Reader(io.RawIOBase):
@@ -271,7 +300,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = encode(registry.restricted_registry(names) if names else registry)
         except Exception as error:
             # Ours or the snapshot's. This scrape fails; the next one may not.
-            self.server.tell_once(error)
+            self.server.failed("collector", error)
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             self._say(500, f"The metrics cannot be shown: {reason}")
             return

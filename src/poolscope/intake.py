@@ -33,6 +33,9 @@ class Hears(Protocol):
     def notice(self, text: str) -> None:
         """Something could not be seen."""
 
+    def failed(self, part: str, text: str) -> None:
+        """A part of poolscope has failed."""
+
     def tick(self, now_ns: int) -> None:
         """Time has passed."""
 
@@ -71,14 +74,23 @@ class Collector:
         self._open: set[_Connection] = set()
         self._finish_ns: int | None = None
         self._judge_failed = False
+        # Around the end: `finish` must not write to what `close` has closed.
+        self._ending = threading.Lock()
+        self._closed = False
 
     def finish(self, patience_ns: int) -> None:
         """Let `run` return when every process has ended, after `patience_ns` at the latest."""
         self._finish_ns = self._clock() + patience_ns
-        os.write(self._wake_write, b"x")
+        with self._ending:
+            if not self._closed:
+                os.write(self._wake_write, b"x")
 
     def close(self) -> None:
-        """Let go of the sockets. Not during `run`."""
+        """Let go of the sockets, once. Not during `run`."""
+        with self._ending:
+            if self._closed:
+                return
+            self._closed = True
         self._selector.close()
         self._listener.close()
         for connection in self._open:
@@ -149,7 +161,7 @@ class Collector:
             self._drop(connection)
         except Exception as error:
             # A fault of ours: the program must go on, and the others still be judged.
-            self._notice(f"a process is watched no more, poolscope failed: {type(error).__name__}: {error}")
+            self._call(partial(self._judge.failed, "intake", f"{type(error).__name__}: {error}"))
             self._drop(connection)
 
     def _drop(self, connection: _Connection) -> None:
@@ -174,4 +186,4 @@ class Collector:
         except Exception as error:
             if not self._judge_failed:
                 self._judge_failed = True
-                self._notice(f"poolscope failed, findings may be missing: {type(error).__name__}: {error}")
+                self._call(partial(self._judge.failed, "judge", f"{type(error).__name__}: {error}"))

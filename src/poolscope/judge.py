@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import linecache
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from poolscope import __version__
 from poolscope.analysis.cases import Event, LoopCase, PoolCase
+from poolscope.analysis.deadlock import DeadlockWatch
 from poolscope.analysis.detection import Rules
 from poolscope.analysis.history import CpuReading, PoolHistory
 from poolscope.analysis.loop_history import LoopHistory
@@ -37,6 +38,8 @@ from poolscope.messages import (
     PoolOpened,
     ProcessTick,
     StackSample,
+    Wait,
+    WaitSample,
     parse,
 )
 from poolscope.model import (
@@ -57,9 +60,36 @@ SETTLE_INTERVALS = 2
 PROCESS_TICK_NS = 600_000_000
 #: Fewer finished tasks than this, and no loop that ran `LOOP_NEEDED_NS`, is too little to judge by.
 TASKS_NEEDED = 10
+#: Names whose pools have all ended are kept up to this many; then the half that matters least becomes one row, so that
+#: a program that gives each pool a name of its own does not fill memory and Prometheus.
+ENDED_ROWS_KEPT = 1_000
+OTHER_POOLS = "other"
 LOOP_NEEDED_NS = 1_000_000_000
 
+#: Part of poolscope -> what is missing once it has failed.
+_MISSING = {
+    "clock": "times are not known",
+    "collector": "a scrape had no metrics",
+    "checkpoint": "the session is only saved in the end",
+    "channel": "what a process did later is missing",
+    "cpu": "CPU times are not known",
+    "endpoint": "no metrics are served",
+    "eventloop": "event loops are watched no more",
+    "fork": "a child process is not watched",
+    "install": "some pools or event loops are not watched",
+    "intake": "a process is watched no more",
+    "judge": "findings may be missing",
+    "log": "findings are not logged",
+    "on_finding": "a callback is called no more",
+    "pools": "tasks of a pool may be missing",
+    "reader": "pools are recorded no more",
+    "stacks": "the lines where workers are may be missing",
+    "thread": "nothing is seen between two reports",
+}
+
 Callback = Callable[[Finding, bool], None]
+T = TypeVar("T")
+Row = TypeVar("Row", PoolRow, LoopRow)
 
 
 def _source_of(file: str, line: int) -> str | None:
@@ -73,16 +103,31 @@ class _Process:
         self.hello = hello
         self.ended_ns: int | None = None
         self.exit_code: int | None = None
+        #: Its connection ended before it said that it would.
+        self.silent = False
         self.overhead_ns = 0
         self.cores_allowed: float | None = None
         self.cpu: deque[CpuReading] = deque(maxlen=600)
         self.functions: dict[int, FunctionNamed] = {}
         self.pools: dict[int, PoolCase] = {}
         self.loops: dict[int, LoopRow] = {}
+        self._deadlocks = DeadlockWatch()
 
     def signals(self, begin_ns: int, end_ns: int) -> ProcessSignals:
         used = rate(self.cpu, begin_ns - PROCESS_TICK_NS, end_ns + PROCESS_TICK_NS)
         return ProcessSignals(used, self.cores_allowed, self.hello.gil)
+
+    def waited(self, sample: WaitSample) -> None:
+        """Takes in what the workers of all pools wait for."""
+        histories = {pool: case.history for pool, case in self.pools.items()}
+        capacity = {pool: max(history.workers, history.max_workers) for pool, history in histories.items()}
+        names = {pool: history.name for pool, history in histories.items()}
+        found = self._deadlocks.take(sample, capacity)
+        waits: dict[int, list[Wait]] = {}
+        for wait in sample.waits:
+            waits.setdefault(wait.pool, []).append(wait)
+        for pool, case in self.pools.items():
+            case.waits.note(sample.at_ns, waits.get(pool, ()), found.get(pool), names)
 
 
 class Judge:
@@ -103,6 +148,10 @@ class Judge:
         self._errors: dict[str, int] = {}
         self._callbacks: list[Callback] = []
         self._untold: deque[tuple[str, str, Finding, bool]] = deque(maxlen=1000)
+        self._untold_faults: deque[str] = deque(maxlen=100)
+        #: Pools whose judging has failed; what they do is counted all the same.
+        self._unjudged: set[PoolCase] = set()
+        self._unjudged_loops: set[LoopRow] = set()
         self._settle_ns = int(SETTLE_INTERVALS * settings.sample_interval * 1e9)
         self._wait_bounds = [round(bound * 1e9) for bound in settings.metrics.wait_buckets]
         self._run_bounds = [round(bound * 1e9) for bound in settings.metrics.run_buckets]
@@ -131,12 +180,17 @@ class Judge:
         match message:
             case PoolBatch():
                 if (case := process.pools.get(message.pool)) is not None:
-                    case.history.fold(message)
+                    try:
+                        case.history.fold(message)
+                    except Exception as error:
+                        self._drop(case, message.at_ns, error)
             case FunctionNamed():
                 process.functions[message.function] = message
             case StackSample():
                 if (case := process.pools.get(message.pool)) is not None:
                     case.history.sample(message)
+            case WaitSample():
+                process.waited(message)
             case ProcessTick():
                 process.cpu.append(CpuReading(message.at_ns, message.cpu_ns))
                 process.overhead_ns = message.overhead_ns
@@ -151,8 +205,7 @@ class Judge:
             case Notice():
                 self.notice(message.text)
             case Fault():
-                self._errors[message.part] = self._errors.get(message.part, 0) + 1
-                self.notice(f"{message.part} was switched off: {message.text}")
+                self.fault(message.part, message.text)
             case Bye():
                 process.ended_ns = message.at_ns
             case Hello():
@@ -173,6 +226,7 @@ class Judge:
             process_of=process.signals,
             function_of=process.functions.get,
             source_of=_source_of,
+            others_of=lambda: [other.history for other in process.pools.values()],
         )
         process.pools[opened.pool] = case
         key = (process.hello.pid, opened.name)
@@ -198,9 +252,28 @@ class Judge:
 
     def _close_pool(self, process: _Process, case: PoolCase, at_ns: int) -> None:
         row = self._pool_rows[process.hello.pid, case.history.name]
-        for event in case.finish(max(at_ns, case.history.last_batch_ns)):
-            self._tell(row, "pool", case.history.name, event)
-        row.remove(case, at_ns)
+        try:
+            for event in case.finish(max(at_ns, case.history.last_batch_ns)):
+                self._tell(row, "pool", case.history.name, event)
+            row.remove(case, at_ns)
+        except Exception as error:
+            self._drop(case, at_ns, error)
+        self._unjudged.discard(case)
+        if not row.cases and len(self._pool_rows) > ENDED_ROWS_KEPT:
+            self._fold_rows()
+
+    def _fold_rows(self) -> None:
+        ended = [key for key, row in self._pool_rows.items() if not row.cases and key[1] != OTHER_POOLS]
+        if len(ended) <= ENDED_ROWS_KEPT:
+            return
+        ended.sort(key=lambda key: self._pool_rows[key].weight)
+        for key in ended[: (ENDED_ROWS_KEPT + 1) // 2]:
+            row = self._pool_rows.pop(key)
+            other = self._pool_rows.setdefault((key[0], OTHER_POOLS), row)
+            if other is row:
+                row.name = OTHER_POOLS
+            else:
+                other.absorb(row)
 
     def _take_loop(self, process: _Process, message: LoopOpened | LoopTick | LoopBlock | LoopClosed) -> None:
         if isinstance(message, LoopOpened):
@@ -231,6 +304,7 @@ class Judge:
             return
         if process.ended_ns is None:
             process.ended_ns = now_ns
+            process.silent = True
         if exit_code is not None:
             process.exit_code = exit_code
         for case in list(process.pools.values()):
@@ -242,36 +316,97 @@ class Judge:
 
     def exited(self, pid: int, exit_code: int) -> None:
         """The exit code of a process is known (negative: the signal that ended it)."""
-        for process in self._processes.values():
-            if process.hello.pid == pid:
-                process.exit_code = exit_code
+        lives = [process for process in self._processes.values() if process.hello.pid == pid]
+        for process in lives:
+            process.exit_code = exit_code
+        if lives and lives[-1].silent and exit_code >= 0:
+            self.notice(f"process {pid} ended without a word, as by os._exit(): what it did last is missing")
 
     def notice(self, text: str) -> None:
         """Something that could not be seen or was switched off; each text is kept once, and a hundred of them."""
         if len(self._notices) < 100:
             self._notices[text] = None
 
+    def fault(self, part: str, text: str) -> None:
+        """A part of poolscope has failed: counts it, and notes what is missing."""
+        self._errors[part] = self._errors.get(part, 0) + 1
+        self.notice(f"{_MISSING.get(part, f'{part} was switched off')}: {text}")
+
+    def emptied(self) -> Judge:
+        """One that knows nothing but what has failed."""
+        bare = Judge(self._settings, started_ns=self._origin_ns)
+        bare._notices, bare._errors = self._notices, self._errors
+        return bare
+
+    def failed(self, part: str, text: str) -> None:
+        """The same, and the log hears of it the first time."""
+        if part not in self._errors:
+            self._untold_faults.append(f"failure of poolscope in part {part}: {text}")
+        self.fault(part, text)
+
+    def _failed(self, name: str, error: Exception) -> None:
+        """The judging of one pool or loop has failed."""
+        self.failed("judge", f"{name!r}: {type(error).__name__}: {error}")
+
+    def _drop(self, case: PoolCase, now_ns: int, error: Exception) -> None:
+        """Nothing can be made of this pool any more: it counts as it was."""
+        history = case.history
+        self._failed(history.name, error)
+        for process in self._processes.values():
+            if process.pools.get(history.opened.pool) is case:
+                del process.pools[history.opened.pool]
+        row = self._pool_rows[history.pid, history.name]
+        try:
+            row.remove(case, now_ns)
+        except Exception:
+            if case in row.cases:
+                row.cases.remove(case)
+
     # -- time goes on --------------------------------------------------------------------------------------
 
     def tick(self, now_ns: int) -> None:
         """Judges what is known by now. Call it about every `sample_interval`."""
         for row in self._pool_rows.values():
-            for case in row.cases:
-                case.history.settle(now_ns - self._settle_ns)
-                for event in case.judge(now_ns):
-                    self._tell(row, "pool", row.name, event)
-            row.tick()
+            awake = [case for case in row.cases if not case.resting]
+            for case in awake:
+                self._advance(row, case, now_ns)
+            if awake:
+                row.tick()
         for loop_row in self._loop_rows.values():
-            for event in loop_row.case.judge(now_ns):
-                self._tell(loop_row, "loop", loop_row.case.history.name, event)
+            self._judge_loop(loop_row, lambda case: case.judge(now_ns))
+
+    def _advance(self, row: PoolRow, case: PoolCase, now_ns: int) -> None:
+        try:
+            case.history.settle(now_ns - self._settle_ns)
+        except Exception as error:
+            self._drop(case, now_ns, error)
+            return
+        if case in self._unjudged:
+            case.history.occupancy.stretches.closed.clear()  # which nobody looks at
+            return
+        try:
+            for event in case.judge(now_ns):
+                self._tell(row, "pool", row.name, event)
+        except Exception as error:
+            self._unjudged.add(case)
+            self._failed(row.name, error)
+
+    def _judge_loop(self, row: LoopRow, judge: Callable[[LoopCase], list[Event]]) -> None:
+        if row in self._unjudged_loops:
+            return
+        try:
+            for event in judge(row.case):
+                self._tell(row, "loop", row.case.history.name, event)
+        except Exception as error:
+            self._unjudged_loops.add(row)
+            self._failed(row.case.history.name, error)
 
     def finish(self, now_ns: int) -> None:
         """The run is over: ends every process, and judges for the last time."""
         for source in list(self._processes):
             self.lost(source, now_ns)
         for loop_row in self._loop_rows.values():
-            for event in loop_row.case.finish(now_ns):
-                self._tell(loop_row, "loop", loop_row.case.history.name, event)
+            self._judge_loop(loop_row, lambda case: case.finish(now_ns))
 
     def _tell(self, row: PoolRow | LoopRow, kind: str, name: str, event: Event) -> None:
         finding, began = event
@@ -281,21 +416,29 @@ class Judge:
 
     def deliver(self) -> None:
         """Tells the log and the subscribers what began and ended. Call it after `tick`, outside the owner's lock."""
+        while self._untold_faults:
+            self._say(self._untold_faults.popleft())
         while self._untold:
             try:
                 kind, name, finding, began = self._untold.popleft()
             except IndexError:  # another thread told it
                 return
-            if self._log is not None:
-                word = finding.severity if began else "over"
-                self._log(f"{word}: {kind} {name!r}: {finding.pattern} ({finding.cause}): {finding.summary}")
+            word = finding.severity if began else "over"
+            self._say(f"{word}: {kind} {name!r}: {finding.pattern} ({finding.cause}): {finding.summary}")
             for callback in list(self._callbacks):
                 try:
                     callback(finding, began)
                 except Exception as error:  # the user's callback must not stop the judge
                     self._callbacks.remove(callback)
-                    self._errors["on_finding"] = self._errors.get("on_finding", 0) + 1
-                    self.notice(f"a callback of on_finding() was removed: it raised {error!r}")
+                    self.fault("on_finding", f"it raised {error!r}")
+
+    def _say(self, line: str) -> None:
+        if self._log is not None:
+            try:
+                self._log(line)
+            except Exception as error:  # a log handler of the program's
+                self._log = None
+                self.fault("log", f"a log handler raised {error!r}")
 
     def subscribe(self, callback: Callback) -> Callable[[], None]:
         """Calls `callback(finding, began)` for each finding that begins or ends; returns how to stop that."""
@@ -311,22 +454,34 @@ class Judge:
 
     def findings(self, now_ns: int) -> tuple[Finding, ...]:
         """All findings so far, the most severe first."""
-        found = [finding for row in self._pool_rows.values() for finding in row.findings()]
-        found += [finding for row in self._loop_rows.values() for finding in row.case.findings(now_ns)]
+        rows, loops = self._pool_rows.values(), self._loop_rows.values()
+        each = self._of_each(rows, PoolRow.findings) + self._of_each(loops, lambda row: row.case.findings(now_ns))
+        found = [finding for findings in each for finding in findings]
         return tuple(sorted(found, key=lambda finding: _order(finding, (now_ns - self._origin_ns) / 1e9)))
 
     def snapshot(self, now_ns: int) -> Snapshot:
         """What a scrape shows."""
-        counts = [count for row in self._pool_rows.values() for count in row.finding_counts()]
-        counts += [count for row in self._loop_rows.values() for count in row.finding_counts(now_ns)]
+        rows, loops = self._pool_rows.values(), self._loop_rows.values()
+        counts = self._of_each(rows, PoolRow.finding_counts)
+        counts += self._of_each(loops, lambda row: row.finding_counts(now_ns))
         return Snapshot(
             python=self._python(),
-            pools=tuple(row.snapshot(now_ns) for row in self._pool_rows.values()),
-            loops=tuple(row.snapshot() for row in self._loop_rows.values()),
-            findings=tuple(counts),
+            pools=tuple(self._of_each(rows, lambda row: row.snapshot(now_ns))),
+            loops=tuple(self._of_each(loops, LoopRow.snapshot)),
+            findings=tuple(count for row_counts in counts for count in row_counts),
             overhead_cpu_seconds=sum(process.overhead_ns for process in self._processes.values()) / 1e9,
             errors=dict(self._errors),
         )
+
+    def _of_each(self, rows: Iterable[Row], read: Callable[[Row], T]) -> list[T]:
+        """What `read` says of each row. One that it fails at is left out, and told of."""
+        found = []
+        for row in rows:
+            try:
+                found.append(read(row))
+            except Exception as error:
+                self._failed(row.name if isinstance(row, PoolRow) else row.case.history.name, error)
+        return found
 
     def _python(self) -> str:
         return next((process.hello.python for process in self._processes.values()), "unknown")
@@ -341,7 +496,8 @@ class Judge:
         own_cpu_seconds: float = 0.0,
     ) -> Session:
         """The report as of now, and what it was made from. Call `finish` first if the run is over."""
-        rows = [row.report(now_ns, self._origin_ns) for row in self._pool_rows.values()]
+        rows = self._of_each(self._pool_rows.values(), lambda row: row.report(now_ns, self._origin_ns))
+        loops = self._of_each(self._loop_rows.values(), lambda row: row.report(now_ns))
         rows.sort(key=lambda row: (row[0].pid, row[0].first_submit_seconds or 0.0))
         findings = self.findings(now_ns)
         duration = (now_ns - self._origin_ns) / 1e9
@@ -356,7 +512,7 @@ class Judge:
             verdict=self._verdict(findings, now_ns),
             processes=tuple(self._process_report(process) for process in self._processes.values()),
             pools=tuple(row for row, _ in rows),
-            event_loops=tuple(row.report(now_ns) for row in self._loop_rows.values()),
+            event_loops=tuple(loops),
             findings=findings,
             notices=tuple(self._notices),
             overhead=Overhead(cost, cost / duration if duration > 0 else 0.0),

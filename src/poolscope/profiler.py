@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from poolscope import config
 from poolscope.config import DEFAULT_LISTEN, Settings, load
-from poolscope.errors import ConfigError
+from poolscope.errors import ConfigError, PoolscopeError
 from poolscope.judge import Judge
 from poolscope.messages import PROTOCOL
 from poolscope.model import Finding, Report, Snapshot
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: The one source of messages that this judge has.
 _OWN = 0
+
+T = TypeVar("T")
 
 
 def _log(line: str) -> None:
@@ -54,8 +56,9 @@ class Observer:
         self._probe = probe
         self._lock = threading.RLock()
         self._clock = probe.clock
-        self._started_ns = probe.clock()
+        self._started_ns = self._fetched_ns = probe.clock()
         self._started_at = datetime.now(UTC)
+        self._given_up = False
         self.pid = os.getpid()
         self.settings = settings
         self._judge = Judge(settings, started_ns=self._started_ns, log=_log)
@@ -66,12 +69,41 @@ class Observer:
 
     def _take(self, message: Sequence[Any]) -> None:
         with self._lock:
-            self._judge.feed(_OWN, message)
+            try:
+                self._judge.feed(_OWN, message)
+            except Exception as error:
+                self._give_up(error)
 
     def _tick(self, now_ns: int) -> None:
         with self._lock:
-            self._judge.tick(now_ns)
+            self._advance(now_ns)
         self._judge.deliver()
+
+    def _advance(self, now_ns: int) -> None:
+        try:
+            if not self._given_up:
+                self._judge.tick(now_ns)
+        except Exception as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """The judging has failed: takes nothing more in, and can still say what was seen before."""
+        self._given_up = True
+        self.close()
+        self._judge.fault("judge", f"{type(error).__name__}: {error}")
+        self._probe.fail("judge", error)
+
+    def _read(self, read: Callable[[Judge], T]) -> T:
+        try:
+            return read(self._judge)
+        except Exception as error:
+            self._give_up(error)
+            self._judge = self._judge.emptied()
+            return read(self._judge)
+
+    def failed(self, part: str, error: Exception) -> None:
+        """Something that shows what is known here has failed."""
+        self._probe.fail(part, error)
 
     def close(self) -> None:
         """Takes nothing more in; what was seen can still be read."""
@@ -87,33 +119,39 @@ class Observer:
     def _fetch(self) -> int:
         # Not under our lock: the flush takes the probe's, which its thread holds while it waits for ours.
         self._probe.flush()
-        return self._clock()
+        try:
+            self._fetched_ns = self._clock()
+        except Exception as error:
+            self._probe.fail("clock", error)  # the report is as of the last time that was known
+        return self._fetched_ns
 
     def _report(self, now_ns: int) -> Report:
         started_at = self._started_at.isoformat()
         command = [sys.executable, *sys.argv]
-        return self._judge.session(now_ns, command=command, started_at=started_at, exit_code=None).report
+        return self._read(
+            lambda judge: judge.session(now_ns, command=command, started_at=started_at, exit_code=None).report
+        )
 
     def report(self) -> Report:
         """Everything up to now."""
         now = self._fetch()
         with self._lock:
-            self._judge.tick(now)
+            self._advance(now)
             return self._report(now)
 
     def findings(self) -> tuple[Finding, ...]:
         """All findings up to now, the most severe first."""
         now = self._fetch()
         with self._lock:
-            self._judge.tick(now)
-            return self._judge.findings(now)
+            self._advance(now)
+            return self._read(lambda judge: judge.findings(now))
 
     def finish(self) -> Report:
         """The last report: judges what still lasts as ended, and takes nothing more in."""
         now = self._fetch()
         self.close()
         with self._lock:
-            self._judge.finish(now)
+            self._read(lambda judge: judge.finish(now))
             report = self._report(now)
         self._judge.deliver()
         return report
@@ -122,7 +160,7 @@ class Observer:
         """What a scrape shows."""
         now = self._fetch()
         with self._lock:
-            return self._judge.snapshot(now)
+            return self._read(lambda judge: judge.snapshot(now))
 
     def subscribe(self, callback: Callable[[Finding, bool], None]) -> Callable[[], None]:
         """See `on_finding`."""
@@ -175,7 +213,10 @@ def local_sink(probe: Probe) -> None:
     if observer.settings.listen is not None:
         from poolscope.prometheus import serve_snapshots
 
-        serve_snapshots(observer.snapshot, observer.settings)
+        try:
+            serve_snapshots(observer.snapshot, observer.settings, observer.failed)
+        except PoolscopeError as error:
+            probe.fail("endpoint", error)
 
 
 def report() -> Report:
@@ -201,7 +242,7 @@ def collector() -> SnapshotCollector:
     from poolscope.prometheus import SnapshotCollector
 
     observer = _make(None)
-    return SnapshotCollector(observer.snapshot, observer.settings)
+    return SnapshotCollector(observer.snapshot, observer.settings, observer.failed)
 
 
 def serve(listen: str | None = None, *, config: str | os.PathLike[str] | None = None) -> Server:
@@ -215,7 +256,7 @@ def serve(listen: str | None = None, *, config: str | os.PathLike[str] | None = 
     settings = load(config) if config is not None else None
     observer = _make(settings)
     where = listen or observer.settings.listen or DEFAULT_LISTEN
-    return serve_snapshots(observer.snapshot, observer.settings.with_listen(where))
+    return serve_snapshots(observer.snapshot, observer.settings.with_listen(where), observer.failed)
 
 
 class Profile:

@@ -36,6 +36,8 @@ OTHER = "other"
 Key = tuple[str, ...]
 Pools = Sequence[PoolSnapshot]
 Loops = Sequence[LoopSnapshot]
+#: Told of a part of poolscope that has failed, and how.
+Failed = Callable[[str, Exception], object]
 _Row = TypeVar("_Row", PoolSnapshot, LoopSnapshot, FindingCount)
 
 
@@ -136,8 +138,18 @@ class SnapshotCollector(Collector):
     The rows of several processes add up, ages take the maximum; with `per_process` each has a label pid.
     """
 
-    def __init__(self, snapshot: Callable[[], Snapshot], settings: Settings) -> None:
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        settings: Settings,
+        failed: Failed | None = None,
+    ) -> None:
+        """`failed` hears of what fails in `collect`, which then does not raise it, but shows nothing.
+
+        For a registry of the program's, whose other metrics must not go down with ours.
+        """
         self._snapshot = snapshot
+        self._failed = failed
         self._metrics = settings.metrics
         self._per_process = settings.per_process
         self._wait_bounds = [*map(floatToGoString, settings.metrics.wait_buckets), "+Inf"]
@@ -152,8 +164,16 @@ class SnapshotCollector(Collector):
             yield family
 
     def collect(self) -> Iterable[Metric]:
-        """The families of one snapshot. Raises what `snapshot` raises."""
-        return self._families(self._snapshot())
+        """The families of one snapshot. Raises what `snapshot` raises, unless somebody else hears of it."""
+        try:
+            snapshot = self._snapshot()
+            self._tasks.keep(self._merged(snapshot.pools))
+            return self._families(snapshot)
+        except Exception as error:
+            if self._failed is None:
+                raise
+            self._failed("collector", error)
+            return []
 
     def _families(self, snapshot: Snapshot) -> list[Metric]:
         return [
@@ -315,6 +335,12 @@ class _TaskLabels:
         self._named: dict[Key, dict[str, _Total]] = {}
         self._folded: dict[Key, dict[str, _Total]] = {}
 
+    def keep(self, keys: Iterable[Key]) -> None:
+        """Forgets the pools that are in none of `keys`: their series are gone."""
+        with self._lock:
+            for key in self._named.keys() - set(keys):
+                del self._named[key], self._folded[key]
+
     def bounded(self, key: Key, totals: Mapping[str, _Total]) -> dict[str, _Total]:
         """Totals by label value: at most `limit` functions, and `other` once there were more."""
         candidates = [name for name in totals if name != OTHER]
@@ -340,15 +366,15 @@ class _TaskLabels:
             return shown
 
 
-def serve_snapshots(snapshot: Callable[[], Snapshot], settings: Settings) -> Server:
+def serve_snapshots(snapshot: Callable[[], Snapshot], settings: Settings, failed: Failed | None = None) -> Server:
     """An endpoint at `settings.listen`, or at 127.0.0.1:9464 if that is null.
 
-    `snapshot` is called at each scrape by the endpoint's threads, by several at once if several clients ask.
-    Raises ListenError.
+    `snapshot` is called at each scrape by the endpoint's threads, by several at once if several clients ask; `failed`
+    hears of what fails then. Raises ListenError.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(SnapshotCollector(snapshot, settings))
-    return Server(registry, settings.listen or DEFAULT_LISTEN, settings.endpoint)
+    return Server(registry, settings.listen or DEFAULT_LISTEN, settings.endpoint, failed=failed)
 
 
 def _function_totals(pools: Pools) -> dict[str, _Total]:

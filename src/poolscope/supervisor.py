@@ -82,7 +82,9 @@ def supervise(plan: Plan) -> int:
         exit_code = os.waitstatus_to_exitcode(_wait(pid, forwarded))
         session = watch.finish(pid, exit_code)
         # Whoever asked for a file or a verdict must not take its absence for a success.
-        saved = watch.save(session) if session is not None else not _is_awaited(plan)
+        saved = not _is_awaited(plan)
+        if session is not None:
+            session, saved = watch.save(session)
         _release(forwarded, mask)
         if session is not None:
             watch.show(session)
@@ -182,7 +184,7 @@ class _Watch:
             from poolscope.prometheus import serve_snapshots
 
             self._judge = self._make_judge()
-            self._server = serve_snapshots(self._snapshot, settings)
+            self._server = serve_snapshots(self._snapshot, settings, self._part_failed)
             if not self._plan.quiet:
                 _say(f"metrics at {self._server.url}/metrics")
         self._folder = _private_folder()
@@ -203,7 +205,13 @@ class _Watch:
 
     def start(self) -> None:
         """Begin to listen and to judge."""
-        self._thread.start()
+        assert self._collector is not None
+        try:
+            self._thread.start()
+        except RuntimeError:  # the system gives us none
+            self._broken()
+            self._judge = None
+            self._collector.close()
 
     def _run(self) -> None:
         assert self._collector is not None
@@ -212,18 +220,34 @@ class _Watch:
             # signals to forward meanwhile.
             if self._judge is None:
                 self._judge = self._make_judge()
-            if self._plan.session_path is not None:
-                self._checkpoint = _Checkpoint(self._save_checkpoint)
-            self._collector.run(self._judge)
         except Exception:
             self._broken()
-            self._judge = None
+            self._collector.close()  # or the processes would wait for us to read what they send
+            return
+        try:
+            if self._plan.session_path is not None:
+                self._checkpoint = _Checkpoint(self._save_checkpoint)
+        except RuntimeError as error:  # no thread
+            self._part_failed("checkpoint", error)
+        try:
+            self._collector.run(self._judge)
+        except Exception as error:
+            self._collector.close()
+            self._part_failed("intake", error)
+            self._judge.deliver()
+
+    def _part_failed(self, part: str, error: Exception) -> None:
+        if self._judge is not None:
+            with self._lock:
+                self._judge.failed(part, f"{type(error).__name__}: {error}")
 
     def finish(self, pid: int, exit_code: int) -> Session | None:
         """The program ended: what was recorded, or None where we failed and have said so."""
         assert self._collector is not None
         try:
             ended_ns = time.perf_counter_ns()
+            if self._thread.ident is None:
+                return None  # `start` said why
             self._collector.finish(PATIENCE_NS)
             self._thread.join()
             if self._checkpoint is not None:
@@ -241,16 +265,21 @@ class _Watch:
             self._broken()
             return None
 
-    def save(self, session: Session) -> bool:
-        """Write the files that were asked for; false, with a line for each, if one cannot be written."""
+    def save(self, session: Session) -> tuple[Session, bool]:
+        """Write the files that were asked for; false, with a line and a notice for each, if one cannot be written."""
+        from msgspec.structs import replace
+
         written = True
         for write in (self._write_session, self._write_json):
             try:
                 write(session)
-            except PoolscopeError as error:
-                _say(str(error))
+            except Exception as error:
+                text = str(error) if isinstance(error, PoolscopeError) else f"{type(error).__name__}: {error}"
+                _say(text)
                 written = False
-        return written
+                report = session.report
+                session = replace(session, report=replace(report, notices=(*report.notices, text)))
+        return session, written
 
     def show(self, session: Session) -> None:
         """Print the report."""
@@ -300,7 +329,10 @@ class _Watch:
         from poolscope.judge import Judge
 
         if not self._plan.quiet:
-            self._printer = _Printer()
+            try:
+                self._printer = _Printer()
+            except RuntimeError:
+                pass  # no thread for it: findings are in the report all the same
         log = None if self._printer is None else self._printer.say
         return Judge(self._plan.settings or Settings(), started_ns=self._started_ns, log=log)
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Iterator, Sequence
+from itertools import compress
+from operator import sub
 from statistics import median_low
 
+from poolscope.analysis.detection import workers_for_cpu
 from poolscope.analysis.sizing import LARGEST, Task, curve, sizes_around
 from poolscope.errors import PoolscopeError
 from poolscope.model import PoolReport, PoolTrace, Session, SizingPoint
+
+#: Causes that more workers do not help against.
+_NOT_SIZE = {"nested_wait", "stuck_tasks", "downstream_pool", "cpu_bound", "shared_resource", "slow_tasks"}
 
 
 def sizes(text: str) -> tuple[int, ...]:
@@ -26,19 +33,27 @@ def sizes(text: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def tasks(trace: PoolTrace) -> list[Task]:
-    """The recorded tasks, for a replay. One that never ended gets the median run of its function."""
+def tasks(trace: PoolTrace, end_ns: int) -> list[Task]:
+    """The tasks of a record that ended at `end_ns`, for a replay.
+
+    One that never ran gets the median run of its function, or of the pool; one that still ran at least the time it had.
+    """
     numbers = array("q", trace.tasks)
-    records = [tuple(numbers[at : at + 4]) for at in range(0, len(numbers), 4)]
-    runs: dict[int, list[int]] = {}
-    for function, _, started, finished in records:
-        if finished >= 0:
-            runs.setdefault(function, []).append(finished - started)
-    usual = {function: median_low(known) for function, known in runs.items()}
-    return [
-        Task(submitted, finished - started if finished >= 0 else usual.get(function, 0))
-        for function, submitted, started, finished in records
-    ]
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    functions, submitted, started, finished = (numbers[field::4] for field in range(4))
+    runs = list(map(sub, finished, started))
+    unfinished = [at for at, end in enumerate(finished) if end < 0]
+    usual: dict[int, int] = {}
+    if unfinished:
+        ended = [end >= 0 for end in finished]
+        every = list(compress(runs, ended))
+        for function in {functions[at] for at in unfinished}:
+            same = [run for run, kind in zip(every, compress(functions, ended), strict=True) if kind == function]
+            usual[function] = median_low(same or every or [0])
+    for at in unfinished:
+        runs[at] = max(usual[functions[at]], end_ns - started[at] if started[at] >= 0 else 0)
+    return list(map(Task, submitted, runs))
 
 
 def lines(session: Session, pool: str | None, workers: Sequence[int] | None) -> Iterator[str]:
@@ -53,11 +68,10 @@ def lines(session: Session, pool: str | None, workers: Sequence[int] | None) -> 
         wanted = "no pool" if pool is None else f"no pool {pool!r}"
         raise PoolscopeError(f"{wanted} in this session; its pools: {names}")
     for row, trace in pools:
-        yield from _pool_lines(row, trace, workers)
+        yield from _pool_lines(row, tasks(trace, int(session.report.duration_seconds * 1e9)), workers)
 
 
-def _pool_lines(row: PoolReport, trace: PoolTrace, workers: Sequence[int] | None) -> Iterator[str]:
-    recorded = tasks(trace)
+def _pool_lines(row: PoolReport, recorded: Sequence[Task], workers: Sequence[int] | None) -> Iterator[str]:
     title = f"pool {row.name} (pid {row.pid}), {row.max_workers} workers, {len(recorded)} tasks replayed"
     yield "".join(char if char.isprintable() else "?" for char in title)
     if not recorded:
@@ -67,14 +81,46 @@ def _pool_lines(row: PoolReport, trace: PoolTrace, workers: Sequence[int] | None
     suggested = [found.advice.suggested_max_workers for found in row.findings]
     chosen = workers or sizes_around(row.max_workers, next((size for size in suggested if size), None))
     yield f"  {'workers':>7}  {'wait p50':>10}  {'wait p95':>10}  {'makespan':>10}"
+    enough = _cpu_enough(row)
     for point in curve(recorded, chosen):
-        yield _point(point, row.max_workers)
+        yield _point(point, row.max_workers, enough)
     yield "  Run times are taken as recorded, whatever the number of workers."
+    yield from _warnings(row, enough)
     yield ""
 
 
-def _point(point: SizingPoint, present: int) -> str:
+def _cpu_enough(row: PoolReport) -> int | None:
+    """How many workers use up the CPU that the pool can have, as far as a finding has measured it."""
+    for found in reversed(row.findings):
+        limit, share = found.evidence.get("cpu_limit_cores"), found.evidence.get("worker_cpu_share")
+        if limit and share:
+            return workers_for_cpu(limit, share)
+    return None
+
+
+def _warnings(row: PoolReport, enough: int | None) -> Iterator[str]:
+    """Where this pool's curve is not to be believed."""
+    if enough is not None and enough < LARGEST:
+        yield f"  About {enough} busy workers use up the CPU they can have: beyond that, tasks would run longer."
+    for found in row.findings:
+        if "closed_population" in found.evidence:
+            yield (
+                f"  What submits waits for results before it submits more, {found.evidence['closed_population']:.0f} "
+                "tasks at a time: on another size the tasks would come at other times, so this is no forecast."
+            )
+            return
+        if found.advice.action in ("raise_max_workers", "bound_submission") and found.advice.pool is not None:
+            yield f"  {found.advice.text}"
+            return
+    causes = {found.cause for found in row.findings if found.severity != "info"} & _NOT_SIZE
+    if causes:
+        yield f"  The report says {' and '.join(sorted(causes))}: more workers would wait for that too."
+
+
+def _point(point: SizingPoint, present: int, enough: int | None) -> str:
     mark = "  as it is" if point.workers == present else ""
+    if enough is not None and point.workers > enough:
+        mark += "  beyond the CPU"
     waits = f"{point.wait_p50_seconds:>8.3f} s  {point.wait_p95_seconds:>8.3f} s"
     return f"  {point.workers:>7}  {waits}  {point.makespan_seconds:>8.3f} s{mark}"
 

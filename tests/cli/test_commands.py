@@ -96,6 +96,30 @@ def test_what_if(recorded: Path) -> None:
     assert missing == (2, "", "poolscope: no pool 'other' in this session; its pools: data.base\n")
 
 
+#: Ten tasks at a time for one worker, the next one submitted when one is done.
+CLOSED = """
+    import time
+    from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+    with ThreadPoolExecutor(1, thread_name_prefix="bridge") as pool:
+        running = {pool.submit(time.sleep, 0.03) for _ in range(10)}
+        for _ in range(60):
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            running |= {pool.submit(time.sleep, 0.03) for _ in done}
+"""
+
+
+def test_what_if_says_that_a_closed_loop_has_no_forecast(tmp_path: Path) -> None:
+    script(tmp_path, CLOSED)
+    words = ("run", "--quiet", "--session", "it.session", "--json", "it.json", "program.py")
+    assert poolscope(*words, cwd=tmp_path).status == 0
+    (row,) = json.loads((tmp_path / "it.json").read_text())["pools"]
+    assert row["sizing"] is None
+    assert [found["advice"]["suggested_max_workers"] for found in row["findings"]] == [None]
+    outcome = poolscope("whatif", "it.session", cwd=tmp_path)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert re.search(r"waits for results before it submits more, (9|10) tasks at a time", outcome.out)
+
+
 def test_the_files_have_sane_permissions_and_links_stay(tmp_path: Path) -> None:
     script(tmp_path, "")
     (tmp_path / "target").write_text("old")

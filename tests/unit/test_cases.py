@@ -1,6 +1,7 @@
 """Whole loads in virtual time, tick by tick as the judge does it, against what each load is by construction."""
 
 import random
+from heapq import heappop, heappush
 
 import pytest
 from pool_support import ORIGIN, SECOND, VirtualPool, poisson
@@ -65,6 +66,52 @@ def test_a_flood_that_no_size_holds_is_to_be_bounded() -> None:
     assert finding.advice.suggested_max_workers is None
 
 
+def closed_load(clients: int, workers: int) -> list[tuple[float, float, int]]:
+    """Clients that submit a task, wait for its result, and submit the next."""
+    rng = random.Random(clients)
+    free, coming, load = [0.0] * workers, [0.0001 * client for client in range(clients)], []
+    while (at := heappop(coming)) < 10:
+        run = rng.expovariate(10)
+        end = max(at, heappop(free)) + run
+        heappush(free, end)
+        heappush(coming, end + 0.001)
+        load.append((at, run, 1))
+    return load
+
+
+def test_clients_that_wait_for_their_results_get_no_number_but_are_told_their_own() -> None:
+    pool = VirtualPool(4).run(closed_load(40, 4))
+    finding = pool.case.findings()[0]
+    assert (finding.pattern, finding.cause) == ("async_then_serial", "blocking_io")
+    assert (finding.advice.action, finding.advice.suggested_max_workers) == ("bound_submission", None)
+    assert finding.evidence["closed_population"] == 40
+    assert "40 tasks at a time" in finding.advice.text
+    assert pool.case.curve() is None
+    single = VirtualPool(1).run(closed_load(20, 1)).case.findings()[0]
+    assert (single.cause, single.advice.action, single.advice.suggested_max_workers) == (
+        "single_worker",
+        "raise_max_workers",
+        None,
+    )
+
+
+def test_a_size_beyond_what_the_cpu_takes_comes_with_a_warning() -> None:
+    load = [(0.5, 0.1, 1)] * 200
+    process = ProcessSignals(cores_used=0.4, cores_allowed=2.0, gil=True)
+    (finding,) = VirtualPool(4, process=process).run(load, cpu_share=0.1).case.findings()
+    assert finding.advice.suggested_max_workers == 20
+    assert "a busy worker uses 10 % of a core, so about 8 of them use up the 1 they can have" in finding.advice.text
+    (idle,) = VirtualPool(4, process=process).run(load, cpu_share=0.01).case.findings()
+    assert "CPU" not in idle.advice.text
+
+
+def test_runs_that_have_grown_a_little_warn_of_what_is_behind_the_pool() -> None:
+    load = GENTLE + [(at, 0.26, 1) for at, _, _ in FAST]
+    (finding,) = VirtualPool(4).run(load).case.findings()
+    assert finding.cause == "blocking_io"
+    assert "a task already runs 260 ms, and 200 ms with the pool nearly idle" in finding.advice.text
+
+
 def test_one_worker() -> None:
     (finding,) = VirtualPool(1).run([(0.5, 0.1, 1)] * 50).case.findings()
     assert (finding.pattern, finding.cause) == ("serial", "single_worker")
@@ -117,7 +164,7 @@ def test_the_line_where_the_workers_are_comes_first_with_its_share() -> None:
     pool = VirtualPool(4)
     mine, below = ("/app/db.py", 88, "load"), ("/lib/driver.py", 5, "execute")
     for tenth in range(60, 140):
-        stacks = [(3, [mine, below]), (1, [("/app/other.py", 2, "parse")])]
+        stacks = [([1, 2, 3], [mine, below]), ([4], [("/app/other.py", 2, "parse")])]
         pool.history.sample(StackSample(1, ORIGIN + tenth * SECOND // 10, stacks))
     (finding,) = pool.run(GENTLE + FAST).case.findings()
     assert [(frame.file, frame.line, frame.share) for frame in finding.frames] == [

@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from poolscope.analysis.detection import LoopLineSignals, Rules, diagnose, diagnose_loop
-from poolscope.analysis.signals import PoolSignals, ProcessSignals
+from poolscope.analysis.occupants import Contention, Hogs
+from poolscope.analysis.signals import HeldWorker, PoolSignals, ProcessSignals
 from poolscope.model import Thresholds
 
 IDLE_HOST = ProcessSignals(cores_used=0.1, cores_allowed=4.0, gil=True)
@@ -12,6 +13,8 @@ ONE_CORE_BUSY = ProcessSignals(cores_used=1.0, cores_allowed=4.0, gil=True)
 ALL_CORES_BUSY = ProcessSignals(cores_used=3.9, cores_allowed=4.0, gil=True)
 UNKNOWN_HOST = ProcessSignals(cores_used=None, cores_allowed=None, gil=True)
 
+#: One worker at a time gets past a line.
+LOCK = Contention(1, (("/app/db.py", 8, "save"),), (("/app/db.py", 9, "save"),), 20)
 #: Four workers that wait for something while tasks come too fast, for two seconds.
 WAITING = PoolSignals(
     window_seconds=2.0,
@@ -30,6 +33,8 @@ WAITING = PoolSignals(
     crest_seconds=2.0,
     stretch_seconds=2.0,
     unhindered_run_seconds=0.4,
+    unhindered_mean_seconds=0.4,
+    last_unhindered_seconds=0.4,
     worker_cores=0.05,
     worker_cpu_share=0.02,
     seconds_since_finish=0.1,
@@ -71,17 +76,73 @@ def but(**changes: object) -> PoolSignals:
             Rules(),
             ("serial", "single_worker", "warning", "use_process_pool", False),
         ),
-        # four workers get one worker's work done, and nothing says why
+        # four workers get one worker's work done, as runs have grown with their number
         (
-            but(finished=5, run_p50_seconds=1.6, wait_p50_seconds=4.0),
+            but(finished=5, run_p50_seconds=1.6, run_mean_seconds=1.6, wait_p50_seconds=4.0),
             Rules(),
-            ("serial", "unknown", "warning", "none", False),
+            ("serial", "shared_resource", "warning", "relieve_shared_resource", False),
+        ),
+        # they took as long before the pool filled: something else slowed them down
+        (
+            but(
+                finished=5,
+                run_p50_seconds=1.6,
+                run_mean_seconds=1.6,
+                wait_p50_seconds=4.0,
+                last_unhindered_seconds=1.5,
+            ),
+            Rules(),
+            ("serial", "blocking_io", "warning", "raise_max_workers", True),
         ),
         # eight workers behind one lock: the few that are lucky run as if alone, all together get one worker's work done
         (
-            but(max_workers=8, finished=10, crest_queue=100),
+            but(max_workers=8, finished=10, run_mean_seconds=1.6, crest_queue=100),
             Rules(),
             ("async_then_serial", "unknown", "warning", "none", False),
+        ),
+        (
+            but(max_workers=8, finished=10, run_mean_seconds=1.6, crest_queue=100, contention=LOCK),
+            Rules(),
+            ("async_then_serial", "shared_resource", "warning", "relieve_shared_resource", False),
+        ),
+        # nothing is known of runs without a crowd: the lines decide
+        (
+            but(unhindered_run_seconds=None, unhindered_mean_seconds=None, contention=LOCK),
+            Rules(),
+            ("serial", "shared_resource", "warning", "relieve_shared_resource", False),
+        ),
+        # two stages of fixed length look like a lock, but runs are what they are alone
+        (
+            but(contention=LOCK),
+            Rules(),
+            ("async_then_serial", "blocking_io", "warning", "raise_max_workers", True),
+        ),
+        # few long tasks before many short ones
+        (
+            but(hogs=Hogs((1,), 0.9, 0.1, 1e9, 1e8)),
+            Rules(),
+            ("async_then_serial", "slow_tasks", "warning", "split_pool", False),
+        ),
+        (
+            but(hogs=Hogs((1,), 0.9, 0.1, 1e9, 4e8)),
+            Rules(),
+            ("async_then_serial", "blocking_io", "warning", "raise_max_workers", True),
+        ),
+        # workers that do not come back
+        (
+            but(held=(HeldWorker(2, 1, 31.0, 50.0), HeldWorker(1, 1, 31.0, 9.0))),
+            Rules(),
+            ("stuck_workers", "stuck_tasks", "warning", "add_timeout", False),
+        ),
+        (
+            but(held=(HeldWorker(2, 1, 31.0, 50.0),)),
+            Rules(long_running=True),
+            ("async_then_serial", "blocking_io", "warning", "raise_max_workers", True),
+        ),
+        (
+            but(held=(HeldWorker(2, 1, 29.0, 50.0),)),
+            Rules(),
+            ("async_then_serial", "blocking_io", "warning", "raise_max_workers", True),
         ),
         # computing under the GIL: one core is the limit
         (
@@ -133,7 +194,7 @@ def but(**changes: object) -> PoolSignals:
         (
             but(seconds_since_finish=11.0, window_seconds=12.0, stretch_seconds=12.0),
             Rules(),
-            ("stalled", "unknown", "critical", "none", False),
+            ("stalled", "stuck_tasks", "critical", "add_timeout", False),
         ),
         (
             but(

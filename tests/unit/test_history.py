@@ -181,6 +181,6 @@ def test_lines_are_counted_within_a_window_only() -> None:
     subject = history()
     line = ("app.py", 3, "fetch")
     for at in (1.0, 2.0, 3.0):
-        subject.sample(StackSample(1, ns(at), [(4, [line])]))
+        subject.sample(StackSample(1, ns(at), [([1, 2, 3, 4], [line])]))
     groups, total = subject.lines(ns(1.5), ns(2.5))
     assert (groups, total) == ([((line,), 4)], 4)

@@ -46,6 +46,10 @@ class FakeJudge:
         assert self.lock.locked()
         self.notices.append(text)
 
+    def failed(self, part: str, text: str) -> None:
+        assert self.lock.locked()
+        self.notices.append(f"{part}: {text}")
+
     def tick(self, now_ns: int) -> None:
         assert self.lock.locked()
         self.ticks.append(now_ns)
@@ -114,7 +118,7 @@ def test_more_than_one_read_can_take(setup: Setup) -> None:
     [
         (b"GET / HTTP/1.1\r\n\r\n", "a process is watched no more: a frame of"),
         (encode(("nonsense",)), "a process is watched no more: unreadable"),
-        (encode(("bug",)), "poolscope failed: ZeroDivisionError: a bug"),
+        (encode(("bug",)), "intake: ZeroDivisionError: a bug"),
     ],
 )
 def test_a_process_that_makes_no_sense_is_dropped_alone(setup: Setup, data: bytes, notice: str) -> None:
@@ -154,4 +158,4 @@ def test_a_judge_that_fails_is_told_of_once(setup: Setup) -> None:
     judge = setup.run(patience_ns=SECOND)
     assert len(judge.ticks) > 1
     assert judge.heard == {1: [["hello", "a"]]}
-    assert judge.notices == ["poolscope failed, findings may be missing: ZeroDivisionError: a bug"]
+    assert judge.notices == ["judge: ZeroDivisionError: a bug"]

@@ -6,15 +6,25 @@ guards it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from poolscope.analysis import sizing, words
-from poolscope.analysis.detection import Diagnosis, LoopLineSignals, Rules, diagnose, diagnose_loop
+from poolscope.analysis.arrivals import closed_population, follow
+from poolscope.analysis.deadlock import Deadlock, PoolWaits
+from poolscope.analysis.detection import (
+    Diagnosis,
+    LoopLineSignals,
+    Rules,
+    cpu_limit,
+    diagnose,
+    diagnose_loop,
+    stuck_workers,
+)
 from poolscope.analysis.history import PoolHistory
 from poolscope.analysis.loop_history import BlockingLine, LoopHistory
-from poolscope.analysis.signals import PoolSignals, ProcessSignals, measure
+from poolscope.analysis.signals import PoolSignals, ProcessSignals, held_workers, measure
 from poolscope.analysis.stretches import Stretch
 from poolscope.analysis.tracking import Episode, Tracker
 from poolscope.messages import FunctionNamed, Line
@@ -24,6 +34,8 @@ SourceOf = Callable[[str, int], str | None]
 #: Gives the process's signals over [begin, end] ns.
 ProcessOf = Callable[[int, int], ProcessSignals]
 FunctionOf = Callable[[int], FunctionNamed | None]
+#: Gives the pools of the same process that live.
+OthersOf = Callable[[], Iterable[PoolHistory]]
 
 #: Tasks replayed for a number while the program runs; the final one takes all that were kept.
 LIVE_REPLAY = 20_000
@@ -44,6 +56,8 @@ HOLD_SUSTAINS = 4
 #: A line of a loop that caused no block for this long is over.
 LOOP_HOLD_NS = 10_000_000_000
 FINDINGS_KEPT = 50
+#: A deadlock that was not seen for this long is over.
+DEADLOCK_HOLD_NS = 2_000_000_000
 
 #: A finding that began (True) or ended.
 Event = tuple[Finding, bool]
@@ -109,19 +123,25 @@ class PoolCase:
         process_of: ProcessOf,
         function_of: FunctionOf,
         source_of: SourceOf,
+        others_of: OthersOf = tuple,
     ) -> None:
         self.history = history
+        self.waits = PoolWaits(history.opened.pool)
         self.rules = rules
         self._origin_ns = origin_ns
         self._process_of = process_of
         self._function_of = function_of
         self._source_of = source_of
+        self._others_of = others_of
         sustain = self._sustain_ns
         self._tracker: Tracker[_PoolItem] = Tracker(hold_ns=HOLD_SUSTAINS * sustain, settle_ns=sustain // 2)
         self._rest_until_ns = 0
+        # End of the last deadlock: the pool was saturated by it until then.
+        self._released_ns = 0
         self._bursts = _Bursts()
         self._past: list[Finding] = []
-        self._sized: tuple[int, int | None] | None = None  # when, and what came out
+        self._sized: sizing.Sizing | None = None
+        self._sized_ns = 0
         self._final = False
 
     @property
@@ -138,26 +158,74 @@ class PoolCase:
     def suggested(self) -> int | None:
         """The size that is advised now."""
         active = self._tracker.active
-        return self._sized[1] if active is not None and active.item.diagnosis.sized and self._sized else None
+        return self._sized.suggested if active is not None and active.item.diagnosis.sized and self._sized else None
+
+    @property
+    def resting(self) -> bool:
+        """Nothing runs, is queued or lasts, and all that was told has been judged: another look would find the same."""
+        history, occupancy = self.history, self.history.occupancy
+        return (
+            not history.running
+            and self._tracker.active is None
+            and occupancy.settled_ns > history.last_batch_ns
+            and not history.queue_depth
+            and not occupancy.stretches.closed
+            and occupancy.stretches.current is None
+            and self.waits.deadlock is None
+        )
 
     def judge(self, now_ns: int) -> list[Event]:
         """Looks at everything settled so far. Returns what began and ended."""
         events: list[Event] = []
         stretches = self.history.occupancy.stretches
         closed, stretches.closed = stretches.closed, []
+        if self.waits.deadlock is not None:
+            events += self._deadlocked(self.waits.deadlock, now_ns)
+        if self.waits.deadlock is not None:
+            return events
         for stretch in closed:
             events += self._over(stretch, now_ns)
-        current = stretches.current
+        current = self._since_release(stretches.current)
         if current is not None and current.length_ns >= self._sustain_ns:
             if now_ns < self._rest_until_ns and not self._final:
                 return events
             item = self._diagnose(current, self._tracker.active is not None)
             self._rest_until_ns = now_ns + min(REST_NS, item.signals.starts * REST_PER_TASK_NS)
             if item.diagnosis.pattern != "burst":
-                return events + self._offer(item, current, now_ns)
+                return events + self._offer(item, current.begin_ns, now_ns)
+        if not self._final and (stuck := self._stuck(now_ns)) is not None:
+            return events + self._offer(stuck, stuck.begin_ns, now_ns)
         if self._tracker.active is not None:
             events += self._absent(self._tracker.active.item.end_ns, now_ns)
         return events
+
+    def _deadlocked(self, deadlock: Deadlock, now_ns: int) -> list[Event]:
+        """A deadlock stands above all else, from when it is proven until it has not been seen for a while."""
+        active = self._tracker.active
+        if now_ns - deadlock.at_ns >= DEADLOCK_HOLD_NS:
+            self.waits.deadlock = None
+            self._released_ns = deadlock.at_ns
+            return self._end(self._tracker.close())
+        events: list[Event] = []
+        if active is not None and active.item.signals.deadlock is None:
+            events += self._end(self._tracker.close())
+        item = self._diagnose(Stretch(deadlock.cycle.since_ns, deadlock.at_ns, open=True), False, deadlock)
+        return events + self._offer(item, item.begin_ns, now_ns)
+
+    def _since_release(self, stretch: Stretch | None) -> Stretch | None:
+        """What is left of a stretch that a deadlock was part of."""
+        if stretch is None or stretch.begin_ns >= self._released_ns:
+            return stretch
+        left = msgspec.structs.replace(stretch, begin_ns=self._released_ns)
+        return left if left.length_ns > 0 else None
+
+    def _stuck(self, now_ns: int) -> _PoolItem | None:
+        """Workers may be stuck while the others keep up with the load."""
+        if not held_workers(self.history, now_ns):
+            return None
+        begin = min(task.started_ns for task in self.history.running.values())
+        item = self._diagnose(Stretch(begin, now_ns, open=True), True)
+        return item if item.diagnosis.pattern == "stuck_workers" else None
 
     def finish(self, now_ns: int) -> list[Event]:
         """The pool or the program ended: judges what is left, with all that was kept."""
@@ -177,21 +245,27 @@ class PoolCase:
         return tuple(found)
 
     def curve(self) -> tuple[SizingPoint, ...] | None:
-        """The sizing curve, where the size is the problem."""
+        """The sizing curve, where the size is the problem and a replay says something about it."""
         advised = [
             finding for finding in self.findings() if finding.advice.action in ("raise_max_workers", "bound_submission")
         ]
-        if not advised:
+        if not advised or any(
+            "closed_population" in finding.evidence or finding.advice.pool is not None for finding in advised
+        ):
             return None
         sizes = sizing.sizes_around(self.history.max_workers, advised[-1].advice.suggested_max_workers)
         return sizing.curve(self.history.tasks_for_replay(self.history.last_batch_ns), sizes)
 
     # -- from stretches to episodes ------------------------------------------------------------------------
 
-    def _diagnose(self, stretch: Stretch, raised: bool) -> _PoolItem:
+    def _diagnose(self, stretch: Stretch, raised: bool, deadlock: Deadlock | None = None) -> _PoolItem:
         begin = max(stretch.begin_ns, stretch.end_ns - WINDOW_NS)
         process = self._process_of(begin, stretch.end_ns)
-        signals = measure(self.history, stretch, begin, process)
+        signals = msgspec.structs.replace(
+            measure(self.history, stretch, begin, process),
+            deadlock=deadlock,
+            awaited=self.waits.awaited(begin, stretch.end_ns, self.history.max_workers),
+        )
         rules = self.rules
         if raised:
             low = rules.thresholds.min_amplification * RELEASE
@@ -202,7 +276,8 @@ class PoolCase:
 
     def _over(self, stretch: Stretch, now_ns: int) -> list[Event]:
         try:
-            return self._judge_last(stretch, now_ns)
+            left = self._since_release(stretch)
+            return self._judge_last(left, now_ns) if left is not None else []
         finally:
             self.history.occupancy.crests.pop(stretch.begin_ns, None)
 
@@ -218,13 +293,13 @@ class PoolCase:
             if not raised:
                 self._bursts.add(stretch, item)
             return self._absent(active.item.end_ns, now_ns) if active is not None else []
-        return self._offer(item, stretch, now_ns) + self._absent(stretch.end_ns, now_ns)
+        return self._offer(item, stretch.begin_ns, now_ns) + self._absent(stretch.end_ns, now_ns)
 
-    def _offer(self, item: _PoolItem, stretch: Stretch, now_ns: int) -> list[Event]:
+    def _offer(self, item: _PoolItem, since_ns: int, now_ns: int) -> list[Event]:
         key = (item.diagnosis.pattern, item.diagnosis.cause, item.diagnosis.severity)
-        changed = self._tracker.offer(key, item, stretch.begin_ns, now_ns)
-        if item.diagnosis.sized and (changed or self._sized is None or now_ns - self._sized[0] >= RESIZE_NS):
-            self._resize(now_ns)
+        changed = self._tracker.offer(key, item, since_ns, now_ns)
+        if item.diagnosis.sized and (changed or self._sized is None or now_ns - self._sized_ns >= RESIZE_NS):
+            self._resize(item, now_ns)
         active = self._tracker.active
         return [(self._finding(active), True)] if changed and active is not None else []
 
@@ -237,24 +312,46 @@ class PoolCase:
         if ended.until_ns is None:
             ended.until_ns = ended.item.end_ns
         if ended.item.diagnosis.sized:
-            self._resize(ended.last_seen_ns)
+            self._resize(ended.item, ended.last_seen_ns)
         finding = self._finding(ended)
         self._past.append(finding)
         del self._past[:-FINDINGS_KEPT]
         self._sized = None
         return [(finding, False)]
 
-    def _resize(self, now_ns: int) -> None:
-        tasks = self.history.tasks_for_replay(now_ns, None if self._final else LIVE_REPLAY)
-        self._sized = (now_ns, sizing.suggest(tasks, self._sustain_ns))
+    def _resize(self, item: _PoolItem, now_ns: int) -> None:
+        history, most = self.history, None if self._final else LIVE_REPLAY
+        population = closed_population(history.spans(most), history.max_workers, item.begin_ns, item.end_ns)
+        # The feeder may have ended before what it fed.
+        feeder = self._feeder(item) or (self._sized.feeder if self._sized is not None else None)
+        suggested = None
+        if population is None and feeder is None:
+            suggested = sizing.suggest(history.tasks_for_replay(now_ns, most), self._sustain_ns)
+        self._sized, self._sized_ns = sizing.Sizing(suggested, population, feeder), now_ns
+
+    def _feeder(self, item: _PoolItem) -> str | None:
+        """The pool whose workers submit this one's tasks while it is full."""
+        begin, end = item.begin_ns, item.end_ns
+        arrivals = [submitted for _, submitted, *_ in self.history.recent if begin <= submitted <= end]
+        for other in self._others_of():
+            if (
+                other is not self.history
+                and other.saturated_ns
+                and follow(
+                    arrivals,
+                    ((started, coupled) for _, _, started, _, coupled in other.recent if begin <= started <= end),
+                )
+            ):
+                return other.name
+        return None
 
     # -- from episodes to findings -------------------------------------------------------------------------
 
     def _offset(self, at_ns: int) -> float:
         return (at_ns - self._origin_ns) / 1e9
 
-    def _frames(self, begin_ns: int, end_ns: int) -> tuple[Frame, ...]:
-        groups, total = self.history.lines(begin_ns, end_ns)
+    def _frames(self, begin_ns: int, end_ns: int, workers: frozenset[int] | None = None) -> tuple[Frame, ...]:
+        groups, total = self.history.lines(begin_ns, end_ns, workers)
         if groups:
             return frames_of(groups, total, self._source_of)
         # Nothing was sampled: the functions that hold the workers are the best that is known.
@@ -268,10 +365,19 @@ class PoolCase:
 
     def _finding(self, episode: Episode[_PoolItem]) -> Finding:
         item = episode.item
-        frames = self._frames(item.begin_ns, episode.last_seen_ns)
+        # Of stuck workers only their own lines count; of the others what they did is beside the point.
+        workers = None
+        if item.signals.deadlock is not None:
+            workers = frozenset(item.signals.deadlock.cycle.workers)
+        elif item.diagnosis.pattern == "stuck_workers":
+            workers = frozenset(held.worker for held in stuck_workers(item.signals, self.rules))
+        frames = self._frames(item.begin_ns, episode.last_seen_ns, workers)
         since = self._offset(episode.since_ns)
-        suggested = self._sized[1] if self._sized is not None else None
         name = self.history.name
+        sized = self._sized if item.diagnosis.sized else None
+        evidence = _evidence(item.signals)
+        if sized is not None and sized.population is not None:
+            evidence["closed_population"] = float(sized.population)
         return Finding(
             pattern=item.diagnosis.pattern,
             cause=item.diagnosis.cause,
@@ -279,13 +385,17 @@ class PoolCase:
             since_seconds=since,
             until_seconds=None if episode.until_ns is None else self._offset(episode.until_ns),
             detected_after_seconds=(episode.detected_ns - episode.since_ns) / 1e9,
-            summary=words.pool_summary(item.diagnosis, name, since, item.signals, frames),
-            evidence=_evidence(item.signals),
+            summary=words.pool_summary(item.diagnosis, name, since, item.signals, frames, self._hogs(item.signals)),
+            evidence=evidence,
             frames=frames,
-            advice=words.pool_advice(
-                item.diagnosis, name, item.signals, suggested, self.rules.thresholds.sustain_seconds
-            ),
+            advice=words.pool_advice(item.diagnosis, name, item.signals, sized, self.rules.thresholds.sustain_seconds),
         )
+
+    def _hogs(self, signals: PoolSignals) -> str:
+        """The names of the functions that hold the workers."""
+        functions = signals.hogs.functions if signals.hogs is not None else ()
+        named = [self._function_of(function) for function in functions[:LINES_SHOWN]]
+        return " and ".join(function.name for function in named if function is not None)
 
     def _burst_finding(self, item: _PoolItem) -> Finding:
         bursts = self._bursts
@@ -332,8 +442,14 @@ def _evidence(signals: PoolSignals) -> dict[str, float]:
         "queue_depth": float(signals.queue_depth),
         "oldest_queued_seconds": signals.oldest_queued_seconds,
         "worker_cpu_share": signals.worker_cpu_share,
+        "resource_holders": float(signals.contention.holders) if signals.contention is not None else None,
+        "deadlocked_workers": float(signals.deadlock.cycle.all_workers) if signals.deadlock is not None else None,
+        "deadlocked_pools": float(signals.deadlock.cycle.pools) if signals.deadlock is not None else None,
+        "downstream_share": signals.awaited.share if signals.awaited is not None else None,
+        "longest_running_seconds": signals.held[0].seconds if signals.held else None,
         "process_cores_used": signals.process.cores_used,
         "process_cores_allowed": signals.process.cores_allowed,
+        "cpu_limit_cores": cpu_limit(signals),
     }
     return {name: value for name, value in values.items() if value is not None}
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from poolscope.analysis.signals import PoolSignals
+from poolscope.analysis.signals import HeldWorker, PoolSignals
 from poolscope.model import Severity, Thresholds
 
 #: Below this much work getting done at once a pool is serial, whatever its size.
@@ -25,6 +25,12 @@ RUN_INFLATION = 1.5
 #: A stretch that random arrivals at a healthy load bring more often than exp(-18), about once in ten million stretches,
 #: is nobody's fault.
 SURPRISE_NATS = 18.0
+#: A task that takes this many times the p99 run of its function does not come back.
+STUCK_RUNS = 10.0
+#: Where few long tasks hold the workers, the others wait many times their run: this many.
+WAIT_RUNS = 5.0
+#: Most of the worker time.
+DOWNSTREAM_SHARE = 0.5
 #: No task finished for this many times the longest run so far: not slow, stalled.
 STALL_RUNS = 5.0
 
@@ -53,12 +59,27 @@ Pattern = Callable[[PoolSignals, Rules], Severity | None]
 Cause = Callable[[PoolSignals, Rules], bool]
 
 
+def _deadlock(signals: PoolSignals, rules: Rules) -> Severity | None:
+    return "critical" if signals.deadlock is not None else None
+
+
 def _stalled(signals: PoolSignals, rules: Rules) -> Severity | None:
     quiet, longest = signals.seconds_since_finish, signals.longest_run_seconds
     if rules.long_running or quiet is None or longest is None or signals.queue_depth == 0:
         return None
     quiet = min(quiet, signals.window_seconds)
     return "critical" if quiet >= rules.thresholds.stall_seconds and quiet >= STALL_RUNS * longest else None
+
+
+def stuck_workers(signals: PoolSignals, rules: Rules) -> list[HeldWorker]:
+    """Those that are in tasks that do not come back, the longest first."""
+    least = rules.thresholds.stuck_task_seconds
+    return [held for held in signals.held if held.seconds >= least and held.times >= STUCK_RUNS]
+
+
+def _stuck_workers(signals: PoolSignals, rules: Rules) -> Severity | None:
+    stuck = 0 if rules.long_running else len(stuck_workers(signals, rules))
+    return "warning" if 0 < stuck < signals.max_workers else None
 
 
 def _sustained(signals: PoolSignals, rules: Rules) -> bool:
@@ -90,15 +111,45 @@ def _burst(signals: PoolSignals, rules: Rules) -> Severity | None:
 
 #: In order of precedence. A later rule goes where the contract puts it.
 PATTERNS: tuple[tuple[str, Pattern], ...] = (
+    ("deadlock", _deadlock),
     ("stalled", _stalled),
+    ("stuck_workers", _stuck_workers),
     ("serial", _serial),
     ("async_then_serial", _async_then_serial),
     ("burst", _burst),
 )
 
 
+def _nested_wait(signals: PoolSignals, rules: Rules) -> bool:
+    """The cycle that the pattern was found by."""
+    return True
+
+
 def _single_worker(signals: PoolSignals, rules: Rules) -> bool:
     return signals.max_workers == 1
+
+
+def _stuck_tasks(signals: PoolSignals, rules: Rules) -> bool:
+    """They are what the pattern was found by."""
+    return True
+
+
+def cpu_limit(signals: PoolSignals) -> float | None:
+    """Cores that the workers can use at once, as far as their use shows; None if it was not measured."""
+    allowed, workers = signals.process.cores_allowed, signals.worker_cores
+    if allowed is None or workers is None:
+        return None
+    return min(1.0, allowed) if signals.process.gil and workers <= 1.2 else allowed
+
+
+def _downstream_pool(signals: PoolSignals, rules: Rules) -> bool:
+    """Most worker time is spent waiting for futures of another pool."""
+    return signals.awaited is not None and signals.awaited.share > DOWNSTREAM_SHARE
+
+
+def workers_for_cpu(limit: float, share: float) -> int:
+    """How many busy workers that each use this share of a core use up so many cores."""
+    return max(1, int(CPU_LIMIT_SHARE * limit / share))
 
 
 def _cpu_bound(signals: PoolSignals, rules: Rules) -> bool:
@@ -107,35 +158,69 @@ def _cpu_bound(signals: PoolSignals, rules: Rules) -> bool:
     Under the GIL that is one core, unless more than one is in use, which shows that the work releases it; then it
     is what affinity and quota allow.
     """
-    used, allowed, workers = signals.process.cores_used, signals.process.cores_allowed, signals.worker_cores
-    if used is None or allowed is None or workers is None:
+    used, limit, workers = signals.process.cores_used, cpu_limit(signals), signals.worker_cores
+    if used is None or limit is None or workers is None:
         return False
-    limit = min(1.0, allowed)
-    if not signals.process.gil or workers > 1.2:
-        limit = allowed
     return workers >= CPU_LIMIT_SHARE * limit and used >= CPU_LIMIT_SHARE * limit
 
 
-def _blocking_io(signals: PoolSignals, rules: Rules) -> bool:
-    """The workers wait for something else than each other.
+def _off_cpu(signals: PoolSignals) -> bool:
+    return signals.worker_cpu_share is not None and signals.worker_cpu_share < OFF_CPU_SHARE
 
-    What gets done at once would be all the workers' work if tasks ran as they do alone; where it is less, runs grow
-    with concurrency: tasks wait for something scarcer than the pool, and more workers would only wait with them.
+
+def _inflated(signals: PoolSignals) -> tuple[bool, bool] | None:
+    """Whether runs take longer than alone, by their median and by their mean; None if that is not known.
+
+    Where k of c workers' worth of work gets done at once, by Little's law each run takes c / k times as long as alone:
+    runs grow with concurrency. If they took as long already when the pool was about to fill, something else has slowed
+    them down. The mean alone also grows where a few long tasks have come.
     """
-    share, parallelism = signals.worker_cpu_share, signals.effective_parallelism
-    hindered = parallelism is not None and parallelism * RUN_INFLATION < signals.max_workers
-    return share is not None and share < OFF_CPU_SHARE and not hindered
+    alone = (signals.unhindered_run_seconds, signals.unhindered_mean_seconds, signals.last_unhindered_seconds)
+    median, mean, last = alone
+    if median is None or mean is None or last is None or not signals.run_p50_seconds or not signals.run_mean_seconds:
+        return None
+    if last * RUN_INFLATION >= signals.run_mean_seconds:
+        return False, False
+    return signals.run_p50_seconds > RUN_INFLATION * median, signals.run_mean_seconds > RUN_INFLATION * mean
 
 
-#: In order of precedence: name, rule, action, whether a size helps.
-CAUSES: tuple[tuple[str, Cause, str, bool], ...] = (
-    ("single_worker", _single_worker, "raise_max_workers", True),
-    ("cpu_bound", _cpu_bound, "use_process_pool", False),
-    ("blocking_io", _blocking_io, "raise_max_workers", True),
-)
+def _shared_resource(signals: PoolSignals, rules: Rules) -> bool:
+    """The workers queue for something scarcer than the pool: shown by how their runs grow, or by where they are.
+
+    A line that admits only so many may also be one of two stages that take fixed times; then runs do not grow.
+    """
+    inflated = _inflated(signals)
+    if not _off_cpu(signals):
+        return False
+    return inflated == (True, True) or (signals.contention is not None and (inflated is None or inflated[1]))
+
+
+def _slow_tasks(signals: PoolSignals, rules: Rules) -> bool:
+    """Few long tasks hold the workers, and the many short ones wait behind them."""
+    hogs = signals.hogs
+    return hogs is not None and hogs.others_wait_ns >= WAIT_RUNS * hogs.others_run_ns
+
+
+def _blocking_io(signals: PoolSignals, rules: Rules) -> bool:
+    """The workers wait for something else than each other, as far as is known."""
+    inflated = _inflated(signals)
+    return _off_cpu(signals) and (inflated is None or not inflated[1])
+
 
 #: Patterns whose cause is about the size of the pool and the work in it.
-_CAUSED = ("serial", "async_then_serial", "burst")
+_FULL = ("serial", "async_then_serial", "burst")
+
+#: In order of precedence: name, patterns that it can be the cause of, rule, action, whether a size helps.
+CAUSES: tuple[tuple[str, tuple[str, ...], Cause, str, bool], ...] = (
+    ("nested_wait", ("deadlock",), _nested_wait, "avoid_nested_wait", False),
+    ("single_worker", _FULL, _single_worker, "raise_max_workers", True),
+    ("stuck_tasks", ("stuck_workers", "stalled"), _stuck_tasks, "add_timeout", False),
+    ("downstream_pool", _FULL, _downstream_pool, "see_pool", False),
+    ("cpu_bound", _FULL, _cpu_bound, "use_process_pool", False),
+    ("shared_resource", _FULL, _shared_resource, "relieve_shared_resource", False),
+    ("slow_tasks", _FULL, _slow_tasks, "split_pool", False),
+    ("blocking_io", _FULL, _blocking_io, "raise_max_workers", True),
+)
 
 
 def diagnose(signals: PoolSignals, rules: Rules) -> Diagnosis:
@@ -143,10 +228,8 @@ def diagnose(signals: PoolSignals, rules: Rules) -> Diagnosis:
     pattern, severity = next(
         (name, severity) for name, rule in PATTERNS if (severity := rule(signals, rules)) is not None
     )
-    if pattern not in _CAUSED:
-        return Diagnosis(pattern, "unknown", severity, "none")
-    for cause, established, action, sized in CAUSES:
-        if not established(signals, rules):
+    for cause, patterns, established, action, sized in CAUSES:
+        if pattern not in patterns or not established(signals, rules):
             continue
         if cause == "cpu_bound" and _uses_the_machine(signals):
             return Diagnosis(pattern, cause, "info", "none")

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections import Counter, deque
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from operator import itemgetter, sub
 from typing import Any
 
 import msgspec
 
-from poolscope.analysis.occupancy import Occupancy
+from poolscope.analysis.backlog import Backlog
+from poolscope.analysis.occupancy import Occupancy, RunningTask
 from poolscope.analysis.sizing import Task
 from poolscope.analysis.spread import Spread
 from poolscope.messages import Line, PoolBatch, PoolOpened, StackSample
@@ -22,18 +25,11 @@ from poolscope.messages import Line, PoolBatch, PoolOpened, StackSample
 #: Finished tasks looked at for one window, and how far back they are kept while no stretch needs them longer.
 RECENT_TASKS = 50_000
 STACK_SAMPLES = 600
+#: Fewer tasks of a function in a batch go into its distributions one by one.
+FEW = 10
 
 #: A task that finished lately: function, submitted, started, finished, whether it had to wait for another one to end.
 RecentTask = tuple[int, int, int, int, bool]
-
-
-class RunningTask(msgspec.Struct, frozen=True, array_like=True):
-    """A task that a worker is in."""
-
-    function: int
-    submitted_ns: int
-    started_ns: int
-    coupled: bool
 
 
 class CpuReading(msgspec.Struct, frozen=True, array_like=True):
@@ -86,11 +82,7 @@ class PoolHistory:
         self.stacks: deque[StackSample] = deque(maxlen=STACK_SAMPLES)
         self._keep_tasks = keep_tasks
         self._tasks = array("q")
-        # Submitted tasks (when, function) in order, and those of them that have left the queue. Tasks leave it about in
-        # that order, so both stay short: what has left is taken off the front.
-        self._queue: deque[tuple[int, int]] = deque()
-        self._left: Counter[tuple[int, int]] = Counter()
-        self._queue_sum = 0
+        self._backlog = Backlog()
         self.occupancy = Occupancy(opened.max_workers, opened.at_ns)
         self._last_starts: dict[int, int] = {}  # worker -> start of its last task that ended
 
@@ -115,8 +107,8 @@ class PoolHistory:
             known = self.running.get(worker)
             if started <= self._last_starts.get(worker, -1) or (known and known.started_ns == started):
                 continue  # seen before, or finished while the batch was being taken
-            coupled = self.occupancy.start(worker, submitted, started, -1)
-            self._leave([(submitted, function)])
+            coupled = self.occupancy.start(worker, submitted, started)
+            self._backlog.leave((submitted,))
             self._function(function).started += 1
             self.running[worker] = RunningTask(function, submitted, started, coupled)
 
@@ -131,24 +123,14 @@ class PoolHistory:
         first = min(times)
         if self.first_submit_ns is None or first < self.first_submit_ns:
             self.first_submit_ns = first
-        self._queue.extend(zip(times, arrivals[::2], strict=True))
-        self._queue_sum += sum(times)
+        self._backlog.add(times, arrivals[::2])
         self.occupancy.arrive(times)
         self.submitted += len(times)
 
-    def _leave(self, tasks: list[tuple[int, int]]) -> None:
-        """Tasks (when submitted, function) leave the queue."""
-        queue, left = self._queue, self._left
-        left.update(tasks)
-        self._queue_sum -= sum(at for at, _ in tasks)
-        while queue and (count := left.pop(queue[0], 0)):
-            task = queue.popleft()
-            if count > 1:
-                left[task] = count - 1
-
     def _end_unstarted(self, records: list[int], *, cancelled: bool) -> None:
+        if records:
+            self._backlog.leave(records[1::3])
         for function, submitted, when in _groups(records, 3):
-            self._leave([(submitted, function)])
             self.occupancy.leave(when)
             self.cancelled_wait_ns += max(0, when - submitted)
             if cancelled:
@@ -159,52 +141,75 @@ class PoolHistory:
             self._keep([function, submitted, -1, -1])
 
     def _finish_tasks(self, finished: list[int]) -> None:
-        waits: list[int] = []
-        runs: list[int] = []
+        if not finished:
+            return
+        workers = finished[::5]
+        if workers != sorted(workers):
+            finished = [item for task in sorted(_groups(finished, 5), key=itemgetter(0)) for item in task]
+            workers.sort()
+        keys, submitted, started, ended = (finished[column::5] for column in range(1, 5))
+        waits, runs = list(map(sub, started, submitted)), list(map(sub, ended, started))
+        coupled: list[bool] = []
+        left = submitted[:]
+        latest_ns = begin = 0
+        while begin < len(workers):
+            worker = workers[begin]
+            end = bisect_right(workers, worker, begin)
+            own = slice(begin, end)
+            seen = self.running.pop(worker, None)
+            if seen is not None and seen.started_ns != started[begin]:
+                seen = None
+            coupled += self.occupancy.work(worker, submitted[own], started[own], ended[own], seen)
+            if seen is not None:
+                # Counted as started, and taken from the queue, when it was seen.
+                self._function(seen.function).started -= 1
+                del left[begin - len(submitted) + len(left)]
+            self._last_starts[worker] = started[end - 1]
+            latest_ns = max(latest_ns, ended[end - 1])
+            begin = end
+        self._backlog.leave(left)
+        failed = sum(key & 1 for key in keys)
+        self.failed += failed
+        self.succeeded += len(keys) - failed
+        functions = [key >> 1 for key in keys]
+        self.recent.extend(zip(functions, submitted, started, ended, coupled, strict=True))
+        kept = [0] * (4 * len(keys))
+        kept[::4], kept[1::4], kept[2::4], kept[3::4] = functions, submitted, started, ended
+        self._keep(kept)
+        self.last_finish_ns = max(self.last_finish_ns or 0, latest_ns)
+        self._spread(functions, waits, runs)
+        self.occupancy.learn_runs(started, runs, latest_ns)
+        self.occupancy.note(max(waits), len(waits))
+
+    def _spread(self, functions: list[int], waits: list[int], runs: list[int]) -> None:
+        """Adds to the distributions of the pool and of the functions."""
+        if functions.count(functions[0]) == len(functions):
+            totals = self._function(functions[0])
+            totals.started += len(functions)
+            self.wait.add(waits, totals.wait)
+            self.run.add(runs, totals.run)
+            return
+        self.wait.add(waits)
+        self.run.add(runs)
+        if len(set(functions)) * FEW > len(functions):
+            for function, wait, run in zip(functions, waits, runs, strict=True):
+                totals = self._function(function)
+                totals.started += 1
+                totals.wait.put(wait)
+                totals.run.put(run)
+            return
         by_function: dict[int, tuple[list[int], list[int]]] = {}
-        recent: list[RecentTask] = []
-        kept: list[int] = []
-        left: list[tuple[int, int]] = []
-        failed = 0
-        running, occupancy, last_starts = self.running, self.occupancy, self._last_starts
-        for worker, key, submitted, started, ended in _groups(finished, 5):
-            function = key >> 1
-            wait, run = started - submitted, ended - started
-            known = running.pop(worker, None)
-            if known is not None and known.started_ns == started:
-                coupled = known.coupled
-                occupancy.learn_run(worker, started, run)
-            else:
-                coupled = occupancy.start(worker, submitted, started, run)
-                left.append((submitted, function))
-                self._function(function).started += 1
-            occupancy.end(worker, ended)
-            last_starts[worker] = started
-            failed += key & 1
-            waits.append(wait)
-            runs.append(run)
+        for function, wait, run in zip(functions, waits, runs, strict=True):
             mine = by_function.get(function)
             if mine is None:
                 mine = by_function[function] = ([], [])
             mine[0].append(wait)
             mine[1].append(run)
-            recent.append((function, submitted, started, ended, coupled))
-            kept += (function, submitted, started, ended)
-        if not waits:
-            return
-        self._leave(left)
-        self.failed += failed
-        self.succeeded += len(waits) - failed
-        self.recent.extend(recent)
-        self._keep(kept)
-        self.last_finish_ns = max(self.last_finish_ns or 0, max(finished[4::5]))
-        self.wait.add(waits)
-        self.run.add(runs)
         for function, (function_waits, function_runs) in by_function.items():
             totals = self._function(function)
+            totals.started += len(function_waits)
             totals.wait.add(function_waits)
             totals.run.add(function_runs)
-        occupancy.note(max(waits), len(waits))
 
     def _function(self, function: int) -> FunctionTotals:
         totals = self.functions.get(function)
@@ -216,7 +221,7 @@ class PoolHistory:
         """Remembers tasks (function, submitted, started, finished), flat."""
         if not self._keep_tasks:
             return
-        self._tasks.extend(records)
+        self._tasks.extend(array("q", records))
         # Trimmed a quarter at a time, so that the cost of moving is shared by many tasks.
         if len(self._tasks) > 5 * self._keep_tasks:
             del self._tasks[: len(self._tasks) - 4 * self._keep_tasks]
@@ -227,7 +232,7 @@ class PoolHistory:
         """Everything stamped before `until_ns` has been folded: works out saturation up to there."""
         # In a stall nothing starts, so the wait shows only in the age of what is still queued.
         self.occupancy.note(self.oldest_queued_ns(until_ns), 0)
-        self.occupancy.settle(until_ns, {worker: task.started_ns for worker, task in self.running.items()})
+        self.occupancy.settle(until_ns, {task.started_ns for task in self.running.values()})
 
     def finish(self, at_ns: int) -> None:
         """The record ends at `at_ns`: nothing more will come."""
@@ -244,12 +249,12 @@ class PoolHistory:
     @property
     def queue_depth(self) -> int:
         """Tasks submitted, not started and not cancelled, as of the last batch."""
-        return len(self._queue) - self._left.total()
+        return self._backlog.depth
 
     def oldest_queued_ns(self, now_ns: int) -> int:
         """Age of the oldest queued task."""
-        # What has left was taken off the front, so the first one waits.
-        return max(0, now_ns - self._queue[0][0]) if self._queue else 0
+        oldest_ns = self._backlog.oldest_ns
+        return max(0, now_ns - oldest_ns) if oldest_ns is not None else 0
 
     def longest_running_ns(self, now_ns: int) -> int:
         """Age of the longest running task, from its start."""
@@ -262,7 +267,7 @@ class PoolHistory:
     def queued_ns(self, now_ns: int) -> int:
         """Time integral of the queue depth."""
         running = sum(task.started_ns - task.submitted_ns for task in self.running.values())
-        waiting = self.queue_depth * now_ns - self._queue_sum
+        waiting = self.queue_depth * now_ns - self._backlog.total_ns
         return self.wait.total + self.cancelled_wait_ns + running + max(0, waiting)
 
     @property
@@ -270,19 +275,17 @@ class PoolHistory:
         """Time saturated, as far as it is settled."""
         return self.occupancy.stretches.saturated_ns
 
-    def _waiting(self) -> Iterator[tuple[int, int]]:
-        """(when submitted, function) of each queued task, oldest first."""
-        left = self._left.copy()
-        for task in self._queue:
-            if left[task] > 0:
-                left[task] -= 1
-            else:
-                yield task
-
     def kept(self, most: int | None = None) -> Iterator[tuple[int, int, int, int]]:
         """The kept tasks that ended, or the last `most`: (function, submitted, started, finished), -1 for what did not
         happen."""
         return _groups(self._tasks if most is None else self._tasks[-4 * most :], 4)
+
+    def spans(self, most: int | None = None) -> Iterator[tuple[int, int]]:
+        """When each of the tasks that `tasks_for_replay` gives was submitted, and when it finished: for one that has
+        not, beyond all times. Without tasks that never started."""
+        yield from ((submitted, finished) for _, submitted, started, finished in self.kept(most) if started >= 0)
+        yield from ((task.submitted_ns, sys.maxsize) for task in self.running.values())
+        yield from ((submitted, sys.maxsize) for submitted, _ in islice(self._backlog.waiting(), most))
 
     def tasks_for_replay(self, now_ns: int, most: int | None = None) -> list[Task]:
         """The kept tasks and those still queued or running, in order of submission, for a replay.
@@ -307,7 +310,7 @@ class PoolHistory:
             Task(task.submitted_ns, max(usual(task.function), now_ns - task.started_ns))
             for task in self.running.values()
         ]
-        tasks += [Task(submitted, usual(function)) for submitted, function in islice(self._waiting(), most)]
+        tasks += [Task(submitted, usual(function)) for submitted, function in islice(self._backlog.waiting(), most)]
         tasks.sort(key=lambda task: task.submitted_ns)
         return tasks
 
@@ -318,7 +321,7 @@ class PoolHistory:
         """
         tasks = [tuple(task) for task in self.kept()]
         tasks += [(task.function, task.submitted_ns, task.started_ns, -1) for task in self.running.values()]
-        tasks += [(function, at, -1, -1) for at, function in self._waiting()]
+        tasks += [(function, at, -1, -1) for at, function in self._backlog.waiting()]
         packed = array("q")
         for function, *moments in sorted(tasks, key=lambda task: task[1]):
             packed.append(functions[function])
@@ -331,16 +334,20 @@ class PoolHistory:
         """The functions of all tasks that `packed_tasks` holds."""
         ids = {function for function, *_ in self.kept()}
         ids |= {task.function for task in self.running.values()}
-        return sorted(ids | {function for _, function in self._waiting()})
+        return sorted(ids | {function for _, function in self._backlog.waiting()})
 
-    def lines(self, begin_ns: int, end_ns: int) -> tuple[list[tuple[tuple[Line, ...], int]], int]:
+    def lines(
+        self, begin_ns: int, end_ns: int, only: frozenset[int] | None = None
+    ) -> tuple[list[tuple[tuple[Line, ...], int]], int]:
         """Where the workers were in [begin, end]: (lines, count) by count, and the number of all looked at."""
         counts: dict[tuple[Line, ...], int] = {}
         for sample in self.stacks:
             if begin_ns <= sample.at_ns <= end_ns:
-                for count, stack in sample.stacks:
+                for workers, stack in sample.stacks:
                     key = tuple(stack)
-                    counts[key] = counts.get(key, 0) + count
+                    count = len(workers) if only is None else sum(worker in only for worker in workers)
+                    if count:
+                        counts[key] = counts.get(key, 0) + count
         return sorted(counts.items(), key=lambda item: -item[1]), sum(counts.values())
 
 

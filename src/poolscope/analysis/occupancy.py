@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Collection, Sequence
+from itertools import islice, repeat
+from operator import lt
 
 import msgspec
 
@@ -25,9 +26,21 @@ TIMELINE_POINTS = 2_400
 #: Width of a timeline point while there are few enough.
 STEP_NS = 100_000_000
 
-#: When, change of the queue, change of the occupied workers, run time of the task that starts (None: none does; -1: not
-#: known yet), worker.
-_Event = tuple[int, int, int, int | None, int]
+#: What changes the queue and the occupied workers, in the order in which it counts at the same nanosecond. Together
+#: with its time (ns << _KIND_BITS) an event is one integer, which sorts fast: a task was submitted, a queued one ended
+#: without a start, an occupied worker went on to the next task, a worker went idle, an idle worker began a task.
+_ARRIVED, _WITHDRAWN, _WENT_ON, _WENT_IDLE, _BEGAN = range(5)
+_KIND_BITS = 3
+_KIND = (1 << _KIND_BITS) - 1
+
+
+class RunningTask(msgspec.Struct, frozen=True, array_like=True):
+    """A task that a worker is in."""
+
+    function: int
+    submitted_ns: int
+    started_ns: int
+    coupled: bool
 
 
 class Crest(msgspec.Struct, frozen=True):
@@ -70,13 +83,14 @@ class Occupancy:
         self.crests: dict[int, Crest] = {}
         #: Run times (ns) of tasks that started while hardly any other worker was occupied, the latest ones.
         self.unhindered: deque[int] = deque(maxlen=UNHINDERED_TASKS)
-        self._events: list[_Event] = []
+        # Times of what was not swept yet, by kind.
+        self._pending: tuple[list[int], ...] = ([], [], [], [], [])
         self._ends: dict[int, int] = {}  # worker -> end of its last task, not swept yet
         self._last_ends: dict[int, int] = {}  # worker -> end of its last task
-        # (worker, started) of tasks that started unhindered and still run, and run times of tasks that ended before
-        # their start was swept.
-        self._alone: set[tuple[int, int]] = set()
-        self._unswept_runs: dict[tuple[int, int], int] = {}
+        # Starts of tasks that started unhindered and still run, and (latest end, starts, run times) of tasks that ended
+        # before all of their starts were swept. Tasks are known by their start.
+        self._alone: set[int] = set()
+        self._ended: list[tuple[int, Sequence[int], Sequence[int]]] = []
         self._queued = self._occupied = 0
         self._stretch_arrivals = 0
         self._swept_ns = opened_ns
@@ -84,116 +98,181 @@ class Occupancy:
         self._step = _Step(opened_ns)
         self._merge_every = 1
 
+    @property
+    def settled_ns(self) -> int:
+        """Up to when it is worked out what was occupied."""
+        return self._swept_ns
+
     def arrive(self, times: Sequence[int]) -> None:
         """Tasks were submitted."""
-        self._events += [(at, 1, 0, None, 0) for at in times]
+        self._pending[_ARRIVED].extend(times)
 
     def leave(self, at_ns: int) -> None:
         """A queued task ended without a start."""
-        self._events.append((at_ns, -1, 0, None, 0))
+        self._pending[_WITHDRAWN].append(at_ns)
 
-    def start(self, worker: int, submitted: int, started: int, run_ns: int) -> bool:
+    def start(self, worker: int, submitted: int, started: int) -> bool:
         """A worker begins a task; returns whether the start was coupled."""
         coupled = submitted < self._last_ends.get(worker, -1)
         ended = self._ends.pop(worker, None)
-        if ended is not None and not coupled:
-            self._events.append((ended, 0, -1, None, 0))
-        # From one task straight to the next the worker was never idle: it stays occupied.
-        self._events.append((started, -1, 0 if ended is not None and coupled else 1, run_ns, worker))
+        if ended is not None and coupled:
+            # From one task straight to the next the worker was never idle: it stays occupied.
+            self._pending[_WENT_ON].append(started)
+        else:
+            self._pending[_BEGAN].append(started)
+            if ended is not None:
+                self._pending[_WENT_IDLE].append(ended)
         return coupled
 
-    def end(self, worker: int, ended: int) -> None:
-        """A worker ended its task."""
-        self._ends[worker] = self._last_ends[worker] = ended
+    def work(
+        self,
+        worker: int,
+        submitted: Sequence[int],
+        started: Sequence[int],
+        ended: Sequence[int],
+        seen: RunningTask | None,
+    ) -> list[bool]:
+        """A worker did tasks one after the other, of which the first may have been seen running; returns which starts
+        were coupled."""
+        coupled = [seen.coupled if seen is not None else self.start(worker, submitted[0], started[0])]
+        coupled += map(lt, islice(submitted, 1, None), ended)
+        _, _, went_on, went_idle, began = self._pending
+        if all(islice(coupled, 1, None)):
+            went_on += islice(started, 1, None)
+        else:
+            for place in range(1, len(coupled)):
+                if coupled[place]:
+                    went_on.append(started[place])
+                else:
+                    went_idle.append(ended[place - 1])
+                    began.append(started[place])
+        self._ends[worker] = self._last_ends[worker] = ended[-1]
+        return coupled
 
-    def learn_run(self, worker: int, started: int, run_ns: int) -> None:
-        """The run time of a task that was seen running before."""
-        if (worker, started) in self._alone:
-            self._alone.discard((worker, started))
-            self.unhindered.append(run_ns)
-        elif started > self._swept_ns:
-            self._unswept_runs[worker, started] = run_ns
+    def learn_runs(self, started: Sequence[int], runs: Sequence[int], latest_ns: int) -> None:
+        """Run times of tasks that ended, at `latest_ns` the last."""
+        self._ended.append((latest_ns, started, runs))
+        if self._alone:
+            for at, run_ns in zip(started, runs, strict=True):
+                if at in self._alone:
+                    self._alone.discard(at)
+                    self.unhindered.append(run_ns)
 
     def note(self, wait_ns: int, finished: int) -> None:
         """For the timeline: a wait that was seen, and tasks that finished."""
         self._step.wait_ns = max(self._step.wait_ns, wait_ns)
         self._step.finished += finished
 
-    def settle(self, until_ns: int, running: Mapping[int, int]) -> None:
+    def settle(self, until_ns: int, running: Collection[int]) -> None:
         """Every event stamped before `until_ns` has been told: works out what was occupied up to there.
 
-        `running` has the starts of the tasks that run, by worker.
+        `running` has the starts of the tasks that run.
         """
         if until_ns <= self._swept_ns:
             return
         for worker, ended in list(self._ends.items()):
             if ended <= until_ns:  # nothing followed it by now: the worker went idle
-                self._events.append((ended, 0, -1, None, 0))
+                self._pending[_WENT_IDLE].append(ended)
                 del self._ends[worker]
-        self._events.sort(key=itemgetter(0))
-        place = bisect_right(self._events, until_ns, key=itemgetter(0))
-        self._sweep(self._events[:place], running)
-        del self._events[:place]
-        self._pass(until_ns)
+        due = [_take_until(times, until_ns) for times in self._pending]
+        self._integrate(due, until_ns)
+        events = [at << _KIND_BITS | kind for kind, times in enumerate(due) for at in times]
+        events.sort()
+        alone = self._sweep(events)
+        if alone:
+            self._note_unhindered(alone, running)
+        self._swept_ns = until_ns
+        self._ended = [ended for ended in self._ended if ended[0] > until_ns]
         self.stretches.advance(until_ns)
         self._end_step(until_ns)
 
-    def _pass(self, at_ns: int) -> None:
-        elapsed = at_ns - self._swept_ns
-        if elapsed > 0:
-            self._step.width_ns += elapsed
-            self._step.active_ns += self._occupied * elapsed
-            self._step.queued_ns += self._queued * elapsed
-            self._swept_ns = at_ns
+    def _integrate(self, due: Sequence[Sequence[int]], until_ns: int) -> None:
+        """Adds up the queue and the occupied workers up to `until_ns`: each change counts from its time on."""
+        begin_ns = self._swept_ns
+        # An event that came late counts from where we are.
+        after = [
+            len(times) * until_ns
+            - (sum(times) if not times or times[0] >= begin_ns else sum(map(max, times, repeat(begin_ns))))
+            for times in due
+        ]
+        step, width = self._step, until_ns - begin_ns
+        step.width_ns += width
+        left = after[_WITHDRAWN] + after[_WENT_ON] + after[_BEGAN]
+        step.queued_ns += self._queued * width + after[_ARRIVED] - left
+        step.active_ns += self._occupied * width + after[_BEGAN] - after[_WENT_IDLE]
+        step.started += len(due[_WENT_ON]) + len(due[_BEGAN])
 
-    def _sweep(self, events: list[_Event], running: Mapping[int, int]) -> None:
-        """Goes through events in order of time. The judge's inner loop: what it needs is at hand in local names."""
+    def _sweep(self, events: list[int]) -> list[int]:
+        """Goes through events in order of time; returns the starts while hardly any other worker was occupied. The
+        judge's inner loop: what it needs is at hand in local names."""
         queued, occupied, limit = self._queued, self._occupied, self.max_workers
         few = max(1, limit / 4)
         peak_queued, peak_occupied = self.peak_queue_depth, self.peak_active
         saturated = queued > 0 and occupied >= limit
-        for at_ns, queue_change, worker_change, run_ns, worker in events:
-            self._queued, self._occupied = queued, occupied
-            self._pass(at_ns)
-            queued += queue_change
-            occupied += worker_change
-            if queued > peak_queued:
-                peak_queued = queued
-            if occupied > peak_occupied:
-                peak_occupied = occupied
-            if run_ns is not None:
-                self._step.started += 1
-                if run_ns == -1 or occupied <= few:
-                    self._note_start(worker, at_ns, run_ns, occupied <= few, running)
+        self.stretches.turn(saturated, self._swept_ns)  # the limit may be another one
+        alone: list[int] = []
+        highest, arrivals = self._highest(saturated), self._stretch_arrivals
+        crest = None  # event, queue and arrivals
+        for event in events:
+            kind = event & _KIND
+            if kind == _ARRIVED:
+                queued += 1
+                if queued > peak_queued:
+                    peak_queued = queued
+                if saturated:
+                    arrivals += 1
+            elif kind == _WENT_IDLE:
+                occupied -= 1
+            else:
+                queued -= 1
+                if kind == _BEGAN:
+                    occupied += 1
+                    if occupied > peak_occupied:
+                        peak_occupied = occupied
+                if occupied <= few and kind != _WITHDRAWN:
+                    alone.append(event >> _KIND_BITS)
             if (queued > 0 and occupied >= limit) is not saturated:
+                if crest is not None:
+                    self._set_crest(*crest)
+                    crest = None
                 saturated = not saturated
-                # An event that came late counts from where we are.
-                self.stretches.turn(saturated, self._swept_ns)
-            if saturated:
-                self._rise(queued, queue_change > 0)
-        self._queued, self._occupied = queued, occupied
+                self.stretches.turn(saturated, max(event >> _KIND_BITS, self._swept_ns))
+                highest = self._highest(saturated)
+                if saturated and kind == _ARRIVED:
+                    arrivals += 1
+            if saturated and queued > highest:
+                # What is queued as the last worker is taken has just come: before, an idle worker would have taken it.
+                if not highest:
+                    arrivals = queued
+                highest = queued
+                crest = (event, queued, arrivals)
+        if crest is not None:
+            self._set_crest(*crest)
+        self._queued, self._occupied, self._stretch_arrivals = queued, occupied, arrivals
         self.peak_queue_depth, self.peak_active = peak_queued, peak_occupied
+        return alone
 
-    def _note_start(self, worker: int, at_ns: int, run_ns: int, alone: bool, running: Mapping[int, int]) -> None:
-        """A task started unhindered, or one that was running when it was first seen."""
-        if run_ns == -1:
-            run_ns = self._unswept_runs.pop((worker, at_ns), -1)
-        if not alone:
-            return
-        if run_ns >= 0:
-            self.unhindered.append(run_ns)
-        elif running.get(worker) == at_ns:
-            self._alone.add((worker, at_ns))
+    def _highest(self, saturated: bool) -> int:
+        """The highest queue of the stretch so far; 0 if it begins, or if there is none."""
+        begin_ns = self.stretches.begin_ns
+        crest = self.crests.get(begin_ns) if saturated and begin_ns is not None else None
+        return crest.queued if crest is not None else 0
 
-    def _rise(self, queued: int, arrived: bool) -> None:
-        """Follows the crest of the stretch."""
+    def _set_crest(self, event: int, queued: int, arrivals: int) -> None:
         begin_ns = self.stretches.begin_ns
         assert begin_ns is not None
-        crest = self.crests.get(begin_ns)
-        # What is queued as the last worker is taken has just come: before, an idle worker would have taken it.
-        self._stretch_arrivals = queued if crest is None else self._stretch_arrivals + arrived
-        if crest is None or queued > crest.queued:
-            self.crests[begin_ns] = Crest(queued, self._swept_ns, self._stretch_arrivals)
+        self.crests[begin_ns] = Crest(queued, max(event >> _KIND_BITS, self._swept_ns), arrivals)
+
+    def _note_unhindered(self, starts: Sequence[int], running: Collection[int]) -> None:
+        """Remembers how long the tasks ran that started then, or that they are to be."""
+        known: dict[int, int] = {}
+        for _, started, runs in self._ended:
+            known.update(zip(started, runs, strict=True))
+        for at in starts:
+            if at in known:
+                self.unhindered.append(known[at])
+            elif at in running:
+                self._alone.add(at)
 
     def _end_step(self, at_ns: int) -> None:
         step = self._step
@@ -224,3 +303,12 @@ class Occupancy:
             for step in self._steps
             if step.width_ns > 0
         )
+
+
+def _take_until(times: list[int], until_ns: int) -> list[int]:
+    """Takes the times up to `until_ns` out of the list, in order."""
+    times.sort()
+    place = bisect_right(times, until_ns)
+    taken = times[:place]
+    del times[:place]
+    return taken

@@ -68,6 +68,12 @@ class _Function:
         self.wait = Spread()
         self.run = Spread()
 
+    def merge(self, other: _Function) -> None:
+        self.started += other.started
+        self.busy_ns += other.busy_ns
+        self.wait.merge(other.wait)
+        self.run.merge(other.run)
+
 
 class PoolRow:
     """The pools of one name in one process."""
@@ -116,6 +122,25 @@ class PoolRow:
         if self._main is not None and self._main is not case and self._weight(case) > self._weight(self._main):
             self._main = case
 
+    def absorb(self, ended: PoolRow) -> None:
+        """Takes over all that a row without live pools has counted; that one is of no more use."""
+        for counter in _COUNTERS:
+            self._past[counter] += ended._past[counter]
+        self._past_busy_ns += ended._past_busy_ns
+        self._past_queued_ns += ended._past_queued_ns
+        self._saturated_ns += ended._saturated_ns
+        self._wait.merge(ended._wait)
+        self._run.merge(ended._run)
+        for name, theirs in ended._past_functions.items():
+            self._past_functions.setdefault(name, _Function()).merge(theirs)
+        self._past_findings = [*ended._past_findings, *self._past_findings][-FINDINGS_KEPT:]
+        for sort, total in ended.tally.totals.items():
+            self.tally.totals[sort] = self.tally.totals.get(sort, 0) + total
+        for peak, value in ended._peaks.items():
+            self._peaks[peak] = max(self._peaks[peak], value)
+        firsts = [first for first in (self._first_submit_ns, ended._first_submit_ns) if first is not None]
+        self._first_submit_ns = min(firsts, default=None)
+
     def tick(self) -> None:
         """Time has gone on: takes peaks, and what was saturated."""
         histories = [case.history for case in self.cases]
@@ -153,6 +178,11 @@ class PoolRow:
         """Tasks that ran to their end, well or not."""
         return self._count("succeeded") + self._count("failed")
 
+    @property
+    def weight(self) -> tuple[bool, int]:
+        """How much is lost with the row: whether it warned, and how much it did."""
+        return any(finding.severity != "info" for finding in self.findings()), self.finished
+
     def _add_functions(self, history: PoolHistory, into: dict[str, _Function], now_ns: int) -> None:
         for function, totals in history.functions.items():
             named = self._function_of(function)
@@ -171,10 +201,8 @@ class PoolRow:
     def _functions(self, now_ns: int) -> dict[str, _Function]:
         functions: dict[str, _Function] = {}
         for name, past in self._past_functions.items():
-            sums = functions[name] = _Function()
-            sums.started, sums.busy_ns = past.started, past.busy_ns
-            sums.wait.merge(past.wait)
-            sums.run.merge(past.run)
+            functions[name] = _Function()
+            functions[name].merge(past)
         for case in self.cases:
             self._add_functions(case.history, functions, now_ns)
         return functions

@@ -7,21 +7,27 @@ Pure: no clock, no thread, no I/O.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
+from poolscope.analysis.deadlock import Awaited, Deadlock
 from poolscope.analysis.history import CpuReading, PoolHistory
+from poolscope.analysis.occupants import Contention, FunctionShare, Hogs, contention, hogs
 from poolscope.analysis.stretches import Stretch
 
 #: Fewer unhindered runs than this say nothing about how long a task takes when nothing is in its way.
 UNHINDERED_NEEDED = 20
+#: How many of them are looked at for the time just before the pool filled.
+LAST_UNHINDERED = 5
 #: Fewer finished tasks than this give no median.
 TASKS_NEEDED = 5
 #: Tasks come in by batches, not by time: one that ended this much earlier may still stand behind another.
 LATE_NS = 1_000_000_000
 #: Part of its workers' time that a pool with random arrivals can be busy and still be called healthy.
 HEALTHY_UTILISATION = 0.8
+#: Tasks shorter than this never hold a worker.
+HELD_SECONDS = 1.0
 #: Part of a run time within which arrivals count as simultaneous.
 SAME_MOMENT = 0.01
 
@@ -32,6 +38,16 @@ class ProcessSignals(msgspec.Struct, frozen=True):
     cores_used: float | None
     cores_allowed: float | None
     gil: bool
+
+
+class HeldWorker(msgspec.Struct, frozen=True):
+    """A worker that has been in one task for long: seconds, and how many times the p99 run of the task's function (of
+    the pool, if the function never finished)."""
+
+    worker: int
+    function: int
+    seconds: float
+    times: float
 
 
 class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,12 +71,21 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     crest_seconds: float
     stretch_seconds: float
     unhindered_run_seconds: float | None
+    #: Means of the same tasks, and of the last few of them: a slowness that came before the crowd shows in those.
+    unhindered_mean_seconds: float | None
+    last_unhindered_seconds: float | None
     #: CPU seconds of the workers per second, and per second that they were busy.
     worker_cores: float | None
     worker_cpu_share: float | None
     seconds_since_finish: float | None
     longest_run_seconds: float | None
     process: ProcessSignals
+    #: Workers in tasks that take long, the longest first.
+    held: tuple[HeldWorker, ...] = ()
+    contention: Contention | None = None
+    hogs: Hogs | None = None
+    deadlock: Deadlock | None = None
+    awaited: Awaited | None = None
 
     @property
     def coupling(self) -> float | None:
@@ -82,9 +107,10 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def effective_parallelism(self) -> float | None:
         """Throughput times the unhindered run time: by Little's law (L = lambda W) how many tasks' worth of work
-        got done at once, had each taken only as long as it does when nothing is in its way."""
+        got done at once, had each taken only as long as it does when nothing is in its way. Where that is not known,
+        as many as the resource admits that the others wait for."""
         if self.unhindered_run_seconds is None:
-            return None
+            return float(self.contention.holders) if self.contention is not None else None
         return self.throughput * self.unhindered_run_seconds
 
     @property
@@ -124,12 +150,42 @@ def _seconds(nanoseconds: float | None) -> float | None:
     return None if nanoseconds is None else nanoseconds / 1e9
 
 
+def _mean_seconds(values: Collection[int]) -> float | None:
+    return sum(values) / len(values) / 1e9 if values else None
+
+
 def rate(readings: Sequence[CpuReading], begin_ns: int, end_ns: int) -> float | None:
     """CPU seconds per second between the readings that enclose the window best; None if fewer than two do."""
     inside = [reading for reading in readings if begin_ns <= reading.at_ns <= end_ns]
     if len(inside) < 2 or inside[-1].at_ns <= inside[0].at_ns:
         return None
     return (inside[-1].cpu_ns - inside[0].cpu_ns) / (inside[-1].at_ns - inside[0].at_ns)
+
+
+class _Share:
+    """What one function did in a window; ns."""
+
+    __slots__ = ("busy_ns", "runs", "starts", "waits")
+
+    def __init__(self) -> None:
+        self.starts = self.busy_ns = 0
+        self.waits: list[int] = []
+        self.runs: list[int] = []
+
+
+def held_workers(history: PoolHistory, now_ns: int) -> tuple[HeldWorker, ...]:
+    """The workers that are in a task for at least `HELD_SECONDS` now, if any task ever finished to compare with."""
+    if not history.run.count:
+        return ()
+    held = []
+    for worker, task in history.running.items():
+        age_ns = now_ns - task.started_ns
+        if age_ns < HELD_SECONDS * 1e9:
+            continue
+        own = history.functions.get(task.function)
+        usual = own.run if own is not None and own.run.count else history.run
+        held.append(HeldWorker(worker, task.function, age_ns / 1e9, age_ns / max(1.0, usual.quantiles((0.99,))[0])))
+    return tuple(sorted(held, key=lambda worker: -worker.seconds))
 
 
 def measure(history: PoolHistory, stretch: Stretch, begin_ns: int, process: ProcessSignals) -> PoolSignals:
@@ -139,23 +195,36 @@ def measure(history: PoolHistory, stretch: Stretch, begin_ns: int, process: Proc
     waits: list[int] = []
     runs: list[int] = []
     starts = coupled = finished = busy_ns = 0
-    for _, submitted, started, ended, was_coupled in reversed(history.recent):
+    shares: dict[int, _Share] = {}
+    for function, submitted, started, ended, was_coupled in reversed(history.recent):
         if ended < begin_ns - LATE_NS:
             break  # newest first: the rest ended before the window
         finished += begin_ns <= ended <= end_ns
-        busy_ns += max(0, min(ended, end_ns) - max(started, begin_ns))
+        share = shares.get(function) or shares.setdefault(function, _Share())
+        share.busy_ns += max(0, min(ended, end_ns) - max(started, begin_ns))
         if begin_ns <= started <= end_ns:
             starts += 1
             coupled += was_coupled
-            waits.append(started - submitted)
-            runs.append(ended - started)
+            share.waits.append(started - submitted)
+            share.runs.append(ended - started)
+    for share in shares.values():
+        waits += share.waits
+        runs += share.runs
+        share.starts = len(share.waits)
     for running in history.running.values():
-        busy_ns += max(0, end_ns - max(running.started_ns, begin_ns))
+        share = shares.get(running.function) or shares.setdefault(running.function, _Share())
+        share.busy_ns += max(0, end_ns - max(running.started_ns, begin_ns))
         if begin_ns <= running.started_ns <= end_ns:
             starts += 1
+            share.starts += 1
             coupled += running.coupled
             waits.append(running.started_ns - running.submitted_ns)
+    busy_ns = sum(share.busy_ns for share in shares.values())
+    lasting = frozenset(worker for worker, task in history.running.items() if task.started_ns <= begin_ns)
     worker_cores = rate(history.cpu_readings, begin_ns, end_ns)
+    if history.opened.kind == "process":
+        # Its workers are processes of their own: each has its own GIL, and none computes in the one that watches.
+        process = ProcessSignals(cores_used=worker_cores, cores_allowed=process.cores_allowed, gil=False)
     length_ns = max(1, end_ns - begin_ns)
     unhindered = history.occupancy.unhindered
     enough = len(runs) >= TASKS_NEEDED
@@ -176,9 +245,24 @@ def measure(history: PoolHistory, stretch: Stretch, begin_ns: int, process: Proc
         crest_seconds=(crest.at_ns - stretch.begin_ns) / 1e9 if crest is not None else 0.0,
         stretch_seconds=stretch.length_ns / 1e9,
         unhindered_run_seconds=_seconds(_median(unhindered)) if len(unhindered) >= UNHINDERED_NEEDED else None,
+        unhindered_mean_seconds=_mean_seconds(unhindered),
+        last_unhindered_seconds=_mean_seconds(list(unhindered)[-LAST_UNHINDERED:]),
         worker_cores=worker_cores,
         worker_cpu_share=(worker_cores * length_ns / busy_ns if worker_cores is not None and busy_ns > 0 else None),
         seconds_since_finish=((end_ns - history.last_finish_ns) / 1e9 if history.last_finish_ns is not None else None),
         longest_run_seconds=history.run.maximum / 1e9 if history.run.count else None,
         process=process,
+        held=held_workers(history, end_ns),
+        contention=contention(
+            (sample for sample in history.stacks if begin_ns <= sample.at_ns <= end_ns),
+            history.max_workers,
+            lasting=lasting,
+            starts=starts,
+        ),
+        hogs=hogs(
+            [
+                FunctionShare(function, share.starts, share.busy_ns, share.waits, share.runs)
+                for function, share in shares.items()
+            ]
+        ),
     )

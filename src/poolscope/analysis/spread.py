@@ -7,8 +7,10 @@ of a Prometheus histogram. Not thread-safe: its owner guards it.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import repeat
 
 from poolscope.model import Distribution
 
@@ -33,49 +35,64 @@ def _range(key: int) -> tuple[int, int]:
 class Spread:
     """Durations (ns) added in batches; `bounds` are the histogram's upper bounds (ns), increasing."""
 
-    __slots__ = ("bounds", "buckets", "count", "counts", "maximum", "total")
+    __slots__ = ("_split", "bounds", "buckets", "count", "counts", "maximum", "total")
 
     def __init__(self, bounds: Sequence[int] = ()) -> None:
         self.bounds = bounds
         self.buckets = [0] * (len(bounds) + 1)
+        # Buckets with a bound in them.
+        self._split = frozenset(map(_key, bounds))
         self.counts: dict[int, int] = {}
         self.count = 0
         self.total = 0
         self.maximum = 0
 
-    def add(self, values: Iterable[int]) -> None:
-        """Adds durations (ns); negative ones (a clock that is not steady) count as 0."""
-        # Sorted once, a run of equal buckets costs one look-up, so large batches are cheap.
-        ordered = sorted(values)
-        if not ordered:
+    def add(self, values: Sequence[int], also: Spread | None = None) -> None:
+        """Adds durations (ns), also to another distribution without bounds; negative ones (a clock that is not steady)
+        count as 0."""
+        if not values:
             return
-        if ordered[0] < 0:
-            ordered = [max(value, 0) for value in ordered]
-        size = len(ordered)
-        self.count += size
-        self.total += sum(ordered)
-        self.maximum = max(self.maximum, ordered[-1])
-        counts = self.counts
-        at = 0
-        while at < size:
-            key = _key(ordered[at])
-            end = bisect_left(ordered, _range(key)[1], at)
-            counts[key] = counts.get(key, 0) + end - at
-            at = end
-        below = 0
-        for place, bound in enumerate(self.bounds):
-            up_to = bisect_right(ordered, bound, below)
-            self.buckets[place] += up_to - below
-            below = up_to
-        self.buckets[-1] += size - below
+        if min(values) < 0:
+            values = [max(value, 0) for value in values]
+        # As `_key` does it.
+        keys = [(shift << 6) + (value >> shift) if (shift := value.bit_length() - 6) > 0 else value for value in values]
+        counts, total, maximum = Counter(keys), sum(values), max(values)
+        self._add(counts, len(values), total, maximum)
+        if also is not None:
+            also._add(counts, len(values), total, maximum)
+            also.buckets[0] += len(values)
+        # A bucket without a bound in it lies between the same two as its lowest value.
+        split = self._split
+        for key, count in counts.items():
+            if key not in split:
+                self.buckets[bisect_left(self.bounds, _range(key)[0])] += count
+        if not split.isdisjoint(counts):
+            near = [value for key, value in zip(keys, values, strict=True) if key in split]
+            for place, count in Counter(map(bisect_left, repeat(self.bounds), near)).items():
+                self.buckets[place] += count
+
+    def put(self, value: int) -> None:
+        """Adds one duration (ns) to a distribution without bounds."""
+        value = max(value, 0)
+        key = _key(value)
+        self.counts[key] = self.counts.get(key, 0) + 1
+        self.buckets[0] += 1
+        self.count += 1
+        self.total += value
+        if value > self.maximum:
+            self.maximum = value
+
+    def _add(self, counts: Mapping[int, int], count: int, total: int, maximum: int) -> None:
+        self.count += count
+        self.total += total
+        self.maximum = max(self.maximum, maximum)
+        mine = self.counts
+        for key, number in counts.items():
+            mine[key] = mine.get(key, 0) + number
 
     def merge(self, other: Spread) -> None:
         """Adds all of another distribution over the same bounds."""
-        self.count += other.count
-        self.total += other.total
-        self.maximum = max(self.maximum, other.maximum)
-        for key, count in other.counts.items():
-            self.counts[key] = self.counts.get(key, 0) + count
+        self._add(other.counts, other.count, other.total, other.maximum)
         self.buckets = [mine + theirs for mine, theirs in zip(self.buckets, other.buckets, strict=True)]
 
     def quantiles(self, shares: Sequence[float]) -> list[float]:

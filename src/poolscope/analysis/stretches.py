@@ -10,7 +10,7 @@ BRIDGE_NS = 20_000_000
 BRIDGE_SHARE = 0.02
 
 
-def bridges(length_ns: int, gap_ns: int) -> bool:
+def bridges(length_ns: float, gap_ns: float) -> bool:
     """Whether a gap after a stretch of `length_ns` still belongs to it (section 1 of the contract)."""
     return gap_ns <= max(BRIDGE_NS, BRIDGE_SHARE * length_ns)
 

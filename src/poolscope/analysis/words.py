@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from poolscope.analysis.detection import Diagnosis, LoopLineSignals
+from poolscope.analysis.deadlock import Deadlock
+from poolscope.analysis.detection import Diagnosis, LoopLineSignals, cpu_limit, workers_for_cpu
 from poolscope.analysis.signals import PoolSignals
+from poolscope.analysis.sizing import LARGEST, Sizing
 from poolscope.model import Advice, Frame
+
+#: Runs that take this many times as long as alone already show what more workers would make worse.
+SLOWER = 1.2
 
 
 def seconds(value: float | None) -> str:
@@ -38,16 +43,43 @@ def _workers(count: int) -> str:
     return "1 worker" if count == 1 else f"{count} workers"
 
 
-def pool_summary(diagnosis: Diagnosis, name: str, since: float, signals: PoolSignals, frames: Sequence[Frame]) -> str:
-    """One sentence: what happened, since when, why, where."""
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _hold_up(signals: PoolSignals, frames: Sequence[Frame]) -> str:
+    """What the workers of a pool wait for that has something scarcer behind it."""
+    if signals.contention is not None:
+        at_once = "one" if signals.contention.holders == 1 else str(signals.contention.holders)
+        go = "goes" if signals.contention.holders == 1 else "go"
+        return (
+            f"only {at_once} of its {_workers(signals.max_workers)} {go} on at a time, the others wait{_place(frames)}"
+        )
+    times = (signals.run_p50_seconds or 0) / (signals.unhindered_run_seconds or 1)
+    return f"its tasks hold each other up{_place(frames)} and take {times:.1f} times as long as alone"
+
+
+def pool_summary(
+    diagnosis: Diagnosis, name: str, since: float, signals: PoolSignals, frames: Sequence[Frame], hogs: str = ""
+) -> str:
+    """One sentence: what happened, since when, why, where. `hogs` names the functions that hold the workers."""
     workers = _workers(signals.max_workers)
     costs = (
         f"a task now waits {seconds(signals.wait_p50_seconds)} for {seconds(signals.run_p50_seconds)} of its own work"
     )
+    if signals.deadlock is not None:
+        return f"{_deadlocked(name, since, signals.deadlock)}{_place(frames)}."
     if diagnosis.pattern == "stalled":
         return (
             f"Pool {name!r} has stood still: all {workers} busy, {signals.queue_depth} tasks queued, and nothing "
             f"finished for {seconds(signals.seconds_since_finish)}{_place(frames)}."
+        )
+    if diagnosis.pattern == "stuck_workers":
+        longest = signals.held[0]
+        return (
+            f"Pool {name!r} has lost workers since {since:.1f} s: they do not come back from a task{_place(frames)} "
+            f"that has run for {seconds(longest.seconds)}, {longest.times:.0f} times its longest, and {workers} are "
+            "all there are."
         )
     turned = {
         "serial": f"Pool {name!r} runs its tasks one after another since {since:.1f} s",
@@ -57,8 +89,40 @@ def pool_summary(diagnosis: Diagnosis, name: str, since: float, signals: PoolSig
         "single_worker": f"its one worker is never free, and {costs}{_place(frames)}",
         "cpu_bound": f"its {workers} compute and have used up the CPU, so {costs}{_place(frames)}",
         "blocking_io": f"all {workers} are waiting{_place(frames)}, tasks come faster than they finish, and {costs}",
+        "downstream_pool": _downstream(signals, frames),
+        "shared_resource": f"{_hold_up(signals, frames)}, and {costs}",
+        "slow_tasks": _held_up_by(signals, hogs),
     }.get(diagnosis.cause, f"{workers} are full and {costs}; why is not established")
     return f"{turned}: {why}."
+
+
+def _deadlocked(name: str, since: float, deadlock: Deadlock) -> str:
+    count = len(deadlock.cycle.workers)
+    waits, who, they = ("waits", "it", "it") if count == 1 else ("wait", "one of them", "they")
+    its = f"Pool {name!r} is deadlocked since {since:.1f} s: its {_workers(count)} {waits} for tasks"
+    if deadlock.next_pool is None:
+        return f"{its} in its own queue, which only {they} could start,"
+    return f"{its} of pool {deadlock.next_pool!r}, which can only go on once {who} is free,"
+
+
+def _downstream(signals: PoolSignals, frames: Sequence[Frame]) -> str:
+    if signals.awaited is None:
+        return ""
+    return (
+        f"its {_workers(signals.max_workers)} spend {_percent(signals.awaited.share)} of their time waiting for tasks "
+        f"of pool {signals.awaited.pool!r}{_place(frames)}"
+    )
+
+
+def _held_up_by(signals: PoolSignals, hogs: str) -> str:
+    found = signals.hogs
+    if found is None:
+        return ""
+    return (
+        f"{hogs} takes {_percent(found.busy_share)} of the workers' time with {_percent(found.start_share)} of the "
+        f"tasks, and the others wait {seconds(found.others_wait_ns / 1e9)} for {seconds(found.others_run_ns / 1e9)} of "
+        "their own work"
+    )
 
 
 def burst_summary(name: str, count: int, longest: float, total: float) -> str:
@@ -76,29 +140,45 @@ def burst_advice() -> Advice:
 
 
 def pool_advice(
-    diagnosis: Diagnosis, name: str, signals: PoolSignals, suggested: int | None, sustain_seconds: float
+    diagnosis: Diagnosis, name: str, signals: PoolSignals, sized: Sizing | None, sustain_seconds: float
 ) -> Advice:
     """The one thing to do, with a number only where the size of the pool is the problem."""
     action = diagnosis.action
-    if diagnosis.sized:
-        if suggested is None:
-            return Advice(
-                "bound_submission",
-                f"No size up to 1000 keeps up with this load: let less in. Bound what is submitted to {name!r} at a "
-                "time (a semaphore, a bounded queue), or make the tasks shorter.",
-            )
-        text = (
-            f"Give {name!r} max_workers={suggested} (now {signals.max_workers}): replayed on {suggested}, the recorded "
-            f"tasks never fill the pool for {seconds(sustain_seconds)}."
-        )
-        if diagnosis.cause == "single_worker":
-            text += " If one worker is there to keep the order, say `ordered: true` in the settings."
-        return Advice(action, text, suggested_max_workers=suggested)
+    if diagnosis.sized and sized is not None:
+        return _sized_advice(diagnosis, name, signals, sized, sustain_seconds)
     if action == "use_process_pool":
         return Advice(
             action,
             "More threads cannot help: the work computes and shares one CPU. Move it to a ProcessPoolExecutor, or to "
             "code that releases the GIL.",
+        )
+    if signals.deadlock is not None:
+        return Advice(
+            action,
+            "Do not wait inside the pool for tasks that need its workers: collect the results outside, or give the "
+            f"inner tasks a pool of their own. Until then, more workers in {name!r} than tasks that wait at once keep "
+            "it going.",
+            pool=signals.deadlock.next_pool or name,
+        )
+    if signals.awaited is not None and action == "see_pool":
+        return Advice(
+            action,
+            f"See to pool {signals.awaited.pool!r}: more workers in {name!r} would only wait for it too.",
+            pool=signals.awaited.pool,
+        )
+    if action == "add_timeout":
+        return Advice(
+            action, "Give the call at the line shown a timeout, so that its worker comes back whatever happens there."
+        )
+    if action == "relieve_shared_resource":
+        return Advice(
+            action,
+            "More workers would only wait too: relieve what they wait for at the line shown (hold the lock for less "
+            "work, a larger pool of connections, fewer and larger writes).",
+        )
+    if action == "split_pool":
+        return Advice(
+            action, "Give the long tasks a pool of their own, so that the short ones do not stand behind them."
         )
     if diagnosis.cause == "cpu_bound":
         return Advice("none", "The work uses every CPU it may use: only more CPUs or less work make it faster.")
@@ -106,6 +186,64 @@ def pool_advice(
         "none",
         "The cause is not established from what was recorded; look at the lines where the workers are.",
     )
+
+
+def _sized_advice(
+    diagnosis: Diagnosis, name: str, signals: PoolSignals, sized: Sizing, sustain_seconds: float
+) -> Advice:
+    suggested = sized.suggested
+    single = diagnosis.cause == "single_worker"
+    ordered = " If one worker is there to keep the order, say `ordered: true` in the settings." if single else ""
+    if sized.population is not None:
+        return Advice(
+            diagnosis.action if single else "bound_submission",
+            f"What submits to {name!r} waits for results before it submits more, {sized.population} tasks at a time: "
+            "with fewer at a time they would wait elsewhere and the work be done as soon. More workers help if what "
+            f"the tasks wait for can serve more at once, and never more than {sized.population}; a replay gives no "
+            f"number, because on another size the tasks would come at other times.{ordered}",
+        )
+    if sized.feeder is not None:
+        return Advice(
+            diagnosis.action if single else "bound_submission",
+            f"The workers of pool {sized.feeder!r}, itself full, submit these tasks, so there is no number for "
+            f"{name!r} alone: with a larger {sized.feeder!r} they would come faster. Size that pool first, or let it "
+            f"submit less at a time.{ordered}",
+            pool=sized.feeder,
+        )
+    if suggested is None:
+        return Advice(
+            "bound_submission",
+            f"No size up to {LARGEST} keeps up with this load: let less in. Bound what is submitted to {name!r} at a "
+            "time (a semaphore, a bounded queue), or make the tasks shorter.",
+        )
+    return Advice(
+        diagnosis.action,
+        f"Give {name!r} max_workers={suggested} (now {signals.max_workers}): replayed on {suggested}, the recorded "
+        f"tasks never fill the pool for {seconds(sustain_seconds)}, if they run as long as they did."
+        f"{_binds_first(signals, suggested)}{ordered}",
+        suggested_max_workers=suggested,
+    )
+
+
+def _binds_first(signals: PoolSignals, suggested: int) -> str:
+    """A warning where something else than the size would be the limit before so many workers are busy.
+
+    The CPU: so many workers at their present use of it. What the tasks wait for: runs that are longer already than
+    those that nothing hindered.
+    """
+    limit, share = cpu_limit(signals), signals.worker_cpu_share
+    if limit is not None and share and (enough := workers_for_cpu(limit, share)) < suggested:
+        return (
+            f" The CPU binds first: a busy worker uses {_percent(share)} of a core, so about {enough} of them use up "
+            f"the {limit:g} they can have."
+        )
+    alone, run = signals.unhindered_run_seconds, signals.run_p50_seconds
+    if alone and run and run > SLOWER * alone:
+        return (
+            f" Something downstream may bind first: a task already runs {seconds(run)}, and {seconds(alone)} with the "
+            "pool nearly idle."
+        )
+    return ""
 
 
 _LOOP_WHY = {

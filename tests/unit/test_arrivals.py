@@ -1,0 +1,168 @@
+"""Closed loops told from open loads, in virtual time: first come, first served, with the clients that each load has."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from functools import partial
+from heapq import heapify, heappop, heappush
+
+import pytest
+from pool_support import poisson
+
+from poolscope.analysis.arrivals import Span, closed_population, follow
+
+SECOND = 1_000_000_000
+#: Twenty were tried when the thresholds were set.
+SEEDS = 1
+
+RUNS: dict[str, Callable[[random.Random], float]] = {
+    "fixed": lambda rng: 0.05,
+    "exponential": lambda rng: rng.expovariate(20),
+    "bimodal": lambda rng: 0.02 if rng.random() < 0.8 else 0.17,
+    "lognormal": lambda rng: rng.lognormvariate(-3.1, 0.5),
+}
+
+
+def open_loop(arrivals: Iterator[float], workers: int, run: Callable[[], float]) -> list[tuple[float, float, float]]:
+    """(submitted, started, finished) of tasks that come whatever the pool does."""
+    free = [0.0] * workers
+    done = []
+    for at in arrivals:
+        start = max(at, heappop(free))
+        end = start + run()
+        heappush(free, end)
+        done.append((at, start, end))
+    return done
+
+
+def closed_loop(
+    clients: int, workers: int, run: Callable[[], float], think: Callable[[], float], seconds: float = 20.0
+) -> list[tuple[float, float, float]]:
+    """The same of clients that submit, wait for the result, think, and submit again."""
+    free = [0.0] * workers
+    coming = [think() + 0.001 * client for client in range(clients)]
+    heapify(coming)
+    done = []
+    while (at := heappop(coming)) < seconds:
+        start = max(at, heappop(free))
+        end = start + run()
+        heappush(free, end)
+        heappush(coming, end + think())
+        done.append((at, start, end))
+    return sorted(done)
+
+
+def population(done: list[tuple[float, float, float]], workers: int) -> int | None:
+    waited = [(at, start) for at, start, _ in done if start > at]
+    spans: list[Span] = [(int(at * SECOND), int(end * SECOND)) for at, _, end in done]
+    return closed_population(
+        spans, workers, int(waited[0][0] * SECOND), int(max(start for _, start in waited) * SECOND)
+    )
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize(("workers", "clients"), [(1, 2), (1, 3), (2, 5), (4, 8), (4, 16), (8, 50), (16, 200)])
+@pytest.mark.parametrize("think", [0.0, 0.001])
+def test_clients_that_wait_for_their_results_are_a_closed_loop(
+    run: str, workers: int, clients: int, think: float
+) -> None:
+    for seed in range(SEEDS):
+        rng = random.Random(f"{run}{workers}{seed}")
+        done = closed_loop(
+            clients, workers, partial(RUNS[run], rng), partial(rng.expovariate, 1 / think) if think else lambda: 0.0
+        )
+        found = population(done, workers)
+        assert found is not None
+        assert clients - 1 <= found <= clients
+
+
+@pytest.mark.parametrize("workers", [4, 8])
+def test_clients_that_think_for_as_long_as_a_run_are_a_closed_loop(workers: int) -> None:
+    for seed in range(SEEDS):
+        rng = random.Random(seed)
+        done = closed_loop(
+            8 * workers, workers, partial(rng.expovariate, 20), partial(rng.expovariate, 20), seconds=60.0
+        )
+        assert population(done, workers) is not None
+
+
+def rates(name: str, capacity: float, rng: random.Random) -> Iterator[float]:
+    """Arrivals (seconds) of loads that come to more than `capacity`, or to a little less."""
+    kind, _, factor = name.partition(" ")
+    at = 0.0
+    if kind == "poisson":
+        yield from poisson(float(factor) * capacity, 20.0, seed=rng.randrange(10**6))
+    elif kind == "fixed":
+        for _ in range(int(20 * float(factor) * capacity)):
+            at += 1 / (float(factor) * capacity)
+            yield at
+    elif kind == "ramp":
+        while at < 20:
+            at += rng.expovariate(float(factor) * capacity * (0.1 + at / 10))
+            yield at
+    elif kind == "bursts":
+        for burst in range(10):
+            yield from [burst * 2.0 + number * 0.0005 for number in range(int(float(factor) * capacity * 2))]
+    elif kind == "batch":
+        yield from [0.5] * 1000
+    elif kind == "backlog":  # a batch, and then as much as the pool can do
+        yield from [0.5] * 100
+        yield from sorted(poisson(capacity, 20.0, seed=rng.randrange(10**6), begin=0.5))
+
+
+#: Kinds of arrivals, and how much comes for what the pool can do.
+OPEN = [f"{kind} {factor}" for kind in ("poisson", "fixed") for factor in (0.95, 1.03, 1.1, 2)]
+OPEN += ["ramp 1", "ramp 2", "bursts 0.5", "bursts 0.8", "bursts 1.2", "batch", "backlog"]
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("workers", [1, 4, 16])
+@pytest.mark.parametrize(
+    "load",
+    OPEN,
+)
+def test_a_load_that_comes_whatever_the_pool_does_is_none(run: str, workers: int, load: str) -> None:
+    for seed in range(SEEDS):
+        rng = random.Random(f"{run}{workers}{load}{seed}")
+        mean = sum(RUNS[run](random.Random(number)) for number in range(2000)) / 2000
+        done = open_loop(rates(load, workers / mean, rng), workers, partial(RUNS[run], rng))
+        if any(start > at for at, start, _ in done):
+            assert population(done, workers) is None, seed
+
+
+def test_batches_one_after_the_other_are_a_closed_loop() -> None:
+    rng = random.Random(1)
+    at, done = 0.0, []
+    for _ in range(5):
+        batch = open_loop(iter([at + 0.0001 * number for number in range(100)]), 4, lambda: rng.expovariate(20))
+        done += batch
+        at = max(end for *_, end in batch) + 0.001
+    assert population(done, 4) == 100
+    assert population(done[:100], 4) is None, "one batch is an open load"
+
+
+def starts(done: list[tuple[float, float, float]]) -> list[tuple[int, bool]]:
+    return [(int(start * SECOND), start > at) for at, start, _ in done]
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("begin", [True, False])
+def test_what_the_workers_of_a_full_pool_submit_follows_it(run: str, begin: bool) -> None:
+    rng = random.Random(run)
+    feeder = open_loop(poisson(200, 10.0, seed=1), 4, partial(RUNS[run], rng))
+    submitted = [int((start + 0.0002 if begin else end - 0.0002) * SECOND) for _, start, end in feeder]
+    assert follow(submitted, starts(feeder))
+    assert not follow(submitted[:15], starts(feeder)), "too few to tell"
+    idle = [(at, False) for at, _ in starts(feeder)]
+    assert not follow(submitted, idle), "a pool that is not full is no bottleneck"
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("load", ["poisson 1", "poisson 2", "fixed 1.1", "fixed 2", "ramp 2", "bursts 1.2", "batch"])
+def test_what_comes_at_the_same_time_as_the_tasks_of_a_full_pool_does_not_follow_it(run: str, load: str) -> None:
+    rng = random.Random(f"{run}{load}")
+    other = open_loop(poisson(200, 20.0, seed=1), 4, partial(RUNS[run], rng))
+    arrivals = [int(at * SECOND) for at in rates(load, 80, rng)]
+    assert not follow(arrivals, starts(other))
+    assert not follow([int(at * SECOND) for at, *_ in other], starts(other)), "nor do that pool's own arrivals"
