@@ -1,0 +1,1 @@
+"""How often the diagnosis is right: labelled programs and simulated traces, and a board of the scores."""

@@ -1,0 +1,16 @@
+"""Runs one labelled program: `python -m benchmarks.diagnosis.program FAMILY SEED LOG`."""
+
+import sys
+
+from benchmarks.diagnosis import computing, healthy, looping, waiting  # noqa: F401 - they register their families
+from benchmarks.diagnosis.recording import FAMILIES, Recording
+
+
+def main(name, seed, log):
+    recording = Recording(f"{name} {seed}")
+    FAMILIES[name].run(recording)
+    recording.write(log)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

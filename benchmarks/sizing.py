@@ -1,0 +1,284 @@
+"""The suggested size against reality: what the replay promises, and what a run at that size then does.
+
+python benchmarks/sizing.py [--workloads poisson/exponential,...] [--json PATH]
+
+Each open-loop workload (arrivals / run times) is run under `poolscope run` on a pool that is too small; size,
+p95 wait and makespan are taken from the report, and the program is run again at that size, unwatched, with the same
+arrivals and run times. What is real comes from the program's own log. A prediction holds if it is within 15 % of the
+real value, or within 5 % of the median run, whichever is larger. Closed loops must get no number.
+
+`woken late` is the p95 of how much longer than asked the tasks slept, in the recorded and in the real run: it shows
+where a loaded machine made the two runs differ. It excuses nothing: the verdict is by the rule above.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import queue
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import FIRST_COMPLETED, wait
+
+from common import headline, names, print_table, save, starting
+
+SECONDS = 4.0
+MEAN_RUN = 0.08
+#: Workers' worth of work that arrives, and workers of the pool that is too small.
+OFFERED = 12
+SMALL = 6
+TOLERANCE = 0.15
+TOLERANCE_RUN = 0.05
+
+
+def poisson(rng):
+    at = 0.0
+    while (at := at + rng.expovariate(OFFERED / MEAN_RUN)) < SECONDS:
+        yield at
+
+
+def fixed(_rng):
+    rate = OFFERED / MEAN_RUN
+    yield from (number / rate for number in range(int(SECONDS * rate)))
+
+
+def bursty(rng):
+    """Bursts of a Poisson number of tasks, half a second apart."""
+    count = OFFERED / MEAN_RUN / 2
+    for burst in range(int(SECONDS * 2)):
+        at = burst / 2
+        for _ in range(round(rng.gauss(count, math.sqrt(count)))):
+            yield at
+            at += rng.expovariate(10 * OFFERED / MEAN_RUN)
+
+
+def ramp(rng):
+    """From nothing to twice the mean rate: the square root of a uniform time."""
+    count = round(SECONDS * OFFERED / MEAN_RUN)
+    yield from sorted(SECONDS * math.sqrt(rng.random()) for _ in range(count))
+
+
+ARRIVALS = {"poisson": poisson, "fixed": fixed, "bursty": bursty, "ramp": ramp}
+RUNS = {
+    "exponential": lambda rng: rng.expovariate(1 / MEAN_RUN),
+    "fixed": lambda _: MEAN_RUN,
+    "bimodal": lambda rng: MEAN_RUN / 2 if rng.random() < 0.8 else 3 * MEAN_RUN,
+    "lognormal": lambda rng: MEAN_RUN * rng.lognormvariate(-0.125, 0.5),
+}
+OPEN = [
+    "poisson/exponential",
+    "poisson/fixed",
+    "poisson/bimodal",
+    "poisson/lognormal",
+    "fixed/exponential",
+    "fixed/fixed",
+    "fixed/bimodal",
+    "bursty/exponential",
+    "bursty/fixed",
+    "bursty/lognormal",
+    "ramp/exponential",
+    "ramp/bimodal",
+]
+
+
+# -- the programs that are run -----------------------------------------------------------------------------
+
+
+def program(workload, workers, log):
+    """One run of the workload; writes (submitted, started, finished, seconds asked for) of each task to `log`."""
+    from poolscope import ThreadPoolExecutor
+
+    rng = random.Random(workload)
+    stamps = []
+
+    def task(number, seconds):
+        stamps[number][1] = time.perf_counter()
+        time.sleep(seconds)
+        stamps[number][2] = time.perf_counter()
+
+    def submit(seconds):
+        stamps.append([time.perf_counter(), 0.0, 0.0, seconds])
+        return pool.submit(task, len(stamps) - 1, seconds)
+
+    with ThreadPoolExecutor(workers, name="load") as pool:
+        CLOSED.get(workload, open_loop)(workload, rng, submit)
+    with open(log, "w") as file:
+        json.dump(stamps, file)
+
+
+def open_loop(workload, rng, submit):
+    arrivals, _, runs = workload.partition("/")
+    load = [(at, RUNS[runs](rng)) for at in ARRIVALS[arrivals](rng)]
+    begin = time.perf_counter()
+    for at, seconds in load:
+        time.sleep(max(0.0, begin + at - time.perf_counter()))
+        submit(seconds)
+
+
+def clients(_workload, rng, submit):
+    """Four tasks for each worker at a time, the next one when one is done."""
+    running = {submit(rng.expovariate(1 / MEAN_RUN)) for _ in range(4 * SMALL)}
+    end = time.perf_counter() + SECONDS
+    while time.perf_counter() < end:
+        done, running = wait(running, return_when=FIRST_COMPLETED)
+        running |= {submit(rng.expovariate(1 / MEAN_RUN)) for _ in done}
+
+
+def bounded(_workload, rng, submit):
+    """A bound on what is submitted, its places given back by callbacks."""
+    places = queue.SimpleQueue()
+    for _ in range(3 * SMALL):
+        places.put(None)
+    end = time.perf_counter() + SECONDS
+    while time.perf_counter() < end:
+        places.get()
+        submit(RUNS["lognormal"](rng)).add_done_callback(lambda _: places.put(None))
+
+
+def batches(_workload, rng, submit):
+    """Batches one after the other, each waited for."""
+    for _ in range(4):
+        wait([submit(RUNS["bimodal"](rng)) for _ in range(25 * SMALL)])
+
+
+def pipeline(_workload, rng, submit):
+    """Tasks that the workers of another full pool submit, and do not wait for."""
+    from poolscope import ThreadPoolExecutor
+
+    def stage(first, second):
+        time.sleep(first)
+        submit(second)
+
+    with ThreadPoolExecutor(SMALL, name="first stage") as pool:
+        for _ in range(int(SECONDS * SMALL / MEAN_RUN)):
+            pool.submit(stage, rng.expovariate(1 / MEAN_RUN), 2 * rng.expovariate(1 / MEAN_RUN))
+
+
+CLOSED = {
+    "closed: pipeline": pipeline,
+    "closed: clients": clients,
+    "closed: bounded": bounded,
+    "closed: batches": batches,
+}
+
+
+# -- recorded, predicted, run again ------------------------------------------------------------------------
+
+
+def run(folder, workload, workers, *, watched):
+    """The pool's row of the report (None if not watched), and the stamps of the tasks."""
+    log, report = os.path.join(folder, "log.json"), os.path.join(folder, "report.json")
+    watch = ["-m", "poolscope", "run", "--quiet", "--json", report] if watched else []
+    subprocess.run(
+        [sys.executable, *watch, os.path.abspath(__file__), "--program", workload, str(workers), log], check=True
+    )
+    with open(log) as file:
+        stamps = json.load(file)
+    if not watched:
+        return None, stamps
+    with open(report) as file:
+        row = next(row for row in json.load(file)["pools"] if row["name"] == "load")
+    return row, stamps
+
+
+def late_p95(stamps):
+    """By how much the tasks outslept what they asked for: what the rest of the machine did to the run."""
+    late = sorted(finished - started - asked for _, started, finished, asked in stamps)
+    return late[(len(late) - 1) * 95 // 100]
+
+
+def advice_of(row):
+    return [found["advice"] for found in row["findings"] if found["severity"] != "info"]
+
+
+def against_reality(folder, workload):
+    row, recorded = run(folder, workload, SMALL, watched=True)
+    size = next((advice["suggested_max_workers"] for advice in advice_of(row)), None)
+    if size is None:
+        return {"holds": False, "advice": advice_of(row)}
+    predicted = next(point for point in row["sizing"] if point["workers"] == size)
+    _, stamps = run(folder, workload, size, watched=False)
+    waits = sorted(started - submitted for submitted, started, *_ in stamps)
+    run_p50 = statistics.median(finished - started for _, started, finished, _ in stamps)
+    real = {
+        "wait_p95_seconds": waits[(len(waits) - 1) * 95 // 100],
+        "makespan_seconds": max(finished for *_, finished, _ in stamps) - stamps[0][0],
+    }
+    errors = {name: predicted[name] - value for name, value in real.items()}
+    holds = all(abs(error) <= max(TOLERANCE * real[name], TOLERANCE_RUN * run_p50) for name, error in errors.items())
+    return {
+        "size": size,
+        "tasks": len(stamps),
+        "run_p50": run_p50,
+        "predicted": predicted,
+        "real": real,
+        "late_p95_seconds": [late_p95(recorded), late_p95(stamps)],
+        "holds": holds,
+    }
+
+
+def without_number(folder, workload):
+    row, stamps = run(folder, workload, SMALL, watched=True)
+    advice = advice_of(row)
+    numbers = [given["suggested_max_workers"] for given in advice if given["suggested_max_workers"] is not None]
+    holds = bool(advice) and not numbers and row["sizing"] is None
+    return {"tasks": len(stamps), "advice": advice, "holds": holds}
+
+
+def shown(workload, found):
+    verdict = "holds" if found["holds"] else "FAILS"
+    if "size" not in found:
+        actions = ", ".join(sorted({given["action"] for given in found["advice"]})) or "no finding"
+        return (workload, str(found.get("tasks", "")), "none", f"({actions})", "", "", "", "", verdict)
+    cells = [workload, str(found["tasks"]), f"{SMALL} -> {found['size']}"]
+    for name in ("wait_p95_seconds", "makespan_seconds"):
+        cells += [f"{found['predicted'][name]:.3f}", f"{found['real'][name]:.3f}"]
+    cells.append(" / ".join(f"{1000 * late:.1f} ms" for late in found["late_p95_seconds"]))
+    return (*cells, verdict)
+
+
+def main():
+    if sys.argv[1:2] == ["--program"]:
+        workload, workers, log = sys.argv[2:]
+        return program(workload, int(workers), log)
+    known = [*OPEN, *CLOSED]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workloads", type=names(known), default=known)
+    parser.add_argument("--json", help="keep the record")
+    options = parser.parse_args()
+    started = starting()
+    headline("seconds; the size is the report's, reality is the program's own log at that size")
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for workload in options.workloads:
+            judge = without_number if workload in CLOSED else against_reality
+            results[workload] = judge(folder, workload)
+    print_table(
+        (
+            "workload",
+            "tasks",
+            "size",
+            "p95 wait predicted",
+            "real",
+            "makespan predicted",
+            "real",
+            "woken late",
+            "verdict",
+        ),
+        [shown(workload, found) for workload, found in results.items()],
+    )
+    failed = [workload for workload, found in results.items() if not found["holds"]]
+    print(f"\n{len(results) - len(failed)} of {len(results)} hold")
+    if options.json:
+        save(options.json, "sizing", options, started, results)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

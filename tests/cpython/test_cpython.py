@@ -1,0 +1,95 @@
+"""CPython's own tests of thread pools and of what asyncio does with them, with and without us.
+
+What passes with the standard library as it is must pass in each mode of `runner`, and none may go missing or be skipped.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+MODES = ("standard", "drop-in", "patched", "uninstalled")
+#: Each group runs in a process of its own. Of asyncio: what submits to executors, waits for their futures, or runs on
+#: loops that we patch; not TLS, child processes and the parts without a loop.
+GROUPS = {
+    "test_concurrent_futures": "thread_pool wait as_completed shutdown init future deadlock",
+    "test_asyncio": "base_events eager_task_factory events futures futures2 runners selector_events sendfile server"
+    " sock_lowlevel streams tasks.RunCoroutineThreadsafeTests threads timeouts unix_events waitfor",
+}
+#: Most of their time the tests sleep.
+AT_ONCE = 4
+LIMIT = 280  # seconds for one group
+
+pytestmark = pytest.mark.timeout(LIMIT + 20)
+
+
+def has_tests():
+    if importlib.util.find_spec("test") is None:
+        return False
+    return importlib.util.find_spec("test.test_concurrent_futures") is not None
+
+
+def run(mode, group, directory):
+    output = directory / f"{mode}-{group}.json"
+    modules = [f"test.{group}.test_{name}" for name in GROUPS[group].split()]
+    runner = Path(__file__).with_name("runner.py")
+    done = subprocess.run(
+        [sys.executable, runner, mode, output, *modules],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, f"{mode}, {group}: {done.stderr[-5000:]}"
+    return json.loads(output.read_text())
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """(mode, group) -> the future of what the runner tells, all on their way."""
+    if not has_tests():
+        if "CI" in os.environ and sys.version_info[:2] == (3, 13):
+            pytest.fail("this Python comes without its own tests")
+        pytest.skip("this Python comes without its own tests")
+    directory = tmp_path_factory.mktemp("cpython")
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        # The baseline first: each comparison waits for it.
+        yield {(mode, group): pool.submit(run, mode, group, directory) for mode in MODES for group in GROUPS}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_what_passes_without_us_passes_with_us(runs, mode, group, capsys):
+    without = runs["standard", group].result()["outcomes"]
+    told = runs[mode, group].result()
+    outcomes = told["outcomes"]
+    totals = dict(Counter(outcomes.values()))
+    with capsys.disabled():
+        print(f"\n{group}: standard {dict(Counter(without.values()))}; {mode} {totals}, {told['recorded']} tasks seen ")
+    worse = {
+        test: told["details"].get(test, "did not run")
+        for test, outcome in without.items()
+        if outcomes.get(test) not in ("passed", outcome)
+    }
+    assert not worse, "\n".join(f"{test}: {detail}" for test, detail in worse.items())
+    assert outcomes.keys() == without.keys()
+    # That the mode was what it says: of a pool that nobody watches nothing is seen.
+    if mode == "uninstalled":
+        assert told["recorded"] == 2
+    else:
+        assert told["recorded"] > 2
+
+
+def test_the_baseline_is_not_empty(runs):
+    outcomes = [outcome for group in GROUPS for outcome in runs["standard", group].result()["outcomes"].values()]
+    assert Counter(outcomes)["passed"] > 1000
