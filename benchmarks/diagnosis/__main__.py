@@ -6,9 +6,11 @@ The simulation is that of the tests; the programs need nothing but poolscope.
 import argparse
 import contextlib
 import io
+import re
 import sys
 import tempfile
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.diagnosis import programs, scores, simulated
 from common import headline, print_table, save, starting
 
+#: More misses than this are shown in kinds.
+LISTED = 50
+NUMBER = re.compile(r"\d+(\.\d+)?")
 #: Between these lines of a page is the board.
 BEGIN, END = "<!-- board -->", "<!-- end of the board -->"
 
@@ -56,13 +61,18 @@ def show(title, subjects):
         if counts:
             print()
             _print_confusion(what, counts)
-    misses = [f"{each.family} {each.seed}, {each.name!r}: {wrong}" for each in subjects for wrong in each.misses()]
-    print(f"\n{len(misses)} misses" + "".join(f"\n- {miss}" for miss in misses))
+    misses = [(each, wrong) for each in subjects for wrong in each.misses()]
+    listed = [f"{each.family} {each.seed}, {each.name!r}: {wrong}" for each, wrong in misses]
+    shown = listed
+    if len(listed) > LISTED:
+        kinds = Counter(f"{each.family}: {NUMBER.sub('n', wrong)}" for each, wrong in misses)
+        shown = [f"{count} of {kind}" for kind, count in kinds.most_common()]
+    print(f"\n{len(listed)} misses\n" + "".join(f"\n- {miss}" for miss in shown))
     return {
         "board": found,
         "patterns": [[*key, count] for key, count in sorted(patterns.items())],
         "causes": [[*key, count] for key, count in sorted(causes.items())],
-        "misses": misses,
+        "misses": listed,
     }
 
 

@@ -78,7 +78,7 @@ class Subject:
             wrong.append(f"knee {told['since_seconds']:.2f} s, not {self.knee:.2f} s")
         if (late := self.delay) is not None and late > 1:
             wrong.append(f"told {late:.2f} s late")
-        number = told["advice"]["suggested_max_workers"]
+        number = self.number
         if self.size == "replay" and told["cause"] in self.causes and self.size_error != 0:
             wrong.append(f"size {number}, not {self.needed}")
         if self.size == "none" and told["cause"] in self.causes and number is not None:
@@ -106,9 +106,15 @@ class Subject:
         return self.told["since_seconds"] + self.told["detected_after_seconds"] - self.due
 
     @property
+    def number(self):
+        """The size that the last right finding gives: it has seen most."""
+        right = [each for each in self.findings if each["pattern"] in self.patterns and each["cause"] in self.causes]
+        return right[-1]["advice"]["suggested_max_workers"] if right else None
+
+    @property
     def size_error(self):
         """Relative; None without a number on one side."""
-        number = self.told["advice"]["suggested_max_workers"] if self.found else None
+        number = self.number
         if number is None or self.needed is None:
             return 0 if number is None and self.needed is None and self.found else None
         return (number - self.needed) / self.needed

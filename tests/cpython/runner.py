@@ -7,8 +7,8 @@ A mode says what the tests find under the standard names:
 - `patched`: the standard class, patched by `install`;
 - `uninstalled`: the same after `uninstall`.
 
-The output is JSON: `outcomes` (test id -> passed, skipped, failed), `details` (test id -> traceback or reason of what did
-not pass), `recorded` (how many tasks of thread pools poolscope saw).
+The output is JSON: `outcomes` (test id -> passed, skipped, failed), `details` (test id -> traceback or reason of what
+did not pass), `recorded` (how many tasks of thread pools poolscope saw).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """CPython's own tests of thread pools and of what asyncio does with them, with and without us.
 
-What passes with the standard library as it is must pass in each mode of `runner`, and none may go missing or be skipped.
+What passes with the standard library as it is must pass in each mode of `runner`; none may go missing or be skipped.
 """
 
 from __future__ import annotations

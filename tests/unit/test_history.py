@@ -3,6 +3,7 @@
 import random
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -184,3 +185,51 @@ def test_lines_are_counted_within_a_window_only() -> None:
         subject.sample(StackSample(1, ns(at), [([1, 2, 3, 4], [line])]))
     groups, total = subject.lines(ns(1.5), ns(2.5))
     assert (groups, total) == ([((line,), 4)], 4)
+
+
+def test_tasks_told_out_of_the_order_of_workers_are_the_same_tasks() -> None:
+    first, second = [1, 2, ns(0.1), ns(0.1), ns(0.4)], [1, 2, ns(0.2), ns(0.5), ns(0.6)]
+    other = [2, 2, ns(0.1), ns(0.1), ns(0.7)]
+    seen = []
+    for finished in ([*first, *second, *other], [*first, *other, *second]):
+        subject = history()
+        subject.fold(batch(1, arrivals=[1, ns(0.1), 1, ns(0.1), 1, ns(0.2)], finished=finished))
+        subject.finish(ns(2))
+        seen.append((list(subject.recent), subject.occupancy.stretches.closed, subject.saturated_ns))
+    assert seen[0] == seen[1]
+    assert seen[0][2] == ns(0.5) - ns(0.2)
+
+
+def test_a_pool_that_shrinks_below_its_load_is_saturated_from_then_on() -> None:
+    subject = history()
+    subject.fold(
+        msgspec.structs.replace(
+            batch(
+                1,
+                arrivals=[1, ns(0.1), 1, ns(0.1), 1, ns(0.2)],
+                running=[1, 1, ns(0.1), ns(0.1), 2, 1, ns(0.1), ns(0.1)],
+            ),
+            max_workers=4,
+        )
+    )
+    subject.settle(ns(1))
+    assert subject.saturated_ns == 0
+    subject.fold(batch(2, arrivals=[1, ns(1.5)]))
+    subject.settle(ns(2))
+    assert subject.saturated_ns == ns(2) - ns(1)
+
+
+@pytest.mark.parametrize("tasks", [3, 200])
+def test_functions_have_their_own_distributions_however_many_tasks_come_at_once(tasks: int) -> None:
+    subject = history()
+    records = [
+        (1 + number % 3, ns(number), ns(number + 0.2), ns(number + 0.2 + number % 3 / 10)) for number in range(tasks)
+    ]
+    arrivals = [item for function, submitted, *_ in records for item in (function, submitted)]
+    finished = [item for function, *moments in records for item in (1, function * 2, *moments)]
+    subject.fold(batch(tasks + 1, arrivals=arrivals, finished=finished))
+    for function, totals in subject.functions.items():
+        own = [record for record in records if record[0] == function]
+        assert totals.started == totals.wait.count == totals.run.count == len(own)
+        assert totals.wait.total == sum(started - submitted for _, submitted, started, _ in own)
+        assert totals.run.total == sum(ended - started for *_, started, ended in own)

@@ -35,6 +35,18 @@ def test_a_batch_counts_like_its_values_one_by_one(values: list[int]) -> None:
     )
 
 
+@given(st.lists(st.integers(-5, 10**15), max_size=50))
+def test_one_by_one_and_along_with_another_count_the_same(values: list[int]) -> None:
+    single, along, alone = Spread(), Spread(), Spread()
+    alone.add(values)
+    Spread((1_000, 10**9)).add(values, along)
+    for value in values:
+        single.put(value)
+    expected = (alone.counts, alone.buckets, alone.count, alone.total, alone.maximum)
+    for spread in (single, along):
+        assert (spread.counts, spread.buckets, spread.count, spread.total, spread.maximum) == expected
+
+
 def test_bucket_counts_are_exact_at_their_bounds() -> None:
     spread = Spread((10, 20))
     spread.add([0, 10, 11, 20, 21, 10**12])

@@ -51,7 +51,7 @@ class Backlog:
             same = _same(waiting[self._front : self._front + len(gone)], gone)
             self._front += same
             gone = gone[same:]
-        if gone:
+        if left or gone:
             left.update(gone)
             while self._front < len(waiting) and (count := left.pop(waiting[self._front], 0)):
                 self._front += 1

@@ -28,7 +28,7 @@ from poolscope.analysis.signals import PoolSignals, ProcessSignals, held_workers
 from poolscope.analysis.stretches import Stretch
 from poolscope.analysis.tracking import Episode, Tracker
 from poolscope.messages import FunctionNamed, Line
-from poolscope.model import Finding, Frame, SizingPoint
+from poolscope.model import Advice, Finding, Frame, SizingPoint
 
 SourceOf = Callable[[str, int], str | None]
 #: Gives the process's signals over [begin, end] ns.
@@ -141,6 +141,8 @@ class PoolCase:
         self._bursts = _Bursts()
         self._past: list[Finding] = []
         self._sized: sizing.Sizing | None = None
+        #: Workers for the slow functions and for the others, had each a pool of their own.
+        self._split: tuple[int | None, int | None] | None = None
         self._sized_ns = 0
         self._final = False
 
@@ -298,8 +300,11 @@ class PoolCase:
     def _offer(self, item: _PoolItem, since_ns: int, now_ns: int) -> list[Event]:
         key = (item.diagnosis.pattern, item.diagnosis.cause, item.diagnosis.severity)
         changed = self._tracker.offer(key, item, since_ns, now_ns)
-        if item.diagnosis.sized and (changed or self._sized is None or now_ns - self._sized_ns >= RESIZE_NS):
+        due = changed or now_ns - self._sized_ns >= RESIZE_NS
+        if item.diagnosis.sized and (due or self._sized is None):
             self._resize(item, now_ns)
+        if item.diagnosis.action == "split_pool" and (due or self._split is None):
+            self._resplit(item, now_ns)
         active = self._tracker.active
         return [(self._finding(active), True)] if changed and active is not None else []
 
@@ -316,7 +321,7 @@ class PoolCase:
         finding = self._finding(ended)
         self._past.append(finding)
         del self._past[:-FINDINGS_KEPT]
-        self._sized = None
+        self._sized = self._split = None
         return [(finding, False)]
 
     def _resize(self, item: _PoolItem, now_ns: int) -> None:
@@ -328,6 +333,17 @@ class PoolCase:
         if population is None and feeder is None:
             suggested = sizing.suggest(history.tasks_for_replay(now_ns, most), self._sustain_ns)
         self._sized, self._sized_ns = sizing.Sizing(suggested, population, feeder), now_ns
+
+    def _resplit(self, item: _PoolItem, now_ns: int) -> None:
+        history, most = self.history, None if self._final else LIVE_REPLAY
+        slow = item.signals.hogs.functions if item.signals.hogs is not None else ()
+        self._split = (
+            sizing.suggest(history.tasks_for_replay(now_ns, most, lambda function: function in slow), self._sustain_ns),
+            sizing.suggest(
+                history.tasks_for_replay(now_ns, most, lambda function: function not in slow), self._sustain_ns
+            ),
+        )
+        self._sized_ns = now_ns
 
     def _feeder(self, item: _PoolItem) -> str | None:
         """The pool whose workers submit this one's tasks while it is full."""
@@ -388,8 +404,14 @@ class PoolCase:
             summary=words.pool_summary(item.diagnosis, name, since, item.signals, frames, self._hogs(item.signals)),
             evidence=evidence,
             frames=frames,
-            advice=words.pool_advice(item.diagnosis, name, item.signals, sized, self.rules.thresholds.sustain_seconds),
+            advice=self._advice(item, sized),
         )
+
+    def _advice(self, item: _PoolItem, sized: sizing.Sizing | None) -> Advice:
+        if item.diagnosis.action == "split_pool" and self._split is not None:
+            return words.split_advice(self._hogs(item.signals), *self._split)
+        sustain = self.rules.thresholds.sustain_seconds
+        return words.pool_advice(item.diagnosis, self.history.name, item.signals, sized, sustain)
 
     def _hogs(self, signals: PoolSignals) -> str:
         """The names of the functions that hold the workers."""

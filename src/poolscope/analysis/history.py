@@ -9,7 +9,7 @@ import sys
 from array import array
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from operator import itemgetter, sub
 from typing import Any
@@ -287,11 +287,14 @@ class PoolHistory:
         yield from ((task.submitted_ns, sys.maxsize) for task in self.running.values())
         yield from ((submitted, sys.maxsize) for submitted, _ in islice(self._backlog.waiting(), most))
 
-    def tasks_for_replay(self, now_ns: int, most: int | None = None) -> list[Task]:
+    def tasks_for_replay(
+        self, now_ns: int, most: int | None = None, wanted: Callable[[int], bool] = lambda _: True
+    ) -> list[Task]:
         """The kept tasks and those still queued or running, in order of submission, for a replay.
 
         A task that never ran gets the median run time of its function, or of the pool; one that still runs at
         least the time it has run. `most` bounds how many: of those that ended the latest, of those that wait the first.
+        `wanted` says of which functions.
         """
         typical: dict[int, int] = {}
 
@@ -305,12 +308,18 @@ class PoolHistory:
         tasks = [
             Task(submitted, finished - started if started >= 0 else usual(function))
             for function, submitted, started, finished in self.kept(most)
+            if wanted(function)
         ]
         tasks += [
             Task(task.submitted_ns, max(usual(task.function), now_ns - task.started_ns))
             for task in self.running.values()
+            if wanted(task.function)
         ]
-        tasks += [Task(submitted, usual(function)) for submitted, function in islice(self._backlog.waiting(), most)]
+        tasks += [
+            Task(submitted, usual(function))
+            for submitted, function in islice(self._backlog.waiting(), most)
+            if wanted(function)
+        ]
         tasks.sort(key=lambda task: task.submitted_ns)
         return tasks
 

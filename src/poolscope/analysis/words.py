@@ -139,6 +139,14 @@ def burst_advice() -> Advice:
     return Advice("none", "Nothing needs doing.")
 
 
+def split_advice(hogs: str, slow: int | None, others: int | None) -> Advice:
+    """What to do where few long tasks hold the workers: the sizes of two pools, None where none would do."""
+    text = f"Give {hogs} a pool of its own, so that the others do not stand behind it"
+    if slow is not None and others is not None:
+        text += f": replayed with max_workers={slow} for it and {others} for the others, no task waits for long"
+    return Advice("split_pool", f"{text}.")
+
+
 def pool_advice(
     diagnosis: Diagnosis, name: str, signals: PoolSignals, sized: Sizing | None, sustain_seconds: float
 ) -> Advice:
@@ -175,10 +183,6 @@ def pool_advice(
             action,
             "More workers would only wait too: relieve what they wait for at the line shown (hold the lock for less "
             "work, a larger pool of connections, fewer and larger writes).",
-        )
-    if action == "split_pool":
-        return Advice(
-            action, "Give the long tasks a pool of their own, so that the short ones do not stand behind them."
         )
     if diagnosis.cause == "cpu_bound":
         return Advice("none", "The work uses every CPU it may use: only more CPUs or less work make it faster.")

@@ -288,8 +288,11 @@ class Probe:
             self._find_parent()
             # Whether a quiet pool was shut down is asked now and then only.
             full = self._pools.read(ask_all=self._process_due(now_ns))
-            if full and self._outlet.sinks:
-                self._sample(full)
+            if self._outlet.sinks:
+                if full:
+                    self._sample(full, self._pools.everyone())
+                if self._process_due(now_ns):
+                    self._sample([watch for watch in self._pools.everyone() if watch.held and not watch.full])
             self._account()
             if self._process_due(now_ns):
                 self._tell_process(now_ns)
@@ -297,11 +300,11 @@ class Probe:
         finally:
             self._leave()
 
-    def _sample(self, full: list[PoolWatch]) -> None:
+    def _sample(self, watches: list[PoolWatch], everyone: list[PoolWatch] | None = None) -> None:
         if self._stacks is None:
             return
         try:
-            for message in self._stacks.sample(full, self.clock(), self._pools.everyone()):
+            for message in self._stacks.sample(watches, self.clock(), everyone):
                 self._outlet.push(message)
         except Exception as exc:
             self._stacks = None

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: The workers' CPU clocks are read this often at most, per pool.
 CPU_INTERVAL_NS = 250_000_000
+#: A task that runs this long may be stuck: it is worth knowing where.
+HELD_NS = 5_000_000_000
 #: How long a collected pool with tasks in its queue may be without workers before it counts as over.
 DESERTED_NS = 5_000_000_000
 
@@ -34,7 +36,8 @@ class PoolWatch:
     One reader at a time; `gone` may become true at any moment, in any thread, and `collected` is called then.
 
     `quiet`: nothing queued, nothing running and no CPU time unread, so that only an arrival or a refusal can
-    be news. `full`: tasks wait, and every worker that there may be is in one.
+    be news. `full`: tasks wait, and every worker that there may be is in one. `held`: a worker has been in one task
+    for long.
     """
 
     __slots__ = (
@@ -44,6 +47,7 @@ class PoolWatch:
         "cpu",
         "full",
         "gone",
+        "held",
         "key",
         "opened_ns",
         "quiet",
@@ -65,6 +69,7 @@ class PoolWatch:
         self.gone = False
         self.quiet = True
         self.full = False
+        self.held = False
         self.cpu = WorkerCpu()
         # Arrived, and neither finished nor cancelled nor broken.
         self._unfinished = 0
@@ -111,6 +116,7 @@ class PoolWatch:
         self._unfinished += len(arrivals) // 2 - len(finished) // 5 - len(cancelled) // 3 - len(broken) // 3
         busy = len(running) // 4
         self.full = 0 < max_workers <= min(workers, busy) and self._unfinished > busy
+        self.held = any(now - started >= HELD_NS for started in running[3::4])
         self.quiet = fresh and not busy and self._unfinished <= 0
         return (*message[:5], self.cpu.total, *message[6:])
 
@@ -218,7 +224,7 @@ class Pools:
 
         `ask_all`: quiet pools too are asked whether they were shut down, which costs more than all else here.
         """
-        full = []
+        full: list[PoolWatch] = []
         for watch in self.everyone():
             known = watch.state == OPEN
             if watch.quiet and known and not watch.gone and not ask_all and not watch.has_news():

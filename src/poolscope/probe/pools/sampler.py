@@ -74,7 +74,9 @@ class WorkerCpu:
 
 
 class StackSampler:
-    """Where the workers of full pools are. Measures its cost, and rests to keep to its part of a core.
+    """Where the workers of pools are: of full ones, and of those with a task that lasts.
+
+    Measures its cost, and rests to keep to its part of a core.
 
     One reader at a time; the workers it looks at go on meanwhile.
     """
@@ -93,7 +95,7 @@ class StackSampler:
         self._turn = 0
 
     def sample(self, watches: list[PoolWatch], now_ns: int, everyone: list[PoolWatch] | None = None) -> list[Message]:
-        """A `stacks` message for each of the full pools `watches` in which user code is at work.
+        """A `stacks` message for each of the pools `watches` in which user code is at work.
 
         With `everyone`, all pools: before them, what workers wait for, and the stacks of other pools that take part.
         """
