@@ -39,6 +39,7 @@ WAITING = PoolSignals(
     worker_cpu_share=0.02,
     seconds_since_finish=0.1,
     longest_run_seconds=0.5,
+    running_p50_seconds=0.2,
     process=IDLE_HOST,
 )
 
@@ -116,6 +117,12 @@ def but(**changes: object) -> PoolSignals:
             but(contention=LOCK),
             Rules(),
             ("async_then_serial", "blocking_io", "warning", "raise_max_workers", True),
+        ),
+        # the resource goes to the same few, whose runs are short, and the others starve
+        (
+            but(contention=LOCK, running_p50_seconds=1.8),
+            Rules(),
+            ("async_then_serial", "shared_resource", "warning", "relieve_shared_resource", False),
         ),
         # few long tasks before many short ones
         (

@@ -298,6 +298,12 @@ class PoolCase:
         return self._offer(item, stretch.begin_ns, now_ns) + self._absent(stretch.end_ns, now_ns)
 
     def _offer(self, item: _PoolItem, since_ns: int, now_ns: int) -> list[Event]:
+        events: list[Event] = []
+        active = self._tracker.active
+        if active is not None and active.item.diagnosis.pattern == "stalled" and item.diagnosis.pattern != "stalled":
+            # Tasks finish again. What comes now, while the queue is worked off, is another story.
+            events += self._end(self._tracker.close())
+            since_ns = active.last_seen_ns
         key = (item.diagnosis.pattern, item.diagnosis.cause, item.diagnosis.severity)
         changed = self._tracker.offer(key, item, since_ns, now_ns)
         due = changed or now_ns - self._sized_ns >= RESIZE_NS
@@ -306,7 +312,7 @@ class PoolCase:
         if item.diagnosis.action == "split_pool" and (due or self._split is None):
             self._resplit(item, now_ns)
         active = self._tracker.active
-        return [(self._finding(active), True)] if changed and active is not None else []
+        return [*events, (self._finding(active), True)] if changed and active is not None else events
 
     def _absent(self, until_ns: int, now_ns: int) -> list[Event]:
         return self._end(self._tracker.absent(until_ns, now_ns))

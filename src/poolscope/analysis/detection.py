@@ -20,6 +20,8 @@ SERIAL_PARALLELISM = 1.5
 CPU_LIMIT_SHARE = 0.85
 #: Workers that use less CPU than this while busy are waiting for something else.
 OFF_CPU_SHARE = 0.5
+#: Tasks of two ordinary stages have run for half of their time when they are looked at; those that starve, for longer.
+STARVING_RUNS = 3.0
 #: Runs that take up to this many times as long as alone are not hindering each other.
 RUN_INFLATION = 1.5
 #: A stretch that random arrivals at a healthy load bring more often than exp(-18), about once in ten million stretches,
@@ -187,12 +189,22 @@ def _inflated(signals: PoolSignals) -> tuple[bool, bool] | None:
 def _shared_resource(signals: PoolSignals, rules: Rules) -> bool:
     """The workers queue for something scarcer than the pool: shown by how their runs grow, or by where they are.
 
-    A line that admits only so many may also be one of two stages that take fixed times; then runs do not grow.
+    A line that admits only so many may also be one of two stages that take fixed times: then runs do not grow, and no
+    task has run for longer than they take. Where the resource goes to the same few again and again, theirs do not grow
+    either, but the others starve.
     """
     inflated = _inflated(signals)
     if not _off_cpu(signals):
         return False
-    return inflated == (True, True) or (signals.contention is not None and (inflated is None or inflated[1]))
+    return inflated == (True, True) or (
+        signals.contention is not None and (inflated is None or inflated[1] or _starving(signals))
+    )
+
+
+def _starving(signals: PoolSignals) -> bool:
+    """Whether most of the tasks that run have run for much longer than tasks take."""
+    age, run = signals.running_p50_seconds, signals.run_mean_seconds
+    return age is not None and run is not None and age > STARVING_RUNS * run
 
 
 def _slow_tasks(signals: PoolSignals, rules: Rules) -> bool:

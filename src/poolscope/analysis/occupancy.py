@@ -174,20 +174,27 @@ class Occupancy:
             if ended <= until_ns:  # nothing followed it by now: the worker went idle
                 self._pending[_WENT_IDLE].append(ended)
                 del self._ends[worker]
-        due = [_take_until(times, until_ns) for times in self._pending]
-        self._integrate(due, until_ns)
-        events = [at << _KIND_BITS | kind for kind, times in enumerate(due) for at in times]
-        events.sort()
-        alone = self._sweep(events)
-        if alone:
-            self._note_unhindered(alone, running)
+        step, width = self._step, until_ns - self._swept_ns
+        step.width_ns += width
+        step.queued_ns += self._queued * width
+        step.active_ns += self._occupied * width
+        # The limit may be another one than it was.
+        self.stretches.turn(self._queued > 0 and self._occupied >= self.max_workers, self._swept_ns)
+        if any(self._pending):  # most pools do nothing most of the time
+            due = [_take_until(times, until_ns) for times in self._pending]
+            self._integrate(due, until_ns)
+            events = [at << _KIND_BITS | kind for kind, times in enumerate(due) for at in times]
+            events.sort()
+            alone = self._sweep(events)
+            if alone:
+                self._note_unhindered(alone, running)
         self._swept_ns = until_ns
         self._ended = [ended for ended in self._ended if ended[0] > until_ns]
         self.stretches.advance(until_ns)
         self._end_step(until_ns)
 
     def _integrate(self, due: Sequence[Sequence[int]], until_ns: int) -> None:
-        """Adds up the queue and the occupied workers up to `until_ns`: each change counts from its time on."""
+        """Adds to the sums of the queue and of the occupied workers what changes, each change from its time on."""
         begin_ns = self._swept_ns
         # An event that came late counts from where we are.
         after = [
@@ -195,11 +202,10 @@ class Occupancy:
             - (sum(times) if not times or times[0] >= begin_ns else sum(map(max, times, repeat(begin_ns))))
             for times in due
         ]
-        step, width = self._step, until_ns - begin_ns
-        step.width_ns += width
+        step = self._step
         left = after[_WITHDRAWN] + after[_WENT_ON] + after[_BEGAN]
-        step.queued_ns += self._queued * width + after[_ARRIVED] - left
-        step.active_ns += self._occupied * width + after[_BEGAN] - after[_WENT_IDLE]
+        step.queued_ns += after[_ARRIVED] - left
+        step.active_ns += after[_BEGAN] - after[_WENT_IDLE]
         step.started += len(due[_WENT_ON]) + len(due[_BEGAN])
 
     def _sweep(self, events: list[int]) -> list[int]:
@@ -209,7 +215,6 @@ class Occupancy:
         few = max(1, limit / 4)
         peak_queued, peak_occupied = self.peak_queue_depth, self.peak_active
         saturated = queued > 0 and occupied >= limit
-        self.stretches.turn(saturated, self._swept_ns)  # the limit may be another one
         alone: list[int] = []
         highest, arrivals = self._highest(saturated), self._stretch_arrivals
         crest = None  # event, queue and arrivals

@@ -79,6 +79,8 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     worker_cpu_share: float | None
     seconds_since_finish: float | None
     longest_run_seconds: float | None
+    #: How long the tasks that run now have run: the median.
+    running_p50_seconds: float | None
     process: ProcessSignals
     #: Workers in tasks that take long, the longest first.
     held: tuple[HeldWorker, ...] = ()
@@ -251,6 +253,7 @@ def measure(history: PoolHistory, stretch: Stretch, begin_ns: int, process: Proc
         worker_cpu_share=(worker_cores * length_ns / busy_ns if worker_cores is not None and busy_ns > 0 else None),
         seconds_since_finish=((end_ns - history.last_finish_ns) / 1e9 if history.last_finish_ns is not None else None),
         longest_run_seconds=history.run.maximum / 1e9 if history.run.count else None,
+        running_p50_seconds=_seconds(_median([end_ns - task.started_ns for task in history.running.values()])),
         process=process,
         held=held_workers(history, end_ns),
         contention=contention(

@@ -197,13 +197,16 @@ class Future(StandardFuture):  # noqa: D101 - the standard docstring, below
             super().add_done_callback(fn)
 
     def result(self, timeout: float | None = None) -> Any:
-        if self._state == FINISHED and not self._exception:
-            return self._result
-        try:
-            return super().result(timeout)
-        finally:
-            # Break a reference cycle with the exception.
-            self = None  # type: ignore[assignment]  # the name is of no more use
+        if self._state != FINISHED:
+            super().exception(timeout)  # waits, and raises what else there is to raise
+        if self._exception:
+            try:
+                # Here, so that the traceback shows no more of us than it would of the standard future.
+                raise self._exception
+            finally:
+                # Break a reference cycle with the exception.
+                self = None  # type: ignore[assignment]  # the name is of no more use
+        return self._result
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         if self._state == FINISHED:
