@@ -7,6 +7,7 @@ guards it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice, takewhile
 
 import msgspec
 
@@ -40,6 +41,10 @@ OthersOf = Callable[[], Iterable[PoolHistory]]
 #: Tasks replayed for a number while the program runs; the final one takes all that were kept.
 LIVE_REPLAY = 20_000
 RESIZE_NS = 5_000_000_000
+#: A pool's latest tasks, and the other pools that were full for longest, among which its feeder is looked for: the more
+#: pools there are, the more that would cost for each of them.
+FEEDER_TASKS = 400
+FEEDERS = 8
 #: A long stretch is judged by its last part, so that what changed shows.
 WINDOW_NS = 60_000_000_000
 #: Judging a window costs about a microsecond a task: a busy one is judged less often, never more than this apart.
@@ -353,17 +358,21 @@ class PoolCase:
 
     def _feeder(self, item: _PoolItem) -> str | None:
         """The pool whose workers submit this one's tasks while it is full."""
-        begin, end = item.begin_ns, item.end_ns
-        arrivals = [submitted for _, submitted, *_ in self.history.recent if begin <= submitted <= end]
-        for other in self._others_of():
-            if (
-                other is not self.history
-                and other.saturated_ns
-                and follow(
-                    arrivals,
-                    ((started, coupled) for _, _, started, _, coupled in other.recent if begin <= started <= end),
-                )
-            ):
+        end = item.end_ns
+        arrivals = [
+            submitted
+            for _, submitted, *_ in islice(reversed(self.history.recent), FEEDER_TASKS)
+            if item.begin_ns <= submitted <= end
+        ]
+        if not arrivals:
+            return None
+        begin = min(arrivals)
+        others = sorted(self._others_of(), key=lambda other: -other.saturated_ns)[: FEEDERS + 1]
+        for other in others:
+            if other is self.history or not other.saturated_ns:
+                continue
+            latest = takewhile(lambda task: task[3] >= begin, reversed(other.recent))
+            if follow(arrivals, ((started, coupled) for _, _, started, _, coupled in latest if started <= end)):
                 return other.name
         return None
 
