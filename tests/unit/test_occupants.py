@@ -68,6 +68,16 @@ def test_it_takes_tasks_that_come_and_go() -> None:
     assert contention(resource(8, 2), 8, lasting=NOBODY, starts=20) is not None
 
 
+def test_tasks_may_do_something_else_before() -> None:
+    samples = []
+    for at in range(30):
+        elsewhere = {1 + at % 8: HOLD} | {1 + (at + ahead) % 8: OTHER for ahead in range(1, 1 + at % 4)}
+        samples.append(sample(at, 8, elsewhere))
+    found = contention(samples, 8, lasting=NOBODY, starts=100)
+    assert found is not None
+    assert (found.holders, found.waiting, found.holding) == (1, (WAIT,), (HOLD,))
+
+
 def test_the_unlucky_may_wait_all_the_time() -> None:
     samples = [sample(at, 8, {1: OTHER, 2: HOLD}) for at in range(30)]
     found = contention(samples, 8, lasting=frozenset({1, *range(3, 9)}), starts=100)

@@ -18,6 +18,8 @@ from poolscope.model import Severity, Thresholds
 SERIAL_PARALLELISM = 1.5
 #: The CPU is the limit from this share of it on: the rest is what switching and measuring take.
 CPU_LIMIT_SHARE = 0.85
+#: Workers that together use more than this of what they can have do compute, though the machine may give it to others.
+COMPUTING_SHARE = 0.6
 #: Workers that use less CPU than this while busy are waiting for something else.
 OFF_CPU_SHARE = 0.5
 #: Tasks of two ordinary stages have run for half of their time when they are looked at; those that starve, for longer.
@@ -167,7 +169,11 @@ def _cpu_bound(signals: PoolSignals, rules: Rules) -> bool:
 
 
 def _off_cpu(signals: PoolSignals) -> bool:
-    return signals.worker_cpu_share is not None and signals.worker_cpu_share < OFF_CPU_SHARE
+    """Whether the workers wait: each of them mostly, and all together not for a CPU that they use up."""
+    share, limit, cores = signals.worker_cpu_share, cpu_limit(signals), signals.worker_cores
+    if share is None or share >= OFF_CPU_SHARE:
+        return False
+    return limit is None or cores is None or cores < COMPUTING_SHARE * limit
 
 
 def _inflated(signals: PoolSignals) -> tuple[bool, bool] | None:

@@ -47,11 +47,11 @@ def contention(
 ) -> Contention | None:
     """Whether the workers queue for something scarcer than the pool, judged by the lines they are at.
 
-    Of all lines, take the one where most are, and count the workers that are elsewhere in each sample. If that number
-    k is the same again and again, though tasks come and go, then something lets only k of them pass at a time: a lock
-    (1), a pool of connections (its size), a database that admits one writer. `lasting` are workers that were in one
-    task all the time; elsewhere, they are consumers that hold their workers and no holders. `starts`: of tasks,
-    meanwhile.
+    Of all lines, take the one where most are, and count in each sample the workers that are elsewhere, or, where tasks
+    do something else first, those at one other line. If that number k is the same again and again, though tasks come
+    and go, then something lets only k of them pass at a time: a lock (1), a pool of connections (its size), a database
+    that admits one writer. `lasting` are workers that were in one task all the time; elsewhere, they are consumers that
+    keep their workers and no holders. `starts`: of tasks, meanwhile.
     """
     seen = [
         {worker: tuple(lines) for workers, lines in sample.stacks if lines for worker in workers} for sample in samples
@@ -60,19 +60,22 @@ def contention(
     if len(seen) < SAMPLES_NEEDED:
         return None
     lines = Counter(place for places in seen for place in places.values())
-    waiting, _ = lines.most_common(1)[0]
-    counts = Counter(
-        sum(place != waiting and worker not in lasting for worker, place in places.items()) for places in seen
-    )
-    holders, often = counts.most_common(1)[0]
-    if not 1 <= holders <= HOLDERS_SHARE * max_workers or often < CONSTANT_SHARE * len(seen):
+    waiting, most = lines.most_common(1)[0]
+    elsewhere = [
+        Counter(place for worker, place in places.items() if place != waiting and worker not in lasting)
+        for places in seen
+    ]
+    whereabouts = sum(elsewhere, Counter[tuple[Line, ...]]()).most_common()
+    if 2 * most < lines.total() or not whereabouts:
         return None
-    if starts < RENEWALS_NEEDED * holders:
-        return None
-    holding = Counter(
-        place for places in seen for worker, place in places.items() if place != waiting and worker not in lasting
-    )
-    return Contention(holders, waiting, holding.most_common(1)[0][0], len(seen))
+    candidates = [(whereabouts[0][0], [places.total() for places in elsewhere])]
+    candidates += [(line, [places[line] for places in elsewhere]) for line, _ in whereabouts]
+    for holding, counts in candidates:
+        holders, often = Counter(counts).most_common(1)[0]
+        constant = often >= CONSTANT_SHARE * len(seen)
+        if constant and 1 <= holders <= HOLDERS_SHARE * max_workers and starts >= RENEWALS_NEEDED * holders:
+            return Contention(holders, waiting, holding, len(seen))
+    return None
 
 
 class FunctionShare(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: The workers' CPU clocks are read this often at most, per pool.
 CPU_INTERVAL_NS = 250_000_000
 #: A task that runs this long may be stuck: it is worth knowing where.
-HELD_NS = 5_000_000_000
+HELD_NS = 2_000_000_000
 #: How long a collected pool with tasks in its queue may be without workers before it counts as over.
 DESERTED_NS = 5_000_000_000
 
