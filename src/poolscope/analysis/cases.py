@@ -228,9 +228,15 @@ class PoolCase:
 
     def _stuck(self, now_ns: int) -> _PoolItem | None:
         """Workers may be stuck while the others keep up with the load."""
-        if not held_workers(self.history, now_ns):
+        if not self.history.running:
             return None
         begin = min(task.started_ns for task in self.history.running.values())
+        # First what costs little: many pools have tasks that last, and hardly one has any that is stuck.
+        if now_ns - begin < self.rules.thresholds.stuck_task_seconds * 1e9 or now_ns < self._rest_until_ns:
+            return None
+        self._rest_until_ns = now_ns + REST_NS
+        if not stuck_workers(held_workers(self.history, now_ns), self.rules):
+            return None
         item = self._diagnose(Stretch(begin, now_ns, open=True), True)
         return item if item.diagnosis.pattern == "stuck_workers" else None
 
@@ -401,7 +407,7 @@ class PoolCase:
         if item.signals.deadlock is not None:
             workers = frozenset(item.signals.deadlock.cycle.workers)
         elif item.diagnosis.pattern == "stuck_workers":
-            workers = frozenset(held.worker for held in stuck_workers(item.signals, self.rules))
+            workers = frozenset(held.worker for held in stuck_workers(item.signals.held, self.rules))
         frames = self._frames(item.begin_ns, episode.last_seen_ns, workers)
         since = self._offset(episode.since_ns)
         name = self.history.name

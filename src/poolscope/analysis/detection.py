@@ -7,7 +7,7 @@ only, and stands in one of the two tables below, in its place. Pure: no clock, n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -75,14 +75,14 @@ def _stalled(signals: PoolSignals, rules: Rules) -> Severity | None:
     return "critical" if quiet >= rules.thresholds.stall_seconds and quiet >= STALL_RUNS * longest else None
 
 
-def stuck_workers(signals: PoolSignals, rules: Rules) -> list[HeldWorker]:
+def stuck_workers(workers: Sequence[HeldWorker], rules: Rules) -> list[HeldWorker]:
     """Those that are in tasks that do not come back, the longest first."""
     least = rules.thresholds.stuck_task_seconds
-    return [held for held in signals.held if held.seconds >= least and held.times >= STUCK_RUNS]
+    return [held for held in workers if held.seconds >= least and held.times >= STUCK_RUNS]
 
 
 def _stuck_workers(signals: PoolSignals, rules: Rules) -> Severity | None:
-    stuck = 0 if rules.long_running else len(stuck_workers(signals, rules))
+    stuck = 0 if rules.long_running else len(stuck_workers(signals.held, rules))
     return "warning" if 0 < stuck < signals.max_workers else None
 
 

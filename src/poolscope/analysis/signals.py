@@ -180,13 +180,16 @@ def held_workers(history: PoolHistory, now_ns: int) -> tuple[HeldWorker, ...]:
     if not history.run.count:
         return ()
     held = []
+    longest: dict[int, float] = {}
     for worker, task in history.running.items():
         age_ns = now_ns - task.started_ns
         if age_ns < HELD_SECONDS * 1e9:
             continue
-        own = history.functions.get(task.function)
-        usual = own.run if own is not None and own.run.count else history.run
-        held.append(HeldWorker(worker, task.function, age_ns / 1e9, age_ns / max(1.0, usual.quantiles((0.99,))[0])))
+        if task.function not in longest:
+            own = history.functions.get(task.function)
+            usual = own.run if own is not None and own.run.count else history.run
+            longest[task.function] = max(1.0, usual.quantiles((0.99,))[0])
+        held.append(HeldWorker(worker, task.function, age_ns / 1e9, age_ns / longest[task.function]))
     return tuple(sorted(held, key=lambda worker: -worker.seconds))
 
 
