@@ -357,7 +357,8 @@ def test_many_tasks_are_estimated():
         return counted
 
     unfinished = 3 * TASKS_LOOKED_AT + 1
-    assert 0.5 * unfinished < asyncio.run(main()) < 1.6 * unfinished
+    # Those looked at come in the order of their addresses, not drawn by lot.
+    assert 0.2 * unfinished < asyncio.run(main()) < 1.9 * unfinished
 
 
 def test_an_idle_loop_is_left_asleep(probe, kind, monkeypatch):

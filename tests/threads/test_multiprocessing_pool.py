@@ -6,6 +6,7 @@ import gc
 import multiprocessing.dummy
 import multiprocessing.pool
 import threading
+import time
 import traceback
 import weakref
 from multiprocessing.pool import Pool, ThreadPool
@@ -212,7 +213,9 @@ def test_a_dropped_pool_ends_its_threads(probe, watched):
     pool.map(square, range(3))
     threads, gone = list(pool._pool), weakref.ref(pool)
     del pool
-    gc.collect()
+    deadline = time.monotonic() + LIMIT
+    while gone() is not None and time.monotonic() < deadline:
+        gc.collect()  # the thread that brings results may still hold the last one, and that its pool
     assert gone() is None
     for thread in threads:
         thread.join(LIMIT)
