@@ -133,7 +133,7 @@ def test_an_import_under_way_in_another_thread_is_waited_for(tmp_path, monkeypat
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("builtins.half_imported_gate", gate, raising=False)
     monkeypatch.setitem(sys.modules, "half_patcher", patcher)
-    monkeypatch.setitem(module._PARTS, "threads", ("half_patcher", ("half_imported",)))
+    monkeypatch.setitem(module._FAMILIES, "threads", ("half_patcher", ("half_imported",)))
     importer = threading.Thread(target=__import__, args=("half_imported",))
     importer.start()
     assert reached.wait(30)
@@ -164,7 +164,7 @@ def test_an_uninstall_during_an_import_wins(tmp_path, monkeypatch):
     patcher.unpatch = lambda: calls.append("unpatch")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, "late_patcher", patcher)
-    monkeypatch.setitem(module._PARTS, "threads", ("late_patcher", ("imported_late",)))
+    monkeypatch.setitem(module._FAMILIES, "threads", ("late_patcher", ("imported_late",)))
     installation = install(loops=False)
     assert calls == []
     import imported_late  # noqa: F401

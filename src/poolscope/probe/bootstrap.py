@@ -13,6 +13,7 @@ import time
 from _thread import allocate_lock
 
 from poolscope.probe.channel import Channel, ChannelClosed, loads
+from poolscope.probe.families import MODULES
 from poolscope.probe.imports import ImportWatch
 
 TYPE_CHECKING = False
@@ -25,15 +26,6 @@ if TYPE_CHECKING:
 
 #: As in `poolscope.messages`, which the program may be unable to import.
 PROTOCOL = 1
-
-#: Without one of these there is neither a pool nor a loop.
-_AWAITED = (
-    "concurrent.futures.thread",
-    "concurrent.futures.process",
-    "multiprocessing.pool",
-    "asyncio.base_events",
-    "uvloop",
-)
 
 #: Where `poolscope run` leaves, as JSON, the path of its socket and the probe's settings.
 VARIABLE = "POOLSCOPE_RUN"
@@ -102,7 +94,7 @@ class Watched:
         self._lost = False
         self._over = False
         self._equipping = allocate_lock()
-        self._imports = ImportWatch(_AWAITED, self._imported)
+        self._imports = ImportWatch(MODULES, self._imported)
         # First in, so last out: the pools and loops of other exit handlers are seen.
         atexit.register(self.finish)
         if hasattr(os, "register_at_fork"):
@@ -205,7 +197,7 @@ def start() -> None:
 
 
 def _imported_now() -> set[str]:
-    return {name for name in _AWAITED if name in sys.modules}
+    return {name for name in MODULES if name in sys.modules}
 
 
 def _process_tick() -> tuple[Any, ...]:

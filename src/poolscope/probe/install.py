@@ -6,6 +6,7 @@ import sys
 from _thread import RLock
 from functools import partial
 
+from poolscope.probe.families import LOOPS, POOLS
 from poolscope.probe.imports import ImportWatch
 from poolscope.probe.runtime import current
 
@@ -14,21 +15,13 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
-#: What is patched -> our module that does it, and the modules that it is done to.
-_PARTS = {
-    "threads": ("poolscope.probe.pools.threadpool", ("concurrent.futures.thread",)),
-    "processes": ("poolscope.probe.pools.processpool", ("concurrent.futures.process",)),
-    "multiprocessing": ("poolscope.probe.pools.multiprocessing_pool", ("multiprocessing.pool",)),
-    "loops": ("poolscope.probe.loops.patch", ("asyncio.base_events", "uvloop")),
-}
-
-_POOLS = ("threads", "processes", "multiprocessing")
+_FAMILIES = {**POOLS, **LOOPS}
 
 # Reentrant: a finalizer may uninstall while this thread is inside. Nothing is imported under it, and so no
 # import that another thread is in the midst of is waited for.
 _lock = RLock()
-#: Part -> how many installations want it.
-_wanted = dict.fromkeys(_PARTS, 0)
+#: Family -> how many installations want it.
+_wanted = dict.fromkeys(_FAMILIES, 0)
 _watches: dict[str, ImportWatch] = {}
 
 
@@ -69,12 +62,12 @@ def install(*, pools: bool = True, loops: bool = True) -> Installation:
     Returns what undoes it; may be called several times. Starts no thread and imports none of these modules. A
     failure of ours is logged and leaves the process as it was.
     """
-    parts = (*(_POOLS if pools else ()), *(("loops",) if loops else ()))
+    parts = (*(POOLS if pools else ()), *(LOOPS if loops else ()))
     with _lock:
         for part in parts:
             _wanted[part] += 1
             if _wanted[part] == 1:
-                _watches[part] = watch = ImportWatch(_PARTS[part][1], partial(_imported, part))
+                _watches[part] = watch = ImportWatch(_FAMILIES[part][1], partial(_imported, part))
                 watch.start()
     # Listening first: whatever is not in `sys.modules` now will be heard of.
     for part in parts:
@@ -83,7 +76,7 @@ def install(*, pools: bool = True, loops: bool = True) -> Installation:
 
 
 def _catch_up(part: str) -> None:
-    present = [name for name in _PARTS[part][1] if sys.modules.get(name) is not None]
+    present = [name for name in _FAMILIES[part][1] if sys.modules.get(name) is not None]
     for name in present:
         _settled(name)
         watch = _watches.get(part)
@@ -123,7 +116,7 @@ def _take_off(part: str) -> None:
 
 
 def _unpatch(part: str) -> None:
-    if _PARTS[part][0] not in sys.modules:
+    if _FAMILIES[part][0] not in sys.modules:
         return
     try:
         _patcher(part).unpatch()
@@ -133,4 +126,4 @@ def _unpatch(part: str) -> None:
 
 def _patcher(part: str) -> Any:
     # Imported here: what our module needs is only there once the user's program has it.
-    return __import__(_PARTS[part][0], fromlist=["patch"])
+    return __import__(_FAMILIES[part][0], fromlist=["patch"])

@@ -1,0 +1,25 @@
+"""What is patched where: the families of pools and event loops, and the modules with which they come.
+
+No imports: a watched process reads this as it starts, and most never have a pool.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    #: Family -> our module with `patch(probe)` and `unpatch()`, and the modules that it patches. Each of those
+    #: is enough: `patch` is called when the first is imported, and again with each that follows.
+    Families = dict[str, tuple[str, tuple[str, ...]]]
+
+POOLS: Families = {
+    "threads": ("poolscope.probe.pools.threadpool", ("concurrent.futures.thread",)),
+    "processes": ("poolscope.probe.pools.processpool", ("concurrent.futures.process",)),
+    "multiprocessing": ("poolscope.probe.pools.multiprocessing_pool", ("multiprocessing.pool",)),
+}
+
+LOOPS: Families = {
+    "loops": ("poolscope.probe.loops.patch", ("asyncio.base_events", "uvloop")),
+}
+
+#: Without one of these modules there is neither a pool nor a loop.
+MODULES = tuple(module for _, modules in (*POOLS.values(), *LOOPS.values()) for module in modules)
