@@ -51,15 +51,13 @@ class EndpointSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bearer_token_file: str | None = None
     basic_auth_file: str | None = None
 
-    def protections(self) -> tuple[str, ...]:
-        """The keys of the TLS and authentication that these settings ask for."""
-        asked = {
-            "tls.certificate": self.tls.certificate,
-            "tls.key": self.tls.key,
-            "bearer_token_file": self.bearer_token_file,
-            "basic_auth_file": self.basic_auth_file,
-        }
-        return tuple(f"endpoint.{key}" for key, value in asked.items() if value is not None)
+    def missing_protection(self) -> str | None:
+        """What is missing to be served beyond loopback, as half a sentence; None: nothing is."""
+        if self.tls.certificate is None:
+            return "TLS is not set (endpoint.tls.certificate)"
+        if self.bearer_token_file is None and self.basic_auth_file is None:
+            return "no authentication is set (endpoint.bearer_token_file or endpoint.basic_auth_file)"
+        return None
 
 
 class PoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -156,11 +156,15 @@ class Observer:
         self._judge.deliver()
         return report
 
-    def snapshot(self) -> Snapshot:
-        """What a scrape shows."""
+    def snapshot(self, *, details: bool = False) -> Snapshot:
+        """What a scrape shows; with `details` also all findings in full."""
         now = self._fetch()
         with self._lock:
-            return self._read(lambda judge: judge.snapshot(now))
+            return self._read(lambda judge: judge.snapshot(now, details=details))
+
+    def detailed(self) -> Snapshot:
+        """What /findings shows, and a scrape does not need."""
+        return self.snapshot(details=True)
 
     def subscribe(self, callback: Callable[[Finding, bool], None]) -> Callable[[], None]:
         """See `on_finding`."""
@@ -214,7 +218,7 @@ def local_sink(probe: Probe) -> None:
         from poolscope.prometheus import serve_snapshots
 
         try:
-            serve_snapshots(observer.snapshot, observer.settings, observer.failed)
+            serve_snapshots(observer.snapshot, observer.settings, observer.failed, detailed=observer.detailed)
         except PoolscopeError as error:
             probe.fail("endpoint", error)
 
@@ -256,7 +260,9 @@ def serve(listen: str | None = None, *, config: str | os.PathLike[str] | None = 
     settings = load(config) if config is not None else None
     observer = _make(settings)
     where = listen or observer.settings.listen or DEFAULT_LISTEN
-    return serve_snapshots(observer.snapshot, observer.settings.with_listen(where), observer.failed)
+    return serve_snapshots(
+        observer.snapshot, observer.settings.with_listen(where), observer.failed, detailed=observer.detailed
+    )
 
 
 class Profile:

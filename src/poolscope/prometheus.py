@@ -366,15 +366,23 @@ class _TaskLabels:
             return shown
 
 
-def serve_snapshots(snapshot: Callable[[], Snapshot], settings: Settings, failed: Failed | None = None) -> Server:
+def serve_snapshots(
+    snapshot: Callable[[], Snapshot],
+    settings: Settings,
+    failed: Failed | None = None,
+    *,
+    detailed: Callable[[], Snapshot] | None = None,
+) -> Server:
     """An endpoint at `settings.listen`, or at 127.0.0.1:9464 if that is null.
 
-    `snapshot` is called at each scrape by the endpoint's threads, by several at once if several clients ask; `failed`
-    hears of what fails then. Raises ListenError.
+    `snapshot` is called at each scrape, `detailed` (a snapshot with `details`; by default the same) where somebody asks
+    for /findings; both on the endpoint's threads, one at a time. `failed` hears of what fails then. Raises ListenError.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(SnapshotCollector(snapshot, settings))
-    return Server(registry, settings.listen or DEFAULT_LISTEN, settings.endpoint, failed=failed)
+    source = detailed or snapshot
+    listen = settings.listen or DEFAULT_LISTEN
+    return Server(registry, listen, settings.endpoint, failed=failed, findings=lambda: source().details)
 
 
 def _function_totals(pools: Pools) -> dict[str, _Total]:
