@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import shutil
 import socket
 import ssl
@@ -76,13 +77,14 @@ def trusting(crt: str) -> ssl.SSLContext:
 
 def ask(port: int, request: bytes, context: ssl.SSLContext | None = None) -> bytes:
     """The answer to a raw request, over TLS with a context."""
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as plain:
-        client = context.wrap_socket(plain, server_hostname="localhost") if context else plain
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+        if context is not None:
+            client = stack.enter_context(context.wrap_socket(client, server_hostname="localhost"))
         client.sendall(request)
         answer = b""
         while part := client.recv(65536):
             answer += part
-        client.close()
         return answer
 
 

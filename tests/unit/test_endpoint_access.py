@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
-import threading
 from email.message import Message
 from pathlib import Path
 
@@ -49,9 +49,8 @@ def test_a_hash_matches_its_password_alone() -> None:
     ],
 )
 def test_what_is_no_hash_is_refused_without_repeating_it(text: str, expected: str) -> None:
-    with pytest.raises(ValueError, match="^") as caught:
+    with pytest.raises(ValueError, match=re.escape(expected)) as caught:
         read_hash(text)
-    assert expected in str(caught.value)
     assert not text or text not in str(caught.value)
 
 
@@ -254,25 +253,6 @@ def test_a_relative_path_stays_what_it_was(tmp_path: Path, monkeypatch: pytest.M
     access = Access(EndpointSettings(bearer_token_file="token"))
     monkeypatch.chdir("/")
     assert access.judge(["Bearer first"]) is Verdict.ALLOWED
-
-
-def test_few_passwords_are_tried_at_once_and_a_known_one_is_not_held_up(access: Access) -> None:
-    right = basic("prometheus", PASSWORD)
-    assert access.judge([right]) is Verdict.ALLOWED
-    verdicts: list[Verdict] = []
-    with access._trying:  # as if a password were being tried
-        guesses = [
-            threading.Thread(target=lambda: verdicts.append(access.judge([basic("prometheus", "x")]))) for _ in range(3)
-        ]
-        for guess in guesses:
-            guess.start()
-        while access._places._value:  # type: ignore[attr-defined]  # until all three wait
-            pass
-        assert access.judge([basic("prometheus", "y")]) is Verdict.BUSY
-        assert access.judge([right]) is Verdict.ALLOWED
-    for guess in guesses:
-        guess.join()
-    assert verdicts == [Verdict.REFUSED] * 3
 
 
 # --- this machine

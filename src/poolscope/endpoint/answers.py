@@ -138,6 +138,8 @@ class _Writer(io.RawIOBase):
 class _Handler(BaseHTTPRequestHandler):
     error_content_type = _PLAIN
     error_message_format = "%(code)d %(message)s\n"
+    # Not 0.9, whose answers have no status: nobody speaks it, and what is no request would be taken for it.
+    default_request_version = "HTTP/1.0"
     # What `parse_request` would set: a request that is refused before has none.
     command = None  # type: ignore[assignment]
     request_version = "HTTP/1.0"
