@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metrics_support import BOUNDS, Scrape, finding, loop, pool, snapshot
+from metrics_support import BOUNDS, CONTRACT, Scrape, finding, loop, pool, snapshot
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
@@ -15,37 +15,6 @@ import poolscope
 from poolscope.config import Settings, from_mapping
 from poolscope.model import Snapshot
 from poolscope.prometheus import SnapshotCollector
-
-#: The contract: name -> type, labels beyond those of every sample of its kind.
-CONTRACT = {
-    "poolscope_build_info": ("gauge", {"version", "python"}),
-    "poolscope_pool_info": ("gauge", {"pool", "kind", "executor"}),
-    "poolscope_pool_max_workers": ("gauge", {"pool"}),
-    "poolscope_pool_workers": ("gauge", {"pool"}),
-    "poolscope_pool_active_workers": ("gauge", {"pool"}),
-    "poolscope_pool_queue_depth": ("gauge", {"pool"}),
-    "poolscope_pool_oldest_queued_seconds": ("gauge", {"pool"}),
-    "poolscope_pool_longest_running_seconds": ("gauge", {"pool"}),
-    "poolscope_pool_tasks_submitted_total": ("counter", {"pool"}),
-    "poolscope_pool_tasks_rejected_total": ("counter", {"pool"}),
-    "poolscope_pool_tasks_finished_total": ("counter", {"pool", "outcome"}),
-    "poolscope_pool_busy_seconds_total": ("counter", {"pool"}),
-    "poolscope_pool_queued_seconds_total": ("counter", {"pool"}),
-    "poolscope_pool_saturated_seconds_total": ("counter", {"pool"}),
-    "poolscope_pool_cpu_seconds_total": ("counter", {"pool"}),
-    "poolscope_task_wait_seconds": ("histogram", {"pool"}),
-    "poolscope_task_run_seconds": ("histogram", {"pool"}),
-    "poolscope_function_started_total": ("counter", {"pool", "task"}),
-    "poolscope_function_busy_seconds_total": ("counter", {"pool", "task"}),
-    "poolscope_pool_suggested_max_workers": ("gauge", {"pool"}),
-    "poolscope_finding": ("gauge", {"kind", "name", "pattern", "cause", "severity"}),
-    "poolscope_findings_total": ("counter", {"kind", "name", "pattern", "cause", "severity"}),
-    "poolscope_loop_lag_seconds": ("histogram", {"loop"}),
-    "poolscope_loop_blocked_seconds_total": ("counter", {"loop"}),
-    "poolscope_loop_tasks": ("gauge", {"loop"}),
-    "poolscope_overhead_cpu_seconds_total": ("counter", set()),
-    "poolscope_errors_total": ("counter", {"part"}),
-}
 
 #: A snapshot with a value for every metric.
 FULL = snapshot(
