@@ -6,6 +6,7 @@ Prometheus takes a counter that goes down for one that began anew, and its whole
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from heapq import nlargest
 from math import fsum
 from threading import Lock
 from typing import NamedTuple
@@ -44,64 +45,86 @@ class Floors:
 
 
 class Total(NamedTuple):
-    """What the tasks of one function come to."""
+    """What the tasks of one function come to: how many started, and seconds of workers."""
 
-    started: int = 0
-    busy_seconds: float = 0.0
+    started: int
+    busy_seconds: float
 
-    def plus(self, other: Total) -> Total:
-        """Both together."""
-        return Total(self.started + other.started, self.busy_seconds + other.busy_seconds)
 
-    def minus(self, other: Total) -> Total:
-        """What is left without the other."""
-        return Total(self.started - other.started, self.busy_seconds - other.busy_seconds)
+_NOTHING = Total(0, 0.0)
 
-    def at_least(self, other: Total) -> Total:
-        """The higher of each."""
-        return Total(max(self.started, other.started), max(self.busy_seconds, other.busy_seconds))
+
+class _Split:
+    """How much of each function of one pool was counted under its own name, and how much as `other`."""
+
+    def __init__(self) -> None:
+        #: What went out under its own name, of every function that ever had one.
+        self.named: dict[str, Total] = {}
+        #: What had gone into `other` of those that have their own name now, when they got it.
+        self.before: dict[str, Total] = {}
+        self.other: Total | None = None
+        self.seen: Mapping[str, Total] = {}
+        self.seen_started = 0
 
 
 class TaskLabels:
     """Bounds the label `task` of each pool to its busiest functions, and keeps every counter from going down.
 
-    Which functions are the busiest changes from scrape to scrape. Of each function we therefore remember how
-    much went out under its own name and how much as `other`: what it adds goes to where it is shown now, and
-    what was counted stays where it was. Safe to use from several threads: one lock around all of it.
+    Which functions are the busiest changes from scrape to scrape. What a function adds goes to where it is shown now,
+    and what was counted stays where it was. Only those that are shown cost more than an addition. Safe to use from
+    several threads: one lock around all of it.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = Lock()
-        self._named: dict[Key, dict[str, Total]] = {}
-        self._folded: dict[Key, dict[str, Total]] = {}
+        self._splits: dict[Key, _Split] = {}
 
     def keep(self, keys: Iterable[Key]) -> None:
         """Forgets the pools that are in none of `keys`: their series are gone."""
         with self._lock:
-            for key in self._named.keys() - set(keys):
-                del self._named[key], self._folded[key]
+            for key in self._splits.keys() - set(keys):
+                del self._splits[key]
 
     def bounded(self, key: Key, totals: Mapping[str, Total]) -> dict[str, Total]:
         """Totals by label value: at most `limit` functions, and `other` once there were more."""
-        candidates = [name for name in totals if name != OTHER]
-        candidates.sort(key=lambda name: (-totals[name].busy_seconds, -totals[name].started, name))
-        busiest = set(candidates[: self._limit])
+        busiest = self._busiest(totals)
+        started, busy = sum(total[0] for total in totals.values()), fsum(total[1] for total in totals.values())
         with self._lock:
-            named = self._named.setdefault(key, {})
-            folded = self._folded.setdefault(key, {})
-            for name, total in totals.items():
-                # `at_least`: a slow scrape may come here with an older snapshot than the one before it.
-                if name in busiest:
-                    rest = total.minus(folded.get(name, Total()))
-                    named[name] = rest.at_least(named.get(name, Total()))
-                else:
-                    rest = total.minus(named.get(name, Total()))
-                    folded[name] = rest.at_least(folded.get(name, Total()))
-            shown = {name: named[name] for name in candidates[: self._limit]}
-            if folded:
-                shown[OTHER] = Total(
-                    sum(total.started for total in folded.values()),
-                    fsum(total.busy_seconds for total in folded.values()),
-                )
-            return shown
+            split = self._splits.setdefault(key, _Split())
+            split.before = {
+                name: split.before[name]
+                if name in split.before
+                else _minus(split.seen.get(name), split.named.get(name))
+                for name in busiest
+            }
+            for name in busiest:
+                # `_highest`: a slow scrape may come here with an older snapshot than the one before it.
+                rest = _minus(totals[name], split.before[name])
+                split.named[name] = _highest(rest, split.named.get(name, _NOTHING))
+            if started >= split.seen_started:
+                split.seen, split.seen_started = totals, started
+            if split.other is not None or len(busiest) < len(totals):
+                named = split.named.values()
+                other = Total(started - sum(it[0] for it in named), busy - fsum(it[1] for it in named))
+                split.other = _highest(other, split.other or _NOTHING)
+            shown = {name: split.named[name] for name in busiest}
+            return shown if split.other is None else {**shown, OTHER: split.other}
+
+    def _busiest(self, totals: Mapping[str, Total]) -> list[str]:
+        names = [name for name in totals if name != OTHER]
+        if len(names) > self._limit:
+            least = nlargest(self._limit, (totals[name][1] for name in names))[-1]
+            names = [name for name in names if totals[name][1] >= least]
+        names.sort(key=lambda name: (-totals[name][1], -totals[name][0], name))
+        return names[: self._limit]
+
+
+def _minus(total: Total | None, other: Total | None) -> Total:
+    """Never less than nothing: rounding leaves a little."""
+    of, less = total or _NOTHING, other or _NOTHING
+    return Total(max(0, of[0] - less[0]), max(0.0, of[1] - less[1]))
+
+
+def _highest(total: Total, other: Total) -> Total:
+    return Total(max(total[0], other[0]), max(total[1], other[1]))

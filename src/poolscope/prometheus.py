@@ -247,7 +247,12 @@ class SnapshotCollector(Collector):
             "poolscope_function_busy_seconds", "Seconds that workers spent in tasks, by submitted function."
         )
         for key, rows in pools.items():
-            for task, total in self._tasks.bounded(key, _function_totals(rows)).items():
+            shown: dict[str, Total] = {}
+            for name, total in self._tasks.bounded(key, _function_totals(rows)).items():
+                task = _label(name)  # of the few that are shown; two that look alike as labels are one
+                before = shown.get(task)
+                shown[task] = total if before is None else Total(before[0] + total[0], before[1] + total[1])
+            for task, total in shown.items():
                 labels = dict(zip(names, (*key, task), strict=True))
                 started.samples.append(Sample(f"{started.name}_total", labels, total.started))
                 busy.samples.append(Sample(f"{busy.name}_total", labels.copy(), total.busy_seconds))
@@ -332,13 +337,13 @@ def _about(snapshot: Snapshot) -> Iterable[Metric]:
 
 
 def _function_totals(pools: Pools) -> dict[str, Total]:
+    if len(pools) == 1:
+        return {name: Total(started, busy) for name, started, busy in pools[0].functions}
     totals: dict[str, Total] = {}
     for pool in pools:
-        for name, started, busy_seconds in pool.functions:
-            label = _label(name)
-            before = totals.get(label)
-            total = Total(started, busy_seconds)
-            totals[label] = total if before is None else before.plus(total)
+        for name, started, busy in pool.functions:
+            before = totals.get(name)
+            totals[name] = Total(started, busy) if before is None else Total(before[0] + started, before[1] + busy)
     return totals
 
 
