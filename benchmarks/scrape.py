@@ -1,6 +1,6 @@
 """What a scrape costs, beside prometheus_client's own metric objects rendered to as many lines, and what tasks notice.
 
-    python benchmarks/scrape.py [--pools 1,10,100,1000] [--functions 10000] [--repeat N] [--json FILE]
+    python benchmarks/scrape.py [--pools 1,10,100,1000] [--functions 10000] [--repeat N] [--seconds S] [--json FILE]
 
 Each case is a process of its own: so many drop-in pools that have worked, or one pool with so many functions, judged in
 the same process and scraped there, as `poolscope.serve()` does it.
@@ -26,6 +26,7 @@ import random
 import statistics
 import threading
 import time
+from collections import deque
 
 from common import headline, in_child, integers, print_table, save, shown, spread, starting
 from growth import functions
@@ -46,7 +47,6 @@ from poolscope.profiler import Observer
 from poolscope.prometheus import SnapshotCollector
 
 TASKS_PER_POOL = 20
-ROUND_TRIP_SECONDS = 0.2
 PARTS = ("flush", "judge", "families")
 RENDERINGS = ("scrape", "scrape, OpenMetrics", "prometheus_client", "prometheus_client, OpenMetrics")
 
@@ -88,7 +88,7 @@ def collected(observer, collector):
     now = time.perf_counter_ns()
     with observer._lock:
         found["judge"] = timed(lambda: observer._judge.snapshot(now))
-    found["families"] = timed(lambda: list(collector.collect())) - found["judge"]
+    found["families"] = timed(lambda: deque((deque(it.samples, 0) for it in collector.collect()), 0)) - found["judge"]
     return found
 
 
@@ -96,7 +96,7 @@ def compute():
     sum(range(100_000))
 
 
-def round_trips(pool, beside):
+def round_trips(pool, beside, seconds):
     """Microseconds a round trip, while a thread calls `beside` again and again."""
     stop = threading.Event()
     ready = threading.Event()
@@ -111,7 +111,7 @@ def round_trips(pool, beside):
         neighbour.start()
         ready.wait()
     began, count = time.perf_counter(), 0
-    while (passed := time.perf_counter() - began) < ROUND_TRIP_SECONDS:
+    while (passed := time.perf_counter() - began) < seconds:
         pool.submit(int).result()
         count += 1
     stop.set()
@@ -153,7 +153,7 @@ def measure(pools, different, options):
             samples[name].append(timed(calls[name]))
     for _ in range(options.repeat):
         for name in rng.sample(list(trips), len(trips)):
-            trips[name].append(round_trips(made[0], compute if name == "compute" else calls.get(name)))
+            trips[name].append(round_trips(made[0], compute if name == "compute" else calls.get(name), options.seconds))
     result = {"lines": len(text.splitlines()), "bytes": len(text), "milliseconds": samples, "round_trip_us": trips}
     result["their_lines"] = len(calls["prometheus_client"]().splitlines())
     print(json.dumps(result))
@@ -168,6 +168,7 @@ def main():
     parser.add_argument("--pools", type=integers, default=[1, 10, 100, 1000])
     parser.add_argument("--functions", type=int, default=10_000)
     parser.add_argument("--repeat", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=0.2, help="of round trips, beside each neighbour")
     parser.add_argument("--json", metavar="FILE", help="write every sample there")
     parser.add_argument("--measure", nargs=2, type=int, metavar=("POOLS", "FUNCTIONS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -180,7 +181,8 @@ def main():
     cases.append((f"{options.functions:,} functions", 1, options.functions))
     results, costs, noticed = [], [], []
     for name, pools, different in cases:
-        found = in_child(__file__, "--repeat", options.repeat, "--measure", pools, different)
+        sizes = ["--repeat", options.repeat, "--seconds", options.seconds]
+        found = in_child(__file__, *sizes, "--measure", pools, different)
         took, trips = found["milliseconds"], found["round_trip_us"]
         ratio = ratios(took, "scrape", "prometheus_client")
         modern = ratios(took, "scrape, OpenMetrics", "prometheus_client, OpenMetrics")

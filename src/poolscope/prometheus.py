@@ -7,10 +7,11 @@ object is ever touched by a task.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from itertools import accumulate
 from math import fsum
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, overload
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import (
@@ -132,6 +133,35 @@ _POOL_COUNTERS: tuple[_PoolValue, ...] = (
 _FINDING_LABELS = ("kind", "name", "pattern", "cause", "severity")
 
 
+class _Samples(Sequence[Sample]):
+    """The samples of a family, each made when it is written, and gone after it.
+
+    A thousand pools have sixty thousand of them. All at once they set the garbage collector going through the whole
+    program's memory, and while that lasts no task goes on.
+    """
+
+    def __init__(self, make: Callable[[], Iterator[Sample]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[Sample]:
+        return self._make()
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    @overload
+    def __getitem__(self, at: int) -> Sample: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Sample]: ...
+    def __getitem__(self, at: int | slice) -> Sample | list[Sample]:
+        return list(self)[at]
+
+
+def _lazy(family: Metric, make: Callable[[], Iterator[Sample]]) -> Metric:
+    family.samples = _Samples(make)  # type: ignore[assignment]  # a list to prometheus_client, which only iterates
+    return family
+
+
 class SnapshotCollector(Collector):
     """Shows what `snapshot` returns. May be asked by several threads at once; so may `snapshot` then.
 
@@ -175,7 +205,11 @@ class SnapshotCollector(Collector):
             self._tasks.keep(pools)
             self._pool_floors.keep(pools)
             self._loop_floors.keep(loops)
-            yield from self._families(snapshot)
+            for family in self._families(snapshot):
+                if self._failed is not None:
+                    # In a registry of the program's: what fails, fails here.
+                    family.samples = list(family.samples)
+                yield family
         except Exception as error:
             if self._failed is None:
                 raise
@@ -192,53 +226,68 @@ class SnapshotCollector(Collector):
         yield from self._findings(snapshot.findings)
         yield from self._loops(loops, self._merged([loop for loop in snapshot.loops if loop.alive]))
 
-    def _pool_gauges(self, living: Mapping[Key, Pools]) -> Iterable[Metric]:
+    def _pool_gauges(self, living: Mapping[Key, Pools]) -> Iterator[Metric]:
         names = self._labels("pool")
-        info = GaugeMetricFamily("poolscope_pool_info", "What a pool is. Always 1.")
-        for key, rows in living.items():
-            for kind, executor in sorted({(_label(row.kind), _label(row.executor)) for row in rows}):
-                labels = dict(zip(names, key, strict=True)) | {"kind": kind, "executor": executor}
-                info.samples.append(Sample(info.name, labels, 1))
-        yield info
-        for gauge in _POOL_GAUGES:
-            gauges = GaugeMetricFamily(gauge.name, gauge.help)
+
+        def infos() -> Iterator[Sample]:
+            for key, rows in living.items():
+                for kind, executor in sorted({(_label(row.kind), _label(row.executor)) for row in rows}):
+                    labels = dict(zip(names, key, strict=True)) | {"kind": kind, "executor": executor}
+                    yield Sample("poolscope_pool_info", labels, 1)
+
+        def values(gauge: _PoolValue) -> Iterator[Sample]:
             for key, rows in living.items():
                 if (value := gauge.read(rows)) is not None:
-                    gauges.samples.append(Sample(gauge.name, dict(zip(names, key, strict=True)), value))
-            yield gauges
+                    yield Sample(gauge.name, dict(zip(names, key, strict=True)), value)
 
-    def _pool_counters(self, pools: Mapping[Key, Pools]) -> Iterable[Metric]:
-        names = self._labels("pool")
-        for counter in _POOL_COUNTERS:
-            counters, sample = CounterMetricFamily(counter.name, counter.help), f"{counter.name}_total"
+        yield _lazy(GaugeMetricFamily("poolscope_pool_info", "What a pool is. Always 1."), infos)
+        for gauge in _POOL_GAUGES:
+            yield _lazy(GaugeMetricFamily(gauge.name, gauge.help), partial(values, gauge))
+
+    def _pool_counters(self, pools: Mapping[Key, Pools]) -> Iterator[Metric]:
+        names, hold = self._labels("pool"), self._pool_floors.hold
+
+        def values(counter: _PoolValue) -> Iterator[Sample]:
+            sample = f"{counter.name}_total"
             for key, rows in pools.items():
-                value = self._pool_floors.hold(key, counter.name, counter.read(rows) or 0)
-                counters.samples.append(Sample(sample, dict(zip(names, key, strict=True)), value))
-            yield counters
+                value = hold(key, counter.name, counter.read(rows) or 0)
+                yield Sample(sample, dict(zip(names, key, strict=True)), value)
+
+        def outcomes() -> Iterator[Sample]:
+            for key, rows in pools.items():
+                for outcome in ("succeeded", "failed", "cancelled"):
+                    value = hold(key, outcome, sum(getattr(row, outcome) for row in rows))
+                    labels = dict(zip(names, key, strict=True)) | {"outcome": outcome}
+                    yield Sample("poolscope_pool_tasks_finished_total", labels, value)
+
+        for counter in _POOL_COUNTERS:
+            yield _lazy(CounterMetricFamily(counter.name, counter.help), partial(values, counter))
         finished = CounterMetricFamily(
             "poolscope_pool_tasks_finished",
             "Tasks that ended, by outcome: succeeded, failed, or cancelled before they started.",
         )
-        for key, rows in pools.items():
-            for outcome in ("succeeded", "failed", "cancelled"):
-                value = self._pool_floors.hold(key, outcome, sum(getattr(row, outcome) for row in rows))
-                labels = dict(zip(names, key, strict=True)) | {"outcome": outcome}
-                finished.samples.append(Sample(f"{finished.name}_total", labels, value))
-        yield finished
+        yield _lazy(finished, outcomes)
 
-    def _pool_histograms(self, pools: Mapping[Key, Pools]) -> Iterable[Metric]:
+    def _pool_histograms(self, pools: Mapping[Key, Pools]) -> Iterator[Metric]:
         names = self._labels("pool")
+
+        def waits() -> Iterator[Sample]:
+            for key, rows in pools.items():
+                total = fsum(row.wait_sum_seconds for row in rows)
+                counts = [row.wait_buckets for row in rows]
+                labels = dict(zip(names, key, strict=True))
+                yield from _histogram("poolscope_task_wait_seconds", labels, self._wait_bounds, counts, total)
+
+        def runs() -> Iterator[Sample]:
+            for key, rows in pools.items():
+                total = fsum(row.run_sum_seconds for row in rows)
+                counts = [row.run_buckets for row in rows]
+                labels = dict(zip(names, key, strict=True))
+                yield from _histogram("poolscope_task_run_seconds", labels, self._run_bounds, counts, total)
+
         wait = HistogramMetricFamily("poolscope_task_wait_seconds", "Seconds from submission to start of a task.")
-        for key, rows in pools.items():
-            waits = [row.wait_buckets for row in rows], fsum(row.wait_sum_seconds for row in rows)
-            _add_histogram(wait, dict(zip(names, key, strict=True)), self._wait_bounds, *waits)
-        yield wait
-        del wait
-        run = HistogramMetricFamily("poolscope_task_run_seconds", "Seconds from start to end of a task.")
-        for key, rows in pools.items():
-            runs = [row.run_buckets for row in rows], fsum(row.run_sum_seconds for row in rows)
-            _add_histogram(run, dict(zip(names, key, strict=True)), self._run_bounds, *runs)
-        yield run
+        yield _lazy(wait, waits)
+        yield _lazy(HistogramMetricFamily("poolscope_task_run_seconds", "Seconds from start to end of a task."), runs)
 
     def _functions(self, pools: Mapping[Key, Pools]) -> Iterable[Metric]:
         names = (*self._labels("pool"), "task")
@@ -284,7 +333,8 @@ class SnapshotCollector(Collector):
             held = self._loop_floors.hold(key, "blocked", fsum(row.blocked_seconds for row in rows))
             blocked.add_metric(key, held)
             lags = [row.lag_buckets for row in rows], fsum(row.lag_sum_seconds for row in rows)
-            _add_histogram(lag, dict(zip(names, key, strict=True)), self._wait_bounds, *lags)
+            labels = dict(zip(names, key, strict=True))
+            lag.samples += _histogram("poolscope_loop_lag_seconds", labels, self._wait_bounds, *lags)
         return tasks, blocked, lag
 
     def _labels(self, name: str) -> tuple[str, ...]:
@@ -347,23 +397,18 @@ def _function_totals(pools: Pools) -> dict[str, Total]:
     return totals
 
 
-def _add_histogram(
-    family: HistogramMetricFamily,
-    labels: Mapping[str, str],
-    bounds: Sequence[str],
-    rows: Sequence[Sequence[int]],
-    total_seconds: float,
-) -> None:
+def _histogram(
+    name: str, labels: Mapping[str, str], bounds: Sequence[str], rows: Sequence[Sequence[int]], total_seconds: float
+) -> Iterator[Sample]:
     """The samples of one histogram, of counts per bucket of several rows; cumulative, as Prometheus wants them.
 
     Not `add_metric`, which takes half of the time of a scrape to put the labels together.
     """
-    samples, bucket = family.samples, f"{family.name}_bucket"
-    count = 0
+    bucket, count = f"{name}_bucket", 0
     for bound, count in zip(bounds, accumulate(map(sum, zip(*rows, strict=True))), strict=True):
-        samples.append(Sample(bucket, {**labels, "le": bound}, count))
-    samples.append(Sample(f"{family.name}_count", dict(labels), count))
-    samples.append(Sample(f"{family.name}_sum", dict(labels), total_seconds))
+        yield Sample(bucket, {**labels, "le": bound}, count)
+    yield Sample(f"{name}_count", dict(labels), count)
+    yield Sample(f"{name}_sum", dict(labels), total_seconds)
 
 
 def _label(text: str) -> str:

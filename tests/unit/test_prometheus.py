@@ -164,7 +164,24 @@ def test_bounds_come_from_the_settings() -> None:
 
 def test_counts_for_other_bounds_than_ours_are_an_error() -> None:
     with pytest.raises(ValueError, match="zip"):
-        list(collector(snapshot(pool(wait_buckets=(1, 2)))).collect())
+        scrape(snapshot(pool(wait_buckets=(1, 2))))
+
+
+def test_counts_that_fail_do_not_reach_a_registry_of_the_program() -> None:
+    told: list[str] = []
+    row = pool(wait_buckets=(1, 2))
+    failing = SnapshotCollector(lambda: snapshot(row), Settings(), lambda part, _: told.append(part))
+    read = scrape(failing)
+    assert told == ["collector"] * 2  # once in each format
+    assert read.value("poolscope_pool_workers", pool="pool") == 0
+
+
+def test_samples_made_when_they_are_written_are_a_sequence_all_the_same() -> None:
+    families = {family.name: family for family in collector(FULL).collect()}
+    samples = families["poolscope_pool_tasks_finished"].samples
+    assert len(samples) == 3
+    assert samples[0] in list(samples)
+    assert samples[1:] == list(samples)[1:]
 
 
 def test_nothing_watched_yet() -> None:
