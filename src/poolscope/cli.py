@@ -281,8 +281,15 @@ def _whatif(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from poolscope import config
+    from poolscope.errors import ConfigError
 
-    config.load(options.config)
+    try:
+        config.load(options.config)
+    except ConfigError as error:
+        # Here all of them: whoever asks wants to mend the file in one go.
+        for problem in error.problems:
+            print(f"poolscope: {problem}", file=sys.stderr)
+        return 2
     print(f"{options.config}: valid")
     return 0
 
