@@ -182,8 +182,6 @@ class SnapshotCollector(Collector):
         self._failed = failed
         self._metrics = settings.metrics
         self._per_process = settings.per_process
-        self._wait_bounds = [*map(floatToGoString, settings.metrics.wait_buckets), "+Inf"]
-        self._run_bounds = [*map(floatToGoString, settings.metrics.run_buckets), "+Inf"]
         self._tasks = TaskLabels(settings.metrics.max_functions)
         self._pool_floors, self._loop_floors = Floors(), Floors()
 
@@ -220,11 +218,14 @@ class SnapshotCollector(Collector):
         yield from _about(snapshot)
         yield from self._pool_gauges(self._merged([pool for pool in snapshot.pools if pool.alive]))
         yield from self._pool_counters(pools)
-        yield from self._pool_histograms(pools)
+        # Not those of the settings alone: the program may have given the judge others meanwhile.
+        wait_bounds = _shown_bounds(snapshot.wait_bounds or self._metrics.wait_buckets)
+        run_bounds = _shown_bounds(snapshot.run_bounds or self._metrics.run_buckets)
+        yield from self._pool_histograms(pools, wait_bounds, run_bounds)
         if self._metrics.functions:
             yield from self._functions(pools)
         yield from self._findings(snapshot.findings)
-        yield from self._loops(loops, self._merged([loop for loop in snapshot.loops if loop.alive]))
+        yield from self._loops(loops, self._merged([loop for loop in snapshot.loops if loop.alive]), wait_bounds)
 
     def _pool_gauges(self, living: Mapping[Key, Pools]) -> Iterator[Metric]:
         names = self._labels("pool")
@@ -268,7 +269,9 @@ class SnapshotCollector(Collector):
         )
         yield _lazy(finished, outcomes)
 
-    def _pool_histograms(self, pools: Mapping[Key, Pools]) -> Iterator[Metric]:
+    def _pool_histograms(
+        self, pools: Mapping[Key, Pools], wait_bounds: Sequence[str], run_bounds: Sequence[str]
+    ) -> Iterator[Metric]:
         names = self._labels("pool")
 
         def waits() -> Iterator[Sample]:
@@ -276,14 +279,14 @@ class SnapshotCollector(Collector):
                 total = fsum(row.wait_sum_seconds for row in rows)
                 counts = [row.wait_buckets for row in rows]
                 labels = dict(zip(names, key, strict=True))
-                yield from _histogram("poolscope_task_wait_seconds", labels, self._wait_bounds, counts, total)
+                yield from _histogram("poolscope_task_wait_seconds", labels, wait_bounds, counts, total)
 
         def runs() -> Iterator[Sample]:
             for key, rows in pools.items():
                 total = fsum(row.run_sum_seconds for row in rows)
                 counts = [row.run_buckets for row in rows]
                 labels = dict(zip(names, key, strict=True))
-                yield from _histogram("poolscope_task_run_seconds", labels, self._run_bounds, counts, total)
+                yield from _histogram("poolscope_task_run_seconds", labels, run_bounds, counts, total)
 
         wait = HistogramMetricFamily("poolscope_task_wait_seconds", "Seconds from submission to start of a task.")
         yield _lazy(wait, waits)
@@ -320,7 +323,9 @@ class SnapshotCollector(Collector):
             total.add_metric(key, sum(row.total for row in rows))
         return lasting, total
 
-    def _loops(self, loops: Mapping[Key, Loops], living: Mapping[Key, Loops]) -> Iterable[Metric]:
+    def _loops(
+        self, loops: Mapping[Key, Loops], living: Mapping[Key, Loops], lag_bounds: Sequence[str]
+    ) -> Iterable[Metric]:
         names = self._labels("loop")
         tasks = GaugeMetricFamily("poolscope_loop_tasks", "Tasks of the event loop that are not done.", labels=names)
         for key, rows in living.items():
@@ -334,7 +339,7 @@ class SnapshotCollector(Collector):
             blocked.add_metric(key, held)
             lags = [row.lag_buckets for row in rows], fsum(row.lag_sum_seconds for row in rows)
             labels = dict(zip(names, key, strict=True))
-            lag.samples += _histogram("poolscope_loop_lag_seconds", labels, self._wait_bounds, *lags)
+            lag.samples += _histogram("poolscope_loop_lag_seconds", labels, lag_bounds, *lags)
         return tasks, blocked, lag
 
     def _labels(self, name: str) -> tuple[str, ...]:
@@ -409,6 +414,10 @@ def _histogram(
         yield Sample(bucket, {**labels, "le": bound}, count)
     yield Sample(f"{name}_count", dict(labels), count)
     yield Sample(f"{name}_sum", dict(labels), total_seconds)
+
+
+def _shown_bounds(bounds: Sequence[float]) -> list[str]:
+    return [*map(floatToGoString, bounds), "+Inf"]
 
 
 def _label(text: str) -> str:

@@ -80,7 +80,7 @@ class PoolHistory:
         self.recent: deque[RecentTask] = deque(maxlen=RECENT_TASKS)
         self.cpu_readings: deque[CpuReading] = deque(maxlen=STACK_SAMPLES)
         self.stacks: deque[StackSample] = deque(maxlen=STACK_SAMPLES)
-        self._keep_tasks = keep_tasks
+        self.keep_tasks = keep_tasks
         self._tasks = array("q")
         self._backlog = Backlog()
         self.occupancy = Occupancy(opened.max_workers, opened.at_ns)
@@ -219,12 +219,12 @@ class PoolHistory:
 
     def _keep(self, records: list[int]) -> None:
         """Remembers tasks (function, submitted, started, finished), flat."""
-        if not self._keep_tasks:
+        if not self.keep_tasks:
             return
         self._tasks.extend(array("q", records))
         # Trimmed a quarter at a time, so that the cost of moving is shared by many tasks.
-        if len(self._tasks) > 5 * self._keep_tasks:
-            del self._tasks[: len(self._tasks) - 4 * self._keep_tasks]
+        if len(self._tasks) > 5 * self.keep_tasks:
+            del self._tasks[: len(self._tasks) - 4 * self.keep_tasks]
 
     # -- time goes on --------------------------------------------------------------------------------------
 

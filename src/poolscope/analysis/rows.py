@@ -127,6 +127,13 @@ class PoolRow:
         if self._main is not None and self._main is not case and self._weight(case) > self._weight(self._main):
             self._main = case
 
+    def rebound(self, wait_bounds: Sequence[int], run_bounds: Sequence[int]) -> None:
+        """Other bounds (ns) of the histograms."""
+        for wait in (self._wait, *(case.history.wait for case in self.cases)):
+            wait.rebound(wait_bounds)
+        for run in (self._run, *(case.history.run for case in self.cases)):
+            run.rebound(run_bounds)
+
     def absorb(self, ended: PoolRow) -> None:
         """Takes over all that a row without live pools has counted; that one is of no more use."""
         for counter in _COUNTERS:
