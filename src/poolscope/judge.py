@@ -68,6 +68,8 @@ LOOP_NEEDED_NS = 1_000_000_000
 
 #: Part of poolscope -> what is missing once it has failed.
 _MISSING = {
+    "access": "nobody is let in by the endpoint",
+    "certificate": "the endpoint goes on with its old certificate",
     "clock": "times are not known",
     "collector": "a scrape had no metrics",
     "checkpoint": "the session is only saved in the end",

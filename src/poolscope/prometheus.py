@@ -188,7 +188,7 @@ class SnapshotCollector(Collector):
     def describe(self) -> Iterable[Metric]:
         """The families without samples. A registry that asks for these does not collect when it registers."""
         empty = Snapshot(python="", pools=(), loops=(), findings=(), overhead_cpu_seconds=0.0, errors={})
-        for family in self._families(empty):
+        for family in self._families(empty, {}, {}):
             family.samples = []
             yield family
 
@@ -203,7 +203,7 @@ class SnapshotCollector(Collector):
             self._tasks.keep(pools)
             self._pool_floors.keep(pools)
             self._loop_floors.keep(loops)
-            for family in self._families(snapshot):
+            for family in self._families(snapshot, pools, loops):
                 if self._failed is not None:
                     # In a registry of the program's: what fails, fails here.
                     family.samples = list(family.samples)
@@ -213,8 +213,7 @@ class SnapshotCollector(Collector):
                 raise
             self._failed("collector", error)
 
-    def _families(self, snapshot: Snapshot) -> Iterator[Metric]:
-        pools, loops = self._merged(snapshot.pools), self._merged(snapshot.loops)
+    def _families(self, snapshot: Snapshot, pools: Mapping[Key, Pools], loops: Mapping[Key, Loops]) -> Iterator[Metric]:
         yield from _about(snapshot)
         yield from self._pool_gauges(self._merged([pool for pool in snapshot.pools if pool.alive]))
         yield from self._pool_counters(pools)

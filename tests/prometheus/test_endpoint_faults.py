@@ -93,6 +93,20 @@ def test_more_slow_requests_than_places(server: tuple[Server, ssl.SSLContext | N
         assert request_threads() <= MAX_REQUESTS
 
 
+def test_refused_clients_that_stay_give_way(server: tuple[Server, ssl.SSLContext | None]) -> None:
+    """Who was told no and keeps the connection open takes a place until somebody needs it."""
+    opened, context = server
+    with contextlib.ExitStack() as stack:
+        for _ in range(3 * MAX_REQUESTS):
+            client: socket.socket = stack.enter_context(connect(opened))
+            if context is not None:
+                client = stack.enter_context(context.wrap_socket(client, server_hostname="localhost"))
+            client.sendall(b"POST /metrics HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+            assert client.recv(65536).startswith(b"HTTP/1.0 405 ")
+        assert status(ask(opened.port, GOOD, context)) == 200
+        assert request_threads() <= MAX_REQUESTS
+
+
 def test_a_handshake_that_takes_its_time_holds_up_nobody(pem: tuple[str, str]) -> None:
     settings = protected(tls={"certificate": pem[0], "key": pem[1]})
     with serve_snapshots(lambda: ONE, settings) as opened, connect(opened) as plain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import socket
 import threading
 import time
@@ -27,6 +28,8 @@ MAX_REQUEST_BYTES = 64 * 1024
 
 _PLAIN = "text/plain; charset=utf-8"
 _NOT_TLS = plain_answer("400 Bad Request", "400 This port speaks HTTPS: ask with https:// URLs")
+#: How the texts of findings name a line: "at file.py:12 (function)".
+_PLACE = re.compile(r"\b(at|in) \S+:\d+ \([^)]*\)")
 #: The first byte of a TLS connection.
 _HANDSHAKE = b"\x16"
 _CHUNK = 64 * 1024
@@ -83,7 +86,8 @@ def _place(pattern: str) -> int:
 
 
 def _without_lines(finding: Finding) -> Finding:
-    summary, text = finding.summary, finding.advice.text
+    summary = _PLACE.sub(r"\1 a line that is not shown here", finding.summary)
+    text = _PLACE.sub(r"\1 a line that is not shown here", finding.advice.text)
     for frame in finding.frames:
         file = frame.file.rsplit("/", 1)[-1]
         for place in (f"{file}:{frame.line} ({frame.function})", f"{file}:{frame.line}"):
@@ -196,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
             verdict = self._site.access.judge(self.headers.get_all("Authorization", []))
         except ListenError as error:
             # The one who runs the program hears why; whoever asks does not.
-            self._site.failed("endpoint", error)
+            self._site.failed("access", error)
             self._refuse(503, "Nobody can be let in: the log of the program says why")
             return False
         if verdict is Verdict.REFUSED:
@@ -287,6 +291,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _linger(connection: Connection) -> None:
     """Reads what is left of a refused request: a socket closed with unread data is reset, and the answer lost."""
+    connection.lingers()
     try:
         socket.socket.shutdown(connection.socket, socket.SHUT_WR)
         until = time.monotonic() + min(_LINGER_SECONDS, connection.time_left())

@@ -44,7 +44,7 @@ _BUSY = plain_answer("503 Service Unavailable", "503 Too many requests at once",
 class Connection:
     """One client: its socket, its address, and until when it has time (`time.monotonic`)."""
 
-    __slots__ = ("deadline", "heard", "peer", "socket")
+    __slots__ = ("deadline", "heard", "lingers", "peer", "socket")
 
     def __init__(self, accepted: socket.socket, peer: str, deadline: float) -> None:
         self.socket = accepted
@@ -52,6 +52,8 @@ class Connection:
         self.deadline = deadline
         #: To be called when the request is complete: from then on it keeps its place.
         self.heard: Callable[[], None] = lambda: None
+        #: To be called when it was answered and only its rest is read: it may be cut off again.
+        self.lingers: Callable[[], None] = lambda: None
 
     def time_left(self) -> float:
         """Seconds. Raises TimeoutError when there are none."""
@@ -65,7 +67,8 @@ class Acceptor:
     """Accepts on a listening socket until it is stopped, and has each request served on a thread of its own.
 
     `run` belongs to one thread; `stop` and the threads it starts may run beside it. `_lock` guards `_reading`: who is
-    in there may be cut off by the accepting thread, so a connection leaves it before its socket is closed.
+    in there waits for its client and may be cut off by the accepting thread, so a connection leaves it before its
+    socket is closed.
     """
 
     def __init__(
@@ -183,8 +186,8 @@ class Acceptor:
             self._refuse(connection)
         else:
             connection.heard = lambda: self._heard(connection)
-            with self._lock:
-                self._reading[connection] = None
+            connection.lingers = lambda: self._lingers(connection)
+            self._lingers(connection)
             thread = threading.Thread(
                 target=self._run_request, args=(connection,), name="poolscope-request", daemon=True
             )
@@ -211,6 +214,10 @@ class Acceptor:
     def _heard(self, connection: Connection) -> None:
         with self._lock:
             self._reading.pop(connection, None)
+
+    def _lingers(self, connection: Connection) -> None:
+        with self._lock:
+            self._reading[connection] = None
 
     def _refuse(self, connection: Connection) -> None:
         try:

@@ -45,7 +45,7 @@ class Certificate:
                     self._seen = seen
                     self._context = self._load()
             except ListenError as error:
-                self.failed("endpoint", error)
+                self.failed("certificate", error)
             return self._context
 
     def _look(self) -> tuple[object, ...]:
