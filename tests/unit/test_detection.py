@@ -235,6 +235,16 @@ def but(**changes: object) -> PoolSignals:
             Rules(thresholds=Thresholds(min_amplification=5.0)),
             ("burst", "blocking_io", "info", "raise_max_workers", True),
         ),
+        (
+            but(seconds_since_finish=11.0, window_seconds=12.0, stretch_seconds=12.0),
+            Rules(thresholds=Thresholds(stall_seconds=12.0)),
+            ("serial", "blocking_io", "warning", "raise_max_workers", True),
+        ),
+        (
+            but(held=(HeldWorker(2, 1, 31.0, 50.0), HeldWorker(1, 1, 31.0, 9.0))),
+            Rules(thresholds=Thresholds(stuck_task_seconds=32.0)),
+            ("async_then_serial", "blocking_io", "warning", "raise_max_workers", True),
+        ),
     ],
 )
 def test_pools(signals: PoolSignals, rules: Rules, expected: tuple[str, str, str, str, bool]) -> None:

@@ -262,8 +262,10 @@ class PoolCase:
         advised = [
             finding for finding in self.findings() if finding.advice.action in ("raise_max_workers", "bound_submission")
         ]
-        if not advised or any(
-            "closed_population" in finding.evidence or finding.advice.pool is not None for finding in advised
+        if (
+            not self.history.keep_tasks
+            or not advised
+            or any("closed_population" in finding.evidence or finding.advice.pool is not None for finding in advised)
         ):
             return None
         sizes = sizing.sizes_around(self.history.max_workers, advised[-1].advice.suggested_max_workers)
@@ -343,6 +345,9 @@ class PoolCase:
 
     def _resize(self, item: _PoolItem, now_ns: int) -> None:
         history, most = self.history, None if self._final else LIVE_REPLAY
+        if not history.keep_tasks:
+            self._sized, self._sized_ns = sizing.Sizing(None, recorded=False), now_ns
+            return
         population = closed_population(history.spans(most), history.max_workers, item.begin_ns, item.end_ns)
         # The feeder may have ended before what it fed.
         feeder = self._feeder(item) or (self._sized.feeder if self._sized is not None else None)
@@ -354,6 +359,9 @@ class PoolCase:
     def _resplit(self, item: _PoolItem, now_ns: int) -> None:
         history, most = self.history, None if self._final else LIVE_REPLAY
         slow = item.signals.hogs.functions if item.signals.hogs is not None else ()
+        if not history.keep_tasks:
+            self._split, self._sized_ns = (None, None), now_ns
+            return
         self._split = (
             sizing.suggest(history.tasks_for_replay(now_ns, most, lambda function: function in slow), self._sustain_ns),
             sizing.suggest(

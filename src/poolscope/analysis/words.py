@@ -198,6 +198,12 @@ def _sized_advice(
     suggested = sized.suggested
     single = diagnosis.cause == "single_worker"
     ordered = " If one worker is there to keep the order, say `ordered: true` in the settings." if single else ""
+    if not sized.recorded:
+        return Advice(
+            diagnosis.action,
+            f"{name!r} is too small for its load (now {signals.max_workers}). There is no number, because the settings "
+            f"say to keep no tasks to replay (keep_tasks: 0).{ordered}",
+        )
     if sized.population is not None:
         return Advice(
             diagnosis.action if single else "bound_submission",
