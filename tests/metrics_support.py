@@ -21,8 +21,8 @@ BOUNDS = [0.1, 1.0]
 
 #: The contract: name -> type, labels beyond those of every sample of its kind.
 CONTRACT = {
-    "poolscope_build_info": ("gauge", {"version", "python"}),
-    "poolscope_pool_info": ("gauge", {"pool", "kind", "executor"}),
+    "poolscope_build_info": ("info", {"version", "python"}),
+    "poolscope_pool_info": ("info", {"pool", "kind", "executor"}),
     "poolscope_pool_max_workers": ("gauge", {"pool"}),
     "poolscope_pool_workers": ("gauge", {"pool"}),
     "poolscope_pool_active_workers": ("gauge", {"pool"}),

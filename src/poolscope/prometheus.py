@@ -18,6 +18,7 @@ from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
+    InfoMetricFamily,
     Metric,
 )
 from prometheus_client.registry import Collector
@@ -240,7 +241,7 @@ class SnapshotCollector(Collector):
                 if (value := gauge.read(rows)) is not None:
                     yield Sample(gauge.name, dict(zip(names, key, strict=True)), value)
 
-        yield _lazy(GaugeMetricFamily("poolscope_pool_info", "What a pool is. Always 1."), infos)
+        yield _lazy(InfoMetricFamily("poolscope_pool", "What a pool is. Always 1."), infos)
         for gauge in _POOL_GAUGES:
             yield _lazy(GaugeMetricFamily(gauge.name, gauge.help), partial(values, gauge))
 
@@ -373,12 +374,8 @@ def serve_snapshots(
 
 
 def _about(snapshot: Snapshot) -> Iterable[Metric]:
-    build = GaugeMetricFamily(
-        "poolscope_build_info",
-        "Version of poolscope, and of the Python it watches. Always 1.",
-        labels=("version", "python"),
-    )
-    build.add_metric((__version__, _label(snapshot.python)), 1)
+    build = InfoMetricFamily("poolscope_build", "Version of poolscope, and of the Python it watches. Always 1.")
+    build.add_metric((), {"version": __version__, "python": _label(snapshot.python)})
     overhead = CounterMetricFamily(
         "poolscope_overhead_cpu_seconds",
         "CPU seconds that poolscope itself used in the watched processes.",

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 from endpoint_support import PASSWORD, ask, basic, certificate, cheap_hash, protected, secret, status, trusting, until
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from metrics_support import pool, snapshot
 
 from poolscope.config import EndpointSettings
@@ -31,6 +33,42 @@ GOOD = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
 @pytest.fixture(scope="module")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return certificate(tmp_path_factory.mktemp("pem"))
+
+
+#: Requests that are nearly right.
+REQUESTS = st.builds(
+    lambda method, path, version, headers: b"".join([method, b" ", path, b" ", version, b"\r\n", *headers, b"\r\n"]),
+    st.sampled_from([b"GET", b"HEAD", b"POST", b"get", b""]),
+    st.sampled_from([b"/metrics", b"/findings", b"/metrics?name[]=%ff&&=", b"*", b"/\0", b"http://[", b""]),
+    st.sampled_from([b"HTTP/1.1", b"HTTP/1.0", b"HTTP/0.9", b"HTTP/", b"HTTP/1.1.1", b"HTTP/-1.0", b""]),
+    st.lists(
+        st.builds(
+            lambda name, value: name + b": " + value + b"\r\n",
+            st.sampled_from(
+                [b"Host", b"Accept", b"Accept-Encoding", b"Authorization", b"Content-Length", b"Expect", b""]
+            ),
+            st.one_of(
+                st.binary(max_size=30),
+                st.sampled_from(
+                    [
+                        b"application/openmetrics-text;version=1.0.0;escaping=x",
+                        b"gzip;q=x",
+                        b"100-continue",
+                        b"Basic",
+                        b"-1",
+                    ]
+                ),
+            ),
+        ),
+        max_size=4,
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def anything() -> Iterator[Server]:
+    with serve_snapshots(lambda: ONE, protected(), detailed=lambda: ONE) as opened:
+        yield opened
 
 
 @pytest.fixture(params=["plain", "TLS"])
@@ -78,6 +116,8 @@ def test_a_thousand_silent_connections(server: tuple[Server, ssl.SSLContext | No
         silent[-1].sendall(b"\x16" if context else b"G")  # the newest is still welcome
         assert status(ask(opened.port, GOOD, context)) == 200
     until(lambda: request_threads() == 0)
+    # As soon as the accepting thread has noticed that they are gone.
+    until(lambda: descriptors() <= before)
 
 
 def test_more_slow_requests_than_places(server: tuple[Server, ssl.SSLContext | None]) -> None:
@@ -175,6 +215,18 @@ def test_what_is_no_request(server: tuple[Server, ssl.SSLContext | None], garbag
         while not is_cut_off(client):
             pass
     assert status(ask(opened.port, GOOD, context)) == 200
+
+
+@given(st.one_of(st.binary(max_size=300), REQUESTS))
+@settings(deadline=None, derandomize=True, max_examples=60)
+def test_any_bytes(anything: Server, data: bytes) -> None:
+    with connect(anything) as client:
+        with contextlib.suppress(OSError):
+            client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+        while not is_cut_off(client):
+            pass
+    assert status(ask(anything.port, GOOD)) == 200
 
 
 def large() -> Snapshot:
