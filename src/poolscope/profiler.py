@@ -258,7 +258,8 @@ def serve(listen: str | None = None, *, config: str | os.PathLike[str] | None = 
     """Serves Prometheus metrics of this process from a thread of its own; `.url`, `.close()`, context manager.
 
     `listen` is "HOST:PORT" or a port, by default what the settings say, else 127.0.0.1:9464; `config` a settings file.
-    Raises ConfigError for settings, and ListenError for an address, that cannot be used.
+    Raises ConfigError for settings, and ListenError for an address, a certificate or a file of secrets, that cannot be
+    used.
     """
     from poolscope.prometheus import serve_snapshots
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,13 @@ metrics:
         f"line 17: metrics.wait_buckets[1]: {seconds}",
         "line 18: metrics.run_buckets: expected a list of numbers, found 'many'",
     ]
+
+
+def test_the_example_of_the_docs(tmp_path: Path) -> None:
+    docs = (SHIPPED.parents[1] / "docs" / "settings.md").read_text()
+    shown = re.findall(r"^poolscope: poolscope\.yaml, (.*)$", docs, re.MULTILINE)
+    text = "detection:\n  sustain_second: 1\npools:\n- match: a\n  max_workers: 0\n"
+    assert problems(tmp_path, text) == shown
 
 
 def test_what_cannot_be_read_as_a_whole_is_one_problem(tmp_path: Path) -> None:
