@@ -184,7 +184,7 @@ class SnapshotCollector(Collector):
         self._metrics = settings.metrics
         self._per_process = settings.per_process
         self._tasks = TaskLabels(settings.metrics.max_functions)
-        self._pool_floors, self._loop_floors = Floors(), Floors()
+        self._pool_floors, self._loop_floors, self._finding_floors, self._own_floors = (Floors() for _ in range(4))
 
     def describe(self) -> Iterable[Metric]:
         """The families without samples. A registry that asks for these does not collect when it registers."""
@@ -215,7 +215,7 @@ class SnapshotCollector(Collector):
             self._failed("collector", error)
 
     def _families(self, snapshot: Snapshot, pools: Mapping[Key, Pools], loops: Mapping[Key, Loops]) -> Iterator[Metric]:
-        yield from _about(snapshot)
+        yield from self._about(snapshot)
         yield from self._pool_gauges(self._merged([pool for pool in snapshot.pools if pool.alive]))
         yield from self._pool_counters(pools)
         # Not those of the settings alone: the program may have given the judge others meanwhile.
@@ -226,6 +226,21 @@ class SnapshotCollector(Collector):
             yield from self._functions(pools)
         yield from self._findings(snapshot.findings)
         yield from self._loops(loops, self._merged([loop for loop in snapshot.loops if loop.alive]), wait_bounds)
+
+    def _about(self, snapshot: Snapshot) -> Iterable[Metric]:
+        hold = self._own_floors.hold
+        build = InfoMetricFamily("poolscope_build", "Version of poolscope, and of the Python it watches. Always 1.")
+        build.add_metric((), {"version": __version__, "python": _label(snapshot.python)})
+        overhead = CounterMetricFamily(
+            "poolscope_overhead_cpu_seconds",
+            "CPU seconds that poolscope itself used in the watched processes.",
+        )
+        overhead.add_metric((), hold((), "overhead", snapshot.overhead_cpu_seconds))
+        errors = CounterMetricFamily("poolscope_errors", "Failures of poolscope itself, by part.", labels=("part",))
+        for part, count in snapshot.errors.items():
+            key = (_label(part),)
+            errors.add_metric(key, hold(key, "errors", count))
+        return build, overhead, errors
 
     def _pool_gauges(self, living: Mapping[Key, Pools]) -> Iterator[Metric]:
         names = self._labels("pool")
@@ -318,9 +333,11 @@ class SnapshotCollector(Collector):
         for finding in findings:
             key = tuple(_label(getattr(finding, name)) for name in _FINDING_LABELS)
             groups.setdefault((*key, str(finding.pid)) if self._per_process else key, []).append(finding)
+        if groups:  # none also when only described
+            self._finding_floors.keep(groups)
         for key, rows in groups.items():
             lasting.add_metric(key, any(row.active for row in rows))
-            total.add_metric(key, sum(row.total for row in rows))
+            total.add_metric(key, self._finding_floors.hold(key, "total", sum(row.total for row in rows)))
         return lasting, total
 
     def _loops(
@@ -371,20 +388,6 @@ def serve_snapshots(
     source = detailed or snapshot
     listen = settings.listen or DEFAULT_LISTEN
     return Server(registry, listen, settings.endpoint, failed=failed, findings=lambda: source().details)
-
-
-def _about(snapshot: Snapshot) -> Iterable[Metric]:
-    build = InfoMetricFamily("poolscope_build", "Version of poolscope, and of the Python it watches. Always 1.")
-    build.add_metric((), {"version": __version__, "python": _label(snapshot.python)})
-    overhead = CounterMetricFamily(
-        "poolscope_overhead_cpu_seconds",
-        "CPU seconds that poolscope itself used in the watched processes.",
-    )
-    overhead.add_metric((), snapshot.overhead_cpu_seconds)
-    errors = CounterMetricFamily("poolscope_errors", "Failures of poolscope itself, by part.", labels=("part",))
-    for part, count in snapshot.errors.items():
-        errors.add_metric((_label(part),), count)
-    return build, overhead, errors
 
 
 def _function_totals(pools: Pools) -> dict[str, Total]:

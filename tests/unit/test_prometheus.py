@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -446,11 +447,24 @@ def test_a_task_that_is_heard_to_have_ended_takes_nothing_back() -> None:
     scrape(shown)
     now[0] = snapshot(second, loop(blocked_seconds=2.9))
     read = scrape(shown)
+    assert scrape(shown).samples == read.samples
     names = {"busy": 5.0, "queued": 7.0, "cpu": 1.0, "saturated": 2.0}
     assert {name: read.value(f"poolscope_pool_{name}_seconds_total", pool="pool") for name in names} == names
     assert read.value("poolscope_loop_blocked_seconds_total", loop="loop") == 3.0
     now[0] = snapshot(pool(busy_seconds=5.5), loop(blocked_seconds=3.5))
     assert scrape(shown).value("poolscope_pool_busy_seconds_total", pool="pool") == 5.5
+
+
+def test_what_poolscope_counts_about_itself_does_not_go_down_either() -> None:
+    """As when the judge has failed, and one that knows nothing takes its place."""
+    now = [snapshot(finding(total=5), errors={"judge": 2})]
+    shown = collector(lambda: now[0])
+    scrape(shown)
+    now[0] = msgspec.structs.replace(snapshot(finding(total=1), errors={"judge": 1}), overhead_cpu_seconds=0.0)
+    read = scrape(shown)
+    assert read.value("poolscope_overhead_cpu_seconds_total") == 0.25
+    assert read.value("poolscope_errors_total", part="judge") == 2
+    assert list(read.series("poolscope_findings_total").values()) == [5]
 
 
 def test_what_is_gone_is_forgotten() -> None:
