@@ -393,12 +393,14 @@ def serve_snapshots(
 def _function_totals(pools: Pools) -> dict[str, Total]:
     if len(pools) == 1:
         return {name: Total(started, busy) for name, started, busy in pools[0].functions}
-    totals: dict[str, Total] = {}
+    parts: dict[str, list[tuple[int, float]]] = {}
     for pool in pools:
         for name, started, busy in pool.functions:
-            before = totals.get(name)
-            totals[name] = Total(started, busy) if before is None else Total(before[0] + started, before[1] + busy)
-    return totals
+            parts.setdefault(name, []).append((started, busy))
+    # Exact whatever the order, as above.
+    return {
+        name: Total(sum(started for started, _ in rows), fsum(busy for _, busy in rows)) for name, rows in parts.items()
+    }
 
 
 def _histogram(
