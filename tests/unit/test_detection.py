@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from poolscope.analysis.chance import Crowd, Runs
 from poolscope.analysis.detection import LoopLineSignals, Rules, diagnose, diagnose_loop
 from poolscope.analysis.occupants import Contention, Hogs
 from poolscope.analysis.signals import HeldWorker, PoolSignals, ProcessSignals
@@ -28,10 +29,8 @@ WAITING = PoolSignals(
     wait_max_seconds=1.5,
     run_p50_seconds=0.4,
     run_mean_seconds=0.4,
-    crest_queue=30,
-    crest_arrivals=50,
-    crest_seconds=2.0,
     stretch_seconds=2.0,
+    crowd=Crowd(workers=4, stretch_seconds=2.0, queue=30, arrivals=50, seconds=2.0, runs=Runs(20, 8.0, 3.2)),
     unhindered_run_seconds=0.4,
     unhindered_mean_seconds=0.4,
     last_unhindered_seconds=0.4,
@@ -42,6 +41,8 @@ WAITING = PoolSignals(
     running_p50_seconds=0.2,
     process=IDLE_HOST,
 )
+#: A crowd that random arrivals bring now and then.
+BY_CHANCE = msgspec.structs.replace(WAITING.crowd, queue=10, arrivals=20)
 
 
 def but(**changes: object) -> PoolSignals:
@@ -61,7 +62,7 @@ def but(**changes: object) -> PoolSignals:
         ),
         # long waits, but no more than random arrivals bring at a healthy load
         (
-            but(crest_queue=10, crest_arrivals=20, queue_depth=10),
+            but(crowd=BY_CHANCE, queue_depth=10),
             Rules(),
             ("burst", "blocking_io", "info", "raise_max_workers", True),
         ),
@@ -97,12 +98,12 @@ def but(**changes: object) -> PoolSignals:
         ),
         # eight workers behind one lock: the few that are lucky run as if alone, all together get one worker's work done
         (
-            but(max_workers=8, finished=10, run_mean_seconds=1.6, crest_queue=100),
+            but(max_workers=8, finished=10, run_mean_seconds=1.6),
             Rules(),
             ("async_then_serial", "unknown", "warning", "none", False),
         ),
         (
-            but(max_workers=8, finished=10, run_mean_seconds=1.6, crest_queue=100, contention=LOCK),
+            but(max_workers=8, finished=10, run_mean_seconds=1.6, contention=LOCK),
             Rules(),
             ("async_then_serial", "shared_resource", "warning", "relieve_shared_resource", False),
         ),

@@ -13,11 +13,14 @@ import msgspec
 
 from poolscope.analysis import sizing, words
 from poolscope.analysis.arrivals import closed_population, follow
+from poolscope.analysis.chance import Before
 from poolscope.analysis.deadlock import Deadlock, PoolWaits
 from poolscope.analysis.detection import (
     Diagnosis,
     LoopLineSignals,
     Rules,
+    amplified,
+    by_no_chance,
     cpu_limit,
     diagnose,
     diagnose_loop,
@@ -25,7 +28,7 @@ from poolscope.analysis.detection import (
 )
 from poolscope.analysis.history import PoolHistory
 from poolscope.analysis.loop_history import BlockingLine, LoopHistory
-from poolscope.analysis.signals import PoolSignals, ProcessSignals, held_workers, measure
+from poolscope.analysis.signals import PoolSignals, ProcessSignals, before, held_workers, measure
 from poolscope.analysis.stretches import Stretch
 from poolscope.analysis.tracking import Episode, Tracker
 from poolscope.messages import FunctionNamed, Line
@@ -45,6 +48,8 @@ RESIZE_NS = 5_000_000_000
 #: pools there are, the more that would cost for each of them.
 FEEDER_TASKS = 400
 FEEDERS = 8
+#: The latest tasks, by which it is told whether the submitters keep a fixed number of them in the pool.
+POPULATION_TASKS = 2_000
 #: A long stretch is judged by its last part, so that what changed shows.
 WINDOW_NS = 60_000_000_000
 #: Judging a window costs about a microsecond a task: a busy one is judged less often, never more than this apart.
@@ -53,8 +58,6 @@ REST_NS = 500_000_000
 #: What is reported of the lines where workers are: this many lines, each with at least this share.
 LINES_SHOWN = 3
 SHARE_SHOWN = 0.1
-#: Once raised, a finding stays until the amplification is below this part of its threshold.
-RELEASE = 0.75
 #: A pool's finding is over when nothing has been found for this many times `sustain_seconds`: the next stretch of a
 #: flapping load takes one of them to be recognised.
 HOLD_SUSTAINS = 4
@@ -141,6 +144,8 @@ class PoolCase:
         sustain = self._sustain_ns
         self._tracker: Tracker[_PoolItem] = Tracker(hold_ns=HOLD_SUSTAINS * sustain, settle_ns=sustain // 2)
         self._rest_until_ns = 0
+        # Begin of a stretch, and what came before it.
+        self._before: tuple[int, Before] | None = None
         # End of the last deadlock: the pool was saturated by it until then.
         self._released_ns = 0
         self._bursts = _Bursts()
@@ -275,17 +280,28 @@ class PoolCase:
         begin = max(stretch.begin_ns, stretch.end_ns - WINDOW_NS)
         process = self._process_of(begin, stretch.end_ns)
         signals = msgspec.structs.replace(
-            measure(self.history, stretch, begin, process),
+            measure(self.history, stretch, begin, process, self._came_before(stretch)),
             deadlock=deadlock,
             awaited=self.waits.awaited(begin, stretch.end_ns, self.history.max_workers),
         )
-        rules = self.rules
-        if raised:
-            low = rules.thresholds.min_amplification * RELEASE
-            rules = msgspec.structs.replace(
-                rules, thresholds=msgspec.structs.replace(rules.thresholds, min_amplification=max(1.0, low))
-            )
-        return _PoolItem(diagnose(signals, rules), signals, stretch.begin_ns, stretch.end_ns)
+        rules = msgspec.structs.replace(self.rules, raised=raised)
+        diagnosis = diagnose(signals, rules)
+        if diagnosis.pattern == "burst" and amplified(signals, rules):
+            # Less is enough where tasks do not come at random.
+            crowd = msgspec.structs.replace(signals.crowd, fixed_population=True)
+            closed = msgspec.structs.replace(signals, crowd=crowd)
+            if by_no_chance(closed) and self._fixed_population(signals, stretch):
+                signals, diagnosis = closed, diagnose(closed, rules)
+        return _PoolItem(diagnosis, signals, stretch.begin_ns, stretch.end_ns)
+
+    def _came_before(self, stretch: Stretch) -> Before:
+        if self._before is None or self._before[0] != stretch.begin_ns:
+            self._before = stretch.begin_ns, before(self.history, stretch.begin_ns)
+        return self._before[1]
+
+    def _fixed_population(self, signals: PoolSignals, stretch: Stretch) -> bool:
+        spans = self.history.spans(POPULATION_TASKS)
+        return closed_population(spans, signals.max_workers, stretch.begin_ns, stretch.end_ns) is not None
 
     def _over(self, stretch: Stretch, now_ns: int) -> list[Event]:
         try:

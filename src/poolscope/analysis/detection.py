@@ -26,9 +26,8 @@ OFF_CPU_SHARE = 0.5
 STARVING_RUNS = 3.0
 #: Runs that take up to this many times as long as alone are not hindering each other.
 RUN_INFLATION = 1.5
-#: A stretch that random arrivals at a healthy load bring more often than exp(-18), about once in ten million stretches,
-#: is nobody's fault.
-SURPRISE_NATS = 18.0
+#: Once raised, a finding stays until the amplification is below this part of its threshold.
+RELEASE = 0.75
 #: A task that takes this many times the p99 run of its function does not come back.
 STUCK_RUNS = 10.0
 #: Where few long tasks hold the workers, the others wait many times their run: this many.
@@ -47,6 +46,8 @@ class Rules(msgspec.Struct, frozen=True):
     ordered: bool = False
     #: Consumers that hold their workers: no `stuck_workers` and no `stalled`.
     long_running: bool = False
+    #: The stretch has been told of: it goes on until its tasks wait for less long than makes one begin.
+    raised: bool = False
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
@@ -86,15 +87,24 @@ def _stuck_workers(signals: PoolSignals, rules: Rules) -> Severity | None:
     return "warning" if 0 < stuck < signals.max_workers else None
 
 
-def _sustained(signals: PoolSignals, rules: Rules) -> bool:
-    amplification, surprise = signals.amplification, signals.surprise
+def amplified(signals: PoolSignals, rules: Rules) -> bool:
+    """Whether a stretch lasts, and its tasks wait for long."""
+    amplification = signals.amplification
     return (
         signals.stretch_seconds >= rules.thresholds.sustain_seconds
         and amplification is not None
-        and amplification >= rules.thresholds.min_amplification
-        and surprise is not None
-        and surprise >= SURPRISE_NATS
+        and amplification >= rules.thresholds.min_amplification * (RELEASE if rules.raised else 1.0)
     )
+
+
+def by_no_chance(signals: PoolSignals) -> bool:
+    """Whether a stretch is more than random arrivals bring to a healthy pool."""
+    surprise = signals.crowd.surprise
+    return surprise is not None and surprise >= signals.crowd.surprise_needed
+
+
+def _sustained(signals: PoolSignals, rules: Rules) -> bool:
+    return amplified(signals, rules) and (rules.raised or by_no_chance(signals))
 
 
 def _serial(signals: PoolSignals, rules: Rules) -> Severity | None:
