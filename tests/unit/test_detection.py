@@ -11,6 +11,7 @@ from poolscope.model import Thresholds
 
 IDLE_HOST = ProcessSignals(cores_used=0.1, cores_allowed=4.0, gil=True)
 ONE_CORE_BUSY = ProcessSignals(cores_used=1.0, cores_allowed=4.0, gil=True)
+HALF_A_CORE = ProcessSignals(cores_used=0.52, cores_allowed=4.0, gil=True)
 ALL_CORES_BUSY = ProcessSignals(cores_used=3.9, cores_allowed=4.0, gil=True)
 UNKNOWN_HOST = ProcessSignals(cores_used=None, cores_allowed=None, gil=True)
 
@@ -36,6 +37,7 @@ WAITING = PoolSignals(
     last_unhindered_seconds=0.4,
     worker_cores=0.05,
     worker_cpu_share=0.02,
+    workers_ready=None,
     seconds_since_finish=0.1,
     longest_run_seconds=0.5,
     running_p50_seconds=0.2,
@@ -185,6 +187,24 @@ def but(**changes: object) -> PoolSignals:
             ),
             Rules(),
             ("async_then_serial", "unknown", "warning", "none", False),
+        ),
+        # on a host that is busy with something else they get half a core of the one that they want
+        (
+            but(worker_cores=0.5, worker_cpu_share=0.13, workers_ready=0.45, process=HALF_A_CORE),
+            Rules(),
+            ("async_then_serial", "cpu_bound", "warning", "use_process_pool", False),
+        ),
+        # beside the GIL all four are ready to run, and the host has one core and a half for them
+        (
+            but(worker_cores=1.1, worker_cpu_share=0.28, workers_ready=2.8, process=ONE_CORE_BUSY),
+            Rules(),
+            ("async_then_serial", "cpu_bound", "info", "none", False),
+        ),
+        # those that wait for something else are ready now and then, too
+        (
+            but(worker_cores=0.1, worker_cpu_share=0.03, workers_ready=0.9, process=IDLE_HOST),
+            Rules(),
+            ("async_then_serial", "blocking_io", "warning", "raise_max_workers", True),
         ),
         # the process computes, but not in this pool's workers
         (

@@ -28,6 +28,7 @@ from poolscope.analysis.detection import (
 )
 from poolscope.analysis.history import PoolHistory
 from poolscope.analysis.loop_history import BlockingLine, LoopHistory
+from poolscope.analysis.occupants import SAMPLES_NEEDED
 from poolscope.analysis.signals import PoolSignals, ProcessSignals, before, held_workers, measure
 from poolscope.analysis.stretches import Stretch
 from poolscope.analysis.tracking import Episode, Tracker
@@ -55,6 +56,8 @@ WINDOW_NS = 60_000_000_000
 #: Judging a window costs about a microsecond a task: a busy one is judged less often, never more than this apart.
 REST_PER_TASK_NS = 20_000
 REST_NS = 500_000_000
+#: Told this much later than it could be, a finding has had time to see where the workers are.
+PATIENCE_NS = 600_000_000
 #: What is reported of the lines where workers are: this many lines, each with at least this share.
 LINES_SHOWN = 3
 SHARE_SHOWN = 0.1
@@ -146,8 +149,9 @@ class PoolCase:
         self._rest_until_ns = 0
         # Begin of a stretch, and what came before it.
         self._before: tuple[int, Before] | None = None
-        # End of the last deadlock: the pool was saturated by it until then.
-        self._released_ns = 0
+        # End of the last deadlock or stall, and when what was queued by then had been worked off: until then it is what
+        # the pool is saturated by.
+        self._released_ns = self._drained_ns = 0
         self._bursts = _Bursts()
         self._past: list[Finding] = []
         self._sized: sizing.Sizing | None = None
@@ -203,6 +207,8 @@ class PoolCase:
                 return events
             item = self._diagnose(current, self._tracker.active is not None)
             self._rest_until_ns = now_ns + min(REST_NS, item.signals.starts * REST_PER_TASK_NS)
+            if self._too_early(item, current):
+                return events
             if item.diagnosis.pattern != "burst":
                 return events + self._offer(item, current.begin_ns, now_ns)
         if not self._final and (stuck := self._stuck(now_ns)) is not None:
@@ -211,12 +217,22 @@ class PoolCase:
             events += self._absent(self._tracker.active.item.end_ns, now_ns)
         return events
 
+    def _too_early(self, item: _PoolItem, stretch: Stretch) -> bool:
+        """Whether a cause that rests on there being no other would be told before others could be seen."""
+        return (
+            item.diagnosis.cause in ("blocking_io", "unknown")
+            and self._tracker.active is None
+            and not self._final
+            and 0 < item.signals.samples < SAMPLES_NEEDED
+            and stretch.length_ns < self._sustain_ns + PATIENCE_NS
+        )
+
     def _deadlocked(self, deadlock: Deadlock, now_ns: int) -> list[Event]:
         """A deadlock stands above all else, from when it is proven until it has not been seen for a while."""
         active = self._tracker.active
         if now_ns - deadlock.at_ns >= DEADLOCK_HOLD_NS:
             self.waits.deadlock = None
-            self._released_ns = deadlock.at_ns
+            self._release(deadlock.at_ns)
             return self._end(self._tracker.close())
         events: list[Event] = []
         if active is not None and active.item.signals.deadlock is None:
@@ -224,12 +240,20 @@ class PoolCase:
         item = self._diagnose(Stretch(deadlock.cycle.since_ns, deadlock.at_ns, open=True), False, deadlock)
         return events + self._offer(item, item.begin_ns, now_ns)
 
+    def _release(self, at_ns: int) -> None:
+        """A deadlock or a stall ended."""
+        self._released_ns, self._drained_ns = at_ns, 0
+
     def _since_release(self, stretch: Stretch | None) -> Stretch | None:
-        """What is left of a stretch that a deadlock was part of."""
+        """What is left of a stretch that a deadlock or a stall was part of."""
         if stretch is None or stretch.begin_ns >= self._released_ns:
             return stretch
-        left = msgspec.structs.replace(stretch, begin_ns=self._released_ns)
-        return left if left.length_ns > 0 else None
+        oldest_ns = self.history.oldest_submitted_ns
+        if not self._drained_ns and (oldest_ns is None or oldest_ns >= self._released_ns):
+            self._drained_ns = self.history.occupancy.settled_ns
+        if not self._drained_ns or stretch.end_ns <= self._drained_ns:
+            return None
+        return msgspec.structs.replace(stretch, begin_ns=self._drained_ns)
 
     def _stuck(self, now_ns: int) -> _PoolItem | None:
         """Workers may be stuck while the others keep up with the load."""
@@ -325,12 +349,11 @@ class PoolCase:
         return self._offer(item, stretch.begin_ns, now_ns) + self._absent(stretch.end_ns, now_ns)
 
     def _offer(self, item: _PoolItem, since_ns: int, now_ns: int) -> list[Event]:
-        events: list[Event] = []
         active = self._tracker.active
         if active is not None and active.item.diagnosis.pattern == "stalled" and item.diagnosis.pattern != "stalled":
-            # Tasks finish again. What comes now, while the queue is worked off, is another story.
-            events += self._end(self._tracker.close())
-            since_ns = active.last_seen_ns
+            # Tasks finish again. What comes once the queue is worked off is another story.
+            self._release(active.last_seen_ns)
+            return self._end(self._tracker.close())
         key = (item.diagnosis.pattern, item.diagnosis.cause, item.diagnosis.severity)
         changed = self._tracker.offer(key, item, since_ns, now_ns)
         due = changed or now_ns - self._sized_ns >= RESIZE_NS
@@ -339,7 +362,7 @@ class PoolCase:
         if item.diagnosis.action == "split_pool" and (due or self._split is None):
             self._resplit(item, now_ns)
         active = self._tracker.active
-        return [*events, (self._finding(active), True)] if changed and active is not None else events
+        return [(self._finding(active), True)] if changed and active is not None else []
 
     def _absent(self, until_ns: int, now_ns: int) -> list[Event]:
         return self._end(self._tracker.absent(until_ns, now_ns))
@@ -506,6 +529,7 @@ def _evidence(signals: PoolSignals) -> dict[str, float]:
         "deadlocked_pools": float(signals.deadlock.cycle.pools) if signals.deadlock is not None else None,
         "downstream_share": signals.awaited.share if signals.awaited is not None else None,
         "longest_running_seconds": signals.held[0].seconds if signals.held else None,
+        "workers_ready_without_cpu": signals.workers_ready,
         "process_cores_used": signals.process.cores_used,
         "process_cores_allowed": signals.process.cores_allowed,
         "cpu_limit_cores": cpu_limit(signals),

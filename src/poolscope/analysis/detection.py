@@ -20,6 +20,10 @@ SERIAL_PARALLELISM = 1.5
 CPU_LIMIT_SHARE = 0.85
 #: Workers that together use more than this of what they can have do compute, though the machine may give it to others.
 COMPUTING_SHARE = 0.6
+#: So much of it at least is used, where they want all of it and do not get it.
+COMPUTING_LEAST = 0.25
+#: From here on more than one worker computes at once.
+SEVERAL_CORES = 1.2
 #: Workers that use less CPU than this while busy are waiting for something else.
 OFF_CPU_SHARE = 0.5
 #: Tasks of two ordinary stages have run for half of their time when they are looked at; those that starve, for longer.
@@ -148,12 +152,21 @@ def _stuck_tasks(signals: PoolSignals, rules: Rules) -> bool:
     return True
 
 
+def _beside_the_gil(signals: PoolSignals) -> bool:
+    """Whether the workers compute without the GIL: several are on a CPU at once, or would be, had the host one for
+    them. Who waits for the GIL is not ready to run."""
+    wanted, share = signals.cores_wanted, signals.wanted_share
+    several = signals.worker_cores is not None and signals.worker_cores > SEVERAL_CORES
+    ready = wanted is not None and wanted > SEVERAL_CORES and share is not None and share >= CPU_LIMIT_SHARE
+    return several or ready
+
+
 def cpu_limit(signals: PoolSignals) -> float | None:
     """Cores that the workers can use at once, as far as their use shows; None if it was not measured."""
-    allowed, workers = signals.process.cores_allowed, signals.worker_cores
-    if allowed is None or workers is None:
+    allowed = signals.process.cores_allowed
+    if allowed is None or signals.worker_cores is None:
         return None
-    return min(1.0, allowed) if signals.process.gil and workers <= 1.2 else allowed
+    return min(1.0, allowed) if signals.process.gil and not _beside_the_gil(signals) else allowed
 
 
 def _downstream_pool(signals: PoolSignals, rules: Rules) -> bool:
@@ -170,17 +183,19 @@ def _cpu_bound(signals: PoolSignals, rules: Rules) -> bool:
     """The workers themselves use up the CPU that the process can have.
 
     Under the GIL that is one core, unless more than one is in use, which shows that the work releases it; then it
-    is what affinity and quota allow.
+    is what affinity and quota allow. On a host that is short of CPU, what they are ready to use counts as well.
     """
-    used, limit, workers = signals.process.cores_used, cpu_limit(signals), signals.worker_cores
-    if used is None or limit is None or workers is None:
+    used, limit = signals.process.cores_used, cpu_limit(signals)
+    workers, wanted = signals.worker_cores, signals.cores_wanted
+    if used is None or limit is None or workers is None or wanted is None:
         return False
-    return workers >= CPU_LIMIT_SHARE * limit and used >= CPU_LIMIT_SHARE * limit
+    least = CPU_LIMIT_SHARE * limit
+    return workers >= COMPUTING_LEAST * limit and wanted >= least and used + wanted - workers >= least
 
 
 def _off_cpu(signals: PoolSignals) -> bool:
     """Whether the workers wait: each of them mostly, and all together not for a CPU that they use up."""
-    share, limit, cores = signals.worker_cpu_share, cpu_limit(signals), signals.worker_cores
+    share, limit, cores = signals.wanted_share, cpu_limit(signals), signals.worker_cores
     if share is None or share >= OFF_CPU_SHARE:
         return False
     return limit is None or cores is None or cores < COMPUTING_SHARE * limit
@@ -270,7 +285,11 @@ def diagnose(signals: PoolSignals, rules: Rules) -> Diagnosis:
 
 def _uses_the_machine(signals: PoolSignals) -> bool:
     used, allowed = signals.process.cores_used, signals.process.cores_allowed
-    return used is not None and allowed is not None and used >= CPU_LIMIT_SHARE * allowed
+    if used is None or allowed is None:
+        return False
+    if _beside_the_gil(signals):
+        used += signals.workers_ready or 0.0
+    return used >= CPU_LIMIT_SHARE * allowed
 
 
 class LoopLineSignals(msgspec.Struct, frozen=True):

@@ -79,6 +79,8 @@ class PoolHistory:
         self.running: dict[int, RunningTask] = {}
         self.recent: deque[RecentTask] = deque(maxlen=RECENT_TASKS)
         self.cpu_readings: deque[CpuReading] = deque(maxlen=STACK_SAMPLES)
+        #: How long the workers waited for a CPU, in the same form.
+        self.ready_readings: deque[CpuReading] = deque(maxlen=STACK_SAMPLES)
         self.stacks: deque[StackSample] = deque(maxlen=STACK_SAMPLES)
         self._keep_tasks = keep_tasks
         self._tasks = array("q")
@@ -111,6 +113,10 @@ class PoolHistory:
             self._backlog.leave((submitted,))
             self._function(function).started += 1
             self.running[worker] = RunningTask(function, submitted, started, coupled)
+
+    def note_ready(self, at_ns: int, ready_ns: int) -> None:
+        """Takes in how long the workers have waited for a CPU so far."""
+        self.ready_readings.append(CpuReading(at_ns, ready_ns))
 
     def sample(self, stacks: StackSample) -> None:
         """Takes in where the workers were."""
@@ -251,9 +257,14 @@ class PoolHistory:
         """Tasks submitted, not started and not cancelled, as of the last batch."""
         return self._backlog.depth
 
+    @property
+    def oldest_submitted_ns(self) -> int | None:
+        """When the task that has been queued longest was submitted."""
+        return self._backlog.oldest_ns
+
     def oldest_queued_ns(self, now_ns: int) -> int:
         """Age of the oldest queued task."""
-        oldest_ns = self._backlog.oldest_ns
+        oldest_ns = self.oldest_submitted_ns
         return max(0, now_ns - oldest_ns) if oldest_ns is not None else 0
 
     def longest_running_ns(self, now_ns: int) -> int:

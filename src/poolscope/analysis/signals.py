@@ -73,6 +73,8 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     #: CPU seconds of the workers per second, and per second that they were busy.
     worker_cores: float | None
     worker_cpu_share: float | None
+    #: Workers ready to run without a CPU, on average; None if it was not measured.
+    workers_ready: float | None
     seconds_since_finish: float | None
     longest_run_seconds: float | None
     #: How long the tasks that run now have run: the median.
@@ -80,10 +82,23 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     process: ProcessSignals
     #: Workers in tasks that take long, the longest first.
     held: tuple[HeldWorker, ...] = ()
+    #: How often the lines of the workers were looked at.
+    samples: int = 0
     contention: Contention | None = None
     hogs: Hogs | None = None
     deadlock: Deadlock | None = None
     awaited: Awaited | None = None
+
+    @property
+    def cores_wanted(self) -> float | None:
+        """Cores that the workers used or were ready to use."""
+        return None if self.worker_cores is None else self.worker_cores + (self.workers_ready or 0.0)
+
+    @property
+    def wanted_share(self) -> float | None:
+        """The same per second that they were busy."""
+        share, cores, wanted = self.worker_cpu_share, self.worker_cores, self.cores_wanted
+        return share * wanted / cores if share and cores and wanted is not None else share
 
     @property
     def coupling(self) -> float | None:
@@ -231,6 +246,7 @@ def measure(
         # Its workers are processes of their own: each has its own GIL, and none computes in the one that watches.
         process = ProcessSignals(cores_used=worker_cores, cores_allowed=process.cores_allowed, gil=False)
     length_ns = max(1, end_ns - begin_ns)
+    samples = [sample for sample in history.stacks if begin_ns <= sample.at_ns <= end_ns]
     unhindered = history.occupancy.unhindered
     enough = len(runs) >= TASKS_NEEDED
     return PoolSignals(
@@ -260,17 +276,14 @@ def measure(
         last_unhindered_seconds=_mean_seconds(list(unhindered)[-LAST_UNHINDERED:]),
         worker_cores=worker_cores,
         worker_cpu_share=(worker_cores * length_ns / busy_ns if worker_cores is not None and busy_ns > 0 else None),
+        workers_ready=rate(history.ready_readings, begin_ns, end_ns),
         seconds_since_finish=((end_ns - history.last_finish_ns) / 1e9 if history.last_finish_ns is not None else None),
         longest_run_seconds=history.run.maximum / 1e9 if history.run.count else None,
         running_p50_seconds=_seconds(_median([end_ns - task.started_ns for task in history.running.values()])),
         process=process,
         held=held_workers(history, end_ns),
-        contention=contention(
-            (sample for sample in history.stacks if begin_ns <= sample.at_ns <= end_ns),
-            history.max_workers,
-            lasting=lasting,
-            starts=starts,
-        ),
+        samples=len(samples),
+        contention=contention(samples, history.max_workers, lasting=lasting, starts=starts),
         hogs=hogs(
             [
                 FunctionShare(function, share.starts, share.busy_ns, share.waits, share.runs)
