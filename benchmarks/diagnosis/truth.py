@@ -128,7 +128,8 @@ def main_troubles(found):
 
 def needed_workers(tasks):
     """The smallest size with which the replayed log has no stretch that lasts; None if none up to 1000 has."""
-    load = sorted((submitted, ended - started) for submitted, started, ended, _ in tasks if ended)
+    done = sorted((submitted, started, ended) for submitted, started, ended, _ in tasks if ended)
+    load = [(submitted, ended - started) for submitted, started, ended in done]
 
     def enough(workers):
         free = [0] * workers

@@ -149,9 +149,9 @@ class PoolCase:
         self._rest_until_ns = 0
         # Begin of a stretch, and what came before it.
         self._before: tuple[int, Before] | None = None
-        # End of the last deadlock or stall, and when what was queued by then had been worked off: until then it is what
-        # the pool is saturated by.
-        self._released_ns = self._drained_ns = 0
+        # End of the last deadlock or stall, or of what it left in the queue: until then it is what saturates the pool.
+        self._released_ns = 0
+        self._draining = False
         self._bursts = _Bursts()
         self._past: list[Finding] = []
         self._sized: sizing.Sizing | None = None
@@ -201,6 +201,7 @@ class PoolCase:
             return events
         for stretch in closed:
             events += self._over(stretch, now_ns)
+        self._drain()
         current = self._since_release(stretches.current)
         if current is not None and current.length_ns >= self._sustain_ns:
             if now_ns < self._rest_until_ns and not self._final:
@@ -242,18 +243,19 @@ class PoolCase:
 
     def _release(self, at_ns: int) -> None:
         """A deadlock or a stall ended."""
-        self._released_ns, self._drained_ns = at_ns, 0
+        self._released_ns, self._draining = at_ns, True
+
+    def _drain(self) -> None:
+        """What a deadlock or a stall has left in the queue is part of it. After that another story may begin."""
+        oldest_ns = self.history.oldest_submitted_ns
+        if self._draining and (oldest_ns is None or oldest_ns >= self._released_ns):
+            self._draining = False
+            self._released_ns = self.history.occupancy.settled_ns
+            self.history.occupancy.stretches.cut(self._released_ns)
 
     def _since_release(self, stretch: Stretch | None) -> Stretch | None:
-        """What is left of a stretch that a deadlock or a stall was part of."""
-        if stretch is None or stretch.begin_ns >= self._released_ns:
-            return stretch
-        oldest_ns = self.history.oldest_submitted_ns
-        if not self._drained_ns and (oldest_ns is None or oldest_ns >= self._released_ns):
-            self._drained_ns = self.history.occupancy.settled_ns
-        if not self._drained_ns or stretch.end_ns <= self._drained_ns:
-            return None
-        return msgspec.structs.replace(stretch, begin_ns=self._drained_ns)
+        """The stretch, unless a deadlock or a stall is part of it."""
+        return stretch if stretch is not None and stretch.begin_ns >= self._released_ns else None
 
     def _stuck(self, now_ns: int) -> _PoolItem | None:
         """Workers may be stuck while the others keep up with the load."""

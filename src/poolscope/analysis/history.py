@@ -316,23 +316,24 @@ class PoolHistory:
                 typical[function] = int(run.quantiles((0.5,))[0]) if run.count else 0
             return typical[function]
 
+        # With the start: of tasks submitted at the same moment, the one that started first was first in the queue.
         tasks = [
-            Task(submitted, finished - started if started >= 0 else usual(function))
+            (submitted, started, finished - started) if started >= 0 else (submitted, sys.maxsize, usual(function))
             for function, submitted, started, finished in self.kept(most)
             if wanted(function)
         ]
         tasks += [
-            Task(task.submitted_ns, max(usual(task.function), now_ns - task.started_ns))
+            (task.submitted_ns, task.started_ns, max(usual(task.function), now_ns - task.started_ns))
             for task in self.running.values()
             if wanted(task.function)
         ]
         tasks += [
-            Task(submitted, usual(function))
+            (submitted, sys.maxsize, usual(function))
             for submitted, function in islice(self._backlog.waiting(), most)
             if wanted(function)
         ]
-        tasks.sort(key=lambda task: task.submitted_ns)
-        return tasks
+        tasks.sort()
+        return [Task(submitted, run) for submitted, _, run in tasks]
 
     def packed_tasks(self, origin_ns: int, functions: dict[int, int]) -> bytes:
         """The kept tasks and those that have not ended, as a PoolTrace holds them.
@@ -343,7 +344,8 @@ class PoolHistory:
         tasks += [(task.function, task.submitted_ns, task.started_ns, -1) for task in self.running.values()]
         tasks += [(function, at, -1, -1) for at, function in self._backlog.waiting()]
         packed = array("q")
-        for function, *moments in sorted(tasks, key=lambda task: task[1]):
+        # As they were in the queue, see `tasks_for_replay`.
+        for function, *moments in sorted(tasks, key=lambda task: (task[1], task[2] < 0, task[2])):
             packed.append(functions[function])
             packed.extend(moment - origin_ns if moment >= 0 else -1 for moment in moments)
         if sys.byteorder == "big":
