@@ -177,3 +177,21 @@ def test_settings_given_late_count_for_what_was_there_before(tmp_path: Path) -> 
 
 def samples(registry: CollectorRegistry, name: str) -> list[Any]:
     return [sample for family in registry.collect() for sample in family.samples if sample.name == name]
+
+
+def test_times_count_from_the_start_of_the_process() -> None:
+    with poolscope.ThreadPoolExecutor(1, name="older") as pool:
+        pool.submit(int).result()
+        report = poolscope.report()
+    first = pool_of(report, "older").first_submit_seconds
+    assert first is not None
+    assert 0 < first < report.duration_seconds
+    assert report.processes[0].started_seconds == 0
+
+
+def test_what_is_older_than_a_profile_was_there_from_its_start() -> None:
+    with poolscope.ThreadPoolExecutor(1, name="before") as pool:
+        pool.submit(int).result()
+        with poolscope.profile() as profile:
+            pool.submit(int).result()
+    assert pool_of(profile.report, "before").first_submit_seconds == 0.0
