@@ -96,6 +96,17 @@ def test_the_command_refuses_what_cannot_work(
     assert len(shown.err.splitlines()) == 1
 
 
+def test_a_python_without_scrypt_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = secret(tmp_path, "users", f"prometheus:{cheap_hash(PASSWORD)}")
+    monkeypatch.delattr("hashlib.scrypt")
+    with pytest.raises(ListenError, match=r"this Python has no hashlib\.scrypt"):
+        Access(EndpointSettings(basic_auth_file=path))
+    assert passwords.main(["prometheus"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 # --- files
 
 

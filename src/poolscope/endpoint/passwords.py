@@ -73,6 +73,8 @@ def read_hash(text: str) -> PasswordHash:
 
 def read_users(text: str) -> dict[str, PasswordHash]:
     """The users of a file, a line each; empty lines and those that begin with # are none. Raises ValueError."""
+    if not _can_hash():
+        raise ValueError("this Python has no hashlib.scrypt: it was built without OpenSSL; take a bearer token")
     users: dict[str, PasswordHash] = {}
     for number, line in enumerate(text.splitlines(), 1):
         words = line.strip()
@@ -92,6 +94,12 @@ def read_users(text: str) -> dict[str, PasswordHash]:
     return users
 
 
+def _can_hash() -> bool:
+    import hashlib
+
+    return hasattr(hashlib, "scrypt")
+
+
 def _derived(password: bytes, salt: bytes, cost: int, block: int, parallel: int) -> bytes:
     import hashlib
 
@@ -103,6 +111,9 @@ def main(arguments: list[str]) -> int:
     """Asks for a password and prints the user's line; the exit status."""
     if len(arguments) != 1 or not arguments[0] or ":" in arguments[0] or not arguments[0].isprintable():
         print("usage: python -m poolscope.endpoint.passwords USER  (a name without a colon)", file=sys.stderr)
+        return 2
+    if not _can_hash():
+        print("poolscope: this Python has no hashlib.scrypt; run the command with another one", file=sys.stderr)
         return 2
     # From a pipe: its first line.
     password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
