@@ -137,8 +137,8 @@ _FINDING_LABELS = ("kind", "name", "pattern", "cause", "severity")
 class _Samples(Sequence[Sample]):
     """The samples of a family, each made when it is written, and gone after it.
 
-    A thousand pools have sixty thousand of them. All at once they set the garbage collector going through the whole
-    program's memory, and while that lasts no task goes on.
+    A thousand pools have sixty thousand of them. All at once they set the garbage collector going some sixty times in
+    one scrape, and while it goes no task does; one at a time, a handful of times.
     """
 
     def __init__(self, make: Callable[[], Iterator[Sample]]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from metrics_support import BOUNDS, CONTRACT, Scrape, finding, loop, pool, snapshot
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.registry import Collector
 
 import poolscope
 from poolscope.config import Settings, from_mapping
@@ -528,6 +531,37 @@ def test_a_thousand_pools_are_so_many_lines() -> None:
     # 7 gauges and pool_info without advice, 6 counters, 3 outcomes, two histograms; and the build and the overhead.
     assert len(lines) == 1000 * (7 + 6 + 3 + 2 * (count + 2)) + 2
     assert len(text) < 4_500_000
+
+
+class AllAtOnce(Collector):
+    """Every sample of every family made before the first is written."""
+
+    def __init__(self, source: SnapshotCollector) -> None:
+        self._source = source
+
+    def collect(self) -> list[Metric]:
+        families = list(self._source.collect())
+        for family in families:
+            family.samples = list(family.samples)
+        return families
+
+
+def test_a_scrape_sets_the_garbage_collector_going_a_few_times_only() -> None:
+    count = len(Settings().metrics.wait_buckets) + 1
+    source = snapshot(*(pool(f"p-{n}", wait_buckets=(1,) * count, run_buckets=(1,) * count) for n in range(1000)))
+
+    def collections(shown: Collector) -> int:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(shown)
+        generate_latest(registry)  # whatever is made once
+        gc.collect()
+        before = sum(generation["collections"] for generation in gc.get_stats())
+        generate_latest(registry)
+        return sum(generation["collections"] for generation in gc.get_stats()) - before
+
+    one_at_a_time = collections(SnapshotCollector(lambda: source, Settings()))
+    all_at_once = collections(AllAtOnce(SnapshotCollector(lambda: source, Settings())))
+    assert one_at_a_time * 4 < all_at_once
 
 
 def test_a_long_name_is_cut_and_stays_apart_from_others() -> None:
