@@ -13,7 +13,7 @@ import os
 import sys
 from typing import NamedTuple
 
-#: 16 MiB and about 50 ms of one core for each password that is tried.
+#: 16 MiB, and some tens of milliseconds of one core, for each password that is tried.
 COST, BLOCK, PARALLEL = 1 << 14, 8, 1
 #: What a file may ask for at most, so that a mistake in it does not hold up the program.
 MAX_MEMORY = 64 * 1024 * 1024
