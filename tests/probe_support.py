@@ -33,6 +33,10 @@ class FakeProbe:
         self.ignored = set()
         self.recorders = []
         self.opened = []  # how open_pool was called
+        self.supervised = False
+
+    def notice(self, text):
+        self.emit(("notice", text))
 
     def emit(self, message):
         self.messages.append(message)
