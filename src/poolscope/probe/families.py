@@ -15,6 +15,7 @@ POOLS: Families = {
     "threads": ("poolscope.probe.pools.threadpool", ("concurrent.futures.thread",)),
     "processes": ("poolscope.probe.pools.processpool", ("concurrent.futures.process",)),
     "multiprocessing": ("poolscope.probe.pools.multiprocessing_pool", ("multiprocessing.pool",)),
+    "anyio": ("poolscope.probe.adapters.anyio", ("anyio._backends._asyncio", "anyio._backends._trio")),
 }
 
 LOOPS: Families = {

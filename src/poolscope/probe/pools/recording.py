@@ -88,6 +88,7 @@ class PoolRecorder:
         "name",
         "rejected",
         "size",
+        "taken",
         "told",
         "withdrawn",
         "workers",
@@ -116,6 +117,8 @@ class PoolRecorder:
         self.rejected: list[int] = []
         self.withdrawn: list[int] = []
         self.workers: list[WorkerLog] = []
+        #: How many tasks have a worker, where that is more than run one: until the pool hears that a task has ended.
+        self.taken: Callable[[], int] | None = None
         self.closed = False
         #: Whether its name is known outside.
         self.told = False

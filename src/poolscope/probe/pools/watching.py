@@ -221,21 +221,24 @@ def open_watch(
     prefix: str,
     kind: str,
     size_of: Callable[[Any], Size],
+    site: tuple[str, str] | None = None,
 ) -> Watch | None:
     """The watch of a new pool, with the size that the settings give it; None if it is not to be watched.
 
-    Only an executor of threads can be given another size once it is made. Never raises: a failure of ours goes to the
-    probe, and the pool stays a plain one.
+    `site` is where it was made (see `creation_site`), unless that is just now. Only an executor of threads can be given
+    another size once it is made. Never raises: a failure of ours goes to the probe, and the pool stays a plain one.
     """
     probe = None
     try:
         from poolscope.probe.stacks import creation_site
 
         probe = find_probe()
-        rule = probe.pool_rule(name or prefix or creation_site(1)[1])
+        if site is None:
+            site = creation_site(1)
+        rule = probe.pool_rule(name or prefix or site[1])
         if rule is not None and rule.max_workers and kind == "thread":
             executor._max_workers = rule.max_workers
-        recorder = probe.open_pool(executor, name=name, prefix=prefix, kind=kind, size=size_of(executor))
+        recorder = probe.open_pool(executor, name=name, prefix=prefix, kind=kind, size=size_of(executor), site=site)
         return None if recorder is None else Watch(probe, recorder)
     except Exception as exc:
         report(probe, exc)

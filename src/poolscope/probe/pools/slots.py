@@ -1,0 +1,124 @@
+"""Workers of a pool whose threads come, go, and work for other pools too: its places rather than its threads.
+
+A limiter lets so many tasks run at once, in whichever threads the library has. So a worker of such a pool is a place
+that one task at a time has. A task that starts takes a place that was free when the task was submitted, the one free
+longest; if there is none, and the limit would have let it start at once, a new one; else the place that was given back
+first: that is the task it had to wait for. So the places say of each start whether it had to wait for another task to
+end, as a thread that goes on to its next task does, and there are never more of them than tasks in the pool at once.
+
+A place is its task's thread's alone while that runs. It passes from thread to thread through `_free`, whose single
+operations are atomic with and without the GIL: no task waits for another one here.
+"""
+
+from __future__ import annotations
+
+import threading
+from _thread import get_ident, get_native_id
+from collections import deque
+from time import thread_time_ns
+from weakref import ref
+
+from poolscope.probe.pools.recording import WorkerLog
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from poolscope.probe.cpu import CpuClocks
+    from poolscope.probe.pools.recording import PoolRecorder
+
+
+class _Thread(threading.local):
+    """Of one thread: what lives as long as it does."""
+
+    def __init__(self) -> None:
+        self.sign = _Sign()
+
+
+class _Sign:
+    __slots__ = ("__weakref__",)
+
+
+_thread = _Thread()
+
+
+class Slot(WorkerLog):
+    """One place. Its CPU time is that of its tasks, not of their threads.
+
+    `ended_ns` is when its last task ended.
+    """
+
+    __slots__ = ("_sign", "_told_ns", "_used", "ended_ns")
+
+    def __init__(self, worker: int) -> None:
+        super().__init__(worker, 0, 0)
+        self.ended_ns = 0
+        # What ended tasks have used; of the running one, the thread and what that had used before.
+        self._used: tuple[int, int | None, int] = (0, None, 0)
+        self._told_ns = 0
+        self._sign: ref[_Sign] | None = None
+
+    def enter(self) -> None:
+        """The calling thread has the place now."""
+        self.ident = get_ident()
+        self.native_id = get_native_id()
+        self._sign = ref(_thread.sign)
+        self._used = (self._used[0], self.native_id, thread_time_ns())
+
+    def leave(self, ended_ns: int) -> None:
+        """The calling thread has it no longer."""
+        used, _, before = self._used
+        self._used = (used + thread_time_ns() - before, None, 0)
+        self.ended_ns = ended_ns
+
+    def sign(self) -> object | None:
+        """What stands for the thread that had the place last, if that has not ended."""
+        return None if self._sign is None else self._sign()
+
+    def cpu_now(self, clocks: CpuClocks) -> int | None:
+        """See `WorkerLog.cpu_now`."""
+        used, native_id, before = self._used
+        if native_id is not None:
+            now = clocks.thread(native_id)
+            if now is not None:
+                used += max(0, now - before)
+        # The thread goes on while we read: what was told too early is not taken back.
+        self._told_ns = max(self._told_ns, used)
+        return self._told_ns
+
+
+class Slots:
+    """The places of one pool. Any thread may take one and, having taken it, give it back."""
+
+    __slots__ = ("_free", "_limit", "_recorder")
+
+    def __init__(self, recorder: PoolRecorder, limit: Callable[[], float]) -> None:
+        """`limit` says how many tasks may run at once now."""
+        self._recorder = recorder
+        self._limit = limit
+        self._free: deque[Slot] = deque()
+
+    def take(self, submitted_ns: int) -> Slot:
+        """A place for a task that starts now, in the calling thread."""
+        free = self._free
+        try:
+            slot = free.popleft()
+        except IndexError:
+            slot = self._recorder.add(Slot)
+        else:
+            if slot.ended_ns > submitted_ns and len(self._recorder.workers) < self._limit():
+                free.appendleft(slot)
+                slot = self._recorder.add(Slot)
+        slot.enter()
+        return slot
+
+    def give_back(self, slot: Slot, ended_ns: int) -> None:
+        """Its task has ended."""
+        slot.leave(ended_ns)
+        self._free.append(slot)
+
+
+def threads_alive(slots: list[WorkerLog]) -> int:
+    """How many threads that had one of these places last have not ended."""
+    signs = [slot.sign() for slot in slots if type(slot) is Slot]
+    return len({id(sign) for sign in signs if sign is not None})
