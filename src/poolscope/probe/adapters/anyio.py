@@ -22,6 +22,7 @@ from _thread import RLock
 from weakref import ref
 
 from poolscope.probe.adapters import unfamiliar
+from poolscope.probe.pools.names import WRAPPERS
 from poolscope.probe.pools.patching import Patch
 from poolscope.probe.pools.slots import Slots, threads_alive
 from poolscope.probe.pools.watching import UNREAD_LIMIT, open_watch, report, size_from_settings
@@ -43,6 +44,16 @@ UNLIMITED = 1_000_000
 _BACKENDS = {"anyio._backends._asyncio": "AsyncIOBackend", "anyio._backends._trio": "TrioBackend"}
 _PARAMETERS = ["cls", "func", "args", "abandon_on_cancel", "limiter"]
 _NUMBERS = ("total_tokens", "borrowed_tokens")
+
+WRAPPERS.update(
+    {
+        # Endpoints, bodies that are streamed, and dependencies that yield.
+        "fastapi.telemetry._api._run_sync_endpoint": lambda args, keywords: keywords["function"],
+        "starlette.concurrency._next": lambda args, keywords: args[0],
+        "contextlib._GeneratorContextManager.__enter__": lambda args, keywords: args[0].gen,
+        "contextlib._GeneratorContextManager.__exit__": lambda args, keywords: args[0].gen,
+    }
+)
 
 
 class _Pool:
