@@ -45,15 +45,24 @@ _BACKENDS = {"anyio._backends._asyncio": "AsyncIOBackend", "anyio._backends._tri
 _PARAMETERS = ["cls", "func", "args", "abandon_on_cancel", "limiter"]
 _NUMBERS = ("total_tokens", "borrowed_tokens")
 
-WRAPPERS.update(
-    {
-        # Endpoints, bodies that are streamed, and dependencies that yield.
-        "fastapi.telemetry._api._run_sync_endpoint": lambda args, keywords: keywords["function"],
-        "starlette.concurrency._next": lambda args, keywords: args[0],
-        "contextlib._GeneratorContextManager.__enter__": lambda args, keywords: args[0].gen,
-        "contextlib._GeneratorContextManager.__exit__": lambda args, keywords: args[0].gen,
-    }
-)
+
+def _function(_: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    return keywords["function"]
+
+
+def _iterator(args: tuple[Any, ...], _: dict[str, Any]) -> Any:
+    return args[0]
+
+
+def _generator(args: tuple[Any, ...], _: dict[str, Any]) -> Any:
+    return args[0].gen
+
+
+WRAPPERS["fastapi.telemetry._api._run_sync_endpoint"] = _function
+# Bodies that are streamed, and dependencies that yield.
+WRAPPERS["starlette.concurrency._next"] = _iterator
+WRAPPERS["contextlib._GeneratorContextManager.__enter__"] = _generator
+WRAPPERS["contextlib._GeneratorContextManager.__exit__"] = _generator
 
 
 class _Pool:
