@@ -43,6 +43,12 @@ class WorkerLog:
         #: The thread's CPU time at its end, which no clock can tell afterwards; -1 before. Set before `left`.
         self.cpu_ns = -1
 
+    def depart(self, cpu_ns: int) -> None:
+        """The thread ends, having used so much CPU time (-1: not known)."""
+        if cpu_ns != -1:
+            self.cpu_ns = cpu_ns
+        self.left = True
+
     def cpu_now(self, clocks: CpuClocks) -> int | None:
         """The worker's CPU time so far (ns); None if nobody can tell any more. For one reader at a time."""
         if self.left and self.cpu_ns != -1:

@@ -15,10 +15,11 @@ from __future__ import annotations
 import threading
 from _thread import get_ident, get_native_id
 from collections import deque
-from time import thread_time_ns
+from time import perf_counter_ns, thread_time_ns
 from weakref import ref
 
 from poolscope.probe.pools.recording import WorkerLog
+from poolscope.probe.pools.watching import Watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
     from poolscope.probe.cpu import CpuClocks
     from poolscope.probe.pools.recording import PoolRecorder
+    from poolscope.probe.runtime import Probe
+
+#: How long a thread's place stays empty after it. A task that was submitted before the end of the last one there would
+#: look as if it had waited for that; its thread is there by then.
+REST_NS = 100_000_000
 
 
 class _Thread(threading.local):
@@ -65,10 +71,10 @@ class Slot(WorkerLog):
         self._sign = ref(_thread.sign)
         self._used = (self._used[0], self.native_id, thread_time_ns())
 
-    def leave(self, ended_ns: int) -> None:
-        """The calling thread has it no longer."""
+    def leave(self, ended_ns: int, cpu_ns: int = -1) -> None:
+        """Its thread has it no longer, having used so much CPU time in its life; -1: it is the calling one."""
         used, _, before = self._used
-        self._used = (used + thread_time_ns() - before, None, 0)
+        self._used = (used + (thread_time_ns() if cpu_ns == -1 else cpu_ns) - before, None, 0)
         self.ended_ns = ended_ns
 
     def sign(self) -> object | None:
@@ -85,6 +91,46 @@ class Slot(WorkerLog):
         # The thread goes on while we read: what was told too early is not taken back.
         self._told_ns = max(self._told_ns, used)
         return self._told_ns
+
+
+class Berth(Slot):
+    """A place that a thread has from its first task on until it ends."""
+
+    __slots__ = ("_free",)
+
+    def __init__(self, worker: int, free: deque[Berth]) -> None:
+        super().__init__(worker)
+        self._free = free
+
+    def depart(self, cpu_ns: int) -> None:
+        """See `WorkerLog.depart`."""
+        self.leave(perf_counter_ns(), self._used[2] if cpu_ns == -1 else cpu_ns)
+        self._free.append(self)
+
+
+class PassingWatch(Watch):
+    """The watch of a pool whose threads come and go all the time: each takes the place of one that has ended."""
+
+    __slots__ = ("_free",)
+
+    def __init__(self, probe: Probe, recorder: PoolRecorder) -> None:
+        super().__init__(probe, recorder)
+        self._free: deque[Berth] = deque()
+
+    def join(self, ident: int, native_id: int) -> WorkerLog:  # noqa: ARG002 - the place asks for itself
+        """See `Watch.join`."""
+        free = self._free
+        try:
+            berth = free.popleft()
+        except IndexError:
+            berth = None
+        if berth is not None and perf_counter_ns() - berth.ended_ns < REST_NS:
+            free.appendleft(berth)
+            berth = None
+        if berth is None:
+            berth = self.recorder.add(lambda worker: Berth(worker, free))
+        berth.enter()
+        return berth
 
 
 class Slots:
@@ -120,5 +166,5 @@ class Slots:
 
 def threads_alive(slots: list[WorkerLog]) -> int:
     """How many threads that had one of these places last have not ended."""
-    signs = [slot.sign() for slot in slots if type(slot) is Slot]
+    signs = [slot.sign() for slot in slots if isinstance(slot, Slot)]
     return len({id(sign) for sign in signs if sign is not None})

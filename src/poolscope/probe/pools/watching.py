@@ -35,6 +35,11 @@ class _Unopened:
 
 UNOPENED = _Unopened()
 
+#: Those who know executors that libraries make for themselves. Each is asked about a standard executor that is to be
+#: opened, and whether that is being made just now. They give its watch; None, if it is not to be watched; UNOPENED, if
+#: they are to be asked again with its first task; NotImplemented, if it is none of theirs. Must not raise.
+ADOPTERS: list[Callable[[Any, bool], Any]] = []
+
 #: Where an executor keeps its `Watch` (or None: not watched) and, after a fork, the name it had before.
 ATTRIBUTE = "_poolscope"
 NAME_ATTRIBUTE = "_poolscope_name"
@@ -81,6 +86,10 @@ class Watch:
     def own_log(self) -> WorkerLog:
         """The calling thread's log in this pool."""
         return own_log(self)
+
+    def join(self, ident: int, native_id: int) -> WorkerLog:
+        """A log for the calling thread, which has none yet."""
+        return self.recorder.join(ident, native_id)
 
     def cancelled(self, function: int, submitted: int) -> None:
         """Records that a queued task was cancelled just now. Never raises, like the next two."""
@@ -150,9 +159,7 @@ class _Seat:
     def __del__(self) -> None:
         self._logs.pop(self._ident, None)
         # Ours unless the interpreter is shutting down and another thread clears up.
-        if get_ident() == self._ident:
-            self._log.cpu_ns = thread_time_ns()
-        self._log.left = True
+        self._log.depart(thread_time_ns() if get_ident() == self._ident else -1)
 
 
 class _Seats(threading.local):
@@ -171,7 +178,7 @@ def own_log(watch: Watch) -> WorkerLog:
     ident = get_ident()
     log = watch.logs.get(ident)
     if log is None:
-        log = watch.recorder.join(ident, get_native_id())
+        log = watch.join(ident, get_native_id())
         _seats.all.append(_Seat(watch.logs, log))
     return log
 
