@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from poolscope.analysis.deadlock import Deadlock
 from poolscope.analysis.detection import Diagnosis, LoopLineSignals, cpu_limit, workers_for_cpu
 from poolscope.analysis.signals import PoolSignals
@@ -147,13 +149,23 @@ def split_advice(hogs: str, slow: int | None, others: int | None) -> Advice:
     return Advice("split_pool", f"{text}.")
 
 
+#: Kind of pool -> how it gets another size, where that is not said by its name.
+_HOW = {
+    "anyio": " Its size is total_tokens of the limiter; that of the default one is set inside the event loop, by "
+    "anyio.to_thread.current_default_thread_limiter().total_tokens = ...",
+    "asgiref": " asgiref runs such code in one thread on purpose: calls run side by side where each has a "
+    "ThreadSensitiveContext of its own, or is made with thread_sensitive=False.",
+}
+
+
 def pool_advice(
-    diagnosis: Diagnosis, name: str, signals: PoolSignals, sized: Sizing | None, sustain_seconds: float
+    diagnosis: Diagnosis, name: str, signals: PoolSignals, sized: Sizing | None, sustain_seconds: float, kind: str = ""
 ) -> Advice:
     """The one thing to do, with a number only where the size of the pool is the problem."""
     action = diagnosis.action
     if diagnosis.sized and sized is not None:
-        return _sized_advice(diagnosis, name, signals, sized, sustain_seconds)
+        advice = _sized_advice(diagnosis, name, signals, sized, sustain_seconds)
+        return msgspec.structs.replace(advice, text=advice.text + _HOW.get(kind, ""))
     if action == "use_process_pool":
         return Advice(
             action,

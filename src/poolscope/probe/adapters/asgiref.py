@@ -50,14 +50,15 @@ class _Group:
     def __init__(self, name: str) -> None:
         self.name = name
         self.watch: Watch | None = None
+        self._in_contexts = name == _MAKERS["SyncToAsync.__call__"]
         self._unopened = True
         self._executors: dict[int, ref[Any]] = {}
         # The most at once since somebody last asked, and before that: what happened is judged a little later.
         self._most = 0
         self._before: deque[int] = deque(maxlen=READINGS)
 
-    def add(self, executor: Any, probe: Any) -> Watch | None:
-        """The watch of all, for one more of them."""
+    def add(self, executor: Any, probe: Any, made: bool) -> Watch | None:
+        """The watch of all, for one more of them, which may be being made just now."""
         if self._unopened:
             self._open(probe)
         watch = self.watch
@@ -65,8 +66,17 @@ class _Group:
             return None
         key = id(executor)
         self._executors[key] = ref(executor, lambda _: self._executors.pop(key, None))
-        self._most = max(self._most, len(self._executors))
+        # A context has it once it is made.
+        self._most = max(self._most, self._count() + (made and self._in_contexts))
         return watch
+
+    def _count(self) -> int:
+        """How many there are now."""
+        module: Any = sys.modules.get(_MODULE)
+        if module is not None and self._in_contexts:
+            # A context lets its executor go at once; that is there until its thread has ended.
+            return len(module.SyncToAsync.context_to_thread_executor)
+        return len(self._executors)
 
     def _open(self, probe: Any) -> None:
         with _lock:
@@ -88,7 +98,7 @@ class _Group:
 
     def _size(self) -> tuple[int, int]:
         self._before.append(max(1, self._most))
-        self._most = len(self._executors)
+        self._most = self._count()
         workers = 0 if self.watch is None else threads_alive(self.watch.recorder.workers)
         return workers, max(self._before)
 
@@ -120,7 +130,7 @@ class _Adopter:
                 return NotImplemented
             group = _groups.get(name)
             if group is not None:
-                return group.add(executor, self._find_probe())
+                return group.add(executor, self._find_probe(), made)
             if made:
                 return UNOPENED  # with asgiref's import: most programs never use it
             return self._open_single(executor, name)
