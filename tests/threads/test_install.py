@@ -223,7 +223,10 @@ def test_patches_upon_import_and_leaves_the_modules_as_they_are():
     output = run(
         """
         import sys
-        from poolscope.probe import runtime
+        from poolscope.probe import families, runtime
+        for family, (ours, _) in list(families.POOLS.items()):
+            if ".adapters." in ours:
+                del families.POOLS[family]  # of libraries that are awaited for good
         from poolscope.probe.install import install
         runtime.current().supervised = True
         finders = list(sys.meta_path)
