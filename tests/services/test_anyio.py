@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import functools
 import gc
 import os
+import random
 import sys
 import threading
 import time
@@ -489,3 +491,62 @@ def test_places_count_the_cpu_time_of_their_tasks():
     used = slot.cpu_now(clocks)
     assert 15_000_000 <= used < 20_000_000
     assert slot.cpu_now(clocks) == used
+
+
+def test_counts_hold_while_callers_are_cancelled_and_it_is_installed_and_uninstalled(run, probe):
+    """Each task is recorded wholly or not at all, whenever its caller gives up."""
+    chance = random.Random(5)
+
+    async def main():
+        limiter = CapacityLimiter(3)
+        stop = anyio.Event()
+
+        async def toggle():
+            while not stop.is_set():
+                adapter.unpatch()
+                adapter.patch(probe)
+                await anyio.sleep(0.001)
+
+        async def caller():
+            for number in range(20):
+                with anyio.move_on_after(chance.choice((0.0001, 0.001, LIMIT))):
+                    abandon = chance.random() < 0.5
+                    found = await to_thread.run_sync(square, number, abandon_on_cancel=abandon, limiter=limiter)
+                    assert found == number * number
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(toggle)
+            async with anyio.create_task_group() as callers:
+                for _ in range(30):
+                    callers.start_soon(caller)
+            stop.set()
+        book = ledger(probe)
+        await until(lambda: book.read().running == 0)
+        return book
+
+    adapter.patch(probe)
+    book = run(main)
+    assert len(probe.recorders) == 1
+    assert book.queued == book.running == book.failed == book.rejected == 0
+    assert set(book.tasks.values()) == {0}
+    assert book.succeeded > 100
+    assert book.cancelled > 0
+    assert len(book.recorder.workers) <= 30
+
+
+def test_a_thread_that_starts_what_was_just_cancelled(probe):
+    """It had looked at its future before the caller was cancelled: the task runs, and counts as cancelled."""
+
+    async def main():
+        adapter.patch(probe)
+        backend = anyio._backends._asyncio.AsyncIOBackend
+        task = adapter._current.arrived(backend, square, (3,), None)
+        task.call_ended(asyncio.CancelledError())
+        assert task(3) == 9
+        ledger(probe).only(submitted=1, cancelled=1)
+        task = adapter._current.arrived(backend, square, (3,), None)
+        assert task(3) == 9
+        task.call_ended(asyncio.CancelledError())
+        ledger(probe).only(submitted=1, succeeded=1)
+
+    anyio.run(main)
