@@ -18,7 +18,7 @@ APP = """
 import os, time
 from contextlib import asynccontextmanager
 from anyio import to_thread
-from fastapi import Depends, FastAPI
+from fastapi import BackgroundTasks, Depends, FastAPI
 from fastapi.responses import StreamingResponse
 
 @asynccontextmanager
@@ -37,8 +37,12 @@ def item(number: int):
     time.sleep(0.2)
     return {"number": number}
 
+def note(number):
+    pass
+
 @app.get("/rows/{number}")
-def rows(number: int, database=Depends(connection)):
+def rows(number: int, later: BackgroundTasks, database=Depends(connection)):
+    later.add_task(note, number)
     def lines():
         for line in range(3):
             yield f"{database} {number} {line}"
@@ -84,7 +88,9 @@ def check_verdict(ended: Ended, began: float, tokens: int) -> list[dict[str, Any
     rows = [row for row in report["pools"] if row["name"] == POOL]
     for row in rows:
         assert row["kind"] == "anyio"
-        assert row["max_workers"] == row["peak_workers"] == row["peak_active"] == tokens
+        assert row["max_workers"] == tokens
+        if any(finding["severity"] != "info" for finding in row["findings"]):
+            assert row["peak_workers"] == row["peak_active"] == tokens
         assert [function["name"] for function in row["functions"]] == ["app.item"]
         assert row["tasks"]["started"] == row["tasks"]["succeeded"] == row["tasks"]["submitted"]
     assert not report["notices"]
@@ -146,12 +152,25 @@ def test_a_light_load_is_concurrent(tmp_path: Path) -> None:
     functions = {function["name"]: function["started"] for function in ended.pool(POOL)["functions"]}
     assert functions.pop("app.connection") == 100
     assert functions.pop("app.rows.<locals>.lines") == 400
-    assert functions == {"app.item": 24, "app.rows": 100}
+    assert functions == {"app.item": 24, "app.rows": 100, "app.note": 100}
     # FastAPI makes a limiter for each end of a dependency, so that it need not wait: they are one row.
     ends = ended.pool("fastapi.concurrency:contextmanager_in_threadpool")
     assert [function["name"] for function in ends["functions"]] == ["app.connection"]
     assert ends["tasks"]["succeeded"] == 100
     assert len(ended.report["pools"]) == 2
+
+
+def test_another_size_can_be_tried_without_touching_the_code(tmp_path: Path) -> None:
+    script(tmp_path, APP, "app.py")
+    options = ("--set", f"{POOL}.max_workers=200")
+    with serving(*uvicorn(), folder=tmp_path, options=options) as server:
+        check(light(server))
+        check(server.drive("/items/{}", clients=200, requests=2))
+        ended = server.stop()
+    assert not ended.warnings()
+    row = ended.pool(POOL)
+    assert row["max_workers"] == 200
+    assert row["peak_active"] > 100
 
 
 def test_several_workers(tmp_path: Path) -> None:
@@ -171,7 +190,8 @@ def test_several_workers(tmp_path: Path) -> None:
     rows = check_verdict(ended, began, 4)
     supervisor, *others = ended.report["processes"]
     workers = [process["pid"] for process in others if "spawn_main" in " ".join(process["command"])]
-    assert {row["pid"] for row in rows} == set(workers)
+    # Which of them gets how many of the connections is the kernel's choice.
+    assert {row["pid"] for row in rows} <= set(workers)
     assert len(workers) == 2
     assert all(process["parent"] == supervisor["pid"] for process in others)
     assert sum(row["tasks"]["submitted"] for row in rows) == 24 + 120 + 24
