@@ -22,6 +22,7 @@ from poolscope.probe import adapters
 from poolscope.probe.adapters import asgiref as adapter
 from poolscope.probe.cpu import CpuClocks
 from poolscope.probe.pools import threadpool, watching
+from poolscope.probe.pools.groups import READINGS
 
 LIMIT = 30  # seconds for what is sure to come
 SINGLE, CONTEXTS, LOOPS = "asgiref.sync_to_async", "asgiref.contexts", "asgiref.async_to_sync"
@@ -144,8 +145,8 @@ def test_many_contexts_leave_nothing_behind(probe, monkeypatch):
     assert len(group.watch.recorder.workers) <= places + 10
     assert not group.watch.logs
     gc.collect()
-    assert not group._executors
-    for _ in range(adapter.READINGS + 1):
+    assert not group._members
+    for _ in range(READINGS + 1):
         size = group._size()
     assert size == (0, 1)
 
@@ -161,8 +162,8 @@ def test_the_size_is_the_most_contexts_lately(probe):
 
     asyncio.run(main())
     gc.collect()
-    sizes = [ledger(probe, CONTEXTS).read().max_workers for _ in range(adapter.READINGS + 1)]
-    assert sizes == [4] * adapter.READINGS + [1]
+    sizes = [ledger(probe, CONTEXTS).read().max_workers for _ in range(READINGS + 1)]
+    assert sizes == [4] * READINGS + [1]
 
 
 def test_without_a_context_there_is_one_thread(probe, single_thread):
@@ -184,6 +185,20 @@ def test_without_a_context_there_is_one_thread(probe, single_thread):
 
     asyncio.run(main())
     assert probe.opened == [(SINGLE, "", "asgiref")]
+
+
+def test_it_stays_one_thread_whatever_the_settings_say(probe, single_thread):
+    single_thread()
+    probe.add_rule(SINGLE, 8)
+
+    async def main():
+        return await asyncio.create_task(sync_to_async(square)(2))
+
+    assert asyncio.run(main()) == 4
+    assert ledger(probe, SINGLE).read().max_workers == 1
+    assert [message[1] for message in probe.messages if message[0] == "notice"] == [
+        f"{SINGLE} stays one thread: asgiref promises that its calls run one by one"
+    ]
 
 
 def test_a_task_that_is_cancelled_while_it_waits(probe, single_thread):

@@ -149,6 +149,16 @@ def test_full_where_workers_are_taken_for_longer_than_a_task_runs(harness):
     assert harness.full
 
 
+def test_a_pool_whose_size_goes_on_changing_is_read_until_it_does_not(harness):
+    executor = FakeExecutor(2)
+    sizes = [3, 3, 3, 2, 1]
+    recorder = harness.open(executor, size=lambda: (0, sizes.pop(0) if sizes[1:] else sizes[0]))
+    recorder.settled = lambda: not sizes[1:]
+    told = [message[4] for _ in range(20) for message in harness.read() if message[0] == "pool_batch"]
+    assert told[-1] == 1
+    assert len(told) < 10
+
+
 class TestEnd:
     def test_a_pool_that_was_never_used_leaves_nothing(self, harness):
         for _ in range(100):

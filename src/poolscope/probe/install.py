@@ -59,8 +59,8 @@ def install(*, pools: bool = True, loops: bool = True) -> Installation:
     """Watches the pools and event loops of this process from now on, those that exist included.
 
     The pools are the thread and process pools of `concurrent.futures`, `multiprocessing.pool.ThreadPool`, and those of
-    the libraries in `families`. Returns what undoes it; may be called several times. Starts no thread and imports none of these modules. A
-    failure of ours is logged and leaves the process as it was.
+    the libraries in `families`. Returns what undoes it; may be called several times. Starts no thread and imports none
+    of these modules. A failure of ours is logged and leaves the process as it was.
     """
     parts = (*(POOLS if pools else ()), *(LOOPS if loops else ()))
     with _lock:

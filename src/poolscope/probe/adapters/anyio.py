@@ -22,6 +22,7 @@ from _thread import RLock
 from weakref import ref
 
 from poolscope.probe.adapters import unfamiliar
+from poolscope.probe.pools.groups import Group
 from poolscope.probe.pools.names import WRAPPERS
 from poolscope.probe.pools.patching import Patch
 from poolscope.probe.pools.slots import Slots, threads_alive
@@ -82,6 +83,29 @@ class _Pool:
         self.slots: Slots | None = None
 
 
+class _Momentary(Group):
+    """Limiters of one token that a library makes for one call each."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, "anyio", "anyio.CapacityLimiter")
+        self._places: Slots | None = None
+
+    @property
+    def slots(self) -> Slots | None:
+        """The places of all; None if they are not watched."""
+        if self._places is None and self.watch is not None:
+            self._places = Slots(self.watch.recorder, lambda: UNLIMITED)
+        return self._places
+
+    def forget(self) -> None:
+        """See `Group.forget`."""
+        super().forget()
+        self._places = None
+
+
+#: By where they are made. FastAPI has one for the end of each dependency that yields.
+_momentary = {name: _Momentary(name) for name in ("fastapi.concurrency:contextmanager_in_threadpool",)}
+
 # By the limiter's id, for as long as it lives. Single dict operations only: any thread may make limiters.
 _pools: dict[int, _Pool] = {}
 
@@ -98,6 +122,8 @@ def _forget() -> None:
     """In a forked child, or under another probe: the watches were the other's."""
     for pool in list(_pools.values()):
         pool.forget()
+    for momentary in _momentary.values():
+        momentary.forget()
 
 
 if hasattr(os, "register_at_fork"):
@@ -233,6 +259,12 @@ class _Patch(Patch):
                 name, pool.site = DEFAULT, (_definition(backend.current_default_thread_limiter), DEFAULT)
             elif pool.site is None:  # older than the patch: who uses it first stands for who made it
                 pool.site = creation_site(1)
+            momentary = _momentary.get(pool.site[1])
+            if momentary is not None:
+                pool.watch = momentary.add(limiter, self.find_probe(), pool.site)
+                pool.slots = momentary.slots
+                pool.unopened = False
+                return
             wanted = size_from_settings(self.find_probe, pool.site[1])
             if wanted is not None:
                 limiter.total_tokens = wanted

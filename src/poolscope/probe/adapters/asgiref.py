@@ -18,19 +18,20 @@ from __future__ import annotations
 import os
 import sys
 from _thread import RLock
-from collections import deque
 from types import CoroutineType
 from weakref import ref
 
 from poolscope.probe.adapters import unfamiliar
+from poolscope.probe.pools.groups import Group
 from poolscope.probe.pools.names import WRAPPERS
-from poolscope.probe.pools.slots import PassingWatch, threads_alive
-from poolscope.probe.pools.watching import ADOPTERS, ATTRIBUTE, UNOPENED, Watch, open_watch, report
+from poolscope.probe.pools.watching import ADOPTERS, ATTRIBUTE, UNOPENED, open_watch, report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from poolscope.probe.pools.watching import Watch
 
 _MODULE = "asgiref.sync"
 #: Where asgiref makes executors, by the name of the code, and what is made there.
@@ -40,79 +41,25 @@ _MAKERS = {
     "AsyncToSync.__call__": "asgiref.async_to_sync",
 }
 _STANDARD = "concurrent.futures.thread"
-#: The size of the pool of contexts is the most of them in so many readings.
-READINGS = 5
 
 
-class _Group:
-    """Executors that asgiref makes for a moment, as one pool. Any thread may add one."""
+class _Group(Group):
+    """Executors that asgiref makes for a moment."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.watch: Watch | None = None
-        self._in_contexts = name == _MAKERS["SyncToAsync.__call__"]
-        self._unopened = True
-        self._executors: dict[int, ref[Any]] = {}
-        # The most at once since somebody last asked, and before that: what happened is judged a little later.
-        self._most = 0
-        self._before: deque[int] = deque(maxlen=READINGS)
+        super().__init__(name, "asgiref", f"{_STANDARD}.ThreadPoolExecutor")
+        self.in_contexts = name == _MAKERS["SyncToAsync.__call__"]
 
-    def add(self, executor: Any, probe: Any, made: bool) -> Watch | None:
-        """The watch of all, for one more of them, which may be being made just now."""
-        if self._unopened:
-            self._open(probe)
-        watch = self.watch
-        if watch is None or watch.recorder.given_up:
-            return None
-        key = id(executor)
-        self._executors[key] = ref(executor, lambda _: self._executors.pop(key, None))
-        # A context has it once it is made.
-        self._most = max(self._most, self._count() + (made and self._in_contexts))
-        return watch
-
-    def _count(self) -> int:
-        """How many there are now."""
-        module: Any = sys.modules.get(_MODULE)
-        if module is not None and self._in_contexts:
-            # A context lets its executor go at once; that is there until its thread has ended.
-            return len(module.SyncToAsync.context_to_thread_executor)
-        return len(self._executors)
-
-    def _open(self, probe: Any) -> None:
-        with _lock:
-            if not self._unopened:
-                return
-            watch = open_watch(
-                self,
-                lambda: probe,
-                name=self.name,
-                prefix="",
-                kind="asgiref",
-                size_of=lambda _: self._size,
-                site=(_place(self.name), self.name),
-            )
-            if watch is not None:
-                watch.recorder.executor = f"{_STANDARD}.ThreadPoolExecutor"
-                self.watch = PassingWatch(watch.probe, watch.recorder)
-            self._unopened = False
-
-    def _size(self) -> tuple[int, int]:
-        self._before.append(max(1, self._most))
-        self._most = self._count()
-        workers = 0 if self.watch is None else threads_alive(self.watch.recorder.workers)
-        return workers, max(self._before)
+    def count(self) -> int:
+        """See `Group.count`. A context lets its executor go at once; that is there until its thread has ended."""
+        module: Any = sys.modules.get(_MODULE) if self.in_contexts else None
+        return super().count() if module is None else len(module.SyncToAsync.context_to_thread_executor)
 
     def forget(self) -> None:
-        """In a forked child, or under another probe: the watch was the other's."""
-        for weak in list(self._executors.values()):
-            executor = weak()
-            if executor is not None:
-                executor.__dict__.pop(ATTRIBUTE, None)
-        self._executors.clear()
-        self.watch = None
-        self._unopened = True
-        self._most = 0
-        self._before.clear()
+        """See `Group.forget`."""
+        for executor in self.members():
+            executor.__dict__.pop(ATTRIBUTE, None)
+        super().forget()
 
 
 class _Adopter:
@@ -130,7 +77,9 @@ class _Adopter:
                 return NotImplemented
             group = _groups.get(name)
             if group is not None:
-                return group.add(executor, self._find_probe(), made)
+                # A context has it once it is made.
+                more = int(made and group.in_contexts)
+                return group.add(executor, self._find_probe(), (_place(name), name), more)
             if made:
                 return UNOPENED  # with asgiref's import: most programs never use it
             return self._open_single(executor, name)
@@ -142,6 +91,9 @@ class _Adopter:
         with _lock:
             found = executor.__dict__.get(ATTRIBUTE, UNOPENED)
             if found is UNOPENED:
+                rule = self._find_probe().pool_rule(name)
+                if rule is not None and rule.max_workers:
+                    self.probe.notice(f"{name} stays one thread: asgiref promises that its calls run one by one")
                 found = open_watch(
                     executor,
                     self._find_probe,

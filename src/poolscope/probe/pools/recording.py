@@ -97,6 +97,7 @@ class PoolRecorder:
         "last_size",
         "name",
         "rejected",
+        "settled",
         "size",
         "taken",
         "told",
@@ -129,6 +130,8 @@ class PoolRecorder:
         self.workers: list[WorkerLog] = []
         #: How many tasks have a worker, where that is more than run one: until the pool hears that a task has ended.
         self.taken: Callable[[], int] | None = None
+        #: Whether its size will stay as it is while nothing happens in it, where that is not so anyway.
+        self.settled: Callable[[], bool] | None = None
         self.closed = False
         #: Whether its name is known outside.
         self.told = False

@@ -120,7 +120,8 @@ class PoolWatch:
         taken = busy if recorder.taken is None else max(busy, recorder.taken())
         self.full = 0 < max_workers <= min(max(workers, taken), taken) and self._unfinished > busy
         self.held = any(now - started >= HELD_NS for started in running[3::4])
-        self.quiet = fresh and not busy and self._unfinished <= 0
+        settled = recorder.settled is None or recorder.settled()
+        self.quiet = fresh and not busy and self._unfinished <= 0 and settled
         return (*message[:5], self.cpu.total, *message[6:])
 
     def stopped(self) -> bool:
