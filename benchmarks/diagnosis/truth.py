@@ -5,7 +5,7 @@ Simple on purpose: it sweeps the whole log at once, where poolscope works it out
 """
 
 import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from heapq import heapify, heapreplace
 from statistics import median
 from typing import NamedTuple
@@ -79,7 +79,7 @@ def unhindered(workers, tasks):
     runs = [
         ended - started
         for place, (started, ended) in enumerate(done)
-        if place + 1 - bisect_right(ends, started) <= max(1, workers / 4)
+        if place + 1 - bisect_left(ends, started) <= max(1, workers / 4)
     ]
     return median(runs) if len(runs) >= UNHINDERED_NEEDED else None
 

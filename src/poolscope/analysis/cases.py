@@ -61,6 +61,8 @@ PATIENCE_NS = 600_000_000
 #: What is reported of the lines where workers are: this many lines, each with at least this share.
 LINES_SHOWN = 3
 SHARE_SHOWN = 0.1
+#: Less waiting for a CPU (workers) is no evidence of anything.
+READY_SHOWN = 0.1
 #: A pool's finding is over when nothing has been found for this many times `sustain_seconds`: the next stretch of a
 #: flapping load takes one of them to be recognised.
 HOLD_SUSTAINS = 4
@@ -532,7 +534,7 @@ def _evidence(signals: PoolSignals) -> dict[str, float]:
         "deadlocked_pools": float(signals.deadlock.cycle.pools) if signals.deadlock is not None else None,
         "downstream_share": signals.awaited.share if signals.awaited is not None else None,
         "longest_running_seconds": signals.held[0].seconds if signals.held else None,
-        "workers_ready_without_cpu": signals.workers_ready,
+        "workers_ready_without_cpu": signals.workers_ready if (signals.workers_ready or 0) >= READY_SHOWN else None,
         "process_cores_used": signals.process.cores_used,
         "process_cores_allowed": signals.process.cores_allowed,
         "cpu_limit_cores": cpu_limit(signals),

@@ -193,6 +193,13 @@ def _cpu_bound(signals: PoolSignals, rules: Rules) -> bool:
     return workers >= COMPUTING_LEAST * limit and wanted >= least and used + wanted - workers >= least
 
 
+def starved(signals: PoolSignals) -> bool:
+    """Whether the workers are ready to use CPU that the process does not get."""
+    used, limit = signals.process.cores_used, cpu_limit(signals)
+    ready = signals.workers_ready is not None and signals.workers_ready > 0
+    return ready and used is not None and limit is not None and used < CPU_LIMIT_SHARE * limit
+
+
 def _off_cpu(signals: PoolSignals) -> bool:
     """Whether the workers wait: each of them mostly, and all together not for a CPU that they use up."""
     share, limit, cores = signals.wanted_share, cpu_limit(signals), signals.worker_cores
