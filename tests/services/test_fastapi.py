@@ -65,7 +65,7 @@ def check(answers: list[Answer], path: str = "items") -> None:
 
 
 def light(server: Server) -> list[Answer]:
-    return server.drive("/items/{}", clients=3, requests=8)
+    return server.drive("/items/{}", clients=3, requests=5)
 
 
 def uvicorn(*options: str) -> tuple[str, ...]:
@@ -121,7 +121,7 @@ def test_two_hundred_clients(tmp_path: Path, number: int, loop: str) -> None:
     assert set(comparable(ended.out)) >= set(comparable(alone.out))
     assert comparable(ended.err) == comparable(alone.err)
     [row] = check_verdict(ended, began, 40)
-    assert row["tasks"]["submitted"] == 24 + 600 + 24
+    assert row["tasks"]["submitted"] == 15 + 600 + 15
     assert row["peak_queue_depth"] > 100
     [loop_row] = ended.report["event_loops"]
     assert loop_row["kind"] == loop
@@ -152,7 +152,7 @@ def test_a_light_load_is_concurrent(tmp_path: Path) -> None:
     functions = {function["name"]: function["started"] for function in ended.pool(POOL)["functions"]}
     assert functions.pop("app.connection") == 100
     assert functions.pop("app.rows.<locals>.lines") == 400
-    assert functions == {"app.item": 24, "app.rows": 100, "app.note": 100}
+    assert functions == {"app.item": 15, "app.rows": 100, "app.note": 100}
     # FastAPI makes a limiter for each end of a dependency, so that it need not wait: they are one row.
     ends = ended.pool("fastapi.concurrency:contextmanager_in_threadpool")
     assert [function["name"] for function in ends["functions"]] == ["app.connection"]
@@ -194,7 +194,7 @@ def test_several_workers(tmp_path: Path) -> None:
     assert {row["pid"] for row in rows} <= set(workers)
     assert len(workers) == 2
     assert all(process["parent"] == supervisor["pid"] for process in others)
-    assert sum(row["tasks"]["submitted"] for row in rows) == 24 + 120 + 24
+    assert sum(row["tasks"]["submitted"] for row in rows) == 15 + 120 + 15
 
 
 def test_reload(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_reload(tmp_path: Path) -> None:
     before, after = sorted(
         (row for row in ended.report["pools"] if row["name"] == POOL), key=lambda row: row["first_submit_seconds"]
     )
-    assert before["tasks"]["submitted"] >= 24
+    assert before["tasks"]["submitted"] >= 15
     assert not before["findings"]
     [finding] = after["findings"]
     assert finding["pattern"] == "async_then_serial"
