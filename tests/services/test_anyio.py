@@ -112,6 +112,7 @@ def test_what_runs_and_what_waits(run, probe):
             gate.open()
         assert await to_thread.run_sync(square, 3) == 9
         book.only(submitted=6, succeeded=6)
+        assert book.workers == 3
         assert book.recorder.taken() == 0
         return book
 
@@ -134,6 +135,12 @@ def test_errors_and_their_tracebacks_are_those_without_us(run, probe):
                 await to_thread.run_sync(fn, argument)
             except ValueError as error:
                 shown.append((repr(error), error.__context__, lines(error)))
+        for tokens in ("x", -1):
+            try:
+                CapacityLimiter(tokens)
+            except (TypeError, ValueError) as error:
+                shown.append((repr(error), error.__context__, lines(error)))
+        assert len(shown) == 4
         return shown
 
     plain = run(main)

@@ -25,7 +25,7 @@ from poolscope.probe.adapters import unfamiliar
 from poolscope.probe.pools.groups import Group
 from poolscope.probe.pools.names import WRAPPERS
 from poolscope.probe.pools.patching import Patch
-from poolscope.probe.pools.slots import Slots, threads_alive
+from poolscope.probe.pools.slots import Slots
 from poolscope.probe.pools.watching import UNREAD_LIMIT, open_watch, report, size_from_settings
 
 TYPE_CHECKING = False
@@ -96,6 +96,10 @@ class _Momentary(Group):
         if self._places is None and self.watch is not None:
             self._places = Slots(self.watch.recorder, lambda: UNLIMITED)
         return self._places
+
+    def threads(self) -> int:
+        """See `Group.threads`."""
+        return 0 if self._places is None else len(self._places.threads)
 
     def forget(self) -> None:
         """See `Group.forget`."""
@@ -293,8 +297,7 @@ def _sizer(pool: _Pool) -> Callable[[], tuple[int, int] | None]:
     def size() -> tuple[int, int] | None:
         if pool.limiter() is None:
             return None
-        watch = pool.watch
-        return 0 if watch is None else threads_alive(watch.recorder.workers), _read(pool, "total_tokens")
+        return 0 if pool.slots is None else len(pool.slots.threads), _read(pool, "total_tokens")
 
     return size
 

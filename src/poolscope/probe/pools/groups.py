@@ -11,7 +11,7 @@ from _thread import RLock
 from collections import deque
 from weakref import ref
 
-from poolscope.probe.pools.slots import PassingWatch, threads_alive
+from poolscope.probe.pools.slots import PassingWatch
 from poolscope.probe.pools.watching import open_watch
 
 TYPE_CHECKING = False
@@ -58,6 +58,10 @@ class Group:
         """How many there are now."""
         return len(self._members)
 
+    def threads(self) -> int:
+        """How many threads of theirs have not ended."""
+        return 0 if self.watch is None else len(self.watch.threads)
+
     def members(self) -> list[Any]:
         """Those that there are now."""
         return [member for weak in list(self._members.values()) if (member := weak()) is not None]
@@ -94,8 +98,7 @@ class Group:
     def _size(self) -> tuple[int, int]:
         self._before.append(max(1, self._most))
         self._most = self.count()
-        workers = 0 if self.watch is None else threads_alive(self.watch.recorder.workers)
-        return workers, max(self._before)
+        return self.threads(), max(self._before)
 
     def _settled(self) -> bool:
         return max(self._before) == max(1, self.count())

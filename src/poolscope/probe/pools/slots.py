@@ -48,13 +48,34 @@ class _Sign:
 _thread = _Thread()
 
 
+class Threads:
+    """The threads that were here and have not ended. Any thread may call `meet`, and ask how many there are."""
+
+    __slots__ = ("_signs",)
+
+    def __init__(self) -> None:
+        # Single dict operations only.
+        self._signs: dict[int, ref[_Sign]] = {}
+
+    def __len__(self) -> int:
+        return len(self._signs)
+
+    def meet(self) -> None:
+        """The calling thread is here."""
+        sign = _thread.sign
+        key = id(sign)
+        signs = self._signs
+        if key not in signs:
+            signs[key] = ref(sign, lambda _: signs.pop(key, None))
+
+
 class Slot(WorkerLog):
     """One place. Its CPU time is that of its tasks, not of their threads.
 
     `ended_ns` is when its last task ended.
     """
 
-    __slots__ = ("_sign", "_told_ns", "_used", "ended_ns")
+    __slots__ = ("_told_ns", "_used", "ended_ns")
 
     def __init__(self, worker: int) -> None:
         super().__init__(worker, 0, 0)
@@ -62,13 +83,11 @@ class Slot(WorkerLog):
         # What ended tasks have used; of the running one, the thread and what that had used before.
         self._used: tuple[int, int | None, int] = (0, None, 0)
         self._told_ns = 0
-        self._sign: ref[_Sign] | None = None
 
     def enter(self) -> None:
         """The calling thread has the place now."""
         self.ident = get_ident()
         self.native_id = get_native_id()
-        self._sign = ref(_thread.sign)
         self._used = (self._used[0], self.native_id, thread_time_ns())
 
     def leave(self, ended_ns: int, cpu_ns: int = -1) -> None:
@@ -76,10 +95,6 @@ class Slot(WorkerLog):
         used, _, before = self._used
         self._used = (used + (thread_time_ns() if cpu_ns == -1 else cpu_ns) - before, None, 0)
         self.ended_ns = ended_ns
-
-    def sign(self) -> object | None:
-        """What stands for the thread that had the place last, if that has not ended."""
-        return None if self._sign is None else self._sign()
 
     def cpu_now(self, clocks: CpuClocks) -> int | None:
         """See `WorkerLog.cpu_now`."""
@@ -111,10 +126,11 @@ class Berth(Slot):
 class PassingWatch(Watch):
     """The watch of a pool whose threads come and go all the time: each takes the place of one that has ended."""
 
-    __slots__ = ("_free",)
+    __slots__ = ("_free", "threads")
 
     def __init__(self, probe: Probe, recorder: PoolRecorder) -> None:
         super().__init__(probe, recorder)
+        self.threads = Threads()
         self._free: deque[Berth] = deque()
 
     def join(self, ident: int, native_id: int) -> WorkerLog:  # noqa: ARG002 - the place asks for itself
@@ -130,18 +146,20 @@ class PassingWatch(Watch):
         if berth is None:
             berth = self.recorder.add(lambda worker: Berth(worker, free))
         berth.enter()
+        self.threads.meet()
         return berth
 
 
 class Slots:
     """The places of one pool. Any thread may take one and, having taken it, give it back."""
 
-    __slots__ = ("_free", "_limit", "_recorder")
+    __slots__ = ("_free", "_limit", "_recorder", "threads")
 
     def __init__(self, recorder: PoolRecorder, limit: Callable[[], float]) -> None:
         """`limit` says how many tasks may run at once now."""
         self._recorder = recorder
         self._limit = limit
+        self.threads = Threads()
         self._free: deque[Slot] = deque()
 
     def take(self, submitted_ns: int) -> Slot:
@@ -156,15 +174,10 @@ class Slots:
                 free.appendleft(slot)
                 slot = self._recorder.add(Slot)
         slot.enter()
+        self.threads.meet()
         return slot
 
     def give_back(self, slot: Slot, ended_ns: int) -> None:
         """Its task has ended."""
         slot.leave(ended_ns)
         self._free.append(slot)
-
-
-def threads_alive(slots: list[WorkerLog]) -> int:
-    """How many threads that had one of these places last have not ended."""
-    signs = [slot.sign() for slot in slots if isinstance(slot, Slot)]
-    return len({id(sign) for sign in signs if sign is not None})
