@@ -425,6 +425,29 @@ def anyio_version():
     return metadata.version("anyio")
 
 
+def test_a_limiter_of_another_kind_is_not_watched():
+    class Own:
+        async def __aenter__(self):
+            pass
+
+        async def __aexit__(self, *exc):
+            pass
+
+    probe = FakeProbe()
+    adapter.patch(probe)
+
+    async def main():
+        limiter = Own()
+        return [await to_thread.run_sync(square, number, limiter=limiter) for number in range(5)]
+
+    try:
+        assert anyio.run(main) == [0, 1, 4, 9, 16]
+    finally:
+        adapter.unpatch()
+    assert len(probe.faults) == 1  # told once
+    assert not probe.recorders
+
+
 @pytest.mark.parametrize("after", range(4))
 def test_a_clock_that_fails_is_not_the_tasks_business(after):
     readings = iter(range(after))

@@ -312,6 +312,24 @@ def test_a_forked_child_opens_pools_of_its_own(probe):
     ledger(probe, CONTEXTS).only(submitted=1, succeeded=1)
 
 
+def test_under_another_probe_the_one_thread_is_another_pool(probe, single_thread):
+    single_thread()
+
+    async def main():
+        return await asyncio.create_task(sync_to_async(square)(2))
+
+    asyncio.run(main())
+    adapter.unpatch()
+    threadpool.unpatch()
+    other = FakeProbe()
+    threadpool.patch(other)
+    adapter.patch(other)
+    asyncio.run(main())
+    for one in (probe, other):
+        assert one.opened == [(SINGLE, "", "asgiref")]
+        ledger(one, SINGLE).only(submitted=1, succeeded=1)
+
+
 def test_another_asgiref_is_left_to_the_patch_of_the_standard_executor(probe, monkeypatch, caplog):
     monkeypatch.setattr(adapters, "_logged", set())
     adapter.unpatch()

@@ -123,15 +123,21 @@ def _pool_of(limiter: Any) -> _Pool:
 
 
 def _forget() -> None:
-    """In a forked child, or under another probe: the watches were the other's."""
+    """Under another probe, or in a forked child: the watches were the other's."""
     for pool in list(_pools.values()):
         pool.forget()
     for momentary in _momentary.values():
         momentary.forget()
 
 
+def _forked() -> None:
+    global _lock
+    _lock = RLock()  # a thread of the parent may have held it
+    _forget()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_forked)
 
 
 class _Task:
@@ -258,6 +264,7 @@ class _Patch(Patch):
         with _lock:
             if not pool.unopened:
                 return
+            pool.unopened = False  # if this fails, it is not tried again
             name = None
             if limiter is backend.current_default_thread_limiter():
                 name, pool.site = DEFAULT, (_definition(backend.current_default_thread_limiter), DEFAULT)
@@ -267,7 +274,6 @@ class _Patch(Patch):
             if momentary is not None:
                 pool.watch = momentary.add(limiter, self.find_probe(), pool.site)
                 pool.slots = momentary.slots
-                pool.unopened = False
                 return
             wanted = size_from_settings(self.find_probe, pool.site[1])
             if wanted is not None:
@@ -284,7 +290,6 @@ class _Patch(Patch):
             if watch is not None:
                 pool.slots = Slots(watch.recorder, lambda: _read(pool, "total_tokens"))
                 watch.recorder.taken = lambda: _read(pool, "borrowed_tokens")
-            pool.unopened = False
 
 
 def _read(pool: _Pool, name: str) -> int:

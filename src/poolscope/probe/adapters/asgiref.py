@@ -184,11 +184,20 @@ _adopter: _Adopter | None = None
 _last_probe: Any = None
 
 
+def _forget() -> None:
+    """Under another probe, or in a forked child: the watches were the other's."""
+    for group in _groups.values():
+        group.forget()
+    module: Any = sys.modules.get(_MODULE)
+    single = getattr(getattr(module, "SyncToAsync", None), "single_thread_executor", None)
+    if single is not None:
+        single.__dict__.pop(ATTRIBUTE, None)
+
+
 def _forked() -> None:
     global _lock
     _lock = RLock()  # a thread of the parent may have held it
-    for group in _groups.values():
-        group.forget()
+    _forget()
 
 
 if hasattr(os, "register_at_fork"):
@@ -209,8 +218,7 @@ def patch(probe: Any) -> None:
             _take_off()
         elif _adopter is None:
             if _last_probe is not probe:
-                for group in _groups.values():
-                    group.forget()
+                _forget()
             _last_probe = probe
             _adopter = _Adopter(probe)
             ADOPTERS.append(_adopter)
