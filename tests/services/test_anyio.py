@@ -19,6 +19,7 @@ import anyio._backends._trio
 import pytest
 from anyio import CapacityLimiter, to_thread
 from anyio._core._synchronization import CapacityLimiterAdapter
+from cli_support import script, watched
 from probe_support import FakeProbe, Ledger
 
 from poolscope.probe import adapters
@@ -580,3 +581,23 @@ def test_a_thread_that_starts_what_was_just_cancelled(probe):
         ledger(probe).only(submitted=1, succeeded=1)
 
     anyio.run(main)
+
+
+def test_a_program_that_imports_nothing_else(tmp_path):
+    """The backend is what imports asyncio, of which we hear first."""
+    program = """
+        import anyio
+        from anyio import to_thread
+
+        async def main():
+            print([await to_thread.run_sync(abs, -number) for number in range(12)])
+
+        anyio.run(main)
+        """
+    script(tmp_path, program)
+    outcome, report = watched("program.py", cwd=tmp_path)
+    assert outcome == (0, "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]\n", "")
+    [row] = report["pools"]
+    assert (row["name"], row["tasks"]["succeeded"]) == ("anyio.to_thread", 12)
+    assert [loop["kind"] for loop in report["event_loops"]] == ["asyncio"]
+    assert not report["notices"]
