@@ -268,7 +268,8 @@ def test_each_limiter_is_a_pool_named_by_where_it_was_made(run, probe):
     ]
     here = f"services/{os.path.basename(__file__)}:{make_limiter.__code__.co_firstlineno + 1}"
     assert [place for place, _ in made[:2]] == [here, here]
-    assert made[3][0].startswith("_backends/_")
+    line = to_thread.current_default_thread_limiter.__code__.co_firstlineno
+    assert made[3][0] == f"anyio/to_thread.py:{line}"
     ledger(probe, 0).only(submitted=2, succeeded=2)
 
 

@@ -81,6 +81,7 @@ def check_verdict(ended: Ended, began: float, tokens: int) -> list[dict[str, Any
     for finding in ended.warnings():
         assert (finding["pattern"], finding["cause"]) == ("async_then_serial", "blocking_io")
         assert repr(POOL) in finding["summary"]
+        assert "current_default_thread_limiter()" in finding["advice"]["text"]
         frame = finding["frames"][0]
         assert (Path(frame["file"]).name, frame["function"], frame["source"]) == ("app.py", "item", SLEEP)
         assert origin + finding["since_seconds"] > began - 0.05

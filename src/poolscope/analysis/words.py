@@ -160,10 +160,10 @@ def split_advice(hogs: str, slow: int | None, others: int | None) -> Advice:
 
 #: Kind of pool -> how it gets another size, where that is not said by its name.
 _HOW = {
-    "anyio": " Its size is total_tokens of the limiter; that of the default one is set inside the event loop, by "
-    "anyio.to_thread.current_default_thread_limiter().total_tokens = ...",
-    "asgiref": " asgiref runs such code in one thread on purpose: calls run side by side where each has a "
-    "ThreadSensitiveContext of its own, or is made with thread_sensitive=False.",
+    "anyio": " Its size is the limiter's total_tokens; the default limiter is "
+    "anyio.to_thread.current_default_thread_limiter().",
+    "asgiref": " asgiref keeps such calls in one thread: a ThreadSensitiveContext for each, or thread_sensitive=False, "
+    "lets them run side by side.",
 }
 
 

@@ -267,7 +267,7 @@ class _Patch(Patch):
             pool.unopened = False  # if this fails, it is not tried again
             name = None
             if limiter is backend.current_default_thread_limiter():
-                name, pool.site = DEFAULT, (_definition(backend.current_default_thread_limiter), DEFAULT)
+                name, pool.site = DEFAULT, (_default_place(), DEFAULT)
             elif pool.site is None:  # older than the patch: who uses it first stands for who made it
                 pool.site = creation_site(1)
             momentary = _momentary.get(pool.site[1])
@@ -307,10 +307,10 @@ def _sizer(pool: _Pool) -> Callable[[], tuple[int, int] | None]:
     return size
 
 
-def _definition(method: Any) -> str:
-    """Where a method stands, as `creation_site` says it."""
-    code = method.__func__.__code__
-    return f"{'/'.join(code.co_filename.replace(os.sep, '/').split('/')[-2:])}:{code.co_firstlineno}"
+def _default_place() -> str:
+    """Where anyio gives the default limiter to whoever wants it, as `creation_site` says it."""
+    code = getattr(getattr(sys.modules.get(DEFAULT), "current_default_thread_limiter", None), "__code__", None)
+    return "anyio/to_thread.py" if code is None else f"anyio/to_thread.py:{code.co_firstlineno}"
 
 
 # Reentrant: a finalizer that runs while we are inside may uninstall.
