@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import functools
 import gc
@@ -573,12 +572,12 @@ def test_a_thread_that_starts_what_was_just_cancelled(probe):
         adapter.patch(probe)
         backend = anyio._backends._asyncio.AsyncIOBackend
         task = adapter._current.arrived(backend, square, (3,), None)
-        task.call_ended(asyncio.CancelledError())
+        task.cancelled()
         assert task(3) == 9
         ledger(probe).only(submitted=1, cancelled=1)
         task = adapter._current.arrived(backend, square, (3,), None)
         assert task(3) == 9
-        task.call_ended(asyncio.CancelledError())
+        task.cancelled()
         ledger(probe).only(submitted=1, succeeded=1)
 
     anyio.run(main)

@@ -11,10 +11,12 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 
 import pytest
+from asgiref.current_thread_executor import CurrentThreadExecutor
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, async_to_sync, sync_to_async
 from probe_support import FakeProbe, Ledger
 
@@ -26,6 +28,7 @@ from poolscope.probe.pools.groups import READINGS
 
 LIMIT = 30  # seconds for what is sure to come
 SINGLE, CONTEXTS, LOOPS = "asgiref.sync_to_async", "asgiref.contexts", "asgiref.async_to_sync"
+CURRENT = "asgiref.current_thread"
 
 
 @pytest.fixture
@@ -249,6 +252,67 @@ def test_asynchronous_code_from_synchronous_code(probe):
         assert async_to_sync(double)(number) == 2 * number
     ledger(probe, LOOPS).only(submitted=3, succeeded=3)
     assert set(probe.function_names().values()) == {f"{__name__}.{double.__qualname__}"}
+
+
+def test_what_asynchronous_code_gives_back_to_the_thread_that_waits_for_it(probe):
+    main_thread = threading.get_ident()
+
+    def where(number):
+        assert threading.get_ident() == main_thread
+        if number == 2:
+            raise ValueError(number)
+        return number
+
+    async def several():
+        return await asyncio.gather(*(sync_to_async(where)(number) for number in range(4)), return_exceptions=True)
+
+    def both():
+        return [repr(found) for found in async_to_sync(several)()]
+
+    watched = both()
+    assert watched == ["0", "1", "ValueError(2)", "3"]
+    ledger(probe, CURRENT).only(submitted=4, succeeded=3, failed=1)
+    assert f"{__name__}.{where.__qualname__}" in probe.function_names().values()
+    adapter.unpatch()
+    threadpool.unpatch()
+    assert both() == watched
+
+
+def test_what_is_given_back_too_late_is_refused(probe):
+    executor = CurrentThreadExecutor(None)
+    executor._broken = True
+    errors = []
+
+    def submit():
+        try:
+            executor.submit(square, 2)
+        except RuntimeError as error:
+            errors.append((str(error), [line.name for line in traceback.extract_tb(error.__traceback__)]))
+
+    for patched in (True, False):
+        if not patched:
+            adapter.unpatch()
+        thread = threading.Thread(target=submit)
+        thread.start()
+        thread.join(LIMIT)
+    assert errors[0] == errors[1]
+    assert "already quit" in errors[0][0]
+    ledger(probe, CURRENT).only(submitted=0, rejected=1)
+
+
+def test_what_is_cancelled_before_the_thread_comes_to_it(probe):
+    executor = CurrentThreadExecutor(None)
+    futures = []
+
+    def submit():
+        futures.extend(executor.submit(square, number) for number in (2, 3))
+        assert futures[0].cancel()
+
+    thread = threading.Thread(target=submit)
+    thread.start()
+    thread.join(LIMIT)
+    ledger(probe, CURRENT).only(submitted=2, queued=1, cancelled=1)
+    executor.run_until_future(futures[1])
 
 
 def test_an_executor_of_the_users_stays_a_pool_of_its_own(probe):

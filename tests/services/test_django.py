@@ -38,6 +38,14 @@ def look_up(number):
 async def rows(request, number):
     return JsonResponse({"rows": await asyncio.gather(*(sync_to_async(look_up)(number + row) for row in range(3)))})
 
+class Plain:
+    # Has no asynchronous side: all that is behind it comes back to its thread.
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        return self.get_response(request)
+
 urlpatterns = [path("items/<int:number>", item), path("rows/<int:number>", rows)]
 django = get_asgi_application()
 wsgi = get_wsgi_application()
@@ -53,6 +61,7 @@ async def application(scope, receive, send):
     await django(scope, receive, send)
 """
 CONTEXTS, SINGLE, LOOPS = "asgiref.contexts", "asgiref.sync_to_async", "asgiref.async_to_sync"
+CURRENT = "asgiref.current_thread"
 
 
 def check(answers: list[Answer], path: str = "items") -> None:
@@ -131,6 +140,19 @@ def test_asynchronous_views_have_one_thread_for_each_request(tmp_path: Path) -> 
     assert look_up["wait_seconds"]["max"] > 0.015
 
 
+def test_views_behind_synchronous_middleware(tmp_path: Path) -> None:
+    script(tmp_path, SITE.replace("django.middleware.common.CommonMiddleware", "site_.Plain"), "site_.py")
+    command = (tool("uvicorn"), "site_:application", "--port", "{port}", "--no-access-log")
+    with serving(*command, folder=tmp_path) as server:
+        drive(server, 20, 5)
+        ended = server.stop()
+    assert ended.report["verdict"] == "concurrent"
+    assert not [finding for row in ended.report["pools"] for finding in row["findings"]]
+    assert names(ended.pool(CURRENT)) == {"site_.item": 100}
+    # The thread of a request is in the middleware meanwhile.
+    assert ended.pool(CONTEXTS)["busy_seconds"] > ended.pool(CURRENT)["busy_seconds"]
+
+
 @pytest.mark.parametrize("worker", ["asgi", "uvicorn.workers.UvicornWorker"])
 def test_workers_of_gunicorn(tmp_path: Path, worker: str) -> None:
     script(tmp_path, SITE, "site_.py")
@@ -164,8 +186,10 @@ def test_synchronous_workers_of_gunicorn(tmp_path: Path) -> None:
         check(server.drive("/rows/{}", clients=5, requests=3), "rows")
         ended = server.stop(signal.SIGTERM)
     assert (ended.status, ended.out) == (0, "")
-    assert not ended.report["findings"]
+    assert not ended.warnings()
     rows = ended.report["pools"]
-    assert {row["name"] for row in rows} == {LOOPS}
-    assert sum(row["tasks"]["succeeded"] for row in rows) == 15
+    assert {row["name"] for row in rows} == {LOOPS, CURRENT}
+    assert sum(row["tasks"]["succeeded"] for row in rows if row["name"] == LOOPS) == 15
+    # What such a view calls synchronously runs in the worker's own thread, which waits for the view.
+    assert sum(names(row).get("site_.look_up", 0) for row in rows if row["name"] == CURRENT) == 45
     assert len(ended.report["processes"]) == 3

@@ -2,7 +2,7 @@
 
 What is replaced, and put back by `unpatch`: `run_sync_in_worker_thread` of the backends, through which all of
 `anyio.to_thread` goes, and `__init__` of the limiters, to know where each was made. A task arrives with the call, waits
-for a token and a thread, and starts when its function is called in the thread. That function is wrapped (`_Task`),
+for a token and a thread, and starts when its function is called in the thread. That function is wrapped (`SlotTask`),
 which is all that anyio sees of us. Whoever takes a task's claim off records what became of it: the thread that starts
 it, or the call that ends without that.
 
@@ -22,10 +22,10 @@ from _thread import RLock
 from weakref import ref
 
 from poolscope.probe.adapters import unfamiliar
-from poolscope.probe.pools.groups import Group
+from poolscope.probe.pools.groups import PlacedGroup
 from poolscope.probe.pools.names import WRAPPERS
 from poolscope.probe.pools.patching import Patch
-from poolscope.probe.pools.slots import Slots
+from poolscope.probe.pools.slots import Slots, SlotTask
 from poolscope.probe.pools.watching import UNREAD_LIMIT, open_watch, report, size_from_settings
 
 TYPE_CHECKING = False
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from poolscope.probe.pools.slots import Slot
     from poolscope.probe.pools.watching import Watch
 
 #: The limiter that each event loop has of its own: what runs under it named none.
@@ -83,32 +82,11 @@ class _Pool:
         self.slots: Slots | None = None
 
 
-class _Momentary(Group):
-    """Limiters of one token that a library makes for one call each."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name, "anyio", "anyio.CapacityLimiter")
-        self._places: Slots | None = None
-
-    @property
-    def slots(self) -> Slots | None:
-        """The places of all; None if they are not watched."""
-        if self._places is None and self.watch is not None:
-            self._places = Slots(self.watch.recorder, lambda: UNLIMITED)
-        return self._places
-
-    def threads(self) -> int:
-        """See `Group.threads`."""
-        return 0 if self._places is None else len(self._places.threads)
-
-    def forget(self) -> None:
-        """See `Group.forget`."""
-        super().forget()
-        self._places = None
-
-
 #: By where they are made. FastAPI has one for the end of each dependency that yields.
-_momentary = {name: _Momentary(name) for name in ("fastapi.concurrency:contextmanager_in_threadpool",)}
+_momentary = {
+    name: PlacedGroup(name, "anyio", "anyio.CapacityLimiter")
+    for name in ("fastapi.concurrency:contextmanager_in_threadpool",)
+}
 
 # By the limiter's id, for as long as it lives. Single dict operations only: any thread may make limiters.
 _pools: dict[int, _Pool] = {}
@@ -140,76 +118,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
-class _Task:
-    """The function of one task, which records it. Called once, by a worker thread, or never."""
-
-    __slots__ = ("_claim", "_fn", "_function", "_slots", "_started", "_submitted", "_watch")
-
-    def __init__(self, fn: Callable[..., Any], watch: Watch, slots: Slots, function: int, submitted: int) -> None:
-        self._fn = fn
-        self._watch = watch
-        self._slots = slots
-        self._function = function
-        self._submitted = submitted
-        # Popping from a list is one step with and without the GIL: only one of two threads gets it.
-        self._claim = [True]
-
-    def __call__(self, /, *args: Any) -> Any:
-        slot = self._begin()
-        try:
-            result = self._fn(*args)
-        except BaseException as exc:
-            self._end(slot, 1)
-            # A bare `raise` adds no line for this frame: the traceback is the one of a function without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
-            raise
-        self._end(slot, 0)
-        return result
-
-    def _claimed(self) -> bool:
-        try:
-            return self._claim.pop()
-        except IndexError:
-            return False
-
-    def _begin(self) -> Slot | None:
-        # A thread may be past its own look at the future when the caller is cancelled, and start what has just been
-        # recorded as cancelled: nothing more is recorded of such a task.
-        if not self._claimed():
-            return None
-        watch = self._watch
-        try:
-            slot = self._slots.take(self._submitted)
-            self._started = watch.clock()
-            slot.running = (self._function, self._submitted, self._started)
-            return slot
-        except Exception as exc:
-            watch.give_up(exc)
-            return None
-
-    def _end(self, slot: Slot | None, failed: int) -> None:
-        if slot is None:
-            return
-        try:
-            now = self._watch.clock()
-            slot.finished.extend((slot.worker, self._function * 2 + failed, self._submitted, self._started, now))
-            slot.running = None
-            self._slots.give_back(slot, now)
-        except Exception as exc:
-            self._watch.give_up(exc)
-
-    def call_ended(self, exc: BaseException) -> None:
-        """The call that submitted it raised. Never raises."""
-        if not self._claimed():
-            return
-        watch = self._watch
-        if not isinstance(exc, Exception):  # the backend's cancellation, or the end of the loop
-            watch.cancelled(self._function, self._submitted)
-        else:
-            watch.withdrawn(self._function, self._submitted)
-            watch.rejected()
-
-
 class _Patch(Patch):
     """The patch of all backends."""
 
@@ -231,7 +139,7 @@ class _Patch(Patch):
         except Exception as exc:
             report(self.probe, exc)
 
-    def arrived(self, backend: Any, fn: Any, args: tuple[Any, ...], limiter: Any) -> _Task | None:
+    def arrived(self, backend: Any, fn: Any, args: tuple[Any, ...], limiter: Any) -> SlotTask | None:
         """The task that a call makes, which goes into the pool's record. None: it is not watched. Never raises."""
         if not self.active:
             return None
@@ -250,7 +158,7 @@ class _Patch(Patch):
             function = watch.identify(fn, args)
             submitted = watch.clock()
             watch.arrivals.extend((function, submitted))
-            return _Task(fn, watch, slots, function, submitted)
+            return SlotTask(fn, watch, slots, function, submitted)
         except Exception as exc:
             if watch is None:
                 report(self.probe, exc)
@@ -390,9 +298,11 @@ def _run_sync(state: _Patch, original: Callable[..., Any]) -> Callable[..., Any]
         try:
             return await original(cls, func if task is None else task, args, abandon_on_cancel, limiter)
         except BaseException as exc:
-            if task is not None:
-                task.call_ended(exc)
-            # As in `_Task`.
+            if task is not None and isinstance(exc, Exception):
+                task.refused()
+            elif task is not None:  # the backend's cancellation, or the end of the loop
+                task.cancelled()
+            # As in `SlotTask`.
             exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
             raise
 

@@ -1,7 +1,7 @@
 """asgiref's bridge between synchronous and asynchronous code, and so Django's.
 
-Nothing of asgiref is replaced. It makes standard executors of one thread each, which are seen like any other; but those
-that it makes for a moment, one for each request that Django serves, are shown as one pool. There are three:
+asgiref makes standard executors of one thread each, which are seen like any other; but those that it makes for a
+moment, one for each request that Django serves, are shown as one pool. These are the pools:
 
 - `asgiref.sync_to_async`: the one thread of the process in which all synchronous code runs that is called outside of a
   request (thread-sensitive, without a context). It does serialise what comes, and is judged as a pool of one worker.
@@ -9,12 +9,16 @@ that it makes for a moment, one for each request that Django serves, are shown a
   has as many workers as there were contexts at once lately: it is full when every request waits for its own thread,
   and has no queue that requests share.
 - `asgiref.async_to_sync`: the threads with an event loop for one call of asynchronous code from outside of a loop.
+- `asgiref.current_thread`: what asynchronous code gives back to the thread that waits for it, which may be in a task of
+  `asgiref.contexts` meanwhile. Each call of `async_to_sync` has a `CurrentThreadExecutor` for that.
 
-What `CurrentThreadExecutor` runs, it runs inside of a task of these, or in a thread of the program's own.
+What is replaced, and put back by `unpatch`, is `CurrentThreadExecutor.submit`: it passes on the function wrapped.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import sys
 from _thread import RLock
@@ -22,9 +26,11 @@ from types import CoroutineType
 from weakref import ref
 
 from poolscope.probe.adapters import unfamiliar
-from poolscope.probe.pools.groups import Group
+from poolscope.probe.pools.groups import Group, PlacedGroup
 from poolscope.probe.pools.names import WRAPPERS
-from poolscope.probe.pools.watching import ADOPTERS, ATTRIBUTE, UNOPENED, open_watch, report
+from poolscope.probe.pools.patching import Patch
+from poolscope.probe.pools.slots import SlotTask
+from poolscope.probe.pools.watching import ADOPTERS, ATTRIBUTE, UNOPENED, UNREAD_LIMIT, open_watch, report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +47,8 @@ _MAKERS = {
     "AsyncToSync.__call__": "asgiref.async_to_sync",
 }
 _STANDARD = "concurrent.futures.thread"
+_CURRENT_MODULE = "asgiref.current_thread_executor"
+_CURRENT = "asgiref.current_thread"
 
 
 class _Group(Group):
@@ -60,6 +68,60 @@ class _Group(Group):
         for executor in self.members():
             executor.__dict__.pop(ATTRIBUTE, None)
         super().forget()
+
+
+class _Patch(Patch):
+    """The patch of `CurrentThreadExecutor`."""
+
+    def arrived(self, executor: Any, fn: Any, args: tuple[Any, ...]) -> SlotTask | None:
+        """The task that goes into the pool's record. None: it is not watched. Never raises."""
+        watch = None
+        try:
+            if not self.active:
+                return None
+            watch = _current_threads.add(executor, self.find_probe(), self.site)
+            slots = _current_threads.slots
+            if watch is None or slots is None:
+                return None
+            if not 0 < len(watch.arrivals) < UNREAD_LIMIT and not watch.attend():
+                return None
+            function = watch.identify(fn, args)
+            submitted = watch.clock()
+            watch.arrivals.extend((function, submitted))
+            return SlotTask(fn, watch, slots, function, submitted)
+        except Exception as exc:
+            if watch is None:
+                report(self.probe, exc)
+            else:
+                watch.give_up(exc)
+            return None
+
+    def put_on(self, cls: Any) -> None:
+        """Replaces `submit`."""
+        original = cls.submit
+        self.site = (f"{_CURRENT_MODULE.replace('.', '/')}.py:{original.__code__.co_firstlineno}", _CURRENT)
+
+        @functools.wraps(original)
+        def submit(self_: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            task = self.arrived(self_, fn, args)
+            try:
+                future = original(self_, fn if task is None else task, *args, **kwargs)
+            except BaseException as exc:
+                if task is not None:
+                    task.refused()
+                # A bare `raise` adds no line for this frame: the traceback is the one without us.
+                exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+                raise
+            if task is not None:
+                future.add_done_callback(functools.partial(_ended, task))
+            return future
+
+        self.put(cls, "submit", submit)
+
+
+def _ended(task: SlotTask, future: Any) -> None:
+    if future.cancelled():
+        task.cancelled()
 
 
 class _Adopter:
@@ -180,7 +242,9 @@ WRAPPERS["asyncio.runners.run"] = _awaitable
 # Reentrant: a finalizer that runs while we are inside may make an executor.
 _lock = RLock()
 _groups = {name: _Group(name) for name in _MAKERS.values() if name != "asgiref.sync_to_async"}
+_current_threads = PlacedGroup(_CURRENT, "asgiref", f"{_CURRENT_MODULE}.CurrentThreadExecutor")
 _adopter: _Adopter | None = None
+_current: _Patch | None = None
 _last_probe: Any = None
 
 
@@ -188,6 +252,7 @@ def _forget() -> None:
     """Under another probe, or in a forked child: the watches were the other's."""
     for group in _groups.values():
         group.forget()
+    _current_threads.forget()
     module: Any = sys.modules.get(_MODULE)
     single = getattr(getattr(module, "SyncToAsync", None), "single_thread_executor", None)
     if single is not None:
@@ -222,6 +287,7 @@ def patch(probe: Any) -> None:
             _last_probe = probe
             _adopter = _Adopter(probe)
             ADOPTERS.append(_adopter)
+        _patch_current(probe)
 
 
 def unpatch() -> None:
@@ -230,8 +296,25 @@ def unpatch() -> None:
         _take_off()
 
 
+def _patch_current(probe: Any) -> None:
+    global _current
+    module: Any = sys.modules.get(_CURRENT_MODULE)
+    cls = getattr(module, "CurrentThreadExecutor", None)
+    if _current is not None or cls is None or _adopter is None:
+        return
+    parameters = list(inspect.signature(cls.submit).parameters)
+    if parameters != ["self", "fn", "args", "kwargs"]:
+        unfamiliar(probe, "asgiref", "what runs in the calling thread is not watched: no submit(self, fn, ...)")
+        return
+    _current = _Patch(probe)
+    _current.put_on(cls)
+
+
 def _take_off() -> None:
-    global _adopter
+    global _adopter, _current
+    if _current is not None:
+        _current.take_off()
+        _current = None
     if _adopter is not None:
         ADOPTERS.remove(_adopter)
         _adopter = None

@@ -7,11 +7,12 @@ lately in all of them: it is full when all of them are.
 
 from __future__ import annotations
 
+import sys
 from _thread import RLock
 from collections import deque
 from weakref import ref
 
-from poolscope.probe.pools.slots import PassingWatch
+from poolscope.probe.pools.slots import PassingWatch, Slots
 from poolscope.probe.pools.watching import open_watch
 
 TYPE_CHECKING = False
@@ -102,3 +103,28 @@ class Group:
 
     def _settled(self) -> bool:
         return max(self._before) == max(1, self.count())
+
+
+class PlacedGroup(Group):
+    """The same, where each task takes a place while it runs: its thread is not the member's own."""
+
+    def __init__(self, name: str, kind: str, executor: str) -> None:
+        super().__init__(name, kind, executor)
+        self._slots: Slots | None = None
+
+    @property
+    def slots(self) -> Slots | None:
+        """The places of all; None if they are not watched."""
+        if self._slots is None and self.watch is not None:
+            # As many as there are tasks at once: none waits for the end of another member's.
+            self._slots = Slots(self.watch.recorder, lambda: sys.maxsize)
+        return self._slots
+
+    def threads(self) -> int:
+        """See `Group.threads`."""
+        return 0 if self._slots is None else len(self._slots.threads)
+
+    def forget(self) -> None:
+        """See `Group.forget`."""
+        super().forget()
+        self._slots = None

@@ -24,6 +24,7 @@ from poolscope.probe.pools.watching import Watch
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from poolscope.probe.cpu import CpuClocks
     from poolscope.probe.pools.recording import PoolRecorder
@@ -181,3 +182,77 @@ class Slots:
         """Its task has ended."""
         slot.leave(ended_ns)
         self._free.append(slot)
+
+
+class SlotTask:
+    """The function of one task that takes a place while it runs. Called once, or never.
+
+    Whoever takes its claim records what became of it: the thread that starts it, or who learns that it never will.
+    """
+
+    __slots__ = ("_claim", "_fn", "_function", "_slots", "_started", "_submitted", "_watch")
+
+    def __init__(self, fn: Callable[..., Any], watch: Watch, slots: Slots, function: int, submitted: int) -> None:
+        self._fn = fn
+        self._watch = watch
+        self._slots = slots
+        self._function = function
+        self._submitted = submitted
+        # Popping from a list is one step with and without the GIL: only one of two threads gets it.
+        self._claim = [True]
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Run the function."""
+        slot = self._begin()
+        try:
+            result = self._fn(*args, **kwargs)
+        except BaseException as exc:
+            self._end(slot, 1)
+            # A bare `raise` adds no line for this frame: the traceback is the one of a function without us.
+            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            raise
+        self._end(slot, 0)
+        return result
+
+    def _claimed(self) -> bool:
+        try:
+            return self._claim.pop()
+        except IndexError:
+            return False
+
+    def _begin(self) -> Slot | None:
+        # A thread may be past its own look at the future when that is cancelled, and start what has just been recorded
+        # as cancelled: nothing more is recorded of such a task.
+        if not self._claimed():
+            return None
+        watch = self._watch
+        try:
+            slot = self._slots.take(self._submitted)
+            self._started = watch.clock()
+            slot.running = (self._function, self._submitted, self._started)
+            return slot
+        except Exception as exc:
+            watch.give_up(exc)
+            return None
+
+    def _end(self, slot: Slot | None, failed: int) -> None:
+        if slot is None:
+            return
+        try:
+            now = self._watch.clock()
+            slot.finished.extend((slot.worker, self._function * 2 + failed, self._submitted, self._started, now))
+            slot.running = None
+            self._slots.give_back(slot, now)
+        except Exception as exc:
+            self._watch.give_up(exc)
+
+    def cancelled(self) -> None:
+        """It was cancelled, unless it has started. Never raises."""
+        if self._claimed():
+            self._watch.cancelled(self._function, self._submitted)
+
+    def refused(self) -> None:
+        """Its submission was refused, unless it has started. Never raises."""
+        if self._claimed():
+            self._watch.withdrawn(self._function, self._submitted)
+            self._watch.rejected()
