@@ -234,6 +234,19 @@ def test_a_small_block_is_a_note_and_garbage_collection_never_more() -> None:
     assert {finding.severity for finding in case.findings(ORIGIN + 60 * SECOND)} == {"info"}
 
 
+@pytest.mark.parametrize(
+    ("called", "severity"), [("<frozen importlib._bootstrap>", "info"), ("/lib/model.py", "warning")]
+)
+def test_the_imports_of_a_program_that_is_loaded_in_its_loop_are_a_note(called: str, severity: str) -> None:
+    case = loop_case()
+    lines = [("/app/main.py", 3, "<module>"), (called, 1360, "load")]
+    case.history.block(LoopBlock(1, 1, ORIGIN, ORIGIN + 2 * SECOND, "cpu_bound", lines, 0.9))
+    case.finish(ORIGIN + 4 * SECOND)
+    (finding,) = case.findings(ORIGIN + 4 * SECOND)
+    assert finding.severity == severity
+    assert finding.frames[0].function == "<module>"
+
+
 def test_a_loop_that_ends_in_a_block_counts_it() -> None:
     case = loop_case()
     case.history.block(block(1, 1.0, None))

@@ -270,3 +270,8 @@ def test_loops(cause: str, blocked: float, longest: float, loop: float, final: b
     found = diagnose_loop(LoopLineSignals(cause, 3, blocked, longest, loop), final=final)
     assert (found.pattern, found.cause) == ("loop_blocked", cause)
     assert (found.severity, found.action) == expected
+
+
+def test_a_loop_that_loads_its_application() -> None:
+    found = diagnose_loop(LoopLineSignals("cpu_bound", 1, 2.0, 2.0, 3.0, imports=True), final=True)
+    assert (found.severity, found.cause, found.action) == ("info", "cpu_bound", "none")

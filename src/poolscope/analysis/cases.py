@@ -483,7 +483,8 @@ class PoolCase:
         if item.diagnosis.action == "split_pool" and self._split is not None:
             return words.split_advice(self._hogs(item.signals), *self._split)
         sustain = self.rules.thresholds.sustain_seconds
-        return words.pool_advice(item.diagnosis, self.history.name, item.signals, sized, sustain)
+        kind = self.history.opened.kind
+        return words.pool_advice(item.diagnosis, self.history.name, item.signals, sized, sustain, kind)
 
     def _hogs(self, signals: PoolSignals) -> str:
         """The names of the functions that hold the workers."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from poolscope.analysis.deadlock import Deadlock
 from poolscope.analysis.detection import Diagnosis, LoopLineSignals, cpu_limit, starved, workers_for_cpu
 from poolscope.analysis.signals import PoolSignals
@@ -156,13 +158,23 @@ def split_advice(hogs: str, slow: int | None, others: int | None) -> Advice:
     return Advice("split_pool", f"{text}.")
 
 
+#: Kind of pool -> how it gets another size, where that is not said by its name.
+_HOW = {
+    "anyio": " Its size is the limiter's total_tokens; the default limiter is "
+    "anyio.to_thread.current_default_thread_limiter().",
+    "asgiref": " asgiref keeps such calls in one thread: a ThreadSensitiveContext for each, or thread_sensitive=False, "
+    "lets them run side by side.",
+}
+
+
 def pool_advice(
-    diagnosis: Diagnosis, name: str, signals: PoolSignals, sized: Sizing | None, sustain_seconds: float
+    diagnosis: Diagnosis, name: str, signals: PoolSignals, sized: Sizing | None, sustain_seconds: float, kind: str = ""
 ) -> Advice:
     """The one thing to do, with a number only where the size of the pool is the problem."""
     action = diagnosis.action
     if diagnosis.sized and sized is not None:
-        return _sized_advice(diagnosis, name, signals, sized, sustain_seconds)
+        advice = _sized_advice(diagnosis, name, signals, sized, sustain_seconds)
+        return msgspec.structs.replace(advice, text=advice.text + _HOW.get(kind, ""))
     if action == "use_process_pool":
         return Advice(
             action,

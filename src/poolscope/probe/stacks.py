@@ -24,7 +24,7 @@ _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}"
 #: Programs that come with us, and are watched like anybody's.
 _SHIPPED = os.path.normcase(os.sep.join(("", "poolscope", "shipped", "examples", "")))
 #: Modules that make pools on behalf of somebody else.
-_MAKERS = ("poolscope", "concurrent.futures", "multiprocessing", "asyncio", "threading")
+_MAKERS = ("poolscope", "concurrent.futures", "multiprocessing", "asyncio", "threading", "anyio")
 
 # One entry per file that was ever seen on a stack. Single dict operations only: any thread may ask.
 _known: dict[str, bool] = {}
@@ -95,8 +95,8 @@ def user_lines(frame: FrameType | None, stop: int | None = None) -> list[Line]:
 def creation_site(depth: int = 0) -> tuple[str, str]:
     """Where a pool is being made: ("package/file.py:12", "module:function").
 
-    The first frame outside of poolscope, concurrent.futures, multiprocessing, asyncio and threading, from `depth`
-    frames above the caller on. ("", "unknown") if there is none.
+    The first frame outside of poolscope, anyio, and the standard library's pools and loops, from `depth` frames above
+    the caller on. ("", "unknown") if there is none.
     """
     try:
         frame: FrameType | None = sys._getframe(depth + 1)

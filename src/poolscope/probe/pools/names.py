@@ -10,7 +10,14 @@ from __future__ import annotations
 from _thread import RLock
 from contextvars import Context
 from functools import partial
-from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    GeneratorType,
+    MethodDescriptorType,
+    MethodType,
+    ModuleType,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,9 +27,18 @@ if TYPE_CHECKING:
 
     #: What a function is shown as: name, file ("" where there is no Python code), line (0 likewise).
     Place = tuple[str, str, int]
+    #: From the arguments of a call, `self` first where there is one, and its keywords: what it calls in its turn, a
+    #: callable or a generator that it resumes. None: that is not to be seen. What it raises means the same.
+    Wrapper = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
 #: The id of every function beyond the table's limit.
 OTHER = 0
+
+#: Functions of libraries that stand around the user's, by their full name. What knows such a library adds to it before
+#: it records tasks.
+WRAPPERS: dict[str, Wrapper] = {}
+#: Stands for the id of one of them.
+_WRAPPER = -1
 
 #: How many partials, methods and context runs around a callable are looked through.
 _DEPTH = 20
@@ -67,6 +83,24 @@ def _unwrap(fn: Any, args: tuple[Any, ...]) -> Any:
         else:
             break
     return fn
+
+
+def _call(fn: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """What `fn(*args)` calls behind partials, methods and contexts, and with what."""
+    keywords: dict[str, Any] = {}
+    for _ in range(_DEPTH):
+        kind = type(fn)
+        if kind is partial:
+            args, keywords = (*fn.args, *args), {**fn.keywords, **keywords}
+            fn = fn.func
+        elif kind is MethodType:
+            args = (fn.__self__, *args)
+            fn = fn.__func__
+        elif kind is BuiltinFunctionType and args and _runs_in_context(fn):
+            fn, args = args[0], args[1:]
+        else:
+            break
+    return fn, args, keywords
 
 
 def _code_behind(fn: FunctionType) -> CodeType:
@@ -133,6 +167,10 @@ class FunctionTable:
 
     def identify(self, fn: Any, args: tuple[Any, ...] = ()) -> int:
         """The id of what `fn(*args)` runs. Never raises: what cannot be named is `OTHER`."""
+        return self._identify(fn, args, _DEPTH)
+
+    def _identify(self, fn: Any, args: tuple[Any, ...], depth: int) -> int:
+        submitted = fn
         try:
             kind = type(fn)
             if kind is not FunctionType:
@@ -149,7 +187,9 @@ class FunctionTable:
                 if fn.__qualname__ is not code.co_qualname:
                     key = (_text(fn.__module__), fn.__qualname__)
                 known = self._ids.get(key)
-                return self._learn(key, code, _place(fn)) if known is None else known
+                if known is None:
+                    known = self._learn(key, code, _place(fn))
+                return known if known != _WRAPPER else self._behind(submitted, args, depth)
             if kind is BuiltinFunctionType and type(fn.__self__) is ModuleType:
                 key = (_text(fn.__module__), fn.__name__)
                 known = self._ids.get(key)
@@ -162,11 +202,34 @@ class FunctionTable:
             # submit.
             return OTHER
 
+    def _behind(self, fn: Any, args: tuple[Any, ...], depth: int) -> int:
+        """The id of what a library's function calls that stands around the user's; its own where that is not seen."""
+        fn, args, keywords = _call(fn, args)
+        place = _place(fn)
+        try:
+            inner = WRAPPERS[place[0]](args, keywords) if depth else None
+        except Exception:
+            inner = None
+        if type(inner) is GeneratorType:
+            code, frame = inner.gi_code, inner.gi_frame
+            known = self._ids.get(id(code))
+            if known is None:
+                module = None if frame is None else frame.f_globals.get("__name__")
+                name = _dotted(module, inner.__qualname__)
+                known = self._learn(id(code), code, (name, code.co_filename, code.co_firstlineno))
+            return known
+        if inner is not None:
+            return self._identify(inner, (), depth - 1)
+        with self._lock:
+            return self._number(place)
+
+    def _number(self, place: Place) -> int:
+        number = self._places.get(place)
+        return self._announce(place) if number is None else number
+
     def _learn(self, key: object, code: CodeType | None, place: Place) -> int:
         with self._lock:
-            number = self._places.get(place)
-            if number is None:
-                number = self._announce(place)
+            number = _WRAPPER if place[0] in WRAPPERS else self._number(place)
             if len(self._ids) < 2 * self._limit:
                 if code is not None:
                     self._codes.append(code)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     Line = tuple[str, int, str]
 
+#: Where the functions of tasks are wrapped.
+_ADAPTERS = os.sep.join(("", "poolscope", "probe", "adapters", ""))
 #: The most workers of a pool whose stacks are read at once.
 STACKS_LIMIT = 64
 #: Where a worker is when it runs a builtin, which has no line of its own: no line of the program.
@@ -186,9 +188,13 @@ class StackSampler:
                     continue
                 lines = tuple(self._user_lines(frame))
                 # The thread went on while we read. If it has left the task, these may be the lines of none.
-                if lines and log.running is task and not lines[0][0].endswith(_EXECUTORS):
+                if lines and log.running is task and not _is_executor(lines[0][0]):
                     found.setdefault(lines, []).append(log.worker)
         finally:
             # A frame that we held would keep the locals of the user's task alive.
             del frame, frames
         return [[workers, list(lines)] for lines, workers in found.items()]
+
+
+def _is_executor(filename: str) -> bool:
+    return filename.endswith(_EXECUTORS) or _ADAPTERS in filename
