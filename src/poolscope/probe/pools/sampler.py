@@ -91,7 +91,7 @@ class WorkerDelay:
     def __init__(self) -> None:
         self.total = 0
         self.read_ns: int | None = None
-        # By the worker's place in the recorder.
+        # By thread, as those of some pools go from worker to worker; by place in the recorder for another process.
         self._last: dict[int, int] = {}
 
     def due(self, now_ns: int) -> bool:
@@ -103,8 +103,12 @@ class WorkerDelay:
         busy = [log for log in list(workers) if log.running is not None]
         # What they had to wait for while nobody looked belongs to another time.
         last = self._last if self.read_ns is not None and now_ns - self.read_ns <= 4 * DELAY_INTERVAL_NS else {}
-        now = {log.worker: delay for log in busy[:DELAYS_READ] if (delay := log.delay_now(clocks)) is not None}
-        grown = [max(0, delay - last[worker]) for worker, delay in now.items() if worker in last]
+        now = {
+            log.native_id or -log.worker: delay
+            for log in busy[:DELAYS_READ]
+            if (delay := log.delay_now(clocks)) is not None
+        }
+        grown = [max(0, delay - last[key]) for key, delay in now.items() if key in last]
         if grown:
             self.total += sum(grown) * len(busy) // len(grown)
         self._last, self.read_ns = now, now_ns
