@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +82,18 @@ def test_each_cause_has_its_action_in_the_runbook() -> None:
 
     for cause in [name for name, *_ in CAUSES] + ["unknown", "blocking_call", "gil_contention", "gc"]:
         assert f"`{cause}`" in RUNBOOK or f"\n### {cause}\n" in RUNBOOK, cause
+
+
+def test_the_benchmark_of_the_rules(tmp_path: Path) -> None:
+    """At sizes that measure nothing: that all groups are evaluated on what it backfills, and give something."""
+    record = tmp_path / "record.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "rules.py"), "--instances", "1,2", "--pools", "2"]
+    command += ["--evaluations", "1", "--every", "1", "--ahead", "100", "--json", str(record)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "| all groups" in done.stdout
+    one, two = json.loads(record.read_text())["results"]
+    assert len(one["seconds"]) == 7
+    assert (two["instances"], two["series"]) == (2, 2 * one["series"])
+    # 11 recorded series a pool, 2 of the finding, 2 of the loop. Alerts come with a later evaluation.
+    assert one["recorded"] >= 2 * 11 + 2 + 2
