@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from cli_support import environment, line
-from prometheus_support import Prometheus, answered, until
+from prometheus_support import Prometheus, answered, free_port, until
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "examples" / "monitoring" / "app.py"
@@ -48,11 +47,6 @@ class Seen(NamedTuple):
     def answers(self, **chosen: str) -> list[Any]:
         found: list[Any] = ask.ask_all(self.prometheus.url, self.start, self.end, STEP, RATE, chosen)
         return found
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def program(port: int, *options: str) -> subprocess.Popen[str]:
@@ -115,16 +109,16 @@ def test_the_knee_is_where_the_load_grew(seen: Seen) -> None:
     crossed = next(at for at, value in points if value >= 2)
     assert all(value < 2 for at, value in points if at < seen.busy)
     assert all(value >= 2 for at, value in points if at > crossed)
-    # What the rate looks back on, and a second of the load itself.
-    assert seen.busy <= crossed <= seen.busy + float(RATE[:-1]) + 1
+    # What the rate looks back on, and as much again for a machine that has other things to do.
+    assert seen.busy <= crossed <= seen.busy + 2 * float(RATE[:-1])
 
 
 def test_the_overview_tells_the_two_apart(seen: Seen) -> None:
+    state = ("poolscope / Overview", "Every pool", "column A")
     states = {
         (dict(labels)["instance"], dict(labels)["pool"]): points[-1][1]
         for answer in seen.answers()
-        if (answer.query.board, answer.query.panel, answer.query.name)
-        == ("poolscope / Overview", "Every pool", "column A")
+        if answer.query[:3] == state
         for labels, points in answer.series.items()
     }
     assert states == {
