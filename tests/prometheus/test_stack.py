@@ -27,17 +27,18 @@ MOUNTS = {
 
 
 def asked(url: str, query: str) -> Any:
-    """What Prometheus answers; nothing while it does not listen."""
+    """What Prometheus answers; nothing while it is not ready."""
     try:
-        _, _, body = get(f"{url}/api/v1/query?query={query}")
+        status, _, body = get(f"{url}/api/v1/query?query={query}")
     except OSError:
         return None
-    return json.loads(body)["data"]["result"]
+    return json.loads(body)["data"]["result"] if status == 200 else None
 
 
 def test_the_script_shows_the_finding_through_prometheus() -> None:
     needed("prometheus")
     app, port = str(free_port()), str(free_port())
+    url = f"http://127.0.0.1:{port}"
     changes = {"PYTHON": sys.executable, "APP_PORT": app, "PROMETHEUS_PORT": port, "SCRAPE_INTERVAL": "1s"}
     stack = subprocess.Popen(
         [str(HOME / "run"), "--gentle", "1", "--busy", "600"],
@@ -50,7 +51,6 @@ def test_the_script_shows_the_finding_through_prometheus() -> None:
     try:
         assert stack.stdout is not None
         assert stack.stdout.readline().split()[-1] == f"http://127.0.0.1:{app}/metrics"
-        url = f"http://127.0.0.1:{port}"
         until(lambda: asked(url, "poolscope_finding%7Bpattern=%22async_then_serial%22%7D==1") or stack.poll())
         assert stack.poll() is None
         groups = json.loads(get(f"{url}/api/v1/rules")[2])["data"]["groups"]
@@ -91,7 +91,7 @@ def test_the_image_of_the_program_copies_what_is_there() -> None:
     copied = {word for line in lines if line.startswith("COPY") for word in line.split()[1:-1]}
     assert all((context / path).exists() for path in copied)
     # What the build of a wheel reads.
-    assert {"pyproject.toml", "README.md", "src", "config", "examples", "dashboards"} <= copied
+    assert {"pyproject.toml", "README.md", "src", "config", "examples", "dashboards", "docs"} <= copied
 
 
 def test_the_addresses_agree() -> None:
