@@ -23,7 +23,7 @@ Series = list[tuple[float, float]]
 
 
 class Query(NamedTuple):
-    """One query of one panel; `panel` is None for a variable or an annotation. `instant`: asked for now only."""
+    """One query of one panel, or of an annotation or a variable. `instant`: asked for now only."""
 
     board: str
     panel: str
@@ -50,8 +50,11 @@ def queries(board: Mapping[str, Any]) -> Iterator[Query]:
     """What a dashboard asks of Prometheus: panels, annotations and variables."""
     title = board["title"]
     for panel in board["panels"]:
+        columns: dict[str, str] = {}
+        for transformation in panel.get("transformations", ()):
+            columns |= transformation["options"].get("renameByName", {})
         for target in panel.get("targets", ()):
-            legend = target.get("legendFormat") or f"column {target['refId']}"
+            legend = target.get("legendFormat") or columns[f"Value #{target['refId']}"]
             unit = panel["fieldConfig"]["defaults"]["unit"]
             yield Query(title, panel["title"], legend, target["expr"], bool(target.get("instant")), unit)
     for annotation in board["annotations"]["list"]:
@@ -120,11 +123,20 @@ def main() -> None:
     parser.add_argument("--step", type=float, default=5, help="seconds between two points")
     parser.add_argument("--rate-interval", default="20s", help="for $__rate_interval: four scrapes at least")
     parser.add_argument("--set", action="append", default=[], metavar="VARIABLE=VALUE", help="such as pool=crawler")
+    parser.add_argument("--json", type=Path, help="also write boards and answers to a file, for draw/draw")
     options = parser.parse_args()
     end = time.time()
     chosen = dict(choice.split("=", 1) for choice in options.set)
     start = end - 60 * options.minutes
-    print(table(ask_all(options.url, start, end, options.step, options.rate_interval, chosen)))
+    answers = ask_all(options.url, start, end, options.step, options.rate_interval, chosen)
+    if options.json:
+        boards = [json.loads(path.read_text()) for path in sorted(HOME.glob("*.json"))]
+        plain = [
+            {**query._asdict(), "series": [[dict(labels), points] for labels, points in series.items()]}
+            for query, series, _ in answers
+        ]
+        options.json.write_text(json.dumps({"start": start, "end": end, "boards": boards, "answers": plain}))
+    print(table(answers))
 
 
 if __name__ == "__main__":

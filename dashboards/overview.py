@@ -91,9 +91,9 @@ def dashboard() -> d.Dashboard:
     made.with_panel(
         number(
             "Cost of poolscope",
-            "CPU that poolscope itself uses in the watched processes, in cores.",
-            "short",
-            ("cores", f"sum({rate('poolscope_overhead_cpu_seconds_total', TARGETS)})"),
+            "CPU time that poolscope itself uses in the watched processes, as a share of one core.",
+            "percentunit",
+            ("share", f"sum({rate('poolscope_overhead_cpu_seconds_total', TARGETS)})"),
         )
     )
     made.with_row(d.Row("Pools"))
@@ -189,7 +189,7 @@ def dashboard() -> d.Dashboard:
             "Failures of poolscope itself",
             "By part. The watched program goes on; metrics and findings may be incomplete. Empty is good.",
             "short",
-            ("{{part}}", f"sum by (part) (poolscope_errors_total{{{TARGETS}}}) or vector(0)"),
+            ("failures {{part}}", f"sum by (part) (poolscope_errors_total{{{TARGETS}}}) or vector(0)"),
         )
     )
     return made

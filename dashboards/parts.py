@@ -149,9 +149,13 @@ def lines(
     *queries: tuple[str, str],
     stacked: bool = False,
     limit: float | None = None,
+    doubling: bool = False,
     size: tuple[int, int] = (12, 8),
 ) -> timeseries.Panel:
-    """Lines over time from zero on; `limit` draws a dashed line there."""
+    """Lines over time from zero on; `limit` draws a dashed line there.
+
+    With `doubling` each step of the axis is twice the last, from 1 on.
+    """
     targets = [prometheus.Dataquery().expr(expr).legend_format(legend).range() for legend, expr in queries]
     made: timeseries.Panel = _put(timeseries.Panel(), title, description, unit, size, targets)
     made.min(0).show_points(common.VisibilityMode.NEVER).line_width(1).fill_opacity(30 if stacked else 5)
@@ -165,6 +169,8 @@ def lines(
     )
     if stacked:
         made.stacking(c.StackingConfig().mode(common.StackingMode.NORMAL))
+    if doubling:
+        made.min(1).scale_distribution(c.ScaleDistributionConfig().type(common.ScaleDistribution.LOG).log(2))
     if limit is not None:
         made.thresholds(thresholds((None, "transparent"), (limit, RED)))
         made.thresholds_style(c.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED))

@@ -71,9 +71,9 @@ def _now(made: d.Dashboard) -> None:
     made.with_panel(
         number(
             "Utilisation",
-            "Busy workers over the workers there could be.",
+            "Busy workers over the workers there could be, of the fullest pool.",
             "percentunit",
-            ("utilisation", f"sum({BUSY}) / sum(poolscope_pool_max_workers{{{POOLS}}})"),
+            ("utilisation", f"max({BUSY} / {gauge('poolscope_pool_max_workers')})"),
         )
     )
     made.with_panel(
@@ -98,9 +98,10 @@ def _now(made: d.Dashboard) -> None:
     made.with_panel(
         number(
             "Drain time",
-            "Seconds until the queue is empty if nothing more comes and tasks start as they do.",
+            "Seconds until the queue is empty if nothing more comes and tasks start as they do; of the pool that takes "
+            "longest.",
             "s",
-            ("drain", f"sum(poolscope_pool_queue_depth{{{POOLS}}}) / sum({STARTS})"),
+            ("drain", f"max({gauge('poolscope_pool_queue_depth')} / ({STARTS} > 0))"),
         )
     )
     made.with_panel(
@@ -124,6 +125,7 @@ def _knee(made: d.Dashboard) -> None:
             "short",
             ("{{pool}}", f"1 + {QUEUED} / ({BUSY} > 0)"),
             limit=2,
+            doubling=True,
         )
     )
     made.with_panel(
@@ -159,7 +161,8 @@ def _knee(made: d.Dashboard) -> None:
     made.with_panel(
         lines(
             "Wait",
-            "Seconds from submission to start of the tasks that started, and the age of the one that waits longest.",
+            "Seconds from submission to start of the tasks that started, and the age of the one that waits longest. "
+            "Percentiles are interpolated between the bounds of the histogram; beyond a minute these are far apart.",
             "s",
             ("{{pool}} p50", quantile(0.5, WAIT, POOLS, "pool")),
             ("{{pool}} p95", quantile(0.95, WAIT, POOLS, "pool")),

@@ -114,7 +114,7 @@ def test_the_knee_is_where_the_load_grew(seen: Seen) -> None:
 
 
 def test_the_overview_tells_the_two_apart(seen: Seen) -> None:
-    state = ("poolscope / Overview", "Every pool", "column A")
+    state = ("poolscope / Overview", "Every pool", "state")
     states = {
         (dict(labels)["instance"], dict(labels)["pool"]): points[-1][1]
         for answer in seen.answers()
