@@ -53,9 +53,14 @@ def queries(board: Mapping[str, Any]) -> Iterator[Query]:
         columns: dict[str, str] = {}
         for transformation in panel.get("transformations", ()):
             columns |= transformation["options"].get("renameByName", {})
+        units = {
+            override["matcher"]["options"]: override["properties"][0]["value"]
+            for override in panel.get("fieldConfig", {}).get("overrides", ())
+            if override["properties"][0]["id"] == "unit"
+        }
         for target in panel.get("targets", ()):
             legend = target.get("legendFormat") or columns[f"Value #{target['refId']}"]
-            unit = panel["fieldConfig"]["defaults"]["unit"]
+            unit = units.get(legend, panel["fieldConfig"]["defaults"]["unit"])
             yield Query(title, panel["title"], legend, target["expr"], bool(target.get("instant")), unit)
     for annotation in board["annotations"]["list"]:
         yield Query(title, "(annotation)", annotation["name"], annotation["expr"], False, "none")

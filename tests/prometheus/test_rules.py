@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
+from metrics_support import snapshot
 from prometheus_support import needed
 
+from poolscope.config import Settings
 from poolscope.model import PATTERNS
+from poolscope.prometheus import SnapshotCollector
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "config" / "prometheus"
@@ -75,6 +78,17 @@ def test_each_finding_above_a_note_has_an_alert_and_a_section() -> None:
         _, _, section = RUNBOOK.partition(f"\n## {pattern}\n")
         for part in ("**Means.**", "**Confirm.**", "**Do.**"):
             assert part in section.partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("path", ["config/prometheus/alerts.yml", "config/prometheus/recording.yml", "docs/runbook.md"])
+def test_each_metric_asked_for_is_one_that_poolscope_has(path: str) -> None:
+    suffixes = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_count", "_sum"]}
+    families = SnapshotCollector(snapshot, Settings()).describe()
+    known = {family.name + suffix for family in families for suffix in suffixes[family.type]}
+    # With a selector or in a function: prose and recorded series have none.
+    asked = set(re.findall(r"(?<![:\w])(poolscope_\w+)(?=[{\[])|\((poolscope_\w+)\)", (ROOT / path).read_text()))
+    assert {name for pair in asked for name in pair if name} <= known
+    assert asked
 
 
 def test_each_cause_has_its_action_in_the_runbook() -> None:
