@@ -1,4 +1,4 @@
-// Draws the panels of the dashboards with Grafana's own components, at their places in the grid. A look at layout, units,
+// Draws the panels of the dashboards with Grafana's own components (but for the tables), at their places in the grid. A look at layout, units,
 // legends and colours; no proof that Grafana loads the files. What @grafana/ui has no component for (state timeline, heat
 // map) is a frame with its title.
 import React from 'react';
