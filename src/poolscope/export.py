@@ -12,7 +12,8 @@ SHIPPED: dict[str, dict[str, str]] = {
     "dashboards": {"dashboards/grafana": "."},
     # The alerts name docs/runbook.md.
     "rules": {"config/prometheus": ".", "docs/runbook.md": "docs"},
-    "config": {"config/poolscope.yaml": "."},
+    # The settings name the schema, for editors.
+    "config": {"config/poolscope.yaml": ".", "config/poolscope.schema.json": "."},
 }
 
 

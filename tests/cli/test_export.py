@@ -43,7 +43,7 @@ def files(folder: Path) -> dict[str, bytes]:
     [
         ("dashboards", {".": "dashboards/grafana"}),
         ("rules", {".": "config/prometheus", "docs/runbook.md": "docs/runbook.md"}),
-        ("config", {"poolscope.yaml": "config/poolscope.yaml"}),
+        ("config", {name: f"config/{name}" for name in ("poolscope.yaml", "poolscope.schema.json")}),
     ],
 )
 def test_what_is_shipped_is_written(site: Path, tmp_path: Path, what: str, kept: dict[str, str]) -> None:

@@ -11,12 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
-from metrics_support import snapshot
+from metrics_support import CONTRACT
 from prometheus_support import needed
 
-from poolscope.config import Settings
 from poolscope.model import PATTERNS
-from poolscope.prometheus import SnapshotCollector
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "config" / "prometheus"
@@ -82,9 +80,11 @@ def test_each_finding_above_a_note_has_an_alert_and_a_section() -> None:
 
 @pytest.mark.parametrize("path", ["config/prometheus/alerts.yml", "config/prometheus/recording.yml", "docs/runbook.md"])
 def test_each_metric_asked_for_is_one_that_poolscope_has(path: str) -> None:
-    suffixes = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_count", "_sum"]}
-    families = SnapshotCollector(snapshot, Settings()).describe()
-    known = {family.name + suffix for family in families for suffix in suffixes[family.type]}
+    known = {
+        name + suffix
+        for name, (kind, _) in CONTRACT.items()
+        for suffix in (("_bucket", "_count", "_sum") if kind == "histogram" else ("",))
+    }
     # With a selector or in a function: prose and recorded series have none.
     asked = set(re.findall(r"(?<![:\w])(poolscope_\w+)(?=[{\[])|\((poolscope_\w+)\)", (ROOT / path).read_text()))
     assert {name for pair in asked for name in pair if name} <= known
