@@ -83,9 +83,10 @@ def refused(folder: Path, *words: str, **variables: str) -> str:
         ("check typo.yaml", "typo.yaml, line 1"),
         ("demo nowhere", "there is no story 'nowhere': choose from overlap, blocking-call, hard-limit"),
         ("demo overlap extra", "unrecognized arguments: extra"),
-        ("export dashboards target", "dashboards are not shipped"),
+        ("export rules /proc/x", "cannot write to /proc/x"),
         ("export nonsense target", "invalid choice: 'nonsense'"),
-        ("export config program.py", "cannot write to program.py"),
+        ("export config program.py", "cannot write to program.py: it is not a directory"),
+        ("export config program.py/below", "cannot write to program.py/below"),
         ("nonsense", "invalid choice: 'nonsense'"),
     ],
 )

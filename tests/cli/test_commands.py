@@ -322,9 +322,10 @@ def test_version_and_help(tmp_path: Path) -> None:
 
 
 def test_what_is_written_twice_agrees() -> None:
-    from poolscope import messages
+    from poolscope import export, messages
 
     assert cli._SEVERITIES == model.SEVERITIES
+    assert tuple(export.SHIPPED) == cli._EXPORTS
     assert bootstrap.PROTOCOL == messages.PROTOCOL
     assert issubclass(cli.UsageError, errors.PoolscopeError)
 

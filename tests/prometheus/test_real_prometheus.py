@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import socket
 import subprocess
-import time
-import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-import yaml
 from endpoint_support import PASSWORD, certificate, protected, secret
 from metrics_support import CONTRACT, Scrape, finding, get, loop, pool, snapshot
+from prometheus_support import SHIPPED, Prometheus, answered, needed, targets, until
 
 from poolscope.config import from_mapping
-from poolscope.endpoint import Server
 from poolscope.endpoint.passwords import make
 from poolscope.model import Snapshot
 from poolscope.prometheus import serve_snapshots
 
-SHIPPED = Path(__file__).parents[2] / "config" / "prometheus" / "prometheus.yml"
 HOSTILE = 'quo"te\nline\\slash\0 größe ☃' + "x" * 150
 #: Too long for a label: cut.
 ENDLESS = "endless" + "ß\n" * 5_000
 SETTINGS = from_mapping({"listen": "127.0.0.1:0", "metrics": {"wait_buckets": [0.1, 1], "run_buckets": [0.1, 1]}})
-
-
-def needed(program: str) -> str:
-    """The path of a program of Prometheus. Without it these tests would prove nothing, so they fail."""
-    path = shutil.which(program)
-    if path is None:
-        pytest.fail(
-            f"no {program}: install Debian's package: apt-get install --no-install-recommends prometheus",
-            pytrace=False,
-        )
-    return path
 
 
 def everything(queue_depth: int = 7) -> Snapshot:
@@ -80,63 +61,6 @@ def test_the_shipped_configuration_is_valid() -> None:
     assert checked.returncode == 0, checked.stderr.decode()
 
 
-class Prometheus:
-    """A real server on loopback that scrapes one target ten times a second. Its data is in `folder`."""
-
-    def __init__(self, target: Server, folder: Path, **job: Any) -> None:
-        """`job`: more about the target, as in the configuration."""
-        config = yaml.safe_load(SHIPPED.read_text())
-        config["scrape_configs"][0] |= job
-        config["global"] |= {"scrape_interval": "100ms", "scrape_timeout": "100ms"}
-        config["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{target.port}"]
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        self.log = folder / "log"
-        command = [needed("prometheus"), f"--config.file={folder / 'prometheus.yml'}"]
-        command += [f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={self.url[7:]}"]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait()
-
-    def ask(self, path: str, **query: str) -> Any:
-        """The `data` of an answer of the HTTP API, None while there is none."""
-        assert self.process.poll() is None, self.log.read_text()
-        try:
-            status, _, body = get(f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}")
-        except OSError:  # not listening yet
-            return None
-        return json.loads(body)["data"] if status == 200 else None
-
-    def values(self, query: str) -> list[tuple[dict[str, str], float]]:
-        """Labels and value of each series that a query gives now."""
-        answer = self.ask("query", query=query)
-        return [(item["metric"], float(item["value"][1])) for item in answer["result"]] if answer else []
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """What the condition gives once it is true. The time limit of the test ends a wait in vain."""
-    while not (value := condition()):
-        time.sleep(0.05)
-    return value
-
-
-def targets(prometheus: Prometheus) -> list[dict[str, Any]]:
-    """What is scraped, and how that goes."""
-    asked = prometheus.ask("targets")
-    found: list[dict[str, Any]] = asked["activeTargets"] if asked else []
-    return found
-
-
-def answered(prometheus: Prometheus, query: str) -> list[tuple[dict[str, str], float]]:
-    """As `values`, once there are any: what one scrape brought need not be there for all queries at once."""
-    found: list[tuple[dict[str, str], float]] = until(lambda: prometheus.values(query))
-    return found
-
-
 @pytest.fixture
 def depth() -> list[int]:
     """The queue depth that the endpoint shows: one number, to be changed."""
@@ -146,7 +70,7 @@ def depth() -> list[int]:
 @pytest.fixture
 def prometheus(tmp_path: Path, depth: list[int]) -> Iterator[Prometheus]:
     with serve_snapshots(lambda: everything(depth[0]), SETTINGS) as server:
-        running = Prometheus(server, tmp_path)
+        running = Prometheus({"here": server.port}, tmp_path)
         try:
             yield running
         finally:
@@ -185,7 +109,7 @@ def test_a_real_prometheus_with_a_password_over_tls(tmp_path: Path) -> None:
     }
     settings = protected(tls={"certificate": crt, "key": key}, basic_auth_file=users)
     with serve_snapshots(everything, settings) as server:
-        running = Prometheus(server, tmp_path, **job)
+        running = Prometheus({"here": server.port}, tmp_path, **job)
         try:
             until(lambda: running.values('poolscope_pool_queue_depth{pool="db"} == 7'))
         finally:
