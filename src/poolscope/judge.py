@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from poolscope import __version__
-from poolscope.analysis.cases import Event, LoopCase, PoolCase
 from poolscope.analysis.deadlock import DeadlockWatch
 from poolscope.analysis.detection import Rules
+from poolscope.analysis.findings import Event
 from poolscope.analysis.history import CpuReading, PoolHistory
+from poolscope.analysis.loop_case import LoopCase
 from poolscope.analysis.loop_history import LoopHistory
+from poolscope.analysis.pool_case import PoolCase
 from poolscope.analysis.rows import LoopRow, PoolRow
 from poolscope.analysis.signals import ProcessSignals, rate
 from poolscope.config import Settings

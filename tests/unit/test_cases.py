@@ -6,8 +6,9 @@ from heapq import heappop, heappush
 import pytest
 from pool_support import ORIGIN, SECOND, TICK, VirtualPool, batches, poisson, simulate
 
-from poolscope.analysis.cases import LoopCase, frames_of
 from poolscope.analysis.detection import Rules
+from poolscope.analysis.findings import frames_of
+from poolscope.analysis.loop_case import LoopCase
 from poolscope.analysis.loop_history import LoopHistory
 from poolscope.analysis.signals import ProcessSignals
 from poolscope.messages import LoopBlock, LoopOpened, StackSample

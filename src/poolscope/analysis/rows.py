@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from poolscope.analysis.cases import FINDINGS_KEPT, LoopCase, PoolCase
+from poolscope.analysis.findings import FINDINGS_KEPT
 from poolscope.analysis.history import PoolHistory
+from poolscope.analysis.loop_case import LoopCase
+from poolscope.analysis.pool_case import PoolCase
 from poolscope.analysis.spread import Spread
 from poolscope.messages import FunctionNamed
 from poolscope.model import (
