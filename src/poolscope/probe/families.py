@@ -24,5 +24,15 @@ LOOPS: Families = {
     "loops": ("poolscope.probe.loops.patch", ("asyncio.base_events", "uvloop")),
 }
 
+#: Module of a library with what stands around its users' functions -> our module with `meet(probe, module)`, which says
+#: how to look through. Called when the first task of such a module is named, so nothing is awaited for it.
+WRAPPING = {
+    "apscheduler.executors.base": "poolscope.probe.adapters.apscheduler",
+    "grpc._server": "poolscope.probe.adapters.grpc",
+    "gunicorn.workers.gthread": "poolscope.probe.adapters.gunicorn",
+    "joblib._utils": "poolscope.probe.adapters.joblib",
+    "joblib.parallel": "poolscope.probe.adapters.joblib",
+}
+
 #: Without one of these modules there is neither a pool nor a loop.
 MODULES = tuple(module for _, modules in (*POOLS.values(), *LOOPS.values()) for module in modules)
