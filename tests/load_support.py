@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from service_support import Ended
 
 
-def check_knee(ended: Ended, name: str, file: str, source: str, cause: str = "blocking_io") -> dict[str, Any]:
-    """The pool turned serial once, at that line of the user's, and is well again; nothing else is warned of."""
+def check_knee(ended: Ended, name: str, file: str, source: str, *, gentle_seconds: float) -> None:
+    """The pool turned serial once, at that line of the user's, and is well again; nothing else is warned of.
+
+    `gentle_seconds` is how long it had tasks before the overload, at least.
+    """
     report = ended.report
     assert report["exit_code"] == ended.status
     assert not report["notices"]
     assert report["verdict"] == "async_then_serial", report["findings"]
     [finding] = ended.warnings()
-    assert (finding["pattern"], finding["cause"]) == ("async_then_serial", cause)
+    assert (finding["pattern"], finding["cause"]) == ("async_then_serial", "blocking_io")
     assert repr(name) in finding["summary"]
     frame = finding["frames"][0]
     assert (Path(frame["file"]).name, frame["source"]) == (file, source)
     assert frame["share"] > 0.9
     assert finding["until_seconds"] is not None
     assert finding["until_seconds"] < report["duration_seconds"]
-    pool = ended.pool(name)
-    # Not before the overload: the tasks of the gentle time had come before it began.
-    assert finding["since_seconds"] > pool["first_submit_seconds"] + 0.2
-    return finding
+    # Not before the overload.
+    assert finding["since_seconds"] > ended.pool(name)["first_submit_seconds"] + gentle_seconds

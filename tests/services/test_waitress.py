@@ -54,7 +54,7 @@ def test_a_server_under_load(tmp_path: Path) -> None:
     assert (pool["max_workers"], pool["peak_active"]) == (4, 4)
     assert pool["tasks"]["succeeded"] == pool["tasks"]["submitted"] == 200
     assert [function["name"] for function in pool["functions"]] == ["app.app"]
-    check_knee(ended, "waitress", "app.py", "time.sleep(0.05)")
+    check_knee(ended, "waitress", "app.py", "time.sleep(0.05)", gentle_seconds=10 * 0.05)
 
 
 @pytest.fixture
