@@ -15,6 +15,7 @@ POOLS: Families = {
     "threads": ("poolscope.probe.pools.threadpool", ("concurrent.futures.thread",)),
     "processes": ("poolscope.probe.pools.processpool", ("concurrent.futures.process",)),
     "multiprocessing": ("poolscope.probe.pools.multiprocessing_pool", ("multiprocessing.pool",)),
+    "s3transfer": ("poolscope.probe.adapters.s3transfer", ("s3transfer.futures", "s3transfer.manager")),
     "waitress": ("poolscope.probe.adapters.waitress", ("waitress.task",)),
     "anyio": ("poolscope.probe.adapters.anyio", ("anyio._backends._asyncio", "anyio._backends._trio")),
     # The package comes first: its module makes an executor as it is imported.
