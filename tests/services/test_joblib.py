@@ -17,7 +17,7 @@ def work(number):
     return number * number
 
 def fail(number):
-    raise ValueError(number)
+    raise ValueError("no")
 
 def main():
     with Parallel(n_jobs=4, backend="threading", pre_dispatch="all", batch_size=1) as parallel:
