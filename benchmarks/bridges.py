@@ -1,4 +1,5 @@
-"""What watching costs where a library carries calls into threads: anyio (FastAPI, Starlette) and asgiref (Django).
+"""What watching costs where a library carries calls into threads: anyio (FastAPI, Starlette), asgiref (Django),
+waitress, s3transfer (boto3).
 
     python benchmarks/bridges.py [--calls N] [--repetitions N]
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from statistics import median
@@ -18,6 +20,8 @@ from statistics import median
 import anyio
 from anyio import to_thread
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from s3transfer.futures import BoundedExecutor
+from waitress.task import ThreadedTaskDispatcher
 
 import poolscope
 from poolscope.probe import runtime
@@ -47,10 +51,45 @@ async def requests(calls: int) -> None:
                 await call()
 
 
+class Task:
+    """As waitress and s3transfer want it."""
+
+    transfer_id = 0
+
+    def __init__(self, ended: threading.Semaphore) -> None:
+        self._ended = ended
+
+    def service(self) -> None:
+        self._ended.release()
+
+    def __call__(self, _: object) -> None:
+        self._ended.release()
+
+
+async def dispatched(calls: int) -> None:
+    dispatcher, ended = ThreadedTaskDispatcher(), threading.Semaphore(0)
+    dispatcher.queue_logger.disabled = True
+    dispatcher.set_thread_count(4)
+    for _ in range(calls):
+        dispatcher.add_task(Task(ended))
+    for _ in range(calls):
+        ended.acquire()
+    dispatcher.shutdown()
+
+
+async def transferred(calls: int) -> None:
+    executor, ended = BoundedExecutor(100, 4), threading.Semaphore(0)
+    for _ in range(calls):
+        executor.submit(Task(ended))
+    executor.shutdown()
+
+
 CASES: dict[str, Callable[[int], Awaitable[None]]] = {
     "anyio: a call, wait for it": one_by_one,
     "anyio: a batch of calls": batch,
     "asgiref: five calls in a context": requests,
+    "waitress: a batch of tasks": dispatched,
+    "s3transfer: a batch, 100 in at once": transferred,
 }
 
 
@@ -84,7 +123,7 @@ def main() -> None:
         plain, watched, again = asyncio.run(measure(case, options.calls, options.repetitions))
         ratio = median(ours / theirs for ours, theirs in zip(watched, plain, strict=True))
         noise = median(second / first for first, second in zip(plain, again, strict=True))
-        print(f"{name:34} {median(plain):6.1f} {median(watched):6.1f}  {ratio:5.2f}  {noise:5.2f}")
+        print(f"{name:36} {median(plain):6.1f} {median(watched):6.1f}  {ratio:5.2f}  {noise:5.2f}")
 
 
 if __name__ == "__main__":

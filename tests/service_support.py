@@ -36,7 +36,8 @@ class Ended(NamedTuple):
     def pool(self, name: str, *, pid: int | None = None) -> dict[str, Any]:
         """The one row of this name, of one process if there are several."""
         rows = [row for row in self.report["pools"] if row["name"] == name and pid in (None, row["pid"])]
-        assert len(rows) == 1, [(row["name"], row["pid"]) for row in self.report["pools"]]
+        told = [(row["name"], row["pid"]) for row in self.report["pools"]], self.report["notices"]
+        assert len(rows) == 1, (told, self.report["processes"], self.err)
         found: dict[str, Any] = rows[0]
         return found
 

@@ -48,6 +48,25 @@ def test_the_suggested_size_ends_the_finding_and_one_less_does_not() -> None:
     assert max(finding.evidence["longest_seconds"] for finding in less.case.findings()) >= 1.0
 
 
+#: As the event loop's own executor has them: names that are looked up before each of many connections.
+LOOKUPS = [(number * 0.1 + 0.06, 0.001, 2) for number in range(60)]
+
+
+def test_short_tasks_of_another_kind_do_not_make_the_work_look_hindered() -> None:
+    crowd = FAST + [(at, 0.001, 2) for at, _, _ in FAST]
+    for before in (LOOKUPS, LOOKUPS + GENTLE):  # the work was never seen alone, or it was
+        (finding,) = VirtualPool(4).run(before + crowd).case.findings()
+        assert finding.cause == "blocking_io"
+
+
+def test_work_that_is_hindered_is_told_among_short_tasks_of_another_kind() -> None:
+    alone = [(at, 0.05, 1) for at, _, _ in GENTLE]
+    crowd = FAST + [(at, 0.001, 2) for at, _, _ in FAST]
+    (finding,) = VirtualPool(4).run(LOOKUPS + alone + crowd).case.findings()
+    assert (finding.pattern, finding.cause) == ("serial", "shared_resource")
+    assert "take 4.0 times as long as alone" in finding.summary
+
+
 def test_while_it_lasts_a_finding_has_no_end() -> None:
     pool = VirtualPool(4).run(GENTLE + FAST + [(9 + n * 0.02, 0.2, 1) for n in range(100)], finish=False)
     # The last batch is three ticks after the last task; the hold of two seconds has not passed.

@@ -16,9 +16,9 @@ from poolscope.probe.pools.names import OTHER, FunctionTable
 
 
 class Names:
-    def __init__(self, limit=10_000):
+    def __init__(self, limit=10_000, **how):
         self.messages = []
-        self.table = FunctionTable(self.messages.append, limit)
+        self.table = FunctionTable(self.messages.append, limit, **how)
 
     def place(self, fn, *args):
         number = self.table.identify(fn, args)
@@ -387,3 +387,45 @@ def test_a_wrapper_without_what_it_calls_goes_by_its_own_name(names, library):
     itself = functools.partial(library.endpoint)
     itself.keywords["function"] = itself
     assert names.name(itself) == f"{__name__}.Library.endpoint"
+
+
+class Batch:
+    """What a library calls in place of several functions of the user's."""
+
+    def __init__(self, *functions):
+        self.functions = functions
+
+    def __call__(self):
+        return [function() for function in self.functions]
+
+
+def test_an_instance_that_a_library_puts_around_is_looked_through(names, library):
+    module.WRAPPERS[f"{__name__}.Batch"] = lambda args, keywords: args[0].functions[0]
+    for _ in range(2):
+        assert names.name(Batch(plain, time.sleep)) == f"{__name__}.plain"
+        assert (
+            names.name(functools.partial(Batch(functools.partial(library.handler, None, plain)))) == f"{__name__}.plain"
+        )
+        assert names.name(Batch()) == f"{__name__}.Batch"
+
+
+def test_who_knows_a_library_is_asked_when_its_first_task_is_met(library):
+    met = []
+
+    def meet(name):
+        met.append(name)
+        module.WRAPPERS[f"{__name__}.Batch"] = lambda args, keywords: args[0].functions[0]
+
+    names = Names(meet=meet)
+    assert names.name(Batch(plain)) == f"{__name__}.plain"
+    assert met == [__name__, __name__]  # of the batch, and of what is in it
+    assert names.name(Batch(plain)) == names.name(plain)
+    names.name(time.sleep)
+    assert len(met) == 2
+
+
+def test_who_fails_to_tell_costs_the_name_only():
+    def meet(name):
+        raise OSError("no")
+
+    assert FunctionTable(lambda message: None, meet=meet).identify(plain) == OTHER

@@ -215,13 +215,14 @@ def _inflated(signals: PoolSignals) -> tuple[bool, bool] | None:
     runs grow with concurrency. If they took as long already when the pool was about to fill, something else has slowed
     them down. The mean alone also grows where a few long tasks have come.
     """
-    alone = (signals.unhindered_run_seconds, signals.unhindered_mean_seconds, signals.last_unhindered_seconds)
-    median, mean, last = alone
-    if median is None or mean is None or last is None or not signals.run_p50_seconds or not signals.run_mean_seconds:
+    work = signals.work
+    median, mean, last = work.alone_p50_seconds, work.alone_mean_seconds, work.last_alone_seconds
+    run_p50, run_mean = work.run_p50_seconds, work.run_mean_seconds
+    if median is None or mean is None or last is None or not run_p50 or not run_mean:
         return None
-    if last * RUN_INFLATION >= signals.run_mean_seconds:
+    if last * RUN_INFLATION >= run_mean:
         return False, False
-    return signals.run_p50_seconds > RUN_INFLATION * median, signals.run_mean_seconds > RUN_INFLATION * mean
+    return run_p50 > RUN_INFLATION * median, run_mean > RUN_INFLATION * mean
 
 
 def _shared_resource(signals: PoolSignals, rules: Rules) -> bool:

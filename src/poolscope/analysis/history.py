@@ -184,7 +184,7 @@ class PoolHistory:
         self._keep(kept)
         self.last_finish_ns = max(self.last_finish_ns or 0, latest_ns)
         self._spread(functions, waits, runs)
-        self.occupancy.learn_runs(started, runs, latest_ns)
+        self.occupancy.learn_runs(functions, started, runs, latest_ns)
         self.occupancy.note(max(waits), len(waits))
 
     def _spread(self, functions: list[int], waits: list[int], runs: list[int]) -> None:

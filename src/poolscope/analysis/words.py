@@ -57,7 +57,7 @@ def _hold_up(signals: PoolSignals, frames: Sequence[Frame]) -> str:
         return (
             f"only {at_once} of its {_workers(signals.max_workers)} {go} on at a time, the others wait{_place(frames)}"
         )
-    times = (signals.run_p50_seconds or 0) / (signals.unhindered_run_seconds or 1)
+    times = (signals.work.run_p50_seconds or 0) / (signals.work.alone_p50_seconds or 1)
     return f"its tasks hold each other up{_place(frames)} and take {times:.1f} times as long as alone"
 
 
@@ -274,7 +274,7 @@ def _binds_first(signals: PoolSignals, suggested: int) -> str:
             f" The CPU binds first: a busy worker uses {_percent(share)} of a core, so about {enough} of them use up "
             f"the {limit:g} they can have."
         )
-    alone, run = signals.unhindered_run_seconds, signals.run_p50_seconds
+    alone, run = signals.work.alone_p50_seconds, signals.work.run_p50_seconds
     if alone and run and run > SLOWER * alone:
         return (
             f" Something downstream may bind first: a task already runs {seconds(run)}, and {seconds(alone)} with the "

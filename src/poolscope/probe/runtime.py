@@ -14,6 +14,7 @@ from _thread import allocate_lock, get_ident
 from functools import partial
 from time import perf_counter_ns
 
+from poolscope.probe.adapters import meet
 from poolscope.probe.cpu import CpuClocks, GuardedClocks
 from poolscope.probe.outlet import Outlet
 from poolscope.probe.pools.names import FunctionTable
@@ -74,7 +75,7 @@ class Probe:
 
     def _begin(self) -> None:
         self._outlet = Outlet(partial(self.fail, "sink"))
-        self.functions = FunctionTable(self.emit)
+        self.functions = FunctionTable(self.emit, meet=partial(meet, self))
         self._stacks: StackSampler | None = StackSampler(self._cpu)
         self._pools = Pools(self.clock, self._cpu, self._outlet.push, partial(self.fail, "pools"))
         #: Nobody reads pools any more: none is opened.

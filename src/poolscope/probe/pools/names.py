@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 #: The id of every function beyond the table's limit.
 OTHER = 0
 
-#: Functions of libraries that stand around the user's, by their full name. What knows such a library adds to it before
-#: it records tasks.
+#: What stands around the user's functions in libraries, by full name: functions, and classes whose instances are
+#: called. What knows such a library adds to it, before it records tasks or when the first of them is met (`meet`).
 WRAPPERS: dict[str, Wrapper] = {}
 #: Stands for the id of one of them.
 _WRAPPER = -1
@@ -50,18 +50,25 @@ _mro_of_type = type.__dict__["__mro__"].__get__
 _dict_of_type = type.__dict__["__dict__"].__get__
 
 
+def _nobody(_: str) -> None:
+    pass
+
+
 def _dotted(module: object, qualname: object) -> str:
     if type(qualname) is not str:
         qualname = "?"
     return f"{module}.{qualname}" if type(module) is str and module else qualname
 
 
-def _type_name(cls: type) -> str:
+def _module_name(cls: type) -> object:
     try:
-        module = _module_of_type(cls)
+        return _module_of_type(cls)
     except AttributeError:  # a class may delete its __module__
-        module = None
-    return _dotted(module, _qualname_of_type(cls))
+        return None
+
+
+def _type_name(cls: type) -> str:
+    return _dotted(_module_name(cls), _qualname_of_type(cls))
 
 
 def _runs_in_context(fn: Any) -> bool:
@@ -151,12 +158,19 @@ class FunctionTable:
     run a finalizer that submits a task while this thread is inside.
 
     Neither the callable nor its closure is held: code objects and strings only, at most `2 * limit` of them.
-    From `limit` functions on, new ones are all `OTHER`.
+    From `limit` functions on, new ones are all `OTHER`. `meet` is told the module of each new one, before that is
+    looked up in `WRAPPERS`.
     """
 
-    def __init__(self, emit: Callable[[tuple[Any, ...]], object], limit: int = 10_000) -> None:
+    def __init__(
+        self,
+        emit: Callable[[tuple[Any, ...]], object],
+        limit: int = 10_000,
+        meet: Callable[[str], object] = _nobody,
+    ) -> None:
         self._emit = emit
         self._limit = limit
+        self._meet = meet
         self._lock = RLock()
         # Keys: id of a code object (kept alive by `_codes`, so that no other object can get this id; hashing
         # the code itself reads all its instructions), (module, qualname) of a decorated function, or a place.
@@ -188,6 +202,7 @@ class FunctionTable:
                     key = (_text(fn.__module__), fn.__qualname__)
                 known = self._ids.get(key)
                 if known is None:
+                    self._meet(_text(fn.__module__))
                     known = self._learn(key, code, _place(fn))
                 return known if known != _WRAPPER else self._behind(submitted, args, depth)
             if kind is BuiltinFunctionType and type(fn.__self__) is ModuleType:
@@ -196,7 +211,10 @@ class FunctionTable:
                 return self._learn(key, None, _place(fn)) if known is None else known
             place = _place(fn)
             known = self._ids.get(place)
-            return self._learn(place, None, place) if known is None else known
+            if known is None:
+                self._meet(_text(_module_name(kind)))
+                known = self._learn(place, None, place)
+            return known if known != _WRAPPER else self._behind(submitted, args, depth)
         except Exception:
             # Nothing above is meant to raise; if it does, a task without a name is better than a failed
             # submit.
@@ -206,6 +224,8 @@ class FunctionTable:
         """The id of what a library's function calls that stands around the user's; its own where that is not seen."""
         fn, args, keywords = _call(fn, args)
         place = _place(fn)
+        if type(fn) is not FunctionType:
+            args = (fn, *args)
         try:
             inner = WRAPPERS[place[0]](args, keywords) if depth else None
         except Exception:

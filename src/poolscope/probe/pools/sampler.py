@@ -34,6 +34,7 @@ _EXECUTORS = tuple(
         "poolscope/executors/threads.py",
         "poolscope/probe/pools/multiprocessing_pool.py",
         "poolscope/probe/pools/threadpool.py",
+        "poolscope/probe/pools/wrapped.py",
     )
 )
 #: How often it is read how long workers waited for a CPU, and of how many.

@@ -276,10 +276,18 @@ class Instances:
         self._lock = threading.RLock()
         self._hooked = False
 
-    def open(self, executor: Any, find_probe: Callable[[], Any], prefix: str, name: str | None = None) -> Watch | None:
+    def open(
+        self,
+        executor: Any,
+        find_probe: Callable[[], Any],
+        prefix: str,
+        name: str | None = None,
+        site: tuple[str, str] | None = None,
+    ) -> Watch | None:
         """Give the executor its watch, in its attribute `ATTRIBUTE`, unless another thread has just done so.
 
-        None if it is not to be watched, or if that failed: never raises.
+        `site` is where it was made (see `creation_site`), unless that is just now. None if it is not to be watched, or
+        if that failed: never raises.
         """
         with self._lock:
             slots: dict[str, Any] = executor.__dict__
@@ -291,6 +299,7 @@ class Instances:
                     prefix=prefix,
                     kind=self._kind,
                     size_of=self._size_of,
+                    site=site,
                 )
                 if watch is not None and self._equip is not None:
                     try:
