@@ -7,6 +7,7 @@ import msgspec
 from poolscope.analysis.chance import Crowd, Runs
 from poolscope.analysis.occupants import Contention
 from poolscope.analysis.signals import PoolSignals, ProcessSignals
+from poolscope.analysis.window import Work
 
 IDLE_HOST = ProcessSignals(cores_used=0.1, cores_allowed=4.0, gil=True)
 ONE_CORE_BUSY = ProcessSignals(cores_used=1.0, cores_allowed=4.0, gil=True)
@@ -31,9 +32,7 @@ WAITING = PoolSignals(
     run_mean_seconds=0.4,
     stretch_seconds=2.0,
     crowd=Crowd(workers=4, stretch_seconds=2.0, queue=30, arrivals=50, seconds=2.0, runs=Runs(20, 8.0, 3.2)),
-    unhindered_run_seconds=0.4,
-    unhindered_mean_seconds=0.4,
-    last_unhindered_seconds=0.4,
+    work=Work(8.0, 0.4, 0.4, 0.4, 0.4, 0.4),
     worker_cores=0.05,
     worker_cpu_share=0.02,
     workers_ready=None,
@@ -47,4 +46,10 @@ BY_CHANCE = msgspec.structs.replace(WAITING.crowd, queue=10, arrivals=20)
 
 
 def but(**changes: object) -> PoolSignals:
-    return msgspec.structs.replace(WAITING, **changes)
+    """With these numbers changed; all tasks are of one function."""
+    names = msgspec.structs.asdict(WAITING.work)
+    work = msgspec.structs.replace(WAITING.work, **{name: changes[name] for name in names if name in changes})
+    changes = {name: value for name, value in changes.items() if not name.startswith(("alone_", "last_alone_"))}
+    signals = msgspec.structs.replace(WAITING, **changes)
+    done = None if work.alone_p50_seconds is None else signals.finished * work.alone_p50_seconds
+    return msgspec.structs.replace(signals, work=msgspec.structs.replace(work, done_seconds=done))

@@ -117,7 +117,7 @@ def _right(family, expected, log):
     if not found:
         return (), doubtful, (), None
     troubles = truth.main_troubles(found)
-    names = (expected.pattern,) if expected.pattern == "serial" else troubles[0].patterns
+    names = troubles[0].patterns if expected.pattern == "saturated" else (expected.pattern,)
     return names, False, tuple(trouble.knee for trouble in troubles), troubles[0].due
 
 

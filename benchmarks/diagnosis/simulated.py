@@ -143,7 +143,7 @@ def one_worker(rng):
     return 1, _open(rng, [(5.0, 0.4 / run), (rng.uniform(3, 8), rng.uniform(1.5, 3) / run)], run)
 
 
-@trace("saturated", "slow_tasks")
+@trace("async_then_serial", "slow_tasks")
 def head_of_line(rng):
     workers, short, long = rng.choice((4, 8, 16)), rng.uniform(0.01, 0.03), rng.uniform(1.0, 3.0)
     load = _open(rng, [(12.0, 0.3 * workers / short)], short)

@@ -143,7 +143,7 @@ def one_worker(recording):
     pool.play([(at, fetch, run) for at in arrivals(rng, phases(rng, 1 / run))])
 
 
-@family(Expected("pool", "saturated", "slow_tasks", line="export", action="split_pool"))
+@family(Expected("pool", "async_then_serial", "slow_tasks", line="export", action="split_pool"))
 def head_of_line(recording):
     """Many short tasks, and then a few long ones that take all workers."""
     rng = recording.random

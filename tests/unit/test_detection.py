@@ -62,7 +62,7 @@ from poolscope.model import Thresholds
                 run_p50_seconds=1.6,
                 run_mean_seconds=1.6,
                 wait_p50_seconds=4.0,
-                last_unhindered_seconds=1.5,
+                last_alone_seconds=1.5,
             ),
             Rules(),
             ("serial", "blocking_io", "warning", "raise_max_workers", True),
@@ -80,7 +80,7 @@ from poolscope.model import Thresholds
         ),
         # nothing is known of runs without a crowd: the lines decide
         (
-            but(unhindered_run_seconds=None, unhindered_mean_seconds=None, contention=LOCK),
+            but(alone_p50_seconds=None, alone_mean_seconds=None, contention=LOCK),
             Rules(),
             ("serial", "shared_resource", "warning", "relieve_shared_resource", False),
         ),
@@ -247,7 +247,7 @@ def test_the_formulas_of_the_contract() -> None:
     assert WAITING.coupling == 1.0
     assert WAITING.throughput == 10.0
     assert WAITING.effective_parallelism == pytest.approx(10.0 * 0.4)
-    assert but(unhindered_run_seconds=None).effective_parallelism is None
+    assert but(alone_p50_seconds=None).effective_parallelism is None
     assert but(starts=0, coupled_starts=0).coupling is None
 
 

@@ -57,7 +57,7 @@ def evidence(signals: PoolSignals) -> dict[str, float]:
         "wait_max_seconds": signals.wait_max_seconds,
         "run_p50_seconds": signals.run_p50_seconds,
         "amplification": signals.amplification,
-        "unhindered_run_seconds": signals.unhindered_run_seconds,
+        "unhindered_run_seconds": signals.work.alone_p50_seconds,
         "effective_parallelism": signals.effective_parallelism,
         "throughput_per_second": signals.throughput,
         "queue_depth": float(signals.queue_depth),

@@ -26,9 +26,10 @@ from poolscope.analysis.detection import (
 from poolscope.analysis.findings import FINDINGS_KEPT, LINES_SHOWN, Event, SourceOf, evidence, frames_of
 from poolscope.analysis.history import PoolHistory
 from poolscope.analysis.occupants import SAMPLES_NEEDED
-from poolscope.analysis.signals import PoolSignals, ProcessSignals, before, held_workers, measure
+from poolscope.analysis.signals import PoolSignals, ProcessSignals, held_workers, measure
 from poolscope.analysis.stretches import Stretch
 from poolscope.analysis.tracking import Episode, Tracker
+from poolscope.analysis.window import before
 from poolscope.messages import FunctionNamed
 from poolscope.model import Advice, Finding, Frame, SizingPoint
 

@@ -1,0 +1,167 @@
+"""What the tasks of a pool did over a window of time, by function, and what came before it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import msgspec
+
+from poolscope.analysis.chance import Before, Runs
+from poolscope.analysis.history import PoolHistory
+
+#: Tasks come in by batches, not by time: one that ended this much earlier may still stand behind another.
+LATE_NS = 1_000_000_000
+#: Fewer finished tasks than this give no median.
+TASKS_NEEDED = 5
+#: Fewer unhindered runs than this say nothing about how long a task takes when nothing is in its way.
+UNHINDERED_NEEDED = 20
+#: How many of them are looked at for the time just before the pool filled.
+LAST_UNHINDERED = 5
+#: Part of the workers' time that the functions have, the busiest first, whose runs are compared with those.
+WORK_SHARE = 0.8
+#: The load before a stretch is that of so much time (ns), and its run times are those of so many tasks.
+BEFORE_NS = 60_000_000_000
+BEFORE_RUNS = 1_000
+
+
+class Share:
+    """What one function did in a window; ns."""
+
+    __slots__ = ("busy_ns", "finished", "runs", "starts", "waits")
+
+    def __init__(self) -> None:
+        self.starts = self.busy_ns = self.finished = 0
+        self.waits: list[int] = []
+        self.runs: list[int] = []
+
+
+class Work(msgspec.Struct, frozen=True):
+    """The tasks of the functions that have most of the workers' time: how long they ran, and how long when nothing was
+    in their way (`alone`): median, mean, and the mean of the last few of these, in which a slowness shows that came
+    before the crowd. Seconds.
+
+    Of those functions only: how long a short task takes says nothing about how long the others take alone.
+    """
+
+    #: How long those that finished would have taken alone, all together, each as long as the median of its function.
+    done_seconds: float | None
+    run_p50_seconds: float | None
+    run_mean_seconds: float | None
+    alone_p50_seconds: float | None
+    alone_mean_seconds: float | None
+    last_alone_seconds: float | None
+
+
+class Window:
+    """The tasks of a pool that ran in [`begin_ns`, `end_ns`]; all of it must have been folded."""
+
+    def __init__(self, history: PoolHistory, begin_ns: int, end_ns: int) -> None:
+        self.begin_ns, self.end_ns = begin_ns, end_ns
+        #: Tasks that started in the window, and those of them that had to wait for another task to end.
+        self.starts = self.coupled = 0
+        self.shares: dict[int, Share] = {}
+        for function, submitted, started, ended, coupled in reversed(history.recent):
+            if ended < begin_ns - LATE_NS:
+                break  # newest first: the rest ended before the window
+            share = self.shares.get(function) or self.shares.setdefault(function, Share())
+            share.finished += begin_ns <= ended <= end_ns
+            share.busy_ns += max(0, min(ended, end_ns) - max(started, begin_ns))
+            if begin_ns <= started <= end_ns:
+                self.coupled += coupled
+                share.waits.append(started - submitted)
+                share.runs.append(ended - started)
+        for share in self.shares.values():
+            share.starts = len(share.waits)
+        waits = [wait for share in self.shares.values() for wait in share.waits]
+        for running in history.running.values():
+            share = self.shares.get(running.function) or self.shares.setdefault(running.function, Share())
+            share.busy_ns += max(0, end_ns - max(running.started_ns, begin_ns))
+            if begin_ns <= running.started_ns <= end_ns:
+                share.starts += 1
+                self.coupled += running.coupled
+                waits.append(running.started_ns - running.submitted_ns)
+        #: Of all tasks that started in it; runs of those that also ended.
+        self.waits: Sequence[int] = waits
+        self.runs: Sequence[int] = [run for share in self.shares.values() for run in share.runs]
+        self.starts = sum(share.starts for share in self.shares.values())
+        self.finished = sum(share.finished for share in self.shares.values())
+        self.busy_ns = sum(share.busy_ns for share in self.shares.values())
+
+    def work(self, unhindered: Collection[tuple[int, int]]) -> Work:
+        """See `Work`; `unhindered` are (function, run in ns)."""
+        part = busiest(self.shares)
+        runs = [run for share in part.values() for run in share.runs]
+        alone = [run for function, run in unhindered if function in part]
+        enough = len(runs) >= TASKS_NEEDED
+        return Work(
+            done_seconds=self._done_seconds(part, unhindered) if len(alone) >= UNHINDERED_NEEDED else None,
+            run_p50_seconds=seconds(median(runs)) if enough else None,
+            run_mean_seconds=_mean_seconds(runs) if enough else None,
+            alone_p50_seconds=seconds(median(alone)) if len(alone) >= UNHINDERED_NEEDED else None,
+            alone_mean_seconds=_mean_seconds(alone),
+            last_alone_seconds=_mean_seconds(alone[-LAST_UNHINDERED:]),
+        )
+
+    def _done_seconds(self, part: Mapping[int, Share], unhindered: Iterable[tuple[int, int]]) -> float | None:
+        by_function: dict[int, list[int]] = {function: [] for function in part}
+        for function, run in unhindered:
+            if function in by_function:
+                by_function[function].append(run)
+        if any(len(runs) < LAST_UNHINDERED for runs in by_function.values()):
+            return None
+        return sum(part[function].finished * (median(runs) or 0.0) for function, runs in by_function.items()) / 1e9
+
+
+def busiest(shares: Mapping[int, Share]) -> dict[int, Share]:
+    """The functions that have most of the workers' time: no more of them than it takes for `WORK_SHARE`."""
+    left = (1 - WORK_SHARE) * sum(share.busy_ns for share in shares.values())
+    part = dict(sorted(shares.items(), key=lambda item: item[1].busy_ns, reverse=True))
+    while part:
+        function, share = part.popitem()
+        left -= share.busy_ns
+        if left < 0:
+            part[function] = share
+            break
+    return part
+
+
+def before(history: PoolHistory, begin_ns: int) -> Before:
+    """The load before a stretch that began then, as far as it is remembered."""
+    remembered_ns = history.opened.at_ns
+    if len(history.recent) == history.recent.maxlen:
+        remembered_ns = history.recent[0][1]
+    since_ns = min(begin_ns, max(begin_ns - BEFORE_NS, remembered_ns))
+    arrivals = sum(since_ns <= task.submitted_ns < begin_ns for task in history.running.values())
+    runs: list[int] = []
+    for _, submitted, started, ended, _ in reversed(history.recent):
+        if ended < since_ns:
+            break  # newest first
+        arrivals += since_ns <= submitted < begin_ns
+        if ended <= begin_ns and len(runs) < BEFORE_RUNS:
+            runs.append(ended - started)
+    return Before((begin_ns - since_ns) / 1e9, arrivals, sums(runs))
+
+
+def sums(runs: Sequence[int]) -> Runs:
+    """Run times (ns) as a sum (s)."""
+    return Runs(len(runs), sum(runs) / 1e9, sum(run * run for run in runs) / 1e18)
+
+
+def median(values: Sequence[int]) -> float | None:
+    """The middle one, or the mean of the middle two; None of nothing."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    if len(ordered) % 2:
+        return float(ordered[middle])
+    return (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def seconds(nanoseconds: float | None) -> float | None:
+    """The same in seconds."""
+    return None if nanoseconds is None else nanoseconds / 1e9
+
+
+def _mean_seconds(values: Sequence[int]) -> float | None:
+    return sum(values) / len(values) / 1e9 if values else None
