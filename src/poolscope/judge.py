@@ -459,8 +459,8 @@ class Judge:
         found = [finding for findings in each for finding in findings]
         return tuple(sorted(found, key=lambda finding: _order(finding, (now_ns - self._origin_ns) / 1e9)))
 
-    def snapshot(self, now_ns: int) -> Snapshot:
-        """What a scrape shows."""
+    def snapshot(self, now_ns: int, *, details: bool = False) -> Snapshot:
+        """What a scrape shows; with `details` also all findings in full."""
         rows, loops = self._pool_rows.values(), self._loop_rows.values()
         counts = self._of_each(rows, PoolRow.finding_counts)
         counts += self._of_each(loops, lambda row: row.finding_counts(now_ns))
@@ -471,6 +471,7 @@ class Judge:
             findings=tuple(count for row_counts in counts for count in row_counts),
             overhead_cpu_seconds=sum(process.overhead_ns for process in self._processes.values()) / 1e9,
             errors=dict(self._errors),
+            details=self.findings(now_ns) if details else None,
         )
 
     def _of_each(self, rows: Iterable[Row], read: Callable[[Row], T]) -> list[T]:

@@ -301,7 +301,10 @@ class FindingCount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a scrape shows. `errors` counts our own failures by part."""
+    """Everything that the endpoint shows. `errors` counts our own failures by part.
+
+    `details` are the findings so far in full, stacks included; None: nobody asked for them. A scrape does not.
+    """
 
     python: str
     pools: tuple[PoolSnapshot, ...]
@@ -309,3 +312,4 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[FindingCount, ...]
     overhead_cpu_seconds: float
     errors: dict[str, int]
+    details: tuple[Finding, ...] | None = None

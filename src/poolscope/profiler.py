@@ -27,6 +27,7 @@ from poolscope.probe.settings import ProbeSettings
 if TYPE_CHECKING:
     from poolscope.probe.runtime import Probe
     from poolscope.prometheus import Server, SnapshotCollector
+    from poolscope.workers.member import Member
 
 #: The one source of messages that this judge has.
 _OWN = 0
@@ -156,11 +157,25 @@ class Observer:
         self._judge.deliver()
         return report
 
-    def snapshot(self) -> Snapshot:
-        """What a scrape shows."""
+    def snapshot(self, *, details: bool = False) -> Snapshot:
+        """What a scrape shows; with `details` also all findings in full."""
         now = self._fetch()
         with self._lock:
-            return self._read(lambda judge: judge.snapshot(now))
+            return self._read(lambda judge: judge.snapshot(now, details=details))
+
+    def detailed(self) -> Snapshot:
+        """What /findings shows, and a scrape does not need."""
+        return self.snapshot(details=True)
+
+    def serve(self, listen: str) -> Server | Member:
+        """Serves the metrics of this process and of the others that serve this address. Raises ListenError."""
+        from poolscope.workers.member import Member, serve
+
+        served = serve(self.snapshot, self.settings.with_listen(listen), self.failed, self.detailed)
+        if isinstance(served, Member):
+            # After a fork that found no thread but ours, the next event of a pool lets it go on.
+            self._detach.append(self._probe.add_job(1.0, lambda _: served.wake()))
+        return served
 
     def subscribe(self, callback: Callable[[Finding, bool], None]) -> Callable[[], None]:
         """See `on_finding`."""
@@ -183,6 +198,8 @@ def _make(settings: Settings | None, probe: Probe | None = None) -> Observer:
     with _making:
         if _observer is None or _observer.pid != os.getpid():
             probe = probe or runtime.current()
+            if settings is None and _observer is not None:
+                settings = _observer.settings  # of the process that forked this one
             if settings is None:
                 settings = config.environment_settings(os.environ)
             _apply(settings, probe)
@@ -210,13 +227,15 @@ def local_sink(probe: Probe) -> None:
     except ConfigError as error:
         _log(f"warning: {error}; the default settings are used")
         observer = _make(Settings(), probe)
-    if observer.settings.listen is not None:
-        from poolscope.prometheus import serve_snapshots
-
-        try:
-            serve_snapshots(observer.snapshot, observer.settings, observer.failed)
-        except PoolscopeError as error:
-            probe.fail("endpoint", error)
+    # An address that the program gave to `serve` before it forked this process is served here too.
+    members = sys.modules.get("poolscope.workers.member")
+    addresses = [] if members is None else members.inherited()
+    for listen in dict.fromkeys([*addresses, observer.settings.listen]):
+        if listen is not None:
+            try:
+                observer.serve(listen)
+            except PoolscopeError as error:
+                probe.fail("endpoint", error)
 
 
 def report() -> Report:
@@ -245,18 +264,18 @@ def collector() -> SnapshotCollector:
     return SnapshotCollector(observer.snapshot, observer.settings, observer.failed)
 
 
-def serve(listen: str | None = None, *, config: str | os.PathLike[str] | None = None) -> Server:
+def serve(listen: str | None = None, *, config: str | os.PathLike[str] | None = None) -> Server | Member:
     """Serves Prometheus metrics of this process from a thread of its own; `.url`, `.close()`, context manager.
+
+    Processes of one program that serve the same address have one endpoint together: one of them answers for all, and
+    when it ends, another one does. With port 0 each has its own.
 
     `listen` is "HOST:PORT" or a port, by default what the settings say, else 127.0.0.1:9464; `config` a settings file.
     Raises ConfigError for settings, and ListenError for an address, that cannot be used.
     """
-    from poolscope.prometheus import serve_snapshots
-
     settings = load(config) if config is not None else None
     observer = _make(settings)
-    where = listen or observer.settings.listen or DEFAULT_LISTEN
-    return serve_snapshots(observer.snapshot, observer.settings.with_listen(where), observer.failed)
+    return observer.serve(listen or observer.settings.listen or DEFAULT_LISTEN)
 
 
 class Profile:

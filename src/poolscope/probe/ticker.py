@@ -139,7 +139,7 @@ class Ticker:
                     # Not at once: the program is busy with its first task.
                     job.due_ns = max(job.due_ns, now + job.period_ns)
                 try:
-                    _native_starter()(self._live, (run,))
+                    native_starter()(self._live, (run,))
                 except BaseException:
                     self._run = None
                     raise
@@ -190,7 +190,7 @@ class Ticker:
             run.ended.release()
 
 
-def _native_starter() -> Callable[..., int]:
+def native_starter() -> Callable[..., int]:
     """What starts a thread of the operating system, also where gevent came first and put its own in place."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is None:

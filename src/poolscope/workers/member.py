@@ -1,0 +1,603 @@
+"""A process that serves an address together with others: it answers for itself, and takes the port if that is free."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import os
+import socket
+import sys
+import time
+from _thread import allocate_lock, get_native_id
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from poolscope.config import DEFAULT_LISTEN, Settings, listen_address
+from poolscope.errors import ListenError
+from poolscope.model import Snapshot
+from poolscope.probe.ticker import native_starter
+from poolscope.prometheus import serve_snapshots
+from poolscope.workers import asking, processes
+from poolscope.workers.folder import VERSION, Folder, FolderError, Told, encoded, open_folder
+from poolscope.workers.merging import merged
+
+if TYPE_CHECKING:
+    import _socket
+
+    from poolscope.prometheus import Failed, Server
+
+#: Seconds between two looks at the port, and between two notes of what this process has counted.
+PERIOD_SECONDS = 1.0
+
+#: Seconds that a scrape waits for the answers of all members together.
+ANSWER_SECONDS = 1.0
+
+#: Seconds that a scrape, and a member that comes or goes, waits for the directory.
+SCRAPE_PATIENCE = 0.5
+ENTRY_PATIENCE = 3.0
+EXIT_PATIENCE = 0.5
+
+#: Attempts to come in while the last of the others goes and takes the directory with it.
+_ATTEMPTS = 20
+
+#: Seconds that a fork waits for our threads to end.
+_FORK_PATIENCE = 0.5
+
+#: Addresses that this image of the program has served: its counts go on when it does so again.
+_served: set[str] = set()
+_members: list[Member] = []
+#: Addresses that the parent served when it forked us.
+_inherited: list[str] = []
+
+
+def serve(
+    snapshot: Callable[[], Snapshot],
+    settings: Settings,
+    failed: Failed,
+    detailed: Callable[[], Snapshot] | None = None,
+) -> Server | Member:
+    """Serves what `snapshot` returns at `settings.listen`, together with the other processes that serve this address.
+
+    An endpoint of this process alone where the port is 0, and where no directory can be shared. `failed` hears of what
+    fails later. Raises ListenError if the address cannot be used, or belongs to a program that is none of ours.
+    """
+    listen = settings.listen or DEFAULT_LISTEN
+    address = listen_address(listen)
+    if address is None or address[1] == 0 or not hasattr(os, "register_at_fork"):
+        return serve_snapshots(snapshot, settings, failed)
+    if any(member.listen == listen and not member.closed for member in _members):
+        raise ListenError(f"cannot listen on {listen}: this process serves it already; close that server first")
+    try:
+        member = Member(snapshot, settings, failed, detailed, address)
+        member.join()
+    except FolderError as error:
+        failed("workers", error)
+        return serve_snapshots(snapshot, settings, failed)
+    return member
+
+
+def inherited() -> list[str]:
+    """The addresses that the parent served when it forked this process; each is told once."""
+    addresses = list(_inherited)
+    _inherited.clear()
+    return addresses
+
+
+class Member:
+    """This process among those that serve an address. A context manager that ends its part.
+
+    One native thread answers the others and looks after the port; `_lock` is held for its coming and going. Any thread
+    may call any method. In a forked child all of it is forgotten.
+    """
+
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        settings: Settings,
+        failed: Failed,
+        detailed: Callable[[], Snapshot] | None,
+        address: tuple[str, int],
+    ) -> None:
+        self.listen = settings.listen or DEFAULT_LISTEN
+        self.closed = False
+        self._address = address
+        self._snapshot = snapshot
+        self._detailed = detailed or snapshot
+        self._settings = settings
+        self._failed = failed
+        self._bounds = (len(settings.metrics.wait_buckets), len(settings.metrics.run_buckets))
+        self._family = processes.family()
+        self._pid = os.getpid()
+        self._name = processes.name(self._pid)
+        self._folder: Folder | None = None
+        self._listener: _socket.socket | None = None
+        self._identity = (0, 0)
+        self._server: Server | None = None
+        self._foreign_told = False
+        self._lock = allocate_lock()
+        self._telling = allocate_lock()
+        self._told_at = 0.0
+        self._thread: _Life | None = None
+
+    # -- for the program -----------------------------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        """The port that is served by this process or another one."""
+        return self._address[1]
+
+    @property
+    def url(self) -> str:
+        """What the endpoint is reached by from this machine, such as "http://127.0.0.1:9464"."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._address[0], self._address[0])
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def holds_port(self) -> bool:
+        """Whether this process is the one that answers scrapes now."""
+        return self._server is not None
+
+    def close(self) -> None:
+        """Ends the part of this process; does nothing the second time. What it counted is kept by the others."""
+        if self.closed or self._pid != os.getpid():
+            return
+        self.closed = True
+        if self in _members:
+            _members.remove(self)
+        atexit.unregister(self.close)
+        with self._lock:
+            self._stop()
+            self._close_server()
+            folder, self._folder = self._folder, None
+            if folder is None:
+                return
+            try:
+                self._tell(folder)
+                with folder.lock(EXIT_PATIENCE) as locked:
+                    # Not got: the files stay, and the next who has it sees that they are of nobody.
+                    if locked:
+                        folder.leave(self._name)
+            except FileNotFoundError:
+                pass  # the last of the others took it away
+            except Exception as error:
+                self._failed("workers", error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def wake(self) -> None:
+        """Goes on after a fork that found this process without other threads. Cheap if it never stopped."""
+        if self._thread is None and not self.closed and self._pid == os.getpid():
+            with self._lock:
+                if self._thread is None and not self.closed:
+                    self._start()
+
+    # -- coming and going ----------------------------------------------------------------------------------
+
+    def join(self) -> None:
+        """Takes the port, or a place beside who has it. Raises ListenError or FolderError."""
+        with self._lock:
+            try:
+                self._enter()
+            except OSError as error:
+                raise FolderError(f"several processes cannot share {self.listen}: {error}") from error
+            _served.add(self.listen)
+            _watch_forks()
+            _members.append(self)
+            atexit.register(self.close)
+            _close_with_multiprocessing(self)
+            self._start()
+
+    def _enter(self) -> None:
+        for attempt in range(_ATTEMPTS):
+            folder = open_folder(*self._address)
+            try:
+                with folder.lock(ENTRY_PATIENCE) as locked:
+                    if not locked:
+                        raise FolderError(
+                            f"another process keeps {folder.path} locked; end it, or remove that directory"
+                        )
+                    folder.enter(self._name, self._family, again=self.listen in _served)
+                    self._folder = folder
+                    try:
+                        self._answer_at(folder)
+                        self._take_port(folder, first=True)
+                    except BaseException:
+                        self._close_listener()
+                        self._folder = None
+                        folder.leave(self._name)
+                        raise
+                    return
+            except FileNotFoundError:
+                # The last of the others took the directory away between our two looks at it.
+                if attempt + 1 == _ATTEMPTS:
+                    raise
+
+    def _answer_at(self, folder: Folder) -> None:
+        import _socket
+
+        listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
+        os.set_inheritable(listener.fileno(), False)
+        path = folder.socket_path(self._name)
+        if os.path.lexists(path):
+            os.unlink(path)
+        listener.bind(path)
+        listener.listen(16)
+        self._listener = listener
+        status = os.fstat(listener.fileno())
+        self._identity = (status.st_dev, status.st_ino)
+
+    def _take_port(self, folder: Folder, *, first: bool = False) -> None:
+        """Opens the endpoint if nobody has the port. Under the folder's lock. Raises ListenError if `first`."""
+        try:
+            self._server = serve_snapshots(self.merged, self._settings, self._failed)
+        except ListenError as error:
+            cause = error.__cause__
+            taken = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
+            if taken and (folder.holder() or not first):
+                return
+            if first:
+                raise
+            self._failed("endpoint", error)
+            return
+        folder.hold(self._name)
+
+    def _start(self) -> None:
+        """Starts the thread. Under `_lock`."""
+        life = _Life()
+        self._thread = life
+        try:
+            native_starter()(self._live, (life,))
+        except BaseException as error:
+            self._thread = None
+            self._close_server()
+            self._close_listener()
+            if not isinstance(error, RuntimeError):
+                raise
+            self._failed("workers", error)
+
+    def _stop(self) -> int | None:
+        """Ends the thread, and says which of the system's it was. Under `_lock`, which the thread does not take."""
+        life, self._thread = self._thread, None
+        if life is None:
+            return None
+        life.stopping = True
+        folder = self._folder
+        if folder is not None:
+            _call(folder.socket_path(self._name))
+        if life.native_id != get_native_id():
+            life.ended.acquire(timeout=_FORK_PATIENCE)
+        self._close_listener()
+        return life.native_id
+
+    def _close_server(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+
+    def _close_listener(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is None:
+            return
+        descriptor = listener.detach()
+        try:
+            status = os.fstat(descriptor)
+            # A program that closes all descriptors may have that number for its own by now.
+            if (status.st_dev, status.st_ino) == self._identity:
+                os.close(descriptor)
+        except OSError:
+            pass
+
+    # -- around a fork -------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Before a fork of a process without other threads: none of ours either, and no port held."""
+        if not self._lock.acquire(timeout=_FORK_PATIENCE):
+            return
+        try:
+            if self._thread is None:
+                return
+            native_id = self._stop()
+            self._close_server()
+            folder = self._folder
+            if folder is not None:
+                try:
+                    with folder.lock(EXIT_PATIENCE) as locked:
+                        if locked:
+                            folder.step_down(self._name)
+                except OSError:
+                    pass  # it will be told when we come back
+            _await_exit(native_id)
+        finally:
+            self._lock.release()
+
+    def forget(self) -> None:
+        """In a forked child: closes its copies of what is the parent's."""
+        self.closed = True
+        self._thread = None
+        self._server = None  # the endpoint closes its own
+        self._close_listener()
+        self._folder = None
+
+    # -- the thread ----------------------------------------------------------------------------------------
+
+    def _live(self, life: _Life) -> None:
+        life.native_id = get_native_id()
+        try:
+            if self._listener is None:
+                self._come_back()
+            due = time.monotonic() + PERIOD_SECONDS
+            while not life.stopping:
+                left = due - time.monotonic()
+                if left > 0:
+                    self._answer_one(left, life)
+                else:
+                    due = time.monotonic() + PERIOD_SECONDS
+                    self._look()
+        except BaseException as error:
+            if sys is not None and not sys.is_finalizing() and not life.stopping:
+                self._failed("workers", error if isinstance(error, Exception) else RuntimeError(repr(error)))
+        finally:
+            life.ended.release()
+
+    def _come_back(self) -> None:
+        try:
+            folder = self._folder
+            if folder is None:
+                return
+            with folder.lock(ENTRY_PATIENCE) as locked:
+                if locked:
+                    folder.enter(self._name, self._family, again=True)
+                    self._answer_at(folder)
+                    self._take_port(folder)
+        except FileNotFoundError:
+            self._enter()
+
+    def _answer_one(self, timeout: float, life: _Life) -> None:
+        listener = self._listener
+        if listener is None:
+            raise OSError("its socket is gone")
+        listener.settimeout(timeout)
+        try:
+            # What `socket.accept` stands on, which gevent replaces.
+            descriptor, _ = listener._accept()  # type: ignore[attr-defined]
+        except TimeoutError:
+            return
+        import _socket
+
+        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, descriptor)
+        try:
+            connection.settimeout(ANSWER_SECONDS)
+            question = connection.recv(1)
+            if life.stopping or question not in (asking.COUNTS, asking.DETAILS):
+                return
+            folder = self._folder
+            if folder is not None:
+                connection.sendall(asking.framed(self._tell(folder, details=question == asking.DETAILS)[1]))
+        except OSError:
+            pass  # it has gone away, or was too slow
+        finally:
+            connection.close()
+
+    def _look(self) -> None:
+        folder = self._folder
+        if folder is None:
+            return
+        try:
+            names = folder.answering()
+            if self._name not in names:
+                raise FileNotFoundError(errno.ENOENT, "the socket of this process was removed")
+            if self._server is None:
+                self._look_at_port(folder)
+            else:
+                folder.touch()
+                if any(not processes.lives(name) for name in {*names, *folder.told()}):
+                    with folder.lock(SCRAPE_PATIENCE) as locked:
+                        if locked:
+                            folder.bury()
+            if len(names) > 1 and time.monotonic() - self._told_at >= PERIOD_SECONDS / 2:
+                self._tell(folder)
+        except FileNotFoundError:
+            # Somebody has cleaned up: our counts are all there is left.
+            self._close_listener()
+            self._enter_anew()
+
+    def _look_at_port(self, folder: Folder) -> None:
+        if not _is_free(self._address):
+            if not self._foreign_told and not folder.holder():
+                self._foreign_told = True
+                error = ListenError(f"cannot listen on {self.listen}: another program has taken the port")
+                self._failed("endpoint", error)
+            return
+        with folder.lock(SCRAPE_PATIENCE) as locked:
+            if locked:
+                self._take_port(folder)
+                self._foreign_told = False
+
+    def _enter_anew(self) -> None:
+        held, self._server = self._server, None
+        if held is None:
+            self._enter()
+            return
+        folder = open_folder(*self._address)
+        with folder.lock(ENTRY_PATIENCE) as locked:
+            if not locked:
+                raise FolderError(f"another process keeps {folder.path} locked")
+            self._folder = folder
+            self._answer_at(folder)
+            folder.hold(self._name)
+            self._server = held
+
+    # -- what is said --------------------------------------------------------------------------------------
+
+    def _tell(self, folder: Folder, *, details: bool = False) -> tuple[Snapshot, bytes]:
+        """What this process has to say, left in the directory before anybody is told."""
+        with self._telling:
+            snapshot = (self._detailed if details else self._snapshot)()
+            answer = encoded(Told(VERSION, self._family, self._bounds, snapshot))
+            try:
+                if not details:
+                    folder.tell(self._name, answer)
+                    self._told_at = time.monotonic()
+            except FileNotFoundError:
+                pass  # the next look at it makes it anew
+            except OSError as error:
+                self._failed("workers", error)
+            return snapshot, answer
+
+    def merged(self, *, details: bool = False) -> Snapshot:
+        """What all members have to say, for a scrape."""
+        folder = self._folder
+        if folder is None:
+            return self._snapshot()
+        own, _ = self._tell(folder, details=details)
+        try:
+            return self._with_others(own, folder, asking.DETAILS if details else asking.COUNTS)
+        except FileNotFoundError:
+            return own
+
+    def all_details(self) -> Snapshot:
+        """The same with all findings in full."""
+        return self.merged(details=True)
+
+    def _with_others(self, own: Snapshot, folder: Folder, question: bytes) -> Snapshot:
+        names = [name for name in folder.answering() if name != self._name]
+        answers = asking.ask({name: folder.socket_path(name) for name in names}, question, ANSWER_SECONDS)
+        # Under the lock, and after the answers: what is among the dead by then includes what they answered.
+        with folder.lock(SCRAPE_PATIENCE) as locked:
+            if locked:
+                folder.bury()
+            dead = folder.dead()
+            left = {name: told for name in folder.told() if name != self._name and (told := folder.last(name))}
+        living, others = [own], []
+        for name, told in answers.items():
+            if told.bounds == self._bounds and (name in left or processes.lives(name)):
+                living.append(told.snapshot)
+        for name, told in left.items():
+            if name not in answers and told.bounds == self._bounds:
+                others.append(told.snapshot)
+        if dead is not None and dead.bounds == self._bounds:
+            others.append(dead.snapshot)
+        silent = [name.partition(".")[0] for name in names if name not in answers and processes.lives(name)]
+        if silent:
+            told_last = "its metrics are as of its last answer" if len(silent) == 1 else "their metrics are old"
+            self._failed("workers", TimeoutError(f"no answer from process {', '.join(silent[:5])}: {told_last}"))
+        return merged(living, others)
+
+
+class _Life:
+    """One life of the thread. `ended` is held until it is over."""
+
+    __slots__ = ("ended", "native_id", "stopping")
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self.native_id = 0
+        self.ended = allocate_lock()
+        self.ended.acquire()
+
+
+def _call(path: str) -> None:
+    """Wakes the thread that listens there."""
+    import _socket
+
+    caller = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
+    try:
+        caller.setblocking(False)
+        caller.connect(path)
+        caller.send(asking.WAKE)
+    except OSError:
+        pass  # it wakes up by itself soon
+    finally:
+        caller.close()
+
+
+def _is_free(address: tuple[str, int]) -> bool:
+    """Whether the port could be had: by trying, without listening, which disturbs nobody."""
+    try:
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, _, _, where = min(found, key=lambda item: item[0] != socket.AF_INET)
+        with socket.socket(family, kind) as attempt:
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            attempt.bind(where)
+    except OSError:
+        return False
+    return True
+
+
+def _threads() -> int | None:
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return None
+
+
+def _await_exit(native_id: int | None) -> None:
+    """Waits until the system has let go of a thread that has run its last line: it still counts in a fork."""
+    if native_id is None:
+        return
+    deadline = time.monotonic() + _FORK_PATIENCE
+    while os.path.exists(f"/proc/self/task/{native_id}") and time.monotonic() < deadline:
+        time.sleep(0.0002)
+
+
+def _close_with_multiprocessing(member: Member) -> None:
+    """Its children end by `os._exit`, without `atexit`, but with the end of `threading`."""
+    threading = sys.modules.get("threading")
+    callbacks = getattr(threading, "_threading_atexits", None)
+
+    def close() -> None:
+        process = sys.modules.get("multiprocessing.process")
+        if process is not None and process.parent_process() is not None:
+            member.close()
+
+    if isinstance(callbacks, list):
+        callbacks.insert(0, close)  # they run from the last to the first
+
+
+_watching = False
+
+
+def _watch_forks() -> None:
+    global _watching
+    if not _watching:
+        _watching = True
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+
+
+def _before_fork() -> None:
+    ours = 1 + sum(1 + member.holds_port for member in _members)  # the probe's, and each member's
+    threads = _threads()
+    if threads is None or threads <= 1 + ours:
+        for member in list(_members):
+            member.pause()
+
+
+def _after_in_parent() -> None:
+    # From Python 3.12 on the threads are counted for the warning after this. So a process that has none beside ours
+    # goes on with the next turn of its loop, or the next event of a pool.
+    threads = _threads()
+    if threads == 1:
+        events = sys.modules.get("asyncio.events")
+        loop = None if events is None else events._get_running_loop()
+        if loop is not None:
+            for member in list(_members):
+                loop.call_soon(member.wake)
+        return
+    for member in list(_members):
+        member.wake()
+
+
+def _after_in_child() -> None:
+    for member in _members:
+        if not member.closed:
+            _inherited.append(member.listen)
+        member.forget()
+    _members.clear()
+    _served.clear()
