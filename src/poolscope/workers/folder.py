@@ -201,9 +201,7 @@ class Folder:
 
     def leave(self, name: str) -> None:
         """The member ends in order. The last one leaves nothing behind. Under the lock."""
-        self._remove(name + _SOCKET)
-        if self.holder() == name:
-            self._remove(_HOLDER)
+        self.step_down(name)
         if not self._others(name):
             self._clear()
             self._remove(_LOCK)
@@ -215,7 +213,7 @@ class Folder:
     def step_down(self, name: str) -> None:
         """The member gives the port up, and answers no more."""
         self._remove(name + _SOCKET)
-        if self.holder() == name:
+        if self._read(_HOLDER) == name.encode("ascii"):
             self._remove(_HOLDER)
 
     def _others(self, name: str) -> bool:
@@ -268,11 +266,12 @@ def open_folder(host: str, port: int, bases: Callable[[], list[str]] | None = No
     of another's, though both may share a directory.
     """
     uid = os.geteuid()
-    about = (host, port, sys.argv[:1], [_namespace(kind) for kind in ("net", "pid")])
-    key = hashlib.sha256(repr(about).encode("utf-8", "backslashreplace")).hexdigest()[:16]
+    # Only who sees the same processes can tell which of them live.
+    ours = f"poolscope-{uid}-{_digest(_namespace('pid'), 6)}-"
+    name = ours + _digest((host, port, sys.argv[:1], _namespace("net")), 12)
     refused = []
     for base in (bases or candidates)():
-        path = os.path.join(base, f"poolscope-{uid}-{key}")
+        path = os.path.join(base, name)
         if len(os.fsencode(path)) + _LONGEST_NAME > _MAX_SOCKET_PATH:
             continue
         try:
@@ -285,6 +284,7 @@ def open_folder(host: str, port: int, bases: Callable[[], list[str]] | None = No
         except OSError as error:
             refused.append(f"{path}: {error.strerror}")
             continue
+        _sweep(base, ours, name, uid)
         return Folder(path)
     found = "; ".join(refused) or "every path is too long"
     raise FolderError(f"no directory for the sockets of several processes: {found}; set TMPDIR to a writable one")
@@ -294,6 +294,24 @@ def candidates() -> list[str]:
     """Where private directories may be made, the best first; the last is there in a container with a read-only root."""
     told = [os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), "/tmp", "/var/tmp", "/dev/shm"]
     return [os.path.abspath(base) for base in told if base]
+
+
+def _sweep(base: str, ours: str, but: str, uid: int) -> None:
+    """Removes the directories of services whose last process was killed."""
+    for entry in os.listdir(base):
+        if entry.startswith(ours) and entry != but:
+            path = os.path.join(base, entry)
+            try:
+                _check(path, uid)
+                with Folder(path).lock(_POLL) as locked:
+                    if locked:
+                        Folder(path).leave("")
+            except OSError:
+                pass  # it was none of ours, or has gone
+
+
+def _digest(value: object, length: int) -> str:
+    return hashlib.sha256(repr(value).encode("utf-8", "backslashreplace")).hexdigest()[:length]
 
 
 def _check_base(base: str) -> None:
