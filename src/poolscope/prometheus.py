@@ -311,9 +311,6 @@ class _Total(NamedTuple):
     started: int = 0
     busy_seconds: float = 0.0
 
-    def plus(self, other: _Total) -> _Total:
-        return _Total(self.started + other.started, self.busy_seconds + other.busy_seconds)
-
     def minus(self, other: _Total) -> _Total:
         return _Total(self.started - other.started, self.busy_seconds - other.busy_seconds)
 
@@ -378,12 +375,15 @@ def serve_snapshots(snapshot: Callable[[], Snapshot], settings: Settings, failed
 
 
 def _function_totals(pools: Pools) -> dict[str, _Total]:
-    totals: dict[str, _Total] = {}
+    parts: dict[str, list[tuple[int, float]]] = {}
     for pool in pools:
         for name, started, busy_seconds in pool.functions:
-            label = _label(name)
-            totals[label] = totals.get(label, _Total()).plus(_Total(started, busy_seconds))
-    return totals
+            parts.setdefault(_label(name), []).append((started, busy_seconds))
+    # Exact whatever the order, as above.
+    return {
+        label: _Total(sum(started for started, _ in rows), fsum(busy for _, busy in rows))
+        for label, rows in parts.items()
+    }
 
 
 def _cumulative(bounds: Sequence[str], rows: Sequence[Sequence[int]]) -> list[tuple[str, float]]:

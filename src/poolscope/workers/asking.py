@@ -23,23 +23,32 @@ def framed(answer: bytes) -> bytes:
     return len(answer).to_bytes(_LENGTH_BYTES, "big") + answer
 
 
-def ask(paths: Mapping[str, str], question: bytes, seconds: float) -> dict[str, Told]:
-    """The answers by member, of those who gave one in time; `paths` are their sockets. All are asked at once."""
+def ask(paths: Mapping[str, str], question: bytes, seconds: float) -> tuple[dict[str, Told], list[str]]:
+    """The answers by member, and who has kept silent; who has gone is neither. All are asked at once.
+
+    `paths` are their sockets.
+    """
     import selectors
 
     answers: dict[str, Told] = {}
+    silent: list[str] = []
     deadline = time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
         try:
             for name, path in paths.items():
-                connection = _asked(path, question)
-                if connection is not None:
+                try:
+                    connection = _asked(path, question)
+                except BlockingIOError:
+                    silent.append(name)  # many others wait for it
+                except OSError:
+                    pass
+                else:
                     selector.register(connection, selectors.EVENT_READ, (name, bytearray()))
             while selector.get_map() and (left := deadline - time.monotonic()) > 0:
                 for key, _ in selector.select(left):
                     name, data = key.data
-                    connection = key.fileobj  # type: ignore[assignment]
-                    assert isinstance(connection, socket.socket)
+                    assert isinstance(key.fileobj, socket.socket)
+                    connection = key.fileobj
                     if not _read(connection, data):
                         continue
                     selector.unregister(connection)
@@ -49,19 +58,21 @@ def ask(paths: Mapping[str, str], question: bytes, seconds: float) -> dict[str, 
                         answers[name] = told
         finally:
             for key in list(selector.get_map().values()):
-                key.fileobj.close()  # type: ignore[union-attr]
-    return answers
+                silent.append(key.data[0])
+                assert isinstance(key.fileobj, socket.socket)
+                key.fileobj.close()
+    return answers, silent
 
 
-def _asked(path: str, question: bytes) -> socket.socket | None:
+def _asked(path: str, question: bytes) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.setblocking(False)
     try:
-        connection.connect(path)  # at once, or not at all: it has ended, or many others wait for it
+        connection.connect(path)  # a UNIX socket does that at once, or not at all
         connection.send(question)
-    except OSError:
+    except BaseException:
         connection.close()
-        return None
+        raise
     return connection
 
 

@@ -199,10 +199,10 @@ class Folder:
             if name in gone or not processes.lives(name):
                 self._remove(name + _SOCKET)
 
-    def leave(self, name: str) -> None:
-        """The member ends in order. The last one leaves nothing behind. Under the lock."""
+    def leave(self, name: str, *, replaced: bool = False) -> None:
+        """The member ends in order. The last one leaves nothing behind, if none will follow. Under the lock."""
         self.step_down(name)
-        if not self._others(name):
+        if not replaced and not self._others(name):
             self._clear()
             self._remove(_LOCK)
             try:

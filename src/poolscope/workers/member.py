@@ -108,6 +108,7 @@ class Member:
         self._failed = failed
         self._bounds = (len(settings.metrics.wait_buckets), len(settings.metrics.run_buckets))
         self._family = processes.family()
+        self._post = processes.Post()
         self._pid = os.getpid()
         self._name = processes.name(self._pid)
         self._folder: Folder | None = None
@@ -157,7 +158,7 @@ class Member:
                 with folder.lock(EXIT_PATIENCE) as locked:
                     # Not got: the files stay, and the next who has it sees that they are of nobody.
                     if locked:
-                        folder.leave(self._name)
+                        folder.leave(self._name, replaced=self._post.will_be_filled())
             except FileNotFoundError:
                 pass  # the last of the others took it away
             except Exception as error:
@@ -225,10 +226,12 @@ class Member:
         listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
         os.set_inheritable(listener.fileno(), False)
         path = folder.socket_path(self._name)
-        if os.path.lexists(path):
-            os.unlink(path)
-        listener.bind(path)
+        early = path + ".new"  # nobody shall come before we listen
+        if os.path.lexists(early):
+            os.unlink(early)
+        listener.bind(early)
         listener.listen(16)
+        os.rename(early, path)
         self._listener = listener
         status = os.fstat(listener.fileno())
         self._identity = (status.st_dev, status.st_ino)
@@ -468,7 +471,7 @@ class Member:
 
     def _with_others(self, own: Snapshot, folder: Folder, question: bytes) -> Snapshot:
         names = [name for name in folder.answering() if name != self._name]
-        answers = asking.ask({name: folder.socket_path(name) for name in names}, question, ANSWER_SECONDS)
+        answers, silent = asking.ask({name: folder.socket_path(name) for name in names}, question, ANSWER_SECONDS)
         # Under the lock, and after the answers: what is among the dead by then includes what they answered.
         with folder.lock(SCRAPE_PATIENCE) as locked:
             if locked:
@@ -484,10 +487,10 @@ class Member:
                 others.append(told.snapshot)
         if dead is not None and dead.bounds == self._bounds:
             others.append(dead.snapshot)
-        silent = [name.partition(".")[0] for name in names if name not in answers and processes.lives(name)]
-        if silent:
-            told_last = "its metrics are as of its last answer" if len(silent) == 1 else "their metrics are old"
-            self._failed("workers", TimeoutError(f"no answer from process {', '.join(silent[:5])}: {told_last}"))
+        hung = [name.partition(".")[0] for name in silent if processes.lives(name)]
+        if hung:
+            text = f"no answer from process {', '.join(hung[:5])}: its counters are as of its last answer"
+            self._failed("workers", TimeoutError(text))
         return merged(living, others)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 
 
 def started(pid: int) -> str | None:
@@ -50,3 +51,55 @@ def family() -> str:
     except OSError:
         pass  # another user's, or another system
     return ""
+
+
+class Post:
+    """The place of this process among the workers of its parent: which sockets both listen at.
+
+    A server that starts its workers by forking keeps its listening sockets as long as it replaces those that end, and
+    closes them before it ends them all. Each worker may so know, at its end, whether another one will follow.
+    """
+
+    def __init__(self) -> None:
+        self._parent = os.getppid()
+        self._shared = _listening() & _sockets(self._parent)
+
+    def will_be_filled(self) -> bool:
+        """Whether the parent still listens where this process did."""
+        return os.getppid() == self._parent and bool(self._shared & _sockets(self._parent))
+
+
+def _sockets(pid: int | str) -> set[str]:
+    """The sockets of a process, as its system calls them; none where that cannot be known."""
+    found = set()
+    try:
+        for entry in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                target = os.readlink(f"/proc/{pid}/fd/{entry}")
+            except OSError:
+                continue  # closed meanwhile
+            if target.startswith("socket:"):
+                found.add(target)
+    except OSError:
+        pass
+    return found
+
+
+def _listening() -> set[str]:
+    """The sockets at which this process listens."""
+    found: set[str] = set()
+    try:
+        entries = os.listdir("/proc/self/fd")
+    except OSError:
+        return found
+    for entry in entries:
+        try:
+            target = os.readlink(f"/proc/self/fd/{entry}")
+            if not target.startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(entry))) as copy:
+                if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    found.add(target)
+        except OSError:
+            continue  # closed meanwhile
+    return found
