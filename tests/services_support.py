@@ -166,9 +166,18 @@ def runs(pid: int) -> bool:
     return state not in "ZX"
 
 
+def words_of(port: int, words: tuple[str, ...]) -> list[str]:
+    return [word.replace("PORT", str(port)) for word in words]
+
+
 @contextmanager
-def service(folder: Path, *words: str, serve: bool = False, **variables: str) -> Iterator[Service]:
-    """`python -m WORDS` in `folder`, which holds `app.py`; PORT in a word stands for the port."""
+def service(
+    folder: Path, *words: str, serve: bool = False, report: Path | None = None, **variables: str
+) -> Iterator[Service]:
+    """`python -m WORDS` in `folder`, which holds `app.py`; PORT in a word stands for the port.
+
+    With a `report` under `poolscope run`, which has the endpoint then.
+    """
     (folder / "app.py").write_text(textwrap.dedent(APPLICATION))
     home = folder / "home"
     home.mkdir(mode=0o700)
@@ -177,9 +186,15 @@ def service(folder: Path, *words: str, serve: bool = False, **variables: str) ->
     short.symlink_to(home)
     port, metrics = free_port(), free_port()
     address = f"127.0.0.1:{metrics}"
-    told = {"SERVE" if serve else "POOLSCOPE_LISTEN": address, "TMPDIR": str(short), "XDG_RUNTIME_DIR": ""}
+    told = {"TMPDIR": str(short), "XDG_RUNTIME_DIR": ""}
+    command = [sys.executable, "-m", *words_of(port, words)]
+    if report is not None:
+        command = [sys.executable, "-m", "poolscope", "run", "--quiet", "--listen", address, "--json", str(report)]
+        command += ["--", sys.executable, "-m", *words_of(port, words)]
+    else:
+        told["SERVE" if serve else "POOLSCOPE_LISTEN"] = address
     process = subprocess.Popen(
-        [sys.executable, "-m", *(word.replace("PORT", str(port)) for word in words)],
+        command,
         cwd=folder,
         env=environment(PYTHONWARNINGS="always::DeprecationWarning", **(told | variables)),
         stdin=subprocess.DEVNULL,

@@ -205,7 +205,7 @@ def test_a_finding_is_counted_and_active_only_while_it_lasts() -> None:
         ("nonsense",),
         (),
         ("pool_opened", "one", "x", "thread", "x", "x", 1, 1),
-        ("notice", "before hello"),
+        ("bye", 1),
         hello(7, protocol=99),
     ],
 )
