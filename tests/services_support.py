@@ -111,22 +111,14 @@ class Service:
         return shown
 
     def await_counted(self) -> None:
-        """Returns when a scrape shows every request."""
-        deadline = time.monotonic() + PATIENCE
-        while (found := self.scrape().value("poolscope_pool_tasks_submitted_total", pool="web")) != self.requests:
-            assert time.monotonic() < deadline, (found, self.requests)
-            time.sleep(0.02)
-
-    def await_shown(self, workers: int) -> Scrape:
-        """The scrape that shows so many workers, each with its pool of 2, and every request."""
+        """Returns when a scrape shows every request as done."""
         deadline = time.monotonic() + PATIENCE
         while True:
             shown = self.scrape()
-            size = shown.value("poolscope_pool_max_workers", pool="web")
-            submitted = shown.value("poolscope_pool_tasks_submitted_total", pool="web")
-            if size == 2 * workers and submitted == self.requests:
-                return shown
-            assert time.monotonic() < deadline, (size, submitted, self.requests, shown.text)
+            done = shown.value("poolscope_pool_tasks_finished_total", pool="web", outcome="succeeded")
+            if done == self.requests:
+                return
+            assert time.monotonic() < deadline, (done, self.requests)
             time.sleep(0.02)
 
     def holder(self) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
@@ -22,11 +21,13 @@ from poolscope.messages import PROTOCOL
 from poolscope.model import Finding, Report, Snapshot
 from poolscope.probe import runtime
 from poolscope.probe.install import Installation, install
+from poolscope.probe.native import RLock, allocate_lock
 from poolscope.probe.settings import ProbeSettings
 
 if TYPE_CHECKING:
     from poolscope.probe.runtime import Probe
     from poolscope.prometheus import Server, SnapshotCollector
+    from poolscope.workers.hosting import Hosted
     from poolscope.workers.member import Member
 
 #: The one source of messages that this judge has.
@@ -55,7 +56,7 @@ class Observer:
 
     def __init__(self, probe: Probe, settings: Settings) -> None:
         self._probe = probe
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._clock = probe.clock
         self._started_ns = self._fetched_ns = probe.clock()
         self._started_at = datetime.now(UTC)
@@ -167,7 +168,7 @@ class Observer:
         """What /findings shows, and a scrape does not need."""
         return self.snapshot(details=True)
 
-    def serve(self, listen: str) -> Server | Member:
+    def serve(self, listen: str) -> Server | Hosted | Member:
         """Serves the metrics of this process and of the others that serve this address. Raises ListenError."""
         from poolscope.workers.member import Member, serve
 
@@ -189,7 +190,7 @@ class Observer:
         return unsubscribe
 
 
-_making = threading.Lock()
+_making = allocate_lock()
 _observer: Observer | None = None
 
 
@@ -264,7 +265,7 @@ def collector() -> SnapshotCollector:
     return SnapshotCollector(observer.snapshot, observer.settings, observer.failed)
 
 
-def serve(listen: str | None = None, *, config: str | os.PathLike[str] | None = None) -> Server | Member:
+def serve(listen: str | None = None, *, config: str | os.PathLike[str] | None = None) -> Server | Hosted | Member:
     """Serves Prometheus metrics of this process from a thread of its own; `.url`, `.close()`, context manager.
 
     Processes of one program that serve the same address have one endpoint together: one of them answers for all, and

@@ -12,7 +12,6 @@ import hashlib
 import os
 import stat
 import sys
-from _thread import allocate_lock
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -21,6 +20,7 @@ import msgspec
 
 from poolscope.errors import PoolscopeError
 from poolscope.model import Snapshot, storable
+from poolscope.probe.native import allocate_lock, sleep
 from poolscope.workers import processes
 from poolscope.workers.merging import retired
 
@@ -149,7 +149,7 @@ class Folder:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         for attempt in range(max(1, int(patience / _POLL))):
             if attempt:
-                _pause(_POLL)
+                sleep(_POLL)
             descriptor = os.open(path, flags, 0o600)
             try:
                 # Not `flock`: a child of the program's that inherits the descriptor would inherit the lock.
@@ -363,10 +363,3 @@ def decoded(data: bytes | None, kind: type[_Content]) -> _Content | None:
 
 def _same(descriptor: int, path: str) -> bool:
     return os.path.samestat(os.fstat(descriptor), os.stat(path))
-
-
-def _pause(seconds: float) -> None:
-    # Not `time.sleep`, which gevent replaces.
-    lock = allocate_lock()
-    lock.acquire()
-    lock.acquire(timeout=seconds)

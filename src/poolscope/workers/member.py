@@ -8,7 +8,6 @@ import os
 import socket
 import sys
 import time
-from _thread import allocate_lock, get_native_id
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -16,10 +15,11 @@ from typing import TYPE_CHECKING, Self
 from poolscope.config import DEFAULT_LISTEN, Settings, listen_address
 from poolscope.errors import ListenError
 from poolscope.model import Snapshot
-from poolscope.probe.ticker import native_starter
+from poolscope.probe.native import allocate_lock, get_native_id, sleep, start_new_thread
 from poolscope.prometheus import serve_snapshots
 from poolscope.workers import asking, processes
 from poolscope.workers.folder import VERSION, Folder, FolderError, Told, encoded, open_folder
+from poolscope.workers.hosting import Hosted, hosted
 from poolscope.workers.merging import merged
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ ANSWER_SECONDS = 1.0
 SCRAPE_PATIENCE = 0.5
 ENTRY_PATIENCE = 3.0
 EXIT_PATIENCE = 0.5
+
+#: Looks at a port that none of us has, until it is said to be another program's.
+_FOREIGN_LOOKS = 3
 
 #: Attempts to come in while the last of the others goes and takes the directory with it.
 _ATTEMPTS = 20
@@ -56,16 +59,20 @@ def serve(
     settings: Settings,
     failed: Failed,
     detailed: Callable[[], Snapshot] | None = None,
-) -> Server | Member:
+) -> Server | Hosted | Member:
     """Serves what `snapshot` returns at `settings.listen`, together with the other processes that serve this address.
 
     An endpoint of this process alone where the port is 0, and where no directory can be shared. `failed` hears of what
     fails later. Raises ListenError if the address cannot be used, or belongs to a program that is none of ours.
     """
+
+    def alone() -> Server | Hosted:
+        return hosted(lambda: serve_snapshots(snapshot, settings, failed))
+
     listen = settings.listen or DEFAULT_LISTEN
     address = listen_address(listen)
     if address is None or address[1] == 0 or not hasattr(os, "register_at_fork"):
-        return serve_snapshots(snapshot, settings, failed)
+        return alone()
     if any(member.listen == listen and not member.closed for member in _members):
         raise ListenError(f"cannot listen on {listen}: this process serves it already; close that server first")
     try:
@@ -73,7 +80,7 @@ def serve(
         member.join()
     except FolderError as error:
         failed("workers", error)
-        return serve_snapshots(snapshot, settings, failed)
+        return alone()
     return member
 
 
@@ -114,8 +121,8 @@ class Member:
         self._folder: Folder | None = None
         self._listener: _socket.socket | None = None
         self._identity = (0, 0)
-        self._server: Server | None = None
-        self._foreign_told = False
+        self._server: Server | Hosted | None = None
+        self._foreign_looks = 0
         self._lock = allocate_lock()
         self._telling = allocate_lock()
         self._told_at = 0.0
@@ -239,7 +246,7 @@ class Member:
     def _take_port(self, folder: Folder, *, first: bool = False) -> None:
         """Opens the endpoint if nobody has the port. Under the folder's lock. Raises ListenError if `first`."""
         try:
-            self._server = serve_snapshots(self.merged, self._settings, self._failed)
+            self._server = hosted(lambda: serve_snapshots(self.merged, self._settings, self._failed))
         except ListenError as error:
             cause = error.__cause__
             taken = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
@@ -256,7 +263,7 @@ class Member:
         life = _Life()
         self._thread = life
         try:
-            native_starter()(self._live, (life,))
+            start_new_thread(self._live, (life,))
         except BaseException as error:
             self._thread = None
             self._close_server()
@@ -413,15 +420,16 @@ class Member:
 
     def _look_at_port(self, folder: Folder) -> None:
         if not _is_free(self._address):
-            if not self._foreign_told and not folder.holder():
-                self._foreign_told = True
+            # Not at the first look: who had it may be just about to end.
+            self._foreign_looks = 0 if folder.holder() else self._foreign_looks + 1
+            if self._foreign_looks == _FOREIGN_LOOKS:
                 error = ListenError(f"cannot listen on {self.listen}: another program has taken the port")
                 self._failed("endpoint", error)
             return
         with folder.lock(SCRAPE_PATIENCE) as locked:
             if locked:
                 self._take_port(folder)
-                self._foreign_told = False
+                self._foreign_looks = 0
 
     def _enter_anew(self) -> None:
         held, self._server = self._server, None
@@ -547,7 +555,7 @@ def _await_exit(native_id: int | None) -> None:
         return
     deadline = time.monotonic() + _FORK_PATIENCE
     while os.path.exists(f"/proc/self/task/{native_id}") and time.monotonic() < deadline:
-        time.sleep(0.0002)
+        sleep(0.0002)
 
 
 def _close_with_multiprocessing(member: Member) -> None:
