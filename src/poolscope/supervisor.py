@@ -141,9 +141,13 @@ def _wait(pid: int, forwarded: set[int]) -> int:
     while True:
         received = signal.sigwaitinfo(forwarded)
         if received.si_signo == signal.SIGCHLD:
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                return status
+            # All that have ended: the first process of a container inherits the orphans, and nobody else waits for
+            # them.
+            ended = -1
+            while ended:
+                ended, status = os.waitpid(-1, os.WNOHANG)
+                if ended == pid:
+                    return status
         elif received.si_code != _SI_KERNEL:
             # Sent to us alone, as far as one can tell. The process is there still: we have not waited for it.
             try:
@@ -465,7 +469,8 @@ def _is_severe(session: Session, fail_on: Severity | None) -> bool:
 
 def _private_folder() -> str:
     """A new directory that only we can enter, with a path short enough for a socket in it."""
-    for base in (os.environ.get("TMPDIR"), "/tmp", "/var/tmp"):
+    # The last two are there in a container whose root is read-only.
+    for base in (os.environ.get("TMPDIR"), "/tmp", "/var/tmp", "/dev/shm", os.environ.get("XDG_RUNTIME_DIR")):
         if not base:
             continue
         folder = os.path.join(os.path.abspath(base), f"poolscope-{os.urandom(6).hex()}")
