@@ -121,6 +121,18 @@ class Service:
             assert time.monotonic() < deadline, (done, self.requests)
             time.sleep(0.02)
 
+    def await_shown(self, workers: int) -> Scrape:
+        """The scrape that shows so many workers, each with its pool of 2, and every request."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            shown = self.scrape()
+            size = shown.value("poolscope_pool_max_workers", pool="web")
+            submitted = shown.value("poolscope_pool_tasks_submitted_total", pool="web")
+            if size == 2 * workers and submitted == self.requests:
+                return shown
+            assert time.monotonic() < deadline, (size, submitted, self.requests, shown.text)
+            time.sleep(0.02)
+
     def holder(self) -> int:
         """The process that has the port of the endpoint."""
         deadline = time.monotonic() + PATIENCE
