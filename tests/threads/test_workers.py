@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def said(submitted: int, *, family: str = "", bounds: tuple[int, int] = (2, 2)) -> bytes:
+#: What stands for the bounds of these tests.
+ALIKE = (zlib.crc32(repr(METRICS.wait_buckets).encode()), zlib.crc32(repr(METRICS.run_buckets).encode()))
+
+
+def said(submitted: int, *, family: str = "", bounds: tuple[int, int] = ALIKE) -> bytes:
     return encoded(Told(VERSION, family, bounds, snapshot(pool("web", submitted=submitted))))
 
 
@@ -392,6 +397,37 @@ def test_a_silent_member_does_not_hold_up_a_scrape(home: Path, others: Others, m
         kill()
         assert scrape(port).value("poolscope_pool_tasks_submitted_total", pool="web") == 7
         assert not (path / f"{name}.told").exists()
+
+
+def test_a_member_with_other_buckets_is_left_out(home: Path, others: Others) -> None:
+    port = free_port()
+    with opened(port, lambda: 3):
+        (path,) = home.iterdir()
+        name, kill = others.start()
+        Folder(str(path)).tell(name, said(4, bounds=(1, 1)))
+        assert scrape(port).value("poolscope_pool_tasks_submitted_total", pool="web") == 3
+        kill()
+        assert scrape(port).value("poolscope_pool_tasks_submitted_total", pool="web") == 3
+
+
+def test_a_disk_that_is_full_ends_nothing(home: Path, others: Others, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard, failed = failures()
+    port = free_port()
+    with opened(port, lambda: 3, failed):
+        (path,) = home.iterdir()
+        name, kill = others.start()
+        Folder(str(path)).tell(name, said(4))
+        kill()
+        replace_file = Folder._replace
+
+        def full(self: Folder, entry: str, data: bytes) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Folder, "_replace", full)
+        await_true(lambda: any("No space left" in line for line in heard), "it was not noticed")
+        assert scrape(port).value("poolscope_pool_tasks_submitted_total", pool="web") == 7
+        monkeypatch.setattr(Folder, "_replace", replace_file)
+        assert scrape(port).value("poolscope_pool_tasks_submitted_total", pool="web") == 7
 
 
 def test_a_member_that_says_nonsense_is_left_out(home: Path, others: Others) -> None:

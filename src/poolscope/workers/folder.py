@@ -48,7 +48,7 @@ class FolderError(PoolscopeError):
 
 
 class Told(msgspec.Struct, frozen=True, array_like=True):
-    """What a member says. `bounds` are the numbers of its wait and run buckets, `family` as `processes.family` says."""
+    """What a member says. `bounds` stand for its wait and run buckets, `family` as `processes.family` says."""
 
     version: int
     family: str

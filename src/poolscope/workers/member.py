@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -48,7 +49,7 @@ _ATTEMPTS = 20
 _FORK_PATIENCE = 0.5
 
 #: Addresses that this image of the program has served: its counts go on when it does so again.
-_served: set[str] = set()
+_served: set[tuple[str, int]] = set()
 _members: list[Member] = []
 #: Addresses that the parent served when it forked us.
 _inherited: list[str] = []
@@ -73,7 +74,7 @@ def serve(
     address = listen_address(listen)
     if address is None or address[1] == 0 or not hasattr(os, "register_at_fork"):
         return alone()
-    if any(member.listen == listen and not member.closed for member in _members):
+    if any(member.address == address and not member.closed for member in _members):
         raise ListenError(f"cannot listen on {listen}: this process serves it already; close that server first")
     try:
         member = Member(snapshot, settings, failed, detailed, address)
@@ -108,12 +109,14 @@ class Member:
     ) -> None:
         self.listen = settings.listen or DEFAULT_LISTEN
         self.closed = False
-        self._address = address
+        self.address = address
         self._snapshot = snapshot
         self._detailed = detailed or snapshot
         self._settings = settings
         self._failed = failed
-        self._bounds = (len(settings.metrics.wait_buckets), len(settings.metrics.run_buckets))
+        metrics = settings.metrics
+        # Histograms of other bounds cannot be added up.
+        self._bounds = (zlib.crc32(repr(metrics.wait_buckets).encode()), zlib.crc32(repr(metrics.run_buckets).encode()))
         self._family = processes.family()
         self._post = processes.Post()
         self._pid = os.getpid()
@@ -133,12 +136,12 @@ class Member:
     @property
     def port(self) -> int:
         """The port that is served by this process or another one."""
-        return self._address[1]
+        return self.address[1]
 
     @property
     def url(self) -> str:
         """What the endpoint is reached by from this machine, such as "http://127.0.0.1:9464"."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._address[0], self._address[0])
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address[0], self.address[0])
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
@@ -154,22 +157,29 @@ class Member:
         if self in _members:
             _members.remove(self)
         atexit.unregister(self.close)
-        with self._lock:
+        # With a limit: a signal handler may have interrupted who has it, in this very thread.
+        if not self._lock.acquire(timeout=ENTRY_PATIENCE):
+            return
+        try:
             self._stop()
             self._close_server()
             folder, self._folder = self._folder, None
-            if folder is None:
-                return
-            try:
-                self._tell(folder)
-                with folder.lock(EXIT_PATIENCE) as locked:
-                    # Not got: the files stay, and the next who has it sees that they are of nobody.
-                    if locked:
-                        folder.leave(self._name, replaced=self._post.will_be_filled())
-            except FileNotFoundError:
-                pass  # the last of the others took it away
-            except Exception as error:
-                self._failed("workers", error)
+            if folder is not None:
+                self._leave(folder)
+        finally:
+            self._lock.release()
+
+    def _leave(self, folder: Folder) -> None:
+        try:
+            self._tell(folder)
+            with folder.lock(EXIT_PATIENCE) as locked:
+                # Not got: the files stay, and the next who has it sees that they are of nobody.
+                if locked:
+                    folder.leave(self._name, replaced=self._post.will_be_filled())
+        except FileNotFoundError:
+            pass  # the last of the others took it away
+        except Exception as error:
+            self._failed("workers", error)
 
     def __enter__(self) -> Self:
         return self
@@ -195,23 +205,23 @@ class Member:
                 self._enter()
             except OSError as error:
                 raise FolderError(f"several processes cannot share {self.listen}: {error}") from error
-            _served.add(self.listen)
+            _served.add(self.address)
             _watch_forks()
             _members.append(self)
             atexit.register(self.close)
-            _close_with_multiprocessing(self)
+            _close_with_multiprocessing()
             self._start()
 
     def _enter(self) -> None:
         for attempt in range(_ATTEMPTS):
-            folder = open_folder(*self._address)
+            folder = open_folder(*self.address)
             try:
                 with folder.lock(ENTRY_PATIENCE) as locked:
                     if not locked:
                         raise FolderError(
                             f"another process keeps {folder.path} locked; end it, or remove that directory"
                         )
-                    folder.enter(self._name, self._family, again=self.listen in _served)
+                    folder.enter(self._name, self._family, again=self.address in _served)
                     self._folder = folder
                     try:
                         self._answer_at(folder)
@@ -346,15 +356,22 @@ class Member:
             while not life.stopping:
                 left = due - time.monotonic()
                 if left > 0:
-                    self._answer_one(left, life)
+                    self._hear(left, life)
                 else:
                     due = time.monotonic() + PERIOD_SECONDS
-                    self._look()
-        except BaseException as error:
+                    self._try(self._look)
+        except Exception as error:
+            # A program that closes all descriptors closes ours.
             if sys is not None and not sys.is_finalizing() and not life.stopping:
-                self._failed("workers", error if isinstance(error, Exception) else RuntimeError(repr(error)))
+                self._failed("workers", error)
         finally:
             life.ended.release()
+
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:  # a full disk, say: the next time may be better
+            self._failed("workers", error)
 
     def _come_back(self) -> None:
         try:
@@ -369,7 +386,10 @@ class Member:
         except FileNotFoundError:
             self._enter()
 
-    def _answer_one(self, timeout: float, life: _Life) -> None:
+    def _hear(self, timeout: float, life: _Life) -> None:
+        """Waits for one question and answers it."""
+        import _socket
+
         listener = self._listener
         if listener is None:
             raise OSError("its socket is gone")
@@ -379,21 +399,27 @@ class Member:
             descriptor, _ = listener._accept()  # type: ignore[attr-defined]
         except TimeoutError:
             return
-        import _socket
-
         connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, descriptor)
+        try:
+            if not life.stopping:
+                self._try(lambda: self._answer(connection))
+        finally:
+            connection.close()
+
+    def _answer(self, connection: _socket.socket) -> None:
+        folder = self._folder
         try:
             connection.settimeout(ANSWER_SECONDS)
             question = connection.recv(1)
-            if life.stopping or question not in (asking.COUNTS, asking.DETAILS):
-                return
-            folder = self._folder
-            if folder is not None:
-                connection.sendall(asking.framed(self._tell(folder, details=question == asking.DETAILS)[1]))
         except OSError:
-            pass  # it has gone away, or was too slow
-        finally:
-            connection.close()
+            return  # it has gone away
+        if folder is None or question not in (asking.COUNTS, asking.DETAILS):
+            return
+        answer = asking.framed(self._tell(folder, details=question == asking.DETAILS)[1])
+        try:
+            connection.sendall(answer)
+        except OSError:
+            pass  # it was too slow
 
     def _look(self) -> None:
         folder = self._folder
@@ -419,7 +445,7 @@ class Member:
             self._enter_anew()
 
     def _look_at_port(self, folder: Folder) -> None:
-        if not _is_free(self._address):
+        if not _is_free(self.address):
             # Not at the first look: who had it may be just about to end.
             self._foreign_looks = 0 if folder.holder() else self._foreign_looks + 1
             if self._foreign_looks == _FOREIGN_LOOKS:
@@ -436,7 +462,7 @@ class Member:
         if held is None:
             self._enter()
             return
-        folder = open_folder(*self._address)
+        folder = open_folder(*self.address)
         with folder.lock(ENTRY_PATIENCE) as locked:
             if not locked:
                 raise FolderError(f"another process keeps {folder.path} locked")
@@ -483,7 +509,7 @@ class Member:
         # Under the lock, and after the answers: what is among the dead by then includes what they answered.
         with folder.lock(SCRAPE_PATIENCE) as locked:
             if locked:
-                folder.bury()
+                self._try(folder.bury)
             dead = folder.dead()
             left = {name: told for name in folder.told() if name != self._name and (told := folder.last(name))}
         living, others = [own], []
@@ -558,18 +584,19 @@ def _await_exit(native_id: int | None) -> None:
         sleep(0.0002)
 
 
-def _close_with_multiprocessing(member: Member) -> None:
+def _close_with_multiprocessing() -> None:
     """Its children end by `os._exit`, without `atexit`, but with the end of `threading`."""
     threading = sys.modules.get("threading")
     callbacks = getattr(threading, "_threading_atexits", None)
+    if isinstance(callbacks, list) and _close_all not in callbacks:
+        callbacks.insert(0, _close_all)  # they run from the last to the first
 
-    def close() -> None:
-        process = sys.modules.get("multiprocessing.process")
-        if process is not None and process.parent_process() is not None:
+
+def _close_all() -> None:
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        for member in list(_members):
             member.close()
-
-    if isinstance(callbacks, list):
-        callbacks.insert(0, close)  # they run from the last to the first
 
 
 _watching = False
