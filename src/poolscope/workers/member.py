@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 PERIOD_SECONDS = 1.0
 
 #: Seconds that a scrape waits for the answers of all members together.
-ANSWER_SECONDS = 1.0
+ANSWER_SECONDS = 2.0
 
 #: Seconds that a scrape, and a member that comes or goes, waits for the directory.
 SCRAPE_PATIENCE = 0.5
