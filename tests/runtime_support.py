@@ -28,6 +28,7 @@ class FakeCpu:
     def __init__(self, readable=True):
         self.readable = readable
         self.threads = {}
+        self.delays = {}
         self.readings = 0
         self.process_ns = 0
         self.own_ns = 0
@@ -37,6 +38,9 @@ class FakeCpu:
     def thread(self, native_id):
         self.readings += 1
         return self.threads.get(native_id)
+
+    def delay(self, native_id):
+        return self.delays.get(native_id)
 
     def process(self):
         return self.process_ns

@@ -5,7 +5,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
-from benchmarks.diagnosis.recording import Expected, arrivals, family
+from benchmarks.diagnosis.recording import THREADS, Expected, arrivals, family
 
 SECONDS = 8.0
 
@@ -139,6 +139,49 @@ def consumers(recording):
 @family(Expected())
 def consumers_beside_tasks(recording):
     consuming(recording, 4)
+
+
+@family(Expected(), settings={"pools": [{"match": "pool", "long_running": True}]})
+def consumers_that_the_settings_know(recording):
+    """They hold all workers, and what is submitted beside them waits, as is known and wanted."""
+    rng = recording.random
+    consumers, items = rng.choice((2, 3, 4)), queue.SimpleQueue()
+    pool = recording.pool(ThreadPoolExecutor(consumers, "pool"))
+    for _ in range(consumers + 1):
+        pool.submit(consume, items)
+    begin = time.monotonic()
+    for at in arrivals(rng, [(SECONDS, consumers * 10)]):
+        time.sleep(max(0.0, begin + at - time.monotonic()))
+        items.put(0.02)
+    for _ in range(consumers + 1):
+        items.put(None)
+
+
+@family(Expected(), settings={"pools": [{"match": "pool", "ordered": True}]})
+def one_worker_that_is_wanted(recording):
+    """Tasks that must run one after the other, and the settings say so."""
+    rng = recording.random
+    run = rng.uniform(0.02, 0.06)
+    pool = recording.pool(ThreadPoolExecutor(1, "pool"))
+    pool.play((at, fetch, run) for at in arrivals(rng, [(3.0, 0.4 / run), (2.0, 1.8 / run)]))
+
+
+@family(Expected())
+def load_that_rises(recording):
+    """From hardly anything to as much as is healthy."""
+    rng = recording.random
+    workers, run = size_and_run(rng)
+    pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
+    full = workers / run
+    pool.play((at, fetch, run) for at in arrivals(rng, [(4.0, 0.15 * full), (6.0, rng.uniform(0.5, 0.7) * full)]))
+
+
+@family(Expected(THREADS))
+def healthy_multiprocessing_threads(recording):
+    rng = recording.random
+    workers, run = size_and_run(rng)
+    pool = recording.threads(workers)
+    pool.play((at, fetch, run) for at in arrivals(rng, [(SECONDS, rng.uniform(0.2, 0.7) * workers / run)]))
 
 
 @family(Expected())

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.diagnosis.healthy import fetch, size_and_run
-from benchmarks.diagnosis.recording import Expected, arrivals, family, in_threads
+from benchmarks.diagnosis.recording import Expected, Task, arrivals, family, in_threads
 from benchmarks.diagnosis.waiting import TOO_SMALL, phases
 
 SECONDS = 7.0
@@ -185,6 +185,33 @@ def loop_collects_garbage(recording):
         gc.collect()
         begin = time.perf_counter() - before
     asyncio.run(serve(recording, now_and_then(recording, lambda _: gc.collect(), times=4)))
+
+
+DEFAULT = "asyncio"
+
+
+@family(
+    Expected(DEFAULT, "saturated", "blocking_io", line="fetch", action="raise_max_workers", size="replay"),
+    Expected("loop"),
+)
+def loop_fills_its_default_executor(recording):
+    """`asyncio.to_thread` for everything: the threads of the loop are a pool like any other."""
+    rng = recording.random
+    run = rng.uniform(0.2, 0.4)
+
+    async def feed():
+        loop = asyncio.get_running_loop()
+        await asyncio.to_thread(int)
+        pool = recording.pool(loop._default_executor, DEFAULT)
+        begin, waiting = loop.time(), []
+        for at in arrivals(rng, phases(rng, pool.workers / run)):
+            await asyncio.sleep(max(0.0, begin + at - loop.time()))
+            task = Task()
+            pool.tasks.append(task)
+            waiting.append(asyncio.ensure_future(asyncio.to_thread(fetch, task, run)))
+        await asyncio.gather(*waiting)
+
+    asyncio.run(serve(recording, feed()))
 
 
 @family(TOO_SMALL, Expected("loop"))

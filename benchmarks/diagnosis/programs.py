@@ -80,8 +80,7 @@ def _subject(family, seed, expected, report, log, origin):
         subject.unseen = True
     for finding in subject.findings:
         finding["marked"] = _marked(finding)
-    if subject.knee is not None:
-        subject.knee = (subject.knee - origin) / 1e9
+    subject.knees = tuple((knee - origin) / 1e9 for knee in subject.knees)
     if subject.due is not None:
         subject.due = (subject.due - origin) / 1e9
     if expected.size == "replay":
@@ -90,35 +89,36 @@ def _subject(family, seed, expected, report, log, origin):
 
 
 def _right(family, expected, log):
-    """(patterns, doubtful, knee, due): what is right, whether its absence is as well; ns."""
+    """(patterns, doubtful, knees, due): what is right, whether its absence is as well; ns."""
     if expected.name == "loop":
         if expected.pattern is None:
-            return (), False, None, None
+            return (), False, (), None
         first = next(begin for begin, end in log["blocks"] if end - begin >= BLOCK_SECONDS * 1e9)
-        return (expected.pattern,), False, first, None
+        return (expected.pattern,), False, (first,), None
     pool = log["pools"][expected.name]
     found, doubtful = truth.troubles(pool["workers"], pool["tasks"], expected.limit)
     if expected.pattern is None:
-        return (), doubtful or bool(found), None, None
+        return (), doubtful or bool(found), (), None
     moments, detection = log["moments"], family.settings.get("detection", {})
     if expected.pattern == "deadlock":
-        return ("deadlock",), False, moments["deadlock"], moments["deadlock"]
+        return ("deadlock",), False, (moments["deadlock"],), moments["deadlock"]
     runs = [ended - started for _, started, ended, _ in pool["tasks"] if ended and ended < moments.get("stuck", 0)]
     if expected.pattern == "stuck_workers":
-        usual = quantiles(runs, n=100)[98]
-        stuck = moments["stuck"]
-        return (expected.pattern,), False, stuck, stuck + max(detection["stuck_task_seconds"] * 1e9, STUCK_RUNS * usual)
+        usual, stuck = quantiles(runs, n=100)[98], moments["stuck"]
+        due = stuck + max(detection["stuck_task_seconds"] * 1e9, STUCK_RUNS * usual)
+        return (expected.pattern,), False, (stuck,), due
     if expected.pattern == "stalled":
         # The stretch that the hanging tasks made, and the last task that ended before it.
         stuck = moments["stuck"]
         stretch = next(each for each in truth.stretches(pool["workers"], pool["tasks"]) if each.end > stuck + 1e9)
         last = max(ended for _, _, ended, _ in pool["tasks"] if ended and ended <= stretch.begin + 1e9)
         due = last + max(detection["stall_seconds"] * 1e9, STALL_RUNS * max(runs))
-        return (expected.pattern,), False, stretch.begin, due
+        return (expected.pattern,), False, (stretch.begin,), due
     if not found:
-        return (), doubtful, None, None
-    names = (expected.pattern,) if expected.pattern == "serial" else found[0].patterns
-    return names, False, found[0].knee, found[0].due
+        return (), doubtful, (), None
+    troubles = truth.main_troubles(found)
+    names = (expected.pattern,) if expected.pattern == "serial" else troubles[0].patterns
+    return names, False, tuple(trouble.knee for trouble in troubles), troubles[0].due
 
 
 def _marked(finding):

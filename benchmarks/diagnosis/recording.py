@@ -8,9 +8,13 @@ import json
 import random
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import contextmanager
+from multiprocessing.pool import ThreadPool
 
 FAMILIES = {}
+#: A pool without a name is called by where it was made.
+THREADS = "benchmarks.diagnosis.recording:Recording.threads"
 
 
 class Expected:
@@ -124,6 +128,23 @@ class Pool:
         }
 
 
+class Threads:
+    """A `multiprocessing.pool.ThreadPool` with the face of an executor."""
+
+    def __init__(self, pool):
+        self.pool = pool
+
+    def submit(self, function, *arguments):
+        future = Future()
+        self.pool.apply_async(function, arguments, callback=future.set_result, error_callback=future.set_exception)
+        return future
+
+    def shutdown(self, wait):
+        self.pool.close()
+        if wait:
+            self.pool.join()
+
+
 class Recording:
     """One run: its random numbers, its pools, the blocks of its loop and single moments, ns."""
 
@@ -136,6 +157,10 @@ class Recording:
 
     def pool(self, executor, name="pool"):
         made = self.pools[name] = Pool(executor, executor._max_workers)
+        return made
+
+    def threads(self, workers):
+        made = self.pools[THREADS] = Pool(Threads(ThreadPool(workers)), workers)
         return made
 
     @contextmanager

@@ -12,10 +12,12 @@ class Subject:
         self.findings = []
         self.unseen = self.doubtful = self.info = False
         self.patterns, self.causes = (), ()
-        self.line = self.action = self.knee = self.due = self.needed = self.size = None
+        self.line = self.action = self.due = self.needed = self.size = None
+        #: Since when: of a trouble that comes again, each time.
+        self.knees = ()
 
-    def label(self, expected, patterns, doubtful, knee, due):
-        self.patterns, self.doubtful, self.knee, self.due = patterns, doubtful, knee, due
+    def label(self, expected, patterns, doubtful, knees, due):
+        self.patterns, self.doubtful, self.knees, self.due = patterns, doubtful, knees, due
         self.causes, self.line, self.action = expected.causes, expected.line, expected.action
         self.info, self.size = expected.info, expected.size
 
@@ -75,7 +77,7 @@ class Subject:
         if told["cause"] in self.causes and self.action and told["advice"]["action"] != self.action:
             wrong.append(f"action {told['advice']['action']}, not {self.action}")
         if (off := self.knee_error) is not None and off > self.knee_allowed:
-            wrong.append(f"knee {told['since_seconds']:.2f} s, not {self.knee:.2f} s")
+            wrong.append(f"knee {told['since_seconds']:.2f} s, not {self.knees[0]:.2f} s")
         if (late := self.delay) is not None and late > 1:
             wrong.append(f"told {late:.2f} s late")
         number = self.number
@@ -92,11 +94,13 @@ class Subject:
 
     @property
     def knee_error(self):
-        return abs(self.told["since_seconds"] - self.knee) if self.found and self.knee is not None else None
+        if not self.found or not self.knees:
+            return None
+        return min(abs(self.told["since_seconds"] - knee) for knee in self.knees)
 
     @property
     def knee_allowed(self):
-        return max(0.3, 0.1 * self.knee)
+        return max(0.3, 0.1 * self.knees[0])
 
     @property
     def delay(self):

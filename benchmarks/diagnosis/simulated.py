@@ -173,13 +173,14 @@ def one(name, number):
         if finding.pattern != "burst"
     ]
     if expected.pattern is None:
-        subject.label(expected, (), doubtful or bool(found), None, None)
+        subject.label(expected, (), doubtful or bool(found), (), None)
     elif not found:
-        subject.label(expected, (), doubtful, None, None)
+        subject.label(expected, (), doubtful, (), None)
     else:
-        knee, due = ((at - ORIGIN) / 1e9 for at in (found[0].knee, found[0].due))
-        patterns = found[0].patterns if expected.pattern == "saturated" else (expected.pattern,)
-        subject.label(expected, patterns, False, knee, due)
+        troubles = truth.main_troubles(found)
+        knees = tuple((trouble.knee - ORIGIN) / 1e9 for trouble in troubles)
+        patterns = troubles[0].patterns if expected.pattern == "saturated" else (expected.pattern,)
+        subject.label(expected, patterns, False, knees, (troubles[0].due - ORIGIN) / 1e9)
         if expected.size == "replay":
             subject.needed = truth.needed_workers(tasks)
     return subject

@@ -73,12 +73,13 @@ def amplification(tasks):
 
 def unhindered(workers, tasks):
     """Median run of the tasks that started while a <= max(1, c / 4), themselves included; None for too few of them."""
-    starts = sorted(started for _, started, ended, _ in tasks if ended)
-    ends = sorted(ended for _, _, ended, _ in tasks if ended)
+    done = sorted((started, ended) for _, started, ended, _ in tasks if ended)
+    ends = sorted(ended for _, ended in done)
+    # Of those that start at the same moment, each finds the ones before it.
     runs = [
         ended - started
-        for _, started, ended, _ in tasks
-        if ended and bisect_left(starts, started) - bisect_left(ends, started) + 1 <= max(1, workers / 4)
+        for place, (started, ended) in enumerate(done)
+        if place + 1 - bisect_left(ends, started) <= max(1, workers / 4)
     ]
     return median(runs) if len(runs) >= UNHINDERED_NEEDED else None
 
@@ -118,9 +119,17 @@ def troubles(workers, tasks, limit=None):
     return found, doubtful
 
 
+def main_troubles(found):
+    """Those to compare with: that last at least half as long as the longest. A healthy load may have had others by
+    chance."""
+    longest = max(trouble.end - trouble.knee for trouble in found)
+    return [trouble for trouble in found if 2 * (trouble.end - trouble.knee) >= longest]
+
+
 def needed_workers(tasks):
     """The smallest size with which the replayed log has no stretch that lasts; None if none up to 1000 has."""
-    load = sorted((submitted, ended - started) for submitted, started, ended, _ in tasks if ended)
+    done = sorted((submitted, started, ended) for submitted, started, ended, _ in tasks if ended)
+    load = [(submitted, ended - started) for submitted, started, ended in done]
 
     def enough(workers):
         free = [0] * workers

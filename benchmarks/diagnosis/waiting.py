@@ -1,5 +1,7 @@
 """Programs whose workers wait for something: too few of them, something scarcer than the pool, or each other."""
 
+import fcntl
+import multiprocessing
 import queue
 import sqlite3
 import tempfile
@@ -10,7 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.diagnosis.healthy import ask, export, fetch, size_and_run
-from benchmarks.diagnosis.recording import Expected, arrivals, family, in_threads
+from benchmarks.diagnosis.recording import THREADS, Expected, arrivals, family, in_threads
 
 TOO_SMALL = Expected("pool", "saturated", "blocking_io", line="fetch", action="raise_max_workers", size="replay")
 
@@ -152,6 +154,14 @@ def head_of_line(recording):
     pool.play(sorted(load, key=lambda entry: entry[0]))
 
 
+@family(Expected(THREADS, "saturated", "blocking_io", line="fetch", action="raise_max_workers", size="replay"))
+def multiprocessing_threads(recording):
+    rng = recording.random
+    workers, run = size_and_run(rng)
+    pool = recording.threads(workers)
+    pool.play([(at, fetch, run) for at in arrivals(rng, phases(rng, workers / run))])
+
+
 # -- something scarcer than the pool ----------------------------------------------------------------------------
 
 
@@ -251,6 +261,43 @@ def sqlite_writers(recording):
         pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
         # The busy handler of SQLite backs off, so less gets done than 1 / held.
         pool.play([(at, write, path, held) for at in arrivals(rng, phases(rng, 0.8 / held, over=(1.6, 2.2)))])
+        pool.close()
+
+
+def counted(task, semaphore, held):
+    with task:
+        semaphore.acquire()  # <- semaphore
+        time.sleep(held)
+        semaphore.release()
+    return task
+
+
+@family(scarce("semaphore"))
+def semaphore_in_c(recording):
+    """No lock of Python's in sight: a semaphore of the system."""
+    rng = recording.random
+    workers, count, held = rng.choice((10, 12, 16)), rng.choice((1, 2, 3)), rng.uniform(0.03, 0.06)
+    semaphore = multiprocessing.Semaphore(count)
+    pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
+    load = arrivals(rng, phases(rng, count / held, over=(2.0, 2.8)))
+    pool.play([(at, counted, semaphore, held) for at in load])
+
+
+def filed(task, path, held):
+    with task, open(path) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # <- flock
+        time.sleep(held)
+    return task
+
+
+@family(scarce("flock", 1))
+def file_lock(recording):
+    rng = recording.random
+    workers, held = rng.choice((6, 8, 12)), rng.uniform(0.02, 0.04)
+    with tempfile.NamedTemporaryFile() as file:
+        pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
+        times = arrivals(rng, phases(rng, 1 / held, over=(2.0, 2.6)))
+        pool.play([(at, filed, file.name, held) for at in times])
         pool.close()
 
 

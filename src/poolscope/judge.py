@@ -40,6 +40,7 @@ from poolscope.messages import (
     StackSample,
     Wait,
     WaitSample,
+    WorkersReady,
     parse,
 )
 from poolscope.model import (
@@ -190,6 +191,9 @@ class Judge:
                         self._drop(case, message.at_ns, error)
             case FunctionNamed():
                 process.functions[message.function] = message
+            case WorkersReady():
+                if (case := process.pools.get(message.pool)) is not None:
+                    case.history.note_ready(message.at_ns, message.ready_ns)
             case StackSample():
                 if (case := process.pools.get(message.pool)) is not None:
                     case.history.sample(message)

@@ -118,6 +118,14 @@ class PoolBatch(_Message, tag="pool_batch", frozen=True):
     arrivals: list[int]
 
 
+class WorkersReady(_Message, tag="pool_ready", frozen=True):
+    """How long the workers of a pool, all together, were ready to run but had no CPU, as counted while it was full."""
+
+    pool: int
+    at_ns: int
+    ready_ns: int
+
+
 class StackSample(_Message, tag="stacks", frozen=True):
     """Where workers of a pool were, at one moment: [[worker, ...], [line, ...]] with the user's line first and then
     the library line below it, if any."""
@@ -199,6 +207,7 @@ Message = (
     | PoolOpened
     | PoolClosed
     | PoolBatch
+    | WorkersReady
     | StackSample
     | WaitSample
     | LoopOpened

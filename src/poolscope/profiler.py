@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -54,12 +55,14 @@ class Observer:
     Thread-safe: one re-entrant lock goes around the judge, so that a callback or a log handler may ask for a report.
     """
 
-    def __init__(self, probe: Probe, settings: Settings) -> None:
+    def __init__(self, probe: Probe, settings: Settings, *, age_ns: int = 0) -> None:
+        """`age_ns`: so long ago the time began that the report counts from."""
         self._probe = probe
         self._lock = RLock()
         self._clock = probe.clock
-        self._started_ns = self._fetched_ns = probe.clock()
-        self._started_at = datetime.now(UTC)
+        self._fetched_ns = probe.clock()
+        self._started_ns = self._fetched_ns - age_ns
+        self._started_at = datetime.now(UTC) - timedelta(microseconds=age_ns // 1000)
         self._given_up = False
         self.pid = os.getpid()
         self.settings = settings
@@ -190,6 +193,16 @@ class Observer:
         return unsubscribe
 
 
+def _process_age_ns() -> int:
+    """How long this process has been there, as its system says."""
+    import psutil
+
+    try:
+        return max(0, int((time.time() - psutil.Process().create_time()) * 1e9))
+    except psutil.Error:
+        return 0
+
+
 _making = allocate_lock()
 _observer: Observer | None = None
 
@@ -204,7 +217,7 @@ def _make(settings: Settings | None, probe: Probe | None = None) -> Observer:
             if settings is None:
                 settings = config.environment_settings(os.environ)
             _apply(settings, probe)
-            _observer = Observer(probe, settings)
+            _observer = Observer(probe, settings, age_ns=_process_age_ns())
         elif settings is not None:
             _apply(settings, probe or runtime.current())
             _observer.configure(settings)

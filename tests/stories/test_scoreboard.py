@@ -98,6 +98,6 @@ def test_a_finding_beside_the_right_one_is_told() -> None:
         f"false alarm: {name} (stuck_tasks, critical) at 2.0 s" for name in ("stalled", "serial")
     ]
     expected = Expected("pool", "stalled", "stuck_tasks", line="hang", action="add_timeout")
-    subject.label(expected, ("stalled",), False, 2.0, 2.5)
+    subject.label(expected, ("stalled",), False, (2.0,), 2.5)
     assert subject.misses() == ["beside it: serial (stuck_tasks, critical) at 2.0 s"]
     assert (subject.found, subject.knee_error, subject.delay) == (True, 0.0, 0.5)

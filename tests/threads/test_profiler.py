@@ -149,3 +149,21 @@ def test_importing_does_nothing_and_starts_nothing() -> None:
         check=True,
     )
     assert done.stdout.strip() == "['poolscope'] 1"
+
+
+def test_times_count_from_the_start_of_the_process() -> None:
+    with poolscope.ThreadPoolExecutor(1, name="older") as pool:
+        pool.submit(int).result()
+        report = poolscope.report()
+    first = pool_of(report, "older").first_submit_seconds
+    assert first is not None
+    assert 0 < first < report.duration_seconds
+    assert report.processes[0].started_seconds == 0
+
+
+def test_what_is_older_than_a_profile_was_there_from_its_start() -> None:
+    with poolscope.ThreadPoolExecutor(1, name="before") as pool:
+        pool.submit(int).result()
+        with poolscope.profile() as profile:
+            pool.submit(int).result()
+    assert pool_of(profile.report, "before").first_submit_seconds == 0.0

@@ -4,7 +4,7 @@ import random
 from heapq import heappop, heappush
 
 import pytest
-from pool_support import ORIGIN, SECOND, VirtualPool, poisson
+from pool_support import ORIGIN, SECOND, TICK, VirtualPool, batches, poisson, simulate
 
 from poolscope.analysis.cases import LoopCase, frames_of
 from poolscope.analysis.detection import Rules
@@ -257,3 +257,47 @@ def test_settings_that_change_hold_for_what_is_judged_next() -> None:
     pool.case.rules = Rules(thresholds=Thresholds(sustain_seconds=30.0))
     (noted,) = pool.run([(0.5, 0.1, 1)] * 200).case.findings()
     assert noted.severity == "info"
+
+
+def test_what_a_stall_leaves_in_the_queue_is_no_other_story() -> None:
+    """Both workers hang for five seconds, and then work off what has come meanwhile."""
+    rules = Rules(Thresholds(stall_seconds=2.0))
+    load = [(n * 0.1, 0.05, 1) for n in range(30)] + [(3.0, 5.0, 2)] * 2
+    load += [(3.05 + n * 0.1, 0.05, 1) for n in range(80)]
+    pool = VirtualPool(2, rules=rules).run(load)
+    raised = [finding for finding in pool.case.findings() if finding.severity != "info"]
+    assert [(finding.pattern, finding.cause) for finding in raised] == [("stalled", "stuck_tasks")]
+    assert raised[0].until_seconds == pytest.approx(8.0, abs=0.5)
+
+
+def test_an_overload_after_a_stall_is_one() -> None:
+    rules = Rules(Thresholds(stall_seconds=2.0))
+    load = [(n * 0.1, 0.05, 1) for n in range(30)] + [(3.0, 5.0, 2)] * 2
+    load += [(3.05 + n * 0.1, 0.05, 1) for n in range(60)] + [(9.5 + n * 0.01, 0.05, 1) for n in range(300)]
+    pool = VirtualPool(2, rules=rules).run(load)
+    raised = [finding for finding in pool.case.findings() if finding.severity != "info"]
+    assert [finding.pattern for finding in raised] == ["stalled", "async_then_serial"]
+    assert raised[1].since_seconds >= 8.0
+
+
+def test_a_cause_is_told_once_the_lines_of_the_workers_are_known() -> None:
+    """One worker of four is past the lock. Until ten samples have shown that, nothing else is blamed."""
+    lock, held = ("/app/db.py", 8, "save"), ("/app/db.py", 9, "save")
+    load = [(0.5, 0.4, 1)] * 200
+    tasks = simulate(load, 4)
+    pool = VirtualPool(4)
+    for batch in batches(tasks, 4):
+        at = batch.at_ns
+        pool.history.fold(batch)
+        pool.history.settle(at - 2 * TICK)
+        running = [worker for worker, *_ in zip(batch.running[::4], strict=True)]
+        if len(running) == 4 and (at // TICK) % 2:
+            pool.history.sample(StackSample(1, at, [(running[:1], [held]), (running[1:], [lock])]))
+        for finding, began in pool.case.judge(at):
+            if began:
+                assert finding.cause in ("shared_resource", "blocking_io")
+                assert pool.case.active is not None
+                pool.events.append((finding.detected_after_seconds, finding.cause, began))
+    # Ten samples take two seconds here, and patience has an end.
+    assert pool.events[0][0] == pytest.approx(1.0 + 0.6 + 0.2, abs=0.15)
+    assert pool.events[-1][1] == "shared_resource"

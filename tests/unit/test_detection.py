@@ -2,50 +2,22 @@
 
 import msgspec
 import pytest
-
-from poolscope.analysis.detection import LoopLineSignals, Rules, diagnose, diagnose_loop
-from poolscope.analysis.occupants import Contention, Hogs
-from poolscope.analysis.signals import HeldWorker, PoolSignals, ProcessSignals
-from poolscope.model import Thresholds
-
-IDLE_HOST = ProcessSignals(cores_used=0.1, cores_allowed=4.0, gil=True)
-ONE_CORE_BUSY = ProcessSignals(cores_used=1.0, cores_allowed=4.0, gil=True)
-ALL_CORES_BUSY = ProcessSignals(cores_used=3.9, cores_allowed=4.0, gil=True)
-UNKNOWN_HOST = ProcessSignals(cores_used=None, cores_allowed=None, gil=True)
-
-#: One worker at a time gets past a line.
-LOCK = Contention(1, (("/app/db.py", 8, "save"),), (("/app/db.py", 9, "save"),), 20)
-#: Four workers that wait for something while tasks come too fast, for two seconds.
-WAITING = PoolSignals(
-    window_seconds=2.0,
-    max_workers=4,
-    starts=20,
-    coupled_starts=20,
-    finished=20,
-    queue_depth=30,
-    oldest_queued_seconds=1.5,
-    wait_p50_seconds=1.0,
-    wait_max_seconds=1.5,
-    run_p50_seconds=0.4,
-    run_mean_seconds=0.4,
-    crest_queue=30,
-    crest_arrivals=50,
-    crest_seconds=2.0,
-    stretch_seconds=2.0,
-    unhindered_run_seconds=0.4,
-    unhindered_mean_seconds=0.4,
-    last_unhindered_seconds=0.4,
-    worker_cores=0.05,
-    worker_cpu_share=0.02,
-    seconds_since_finish=0.1,
-    longest_run_seconds=0.5,
-    running_p50_seconds=0.2,
-    process=IDLE_HOST,
+from signals_support import (
+    ALL_CORES_BUSY,
+    BY_CHANCE,
+    HALF_A_CORE,
+    IDLE_HOST,
+    LOCK,
+    ONE_CORE_BUSY,
+    UNKNOWN_HOST,
+    WAITING,
+    but,
 )
 
-
-def but(**changes: object) -> PoolSignals:
-    return msgspec.structs.replace(WAITING, **changes)
+from poolscope.analysis.detection import LoopLineSignals, Rules, diagnose, diagnose_loop
+from poolscope.analysis.occupants import Hogs
+from poolscope.analysis.signals import HeldWorker, PoolSignals
+from poolscope.model import Thresholds
 
 
 @pytest.mark.parametrize(
@@ -61,7 +33,7 @@ def but(**changes: object) -> PoolSignals:
         ),
         # long waits, but no more than random arrivals bring at a healthy load
         (
-            but(crest_queue=10, crest_arrivals=20, queue_depth=10),
+            but(crowd=BY_CHANCE, queue_depth=10),
             Rules(),
             ("burst", "blocking_io", "info", "raise_max_workers", True),
         ),
@@ -97,12 +69,12 @@ def but(**changes: object) -> PoolSignals:
         ),
         # eight workers behind one lock: the few that are lucky run as if alone, all together get one worker's work done
         (
-            but(max_workers=8, finished=10, run_mean_seconds=1.6, crest_queue=100),
+            but(max_workers=8, finished=10, run_mean_seconds=1.6),
             Rules(),
             ("async_then_serial", "unknown", "warning", "none", False),
         ),
         (
-            but(max_workers=8, finished=10, run_mean_seconds=1.6, crest_queue=100, contention=LOCK),
+            but(max_workers=8, finished=10, run_mean_seconds=1.6, contention=LOCK),
             Rules(),
             ("async_then_serial", "shared_resource", "warning", "relieve_shared_resource", False),
         ),
@@ -184,6 +156,24 @@ def but(**changes: object) -> PoolSignals:
             ),
             Rules(),
             ("async_then_serial", "unknown", "warning", "none", False),
+        ),
+        # on a host that is busy with something else they get half a core of the one that they want
+        (
+            but(worker_cores=0.5, worker_cpu_share=0.13, workers_ready=0.45, process=HALF_A_CORE),
+            Rules(),
+            ("async_then_serial", "cpu_bound", "warning", "use_process_pool", False),
+        ),
+        # beside the GIL all four are ready to run, and the host has one core and a half for them
+        (
+            but(worker_cores=1.1, worker_cpu_share=0.28, workers_ready=2.8, process=ONE_CORE_BUSY),
+            Rules(),
+            ("async_then_serial", "cpu_bound", "info", "none", False),
+        ),
+        # those that wait for something else are ready now and then, too
+        (
+            but(worker_cores=0.1, worker_cpu_share=0.03, workers_ready=0.9, process=IDLE_HOST),
+            Rules(),
+            ("async_then_serial", "blocking_io", "warning", "raise_max_workers", True),
         ),
         # the process computes, but not in this pool's workers
         (

@@ -110,3 +110,15 @@ def test_few_long_tasks_hold_the_pool() -> None:
 )
 def test_pools_that_nobody_hogs(shares: list[FunctionShare]) -> None:
     assert hogs(shares) is None
+
+
+def test_those_on_their_way_there_are_no_holders() -> None:
+    """Ten samples: one worker holds it each time, and three others are elsewhere most of the time."""
+    samples = []
+    for at in range(10):
+        ahead = 3 if at < 9 else 1
+        elsewhere = {1 + at: HOLD} | {1 + (at + step) % 12: OTHER for step in range(1, 1 + ahead)}
+        samples.append(sample(at, 12, elsewhere))
+    found = contention(samples, 12, lasting=NOBODY, starts=100)
+    assert found is not None
+    assert (found.holders, found.holding) == (1, (HOLD,))

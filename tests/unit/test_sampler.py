@@ -6,7 +6,14 @@ from types import SimpleNamespace
 from runtime_support import SECOND, FakeCpu
 
 from poolscope.probe.pools.recording import PoolRecorder
-from poolscope.probe.pools.sampler import STACKS_LIMIT, StackSampler, WorkerCpu
+from poolscope.probe.pools.sampler import (
+    DELAY_INTERVAL_NS,
+    DELAYS_READ,
+    STACKS_LIMIT,
+    StackSampler,
+    WorkerCpu,
+    WorkerDelay,
+)
 
 LINE = ("app.py", 3, "task")
 BELOW = ("lib.py", 9, "call")
@@ -18,7 +25,7 @@ def pool(workers, pool_id=1):
     )
     for number in range(workers):
         recorder.join(1000 + number, 2000 + number).running = (1, 0, number)
-    return SimpleNamespace(recorder=recorder)
+    return SimpleNamespace(recorder=recorder, delay=WorkerDelay())
 
 
 def sampler(frames, cpu=None, lines=lambda frame: frame.lines):
@@ -26,7 +33,7 @@ def sampler(frames, cpu=None, lines=lambda frame: frame.lines):
 
 
 def frame(*lines):
-    return SimpleNamespace(lines=list(lines))
+    return SimpleNamespace(lines=list(lines), f_code=None, f_back=None)
 
 
 def test_equal_stacks_are_counted_together():
@@ -138,3 +145,41 @@ def test_a_worker_that_left_is_read_once_more():
         cpu.threads = {2000: reading}
         total.read(recorder.workers, cpu, 1)
     assert total.total == 50
+
+
+def test_how_long_workers_waited_for_a_cpu():
+    cpu, workers, delay = FakeCpu(), pool(2).recorder.workers, WorkerDelay()
+    assert delay.due(0)
+    assert not delay.read(workers, cpu, 0)  # the system does not tell
+    cpu.delays = {2000: 5, 2001: 7}
+    assert delay.read(workers, cpu, 1)
+    assert not delay.due(DELAY_INTERVAL_NS)
+    assert delay.due(1 + DELAY_INTERVAL_NS)
+    cpu.delays = {2000: 6, 2001: 10}
+    assert delay.read(workers, cpu, 1 + DELAY_INTERVAL_NS)
+    assert delay.total == 4
+
+
+def test_few_workers_stand_for_all():
+    cpu, workers, delay = FakeCpu(), pool(3 * DELAYS_READ).recorder.workers, WorkerDelay()
+    cpu.delays = dict.fromkeys(range(2000, 2100), 5)
+    delay.read(workers, cpu, 1)
+    cpu.delays = dict.fromkeys(range(2000, 2100), 15)
+    delay.read(workers, cpu, 2)
+    assert delay.total == 10 * 3 * DELAYS_READ
+
+
+def test_what_they_waited_while_nobody_looked_does_not_count():
+    cpu, workers, delay = FakeCpu(), pool(1).recorder.workers, WorkerDelay()
+    for at, reading in ((1, 5), (10 * DELAY_INTERVAL_NS, 500), (11 * DELAY_INTERVAL_NS, 600)):
+        cpu.delays = {2000: reading}
+        delay.read(workers, cpu, at)
+    assert delay.total == 100
+
+
+def test_the_waits_of_a_full_pool_for_a_cpu_are_told():
+    cpu = FakeCpu()
+    cpu.delays = {2000: 5}
+    reader, watch = sampler({1000: frame(LINE)}, cpu), pool(1)
+    tags = [[message[0] for message in reader.sample([watch], at, [watch])] for at in (1, 2, 1 + DELAY_INTERVAL_NS)]
+    assert tags == [["pool_ready", "waits", "stacks"], ["waits", "stacks"], ["pool_ready", "waits", "stacks"]]

@@ -51,3 +51,17 @@ def test_time_prolongs_what_lasts() -> None:
     tracker.finish()
     assert tracker.closed == [Stretch(0, 1_000 * MS, open=False)]
     assert tracker.current is None
+
+
+def test_a_cut_begins_another_stretch() -> None:
+    tracker = StretchTracker()
+    tracker.turn(True, 0)
+    tracker.cut(500 * MS)
+    assert tracker.closed == [Stretch(0, 500 * MS, open=False)]
+    assert tracker.current == Stretch(500 * MS, 500 * MS, open=True)
+    tracker.turn(False, 700 * MS)
+    tracker.cut(705 * MS)  # within the gap that would be bridged
+    assert tracker.closed[1:] == [Stretch(500 * MS, 700 * MS, open=False)]
+    assert tracker.current is None
+    tracker.cut(800 * MS)
+    assert len(tracker.closed) == 2

@@ -13,11 +13,14 @@ import msgspec
 
 from poolscope.analysis import sizing, words
 from poolscope.analysis.arrivals import closed_population, follow
+from poolscope.analysis.chance import Before
 from poolscope.analysis.deadlock import Deadlock, PoolWaits
 from poolscope.analysis.detection import (
     Diagnosis,
     LoopLineSignals,
     Rules,
+    amplified,
+    by_no_chance,
     cpu_limit,
     diagnose,
     diagnose_loop,
@@ -25,7 +28,8 @@ from poolscope.analysis.detection import (
 )
 from poolscope.analysis.history import PoolHistory
 from poolscope.analysis.loop_history import BlockingLine, LoopHistory
-from poolscope.analysis.signals import PoolSignals, ProcessSignals, held_workers, measure
+from poolscope.analysis.occupants import SAMPLES_NEEDED
+from poolscope.analysis.signals import PoolSignals, ProcessSignals, before, held_workers, measure
 from poolscope.analysis.stretches import Stretch
 from poolscope.analysis.tracking import Episode, Tracker
 from poolscope.messages import FunctionNamed, Line
@@ -45,16 +49,20 @@ RESIZE_NS = 5_000_000_000
 #: pools there are, the more that would cost for each of them.
 FEEDER_TASKS = 400
 FEEDERS = 8
+#: The latest tasks, by which it is told whether the submitters keep a fixed number of them in the pool.
+POPULATION_TASKS = 2_000
 #: A long stretch is judged by its last part, so that what changed shows.
 WINDOW_NS = 60_000_000_000
 #: Judging a window costs about a microsecond a task: a busy one is judged less often, never more than this apart.
 REST_PER_TASK_NS = 20_000
 REST_NS = 500_000_000
+#: Told this much later than it could be, a finding has had time to see where the workers are.
+PATIENCE_NS = 600_000_000
 #: What is reported of the lines where workers are: this many lines, each with at least this share.
 LINES_SHOWN = 3
 SHARE_SHOWN = 0.1
-#: Once raised, a finding stays until the amplification is below this part of its threshold.
-RELEASE = 0.75
+#: Less waiting for a CPU (workers) is no evidence of anything.
+READY_SHOWN = 0.1
 #: A pool's finding is over when nothing has been found for this many times `sustain_seconds`: the next stretch of a
 #: flapping load takes one of them to be recognised.
 HOLD_SUSTAINS = 4
@@ -141,8 +149,11 @@ class PoolCase:
         sustain = self._sustain_ns
         self._tracker: Tracker[_PoolItem] = Tracker(hold_ns=HOLD_SUSTAINS * sustain, settle_ns=sustain // 2)
         self._rest_until_ns = 0
-        # End of the last deadlock: the pool was saturated by it until then.
+        # Begin of a stretch, and what came before it.
+        self._before: tuple[int, Before] | None = None
+        # End of the last deadlock or stall, or of what it left in the queue: until then it is what saturates the pool.
         self._released_ns = 0
+        self._draining = False
         self._bursts = _Bursts()
         self._past: list[Finding] = []
         self._sized: sizing.Sizing | None = None
@@ -192,12 +203,15 @@ class PoolCase:
             return events
         for stretch in closed:
             events += self._over(stretch, now_ns)
+        self._drain()
         current = self._since_release(stretches.current)
         if current is not None and current.length_ns >= self._sustain_ns:
             if now_ns < self._rest_until_ns and not self._final:
                 return events
             item = self._diagnose(current, self._tracker.active is not None)
             self._rest_until_ns = now_ns + min(REST_NS, item.signals.starts * REST_PER_TASK_NS)
+            if self._too_early(item, current):
+                return events
             if item.diagnosis.pattern != "burst":
                 return events + self._offer(item, current.begin_ns, now_ns)
         if not self._final and (stuck := self._stuck(now_ns)) is not None:
@@ -206,12 +220,22 @@ class PoolCase:
             events += self._absent(self._tracker.active.item.end_ns, now_ns)
         return events
 
+    def _too_early(self, item: _PoolItem, stretch: Stretch) -> bool:
+        """Whether a cause that rests on there being no other would be told before others could be seen."""
+        return (
+            item.diagnosis.cause in ("blocking_io", "unknown")
+            and self._tracker.active is None
+            and not self._final
+            and 0 < item.signals.samples < SAMPLES_NEEDED
+            and stretch.length_ns < self._sustain_ns + PATIENCE_NS
+        )
+
     def _deadlocked(self, deadlock: Deadlock, now_ns: int) -> list[Event]:
         """A deadlock stands above all else, from when it is proven until it has not been seen for a while."""
         active = self._tracker.active
         if now_ns - deadlock.at_ns >= DEADLOCK_HOLD_NS:
             self.waits.deadlock = None
-            self._released_ns = deadlock.at_ns
+            self._release(deadlock.at_ns)
             return self._end(self._tracker.close())
         events: list[Event] = []
         if active is not None and active.item.signals.deadlock is None:
@@ -219,12 +243,21 @@ class PoolCase:
         item = self._diagnose(Stretch(deadlock.cycle.since_ns, deadlock.at_ns, open=True), False, deadlock)
         return events + self._offer(item, item.begin_ns, now_ns)
 
+    def _release(self, at_ns: int) -> None:
+        """A deadlock or a stall ended."""
+        self._released_ns, self._draining = at_ns, True
+
+    def _drain(self) -> None:
+        """What a deadlock or a stall has left in the queue is part of it. After that another story may begin."""
+        oldest_ns = self.history.oldest_submitted_ns
+        if self._draining and (oldest_ns is None or oldest_ns >= self._released_ns):
+            self._draining = False
+            self._released_ns = self.history.occupancy.settled_ns
+            self.history.occupancy.stretches.cut(self._released_ns)
+
     def _since_release(self, stretch: Stretch | None) -> Stretch | None:
-        """What is left of a stretch that a deadlock was part of."""
-        if stretch is None or stretch.begin_ns >= self._released_ns:
-            return stretch
-        left = msgspec.structs.replace(stretch, begin_ns=self._released_ns)
-        return left if left.length_ns > 0 else None
+        """The stretch, unless a deadlock or a stall is part of it."""
+        return stretch if stretch is not None and stretch.begin_ns >= self._released_ns else None
 
     def _stuck(self, now_ns: int) -> _PoolItem | None:
         """Workers may be stuck while the others keep up with the load."""
@@ -275,17 +308,28 @@ class PoolCase:
         begin = max(stretch.begin_ns, stretch.end_ns - WINDOW_NS)
         process = self._process_of(begin, stretch.end_ns)
         signals = msgspec.structs.replace(
-            measure(self.history, stretch, begin, process),
+            measure(self.history, stretch, begin, process, self._came_before(stretch)),
             deadlock=deadlock,
             awaited=self.waits.awaited(begin, stretch.end_ns, self.history.max_workers),
         )
-        rules = self.rules
-        if raised:
-            low = rules.thresholds.min_amplification * RELEASE
-            rules = msgspec.structs.replace(
-                rules, thresholds=msgspec.structs.replace(rules.thresholds, min_amplification=max(1.0, low))
-            )
-        return _PoolItem(diagnose(signals, rules), signals, stretch.begin_ns, stretch.end_ns)
+        rules = msgspec.structs.replace(self.rules, raised=raised)
+        diagnosis = diagnose(signals, rules)
+        if diagnosis.pattern == "burst" and amplified(signals, rules):
+            # Less is enough where tasks do not come at random.
+            crowd = msgspec.structs.replace(signals.crowd, fixed_population=True)
+            closed = msgspec.structs.replace(signals, crowd=crowd)
+            if by_no_chance(closed) and self._fixed_population(signals, stretch):
+                signals, diagnosis = closed, diagnose(closed, rules)
+        return _PoolItem(diagnosis, signals, stretch.begin_ns, stretch.end_ns)
+
+    def _came_before(self, stretch: Stretch) -> Before:
+        if self._before is None or self._before[0] != stretch.begin_ns:
+            self._before = stretch.begin_ns, before(self.history, stretch.begin_ns)
+        return self._before[1]
+
+    def _fixed_population(self, signals: PoolSignals, stretch: Stretch) -> bool:
+        spans = self.history.spans(POPULATION_TASKS)
+        return closed_population(spans, signals.max_workers, stretch.begin_ns, stretch.end_ns) is not None
 
     def _over(self, stretch: Stretch, now_ns: int) -> list[Event]:
         try:
@@ -309,12 +353,11 @@ class PoolCase:
         return self._offer(item, stretch.begin_ns, now_ns) + self._absent(stretch.end_ns, now_ns)
 
     def _offer(self, item: _PoolItem, since_ns: int, now_ns: int) -> list[Event]:
-        events: list[Event] = []
         active = self._tracker.active
         if active is not None and active.item.diagnosis.pattern == "stalled" and item.diagnosis.pattern != "stalled":
-            # Tasks finish again. What comes now, while the queue is worked off, is another story.
-            events += self._end(self._tracker.close())
-            since_ns = active.last_seen_ns
+            # Tasks finish again. What comes once the queue is worked off is another story.
+            self._release(active.last_seen_ns)
+            return self._end(self._tracker.close())
         key = (item.diagnosis.pattern, item.diagnosis.cause, item.diagnosis.severity)
         changed = self._tracker.offer(key, item, since_ns, now_ns)
         due = changed or now_ns - self._sized_ns >= RESIZE_NS
@@ -323,7 +366,7 @@ class PoolCase:
         if item.diagnosis.action == "split_pool" and (due or self._split is None):
             self._resplit(item, now_ns)
         active = self._tracker.active
-        return [*events, (self._finding(active), True)] if changed and active is not None else events
+        return [(self._finding(active), True)] if changed and active is not None else []
 
     def _absent(self, until_ns: int, now_ns: int) -> list[Event]:
         return self._end(self._tracker.absent(until_ns, now_ns))
@@ -490,6 +533,7 @@ def _evidence(signals: PoolSignals) -> dict[str, float]:
         "deadlocked_pools": float(signals.deadlock.cycle.pools) if signals.deadlock is not None else None,
         "downstream_share": signals.awaited.share if signals.awaited is not None else None,
         "longest_running_seconds": signals.held[0].seconds if signals.held else None,
+        "workers_ready_without_cpu": signals.workers_ready if (signals.workers_ready or 0) >= READY_SHOWN else None,
         "process_cores_used": signals.process.cores_used,
         "process_cores_allowed": signals.process.cores_allowed,
         "cpu_limit_cores": cpu_limit(signals),

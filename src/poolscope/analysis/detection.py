@@ -20,15 +20,18 @@ SERIAL_PARALLELISM = 1.5
 CPU_LIMIT_SHARE = 0.85
 #: Workers that together use more than this of what they can have do compute, though the machine may give it to others.
 COMPUTING_SHARE = 0.6
+#: So much of it at least is used, where they want all of it and do not get it.
+COMPUTING_LEAST = 0.25
+#: From here on more than one worker computes at once.
+SEVERAL_CORES = 1.2
 #: Workers that use less CPU than this while busy are waiting for something else.
 OFF_CPU_SHARE = 0.5
 #: Tasks of two ordinary stages have run for half of their time when they are looked at; those that starve, for longer.
 STARVING_RUNS = 3.0
 #: Runs that take up to this many times as long as alone are not hindering each other.
 RUN_INFLATION = 1.5
-#: A stretch that random arrivals at a healthy load bring more often than exp(-18), about once in ten million stretches,
-#: is nobody's fault.
-SURPRISE_NATS = 18.0
+#: Once raised, a finding stays until the amplification is below this part of its threshold.
+RELEASE = 0.75
 #: A task that takes this many times the p99 run of its function does not come back.
 STUCK_RUNS = 10.0
 #: Where few long tasks hold the workers, the others wait many times their run: this many.
@@ -47,6 +50,8 @@ class Rules(msgspec.Struct, frozen=True):
     ordered: bool = False
     #: Consumers that hold their workers: no `stuck_workers` and no `stalled`.
     long_running: bool = False
+    #: The stretch has been told of: it goes on until its tasks wait for less long than makes one begin.
+    raised: bool = False
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
@@ -86,15 +91,24 @@ def _stuck_workers(signals: PoolSignals, rules: Rules) -> Severity | None:
     return "warning" if 0 < stuck < signals.max_workers else None
 
 
-def _sustained(signals: PoolSignals, rules: Rules) -> bool:
-    amplification, surprise = signals.amplification, signals.surprise
+def amplified(signals: PoolSignals, rules: Rules) -> bool:
+    """Whether a stretch lasts, and its tasks wait for long."""
+    amplification = signals.amplification
     return (
         signals.stretch_seconds >= rules.thresholds.sustain_seconds
         and amplification is not None
-        and amplification >= rules.thresholds.min_amplification
-        and surprise is not None
-        and surprise >= SURPRISE_NATS
+        and amplification >= rules.thresholds.min_amplification * (RELEASE if rules.raised else 1.0)
     )
+
+
+def by_no_chance(signals: PoolSignals) -> bool:
+    """Whether a stretch is more than random arrivals bring to a healthy pool."""
+    surprise = signals.crowd.surprise
+    return surprise is not None and surprise >= signals.crowd.surprise_needed
+
+
+def _sustained(signals: PoolSignals, rules: Rules) -> bool:
+    return amplified(signals, rules) and (rules.raised or by_no_chance(signals))
 
 
 def _serial(signals: PoolSignals, rules: Rules) -> Severity | None:
@@ -138,12 +152,21 @@ def _stuck_tasks(signals: PoolSignals, rules: Rules) -> bool:
     return True
 
 
+def _beside_the_gil(signals: PoolSignals) -> bool:
+    """Whether the workers compute without the GIL: several are on a CPU at once, or would be, had the host one for
+    them. Who waits for the GIL is not ready to run."""
+    wanted, share = signals.cores_wanted, signals.wanted_share
+    several = signals.worker_cores is not None and signals.worker_cores > SEVERAL_CORES
+    ready = wanted is not None and wanted > SEVERAL_CORES and share is not None and share >= CPU_LIMIT_SHARE
+    return several or ready
+
+
 def cpu_limit(signals: PoolSignals) -> float | None:
     """Cores that the workers can use at once, as far as their use shows; None if it was not measured."""
-    allowed, workers = signals.process.cores_allowed, signals.worker_cores
-    if allowed is None or workers is None:
+    allowed = signals.process.cores_allowed
+    if allowed is None or signals.worker_cores is None:
         return None
-    return min(1.0, allowed) if signals.process.gil and workers <= 1.2 else allowed
+    return min(1.0, allowed) if signals.process.gil and not _beside_the_gil(signals) else allowed
 
 
 def _downstream_pool(signals: PoolSignals, rules: Rules) -> bool:
@@ -160,17 +183,26 @@ def _cpu_bound(signals: PoolSignals, rules: Rules) -> bool:
     """The workers themselves use up the CPU that the process can have.
 
     Under the GIL that is one core, unless more than one is in use, which shows that the work releases it; then it
-    is what affinity and quota allow.
+    is what affinity and quota allow. On a host that is short of CPU, what they are ready to use counts as well.
     """
-    used, limit, workers = signals.process.cores_used, cpu_limit(signals), signals.worker_cores
-    if used is None or limit is None or workers is None:
+    used, limit = signals.process.cores_used, cpu_limit(signals)
+    workers, wanted = signals.worker_cores, signals.cores_wanted
+    if used is None or limit is None or workers is None or wanted is None:
         return False
-    return workers >= CPU_LIMIT_SHARE * limit and used >= CPU_LIMIT_SHARE * limit
+    least = CPU_LIMIT_SHARE * limit
+    return workers >= COMPUTING_LEAST * limit and wanted >= least and used + wanted - workers >= least
+
+
+def starved(signals: PoolSignals) -> bool:
+    """Whether the workers are ready to use CPU that the process does not get."""
+    used, limit = signals.process.cores_used, cpu_limit(signals)
+    ready = signals.workers_ready is not None and signals.workers_ready > 0
+    return ready and used is not None and limit is not None and used < CPU_LIMIT_SHARE * limit
 
 
 def _off_cpu(signals: PoolSignals) -> bool:
     """Whether the workers wait: each of them mostly, and all together not for a CPU that they use up."""
-    share, limit, cores = signals.worker_cpu_share, cpu_limit(signals), signals.worker_cores
+    share, limit, cores = signals.wanted_share, cpu_limit(signals), signals.worker_cores
     if share is None or share >= OFF_CPU_SHARE:
         return False
     return limit is None or cores is None or cores < COMPUTING_SHARE * limit
@@ -260,7 +292,11 @@ def diagnose(signals: PoolSignals, rules: Rules) -> Diagnosis:
 
 def _uses_the_machine(signals: PoolSignals) -> bool:
     used, allowed = signals.process.cores_used, signals.process.cores_allowed
-    return used is not None and allowed is not None and used >= CPU_LIMIT_SHARE * allowed
+    if used is None or allowed is None:
+        return False
+    if _beside_the_gil(signals):
+        used += signals.workers_ready or 0.0
+    return used >= CPU_LIMIT_SHARE * allowed
 
 
 class LoopLineSignals(msgspec.Struct, frozen=True):

@@ -79,6 +79,8 @@ class PoolHistory:
         self.running: dict[int, RunningTask] = {}
         self.recent: deque[RecentTask] = deque(maxlen=RECENT_TASKS)
         self.cpu_readings: deque[CpuReading] = deque(maxlen=STACK_SAMPLES)
+        #: How long the workers waited for a CPU, in the same form.
+        self.ready_readings: deque[CpuReading] = deque(maxlen=STACK_SAMPLES)
         self.stacks: deque[StackSample] = deque(maxlen=STACK_SAMPLES)
         self._keep_tasks = keep_tasks
         self._tasks = array("q")
@@ -111,6 +113,10 @@ class PoolHistory:
             self._backlog.leave((submitted,))
             self._function(function).started += 1
             self.running[worker] = RunningTask(function, submitted, started, coupled)
+
+    def note_ready(self, at_ns: int, ready_ns: int) -> None:
+        """Takes in how long the workers have waited for a CPU so far."""
+        self.ready_readings.append(CpuReading(at_ns, ready_ns))
 
     def sample(self, stacks: StackSample) -> None:
         """Takes in where the workers were."""
@@ -251,9 +257,14 @@ class PoolHistory:
         """Tasks submitted, not started and not cancelled, as of the last batch."""
         return self._backlog.depth
 
+    @property
+    def oldest_submitted_ns(self) -> int | None:
+        """When the task that has been queued longest was submitted."""
+        return self._backlog.oldest_ns
+
     def oldest_queued_ns(self, now_ns: int) -> int:
         """Age of the oldest queued task."""
-        oldest_ns = self._backlog.oldest_ns
+        oldest_ns = self.oldest_submitted_ns
         return max(0, now_ns - oldest_ns) if oldest_ns is not None else 0
 
     def longest_running_ns(self, now_ns: int) -> int:
@@ -305,23 +316,24 @@ class PoolHistory:
                 typical[function] = int(run.quantiles((0.5,))[0]) if run.count else 0
             return typical[function]
 
+        # With the start: of tasks submitted at the same moment, the one that started first was first in the queue.
         tasks = [
-            Task(submitted, finished - started if started >= 0 else usual(function))
+            (submitted, started, finished - started) if started >= 0 else (submitted, sys.maxsize, usual(function))
             for function, submitted, started, finished in self.kept(most)
             if wanted(function)
         ]
         tasks += [
-            Task(task.submitted_ns, max(usual(task.function), now_ns - task.started_ns))
+            (task.submitted_ns, task.started_ns, max(usual(task.function), now_ns - task.started_ns))
             for task in self.running.values()
             if wanted(task.function)
         ]
         tasks += [
-            Task(submitted, usual(function))
+            (submitted, sys.maxsize, usual(function))
             for submitted, function in islice(self._backlog.waiting(), most)
             if wanted(function)
         ]
-        tasks.sort(key=lambda task: task.submitted_ns)
-        return tasks
+        tasks.sort()
+        return [Task(submitted, run) for submitted, _, run in tasks]
 
     def packed_tasks(self, origin_ns: int, functions: dict[int, int]) -> bytes:
         """The kept tasks and those that have not ended, as a PoolTrace holds them.
@@ -332,7 +344,8 @@ class PoolHistory:
         tasks += [(task.function, task.submitted_ns, task.started_ns, -1) for task in self.running.values()]
         tasks += [(function, at, -1, -1) for at, function in self._backlog.waiting()]
         packed = array("q")
-        for function, *moments in sorted(tasks, key=lambda task: task[1]):
+        # As they were in the queue, see `tasks_for_replay`.
+        for function, *moments in sorted(tasks, key=lambda task: (task[1], task[2] < 0, task[2])):
             packed.append(functions[function])
             packed.extend(moment - origin_ns if moment >= 0 else -1 for moment in moments)
         if sys.byteorder == "big":

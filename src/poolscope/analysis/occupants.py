@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 
 import msgspec
 
@@ -70,12 +71,14 @@ def contention(
         return None
     candidates = [(whereabouts[0][0], [places.total() for places in elsewhere])]
     candidates += [(line, [places[line] for places in elsewhere]) for line, _ in whereabouts]
+    found: tuple[int, int, tuple[Line, ...]] | None = None
     for holding, counts in candidates:
         holders, often = Counter(counts).most_common(1)[0]
         constant = often >= CONSTANT_SHARE * len(seen)
         if constant and 1 <= holders <= HOLDERS_SHARE * max_workers and starts >= RENEWALS_NEEDED * holders:
-            return Contention(holders, waiting, holding, len(seen))
-    return None
+            # Few samples may make those that are on their way there look constant, too.
+            found = max(found or (0, 0, holding), (often, -holders, holding), key=itemgetter(0, 1))
+    return None if found is None else Contention(-found[1], waiting, found[2], len(seen))
 
 
 class FunctionShare(msgspec.Struct, frozen=True):

@@ -285,7 +285,7 @@ class PoolRow:
             peak_workers=self._peaks["workers"],
             peak_active=self._peaks["active"],
             peak_queue_depth=self._peaks["queue"],
-            first_submit_seconds=None if first is None else (first - origin_ns) / 1e9,
+            first_submit_seconds=None if first is None else max(0.0, (first - origin_ns) / 1e9),
             busy_seconds=(self._past_busy_ns + sum(case.history.busy_ns(now_ns) for case in self.cases)) / 1e9,
             queued_seconds=(self._past_queued_ns + sum(case.history.queued_ns(now_ns) for case in self.cases)) / 1e9,
             saturated_seconds=self._saturated_ns / 1e9,

@@ -6,11 +6,11 @@ Pure: no clock, no thread, no I/O.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 
 import msgspec
 
+from poolscope.analysis.chance import Before, Crowd, Runs
 from poolscope.analysis.deadlock import Awaited, Deadlock
 from poolscope.analysis.history import CpuReading, PoolHistory
 from poolscope.analysis.occupants import Contention, FunctionShare, Hogs, contention, hogs
@@ -24,12 +24,11 @@ LAST_UNHINDERED = 5
 TASKS_NEEDED = 5
 #: Tasks come in by batches, not by time: one that ended this much earlier may still stand behind another.
 LATE_NS = 1_000_000_000
-#: Part of its workers' time that a pool with random arrivals can be busy and still be called healthy.
-HEALTHY_UTILISATION = 0.8
+#: The load before a stretch is that of so much time (ns), and its run times are those of so many tasks.
+BEFORE_NS = 60_000_000_000
+BEFORE_RUNS = 1_000
 #: Tasks shorter than this never hold a worker.
 HELD_SECONDS = 1.0
-#: Part of a run time within which arrivals count as simultaneous.
-SAME_MOMENT = 0.01
 
 
 class ProcessSignals(msgspec.Struct, frozen=True):
@@ -65,11 +64,8 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     wait_max_seconds: float | None
     run_p50_seconds: float | None
     run_mean_seconds: float | None
-    #: The highest queue of the stretch, and the arrivals and seconds from its begin until then.
-    crest_queue: int
-    crest_arrivals: int
-    crest_seconds: float
     stretch_seconds: float
+    crowd: Crowd
     unhindered_run_seconds: float | None
     #: Means of the same tasks, and of the last few of them: a slowness that came before the crowd shows in those.
     unhindered_mean_seconds: float | None
@@ -77,6 +73,8 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     #: CPU seconds of the workers per second, and per second that they were busy.
     worker_cores: float | None
     worker_cpu_share: float | None
+    #: Workers ready to run without a CPU, on average; None if it was not measured.
+    workers_ready: float | None
     seconds_since_finish: float | None
     longest_run_seconds: float | None
     #: How long the tasks that run now have run: the median.
@@ -84,10 +82,23 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     process: ProcessSignals
     #: Workers in tasks that take long, the longest first.
     held: tuple[HeldWorker, ...] = ()
+    #: How often the lines of the workers were looked at.
+    samples: int = 0
     contention: Contention | None = None
     hogs: Hogs | None = None
     deadlock: Deadlock | None = None
     awaited: Awaited | None = None
+
+    @property
+    def cores_wanted(self) -> float | None:
+        """Cores that the workers used or were ready to use."""
+        return None if self.worker_cores is None else self.worker_cores + (self.workers_ready or 0.0)
+
+    @property
+    def wanted_share(self) -> float | None:
+        """The same per second that they were busy."""
+        share, cores, wanted = self.worker_cpu_share, self.worker_cores, self.cores_wanted
+        return share * wanted / cores if share and cores and wanted is not None else share
 
     @property
     def coupling(self) -> float | None:
@@ -114,28 +125,6 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
         if self.unhindered_run_seconds is None:
             return float(self.contention.holders) if self.contention is not None else None
         return self.throughput * self.unhindered_run_seconds
-
-    @property
-    def surprise(self) -> float | None:
-        """How unlikely the stretch is for a healthy pool whose tasks arrive at random, in nats (-ln of a probability).
-
-        The largest of three bounds for an M/M/c queue of utilisation r = HEALTHY_UTILISATION, c workers and mean run s:
-        a queue of n has the tail r^n (Erlang); n arrivals in t seconds, where m = r c t / s are expected, have at most
-        exp(m - n + n ln(m / n)) (Chernoff's bound for Poisson); a busy period of length t decays as
-        exp(-t c (1 - sqrt r)^2 / s) (its relaxation time).
-        """
-        run = self.run_mean_seconds
-        if not run:
-            return None
-        capacity = self.max_workers / run
-        queue = -self.crest_queue * math.log(HEALTHY_UTILISATION)
-        period = self.stretch_seconds * capacity * (1 - math.sqrt(HEALTHY_UTILISATION)) ** 2
-        # Two arrivals at the same moment are no wonder beyond all bounds: moments closer than this are the same.
-        expected = HEALTHY_UTILISATION * capacity * max(self.crest_seconds, SAME_MOMENT * run)
-        arrivals = 0.0
-        if self.crest_arrivals > expected:
-            arrivals = self.crest_arrivals * math.log(self.crest_arrivals / expected) - (self.crest_arrivals - expected)
-        return max(queue, arrivals, period)
 
 
 def _median(values: Sequence[int]) -> float | None:
@@ -193,8 +182,34 @@ def held_workers(history: PoolHistory, now_ns: int) -> tuple[HeldWorker, ...]:
     return tuple(sorted(held, key=lambda worker: -worker.seconds))
 
 
-def measure(history: PoolHistory, stretch: Stretch, begin_ns: int, process: ProcessSignals) -> PoolSignals:
-    """The signals of a pool over the part of a stretch from `begin_ns` on; all of it must have been folded."""
+def _runs(values: Sequence[int]) -> Runs:
+    return Runs(len(values), sum(values) / 1e9, sum(value * value for value in values) / 1e18)
+
+
+def before(history: PoolHistory, begin_ns: int) -> Before:
+    """The load before a stretch that began then, as far as it is remembered."""
+    remembered_ns = history.opened.at_ns
+    if len(history.recent) == history.recent.maxlen:
+        remembered_ns = history.recent[0][1]
+    since_ns = min(begin_ns, max(begin_ns - BEFORE_NS, remembered_ns))
+    arrivals = sum(since_ns <= task.submitted_ns < begin_ns for task in history.running.values())
+    runs: list[int] = []
+    for _, submitted, started, ended, _ in reversed(history.recent):
+        if ended < since_ns:
+            break  # newest first
+        arrivals += since_ns <= submitted < begin_ns
+        if ended <= begin_ns and len(runs) < BEFORE_RUNS:
+            runs.append(ended - started)
+    return Before((begin_ns - since_ns) / 1e9, arrivals, _runs(runs))
+
+
+def measure(
+    history: PoolHistory, stretch: Stretch, begin_ns: int, process: ProcessSignals, came_before: Before
+) -> PoolSignals:
+    """The signals of a pool over the part of a stretch from `begin_ns` on; all of it must have been folded.
+
+    `came_before` is the load before the stretch.
+    """
     end_ns = stretch.end_ns
     crest = history.occupancy.crests.get(stretch.begin_ns)
     waits: list[int] = []
@@ -231,6 +246,7 @@ def measure(history: PoolHistory, stretch: Stretch, begin_ns: int, process: Proc
         # Its workers are processes of their own: each has its own GIL, and none computes in the one that watches.
         process = ProcessSignals(cores_used=worker_cores, cores_allowed=process.cores_allowed, gil=False)
     length_ns = max(1, end_ns - begin_ns)
+    samples = [sample for sample in history.stacks if begin_ns <= sample.at_ns <= end_ns]
     unhindered = history.occupancy.unhindered
     enough = len(runs) >= TASKS_NEEDED
     return PoolSignals(
@@ -245,26 +261,29 @@ def measure(history: PoolHistory, stretch: Stretch, begin_ns: int, process: Proc
         wait_max_seconds=_seconds(max(waits)) if waits else None,
         run_p50_seconds=_seconds(_median(runs)) if enough else None,
         run_mean_seconds=sum(runs) / len(runs) / 1e9 if enough else None,
-        crest_queue=crest.queued if crest is not None else 0,
-        crest_arrivals=crest.arrivals if crest is not None else 0,
-        crest_seconds=(crest.at_ns - stretch.begin_ns) / 1e9 if crest is not None else 0.0,
         stretch_seconds=stretch.length_ns / 1e9,
+        crowd=Crowd(
+            workers=history.max_workers,
+            stretch_seconds=stretch.length_ns / 1e9,
+            queue=crest.queued if crest is not None else 0,
+            arrivals=crest.arrivals if crest is not None else 0,
+            seconds=(crest.at_ns - stretch.begin_ns) / 1e9 if crest is not None else 0.0,
+            runs=_runs(runs) if enough else Runs(),
+            before=came_before,
+        ),
         unhindered_run_seconds=_seconds(_median(unhindered)) if len(unhindered) >= UNHINDERED_NEEDED else None,
         unhindered_mean_seconds=_mean_seconds(unhindered),
         last_unhindered_seconds=_mean_seconds(list(unhindered)[-LAST_UNHINDERED:]),
         worker_cores=worker_cores,
         worker_cpu_share=(worker_cores * length_ns / busy_ns if worker_cores is not None and busy_ns > 0 else None),
+        workers_ready=rate(history.ready_readings, begin_ns, end_ns),
         seconds_since_finish=((end_ns - history.last_finish_ns) / 1e9 if history.last_finish_ns is not None else None),
         longest_run_seconds=history.run.maximum / 1e9 if history.run.count else None,
         running_p50_seconds=_seconds(_median([end_ns - task.started_ns for task in history.running.values()])),
         process=process,
         held=held_workers(history, end_ns),
-        contention=contention(
-            (sample for sample in history.stacks if begin_ns <= sample.at_ns <= end_ns),
-            history.max_workers,
-            lasting=lasting,
-            starts=starts,
-        ),
+        samples=len(samples),
+        contention=contention(samples, history.max_workers, lasting=lasting, starts=starts),
         hogs=hogs(
             [
                 FunctionShare(function, share.starts, share.busy_ns, share.waits, share.runs)

@@ -65,6 +65,13 @@ class StretchTracker:
         elif self._begin is not None and not bridges(self._end - self._begin, now_ns - self._end):
             self._close()
 
+    def cut(self, now_ns: int) -> None:
+        """Ends the stretch here; what is still saturated is the begin of another one."""
+        self.advance(now_ns)
+        self._close()
+        if self._since is not None:
+            self._begin = self._end = self._since
+
     def _close(self) -> None:
         if self._begin is not None:
             self.closed.append(Stretch(self._begin, self._end, open=False))

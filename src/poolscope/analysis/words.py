@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from poolscope.analysis.deadlock import Deadlock
-from poolscope.analysis.detection import Diagnosis, LoopLineSignals, cpu_limit, workers_for_cpu
+from poolscope.analysis.detection import Diagnosis, LoopLineSignals, cpu_limit, starved, workers_for_cpu
 from poolscope.analysis.signals import PoolSignals
 from poolscope.analysis.sizing import LARGEST, Sizing
 from poolscope.model import Advice, Frame
@@ -87,13 +87,22 @@ def pool_summary(
     }[diagnosis.pattern]
     why = {
         "single_worker": f"its one worker is never free, and {costs}{_place(frames)}",
-        "cpu_bound": f"its {workers} compute and have used up the CPU, so {costs}{_place(frames)}",
+        "cpu_bound": f"its {workers} compute and {_cpu(signals)}, so {costs}{_place(frames)}",
         "blocking_io": f"all {workers} are waiting{_place(frames)}, tasks come faster than they finish, and {costs}",
         "downstream_pool": _downstream(signals, frames),
         "shared_resource": f"{_hold_up(signals, frames)}, and {costs}",
         "slow_tasks": _held_up_by(signals, hogs),
     }.get(diagnosis.cause, f"{workers} are full and {costs}; why is not established")
     return f"{turned}: {why}."
+
+
+def _cpu(signals: PoolSignals) -> str:
+    """What has become of the CPU that the workers of a pool want."""
+    used, limit = signals.process.cores_used, cpu_limit(signals)
+    if not starved(signals) or used is None or limit is None:
+        return "have used up the CPU"
+    cores = "one core" if limit == 1 else f"{limit:g} cores"
+    return f"get {used:.1f} of the {cores} that they could use, as other programs take the rest"
 
 
 def _deadlocked(name: str, since: float, deadlock: Deadlock) -> str:
@@ -183,6 +192,12 @@ def pool_advice(
             action,
             "More workers would only wait too: relieve what they wait for at the line shown (hold the lock for less "
             "work, a larger pool of connections, fewer and larger writes).",
+        )
+    if diagnosis.cause == "cpu_bound" and starved(signals):
+        return Advice(
+            "none",
+            "The work could use every CPU, and other programs take part of them: look at what else runs on this "
+            "machine, or give the work one of its own.",
         )
     if diagnosis.cause == "cpu_bound":
         return Advice("none", "The work uses every CPU it may use: only more CPUs or less work make it faster.")

@@ -43,6 +43,10 @@ class CpuClocks:
         """What all threads of another process have used so far; None as above."""
         return process_cpu_ns(pid)
 
+    def delay(self, native_id: int) -> int | None:
+        """How long the thread was ready to run so far, but on no CPU; None where the kernel does not tell."""
+        return run_delay_ns(native_id)
+
     def process(self) -> int:
         """What all threads have used so far."""
         return time.process_time_ns()
@@ -80,6 +84,10 @@ class GuardedClocks(CpuClocks):
     def child(self, pid: int) -> int | None:
         """See `CpuClocks.child`."""
         return self._ask(None, self.clocks.child, pid)
+
+    def delay(self, native_id: int) -> int | None:
+        """See `CpuClocks.delay`."""
+        return self._ask(None, self.clocks.delay, native_id)
 
     def process(self) -> int:
         """See `CpuClocks.process`."""
@@ -121,6 +129,34 @@ def process_cpu_ns(pid: int) -> int | None:
         return time.clock_gettime_ns((~pid << 3) | 2)
     except OSError:
         return None
+
+
+def run_delay_ns(native_id: int) -> int | None:
+    """How long a thread, or the main thread of a process, was ready to run, but on no CPU; None where the kernel does
+    not tell.
+
+    Reading a file gives the GIL away: under contention for it, this takes its time.
+    """
+    text = read_kernel(native_id, "schedstat")
+    try:
+        return int(text.split()[1])
+    except (IndexError, ValueError):
+        return None
+
+
+def read_kernel(native_id: int, name: str) -> str:
+    """What the kernel says of a thread under this name; "" where it says nothing."""
+    if sys.platform != "linux":
+        return ""
+    try:
+        # Not kept open: a program that turns itself into a daemon closes all files, and the number would be another's.
+        file = os.open(f"/proc/{native_id}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(file, 256).decode("ascii", "replace")
+        finally:
+            os.close(file)
+    except OSError:
+        return ""
 
 
 def allowed_cpus() -> float:

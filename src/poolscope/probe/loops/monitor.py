@@ -16,11 +16,11 @@ from _thread import allocate_lock, get_ident, get_native_id
 from itertools import count
 from weakref import ref
 
-from poolscope.probe.cpu import thread_cpu_ns
+from poolscope.probe.cpu import run_delay_ns, thread_cpu_ns
 from poolscope.probe.loops.blocks import BlockTracker
 from poolscope.probe.loops.busythreads import BusyThreads
 from poolscope.probe.loops.cause import Meter, Reading
-from poolscope.probe.loops.vitals import GcTime, kernel_wait, run_delay_ns, switches_reader
+from poolscope.probe.loops.vitals import GcTime, kernel_wait, switches_reader
 from poolscope.probe.loops.watch import LoopWatch
 
 TYPE_CHECKING = False

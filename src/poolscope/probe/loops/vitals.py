@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 from collections import deque
 from functools import partial
 from itertools import repeat, starmap
+
+from poolscope.probe.cpu import read_kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,24 +89,12 @@ def switches_reader() -> Callable[[], int | None]:
     return lambda: getrusage(RUSAGE_THREAD).ru_nvcsw
 
 
-def run_delay_ns(native_id: int) -> int | None:
-    """How long the thread was ready to run, but on no CPU; None where the kernel does not tell.
-
-    Reading a file gives the GIL away: under contention for it, this takes its time.
-    """
-    text = _read_task(native_id, "schedstat")
-    try:
-        return int(text.split()[1])
-    except (IndexError, ValueError):
-        return None
-
-
 def kernel_wait(native_id: int) -> str:
     """What the kernel sees the thread do: "run", "futex" (the GIL, or any lock), "call" (anything else that waits).
 
     "" where it does not tell. Gives the GIL away, as above.
     """
-    fields = _read_task(native_id, "syscall").split()
+    fields = read_kernel(native_id, "syscall").split()
     if not fields or _FUTEX is None:
         return ""
     if fields[0] == "running":
@@ -113,17 +102,3 @@ def kernel_wait(native_id: int) -> str:
     if not fields[0].isdecimal():
         return ""
     return "futex" if int(fields[0]) == _FUTEX else "call"
-
-
-def _read_task(native_id: int, name: str) -> str:
-    if sys.platform != "linux":
-        return ""
-    try:
-        # Not kept open: a program that turns itself into a daemon closes all files, and the number would be another's.
-        file = os.open(f"/proc/self/task/{native_id}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.read(file, 256).decode("ascii", "replace")
-        finally:
-            os.close(file)
-    except OSError:
-        return ""

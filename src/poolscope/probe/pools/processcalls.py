@@ -87,6 +87,10 @@ class _Worker(WorkerLog):
         self._told_ns = max(self._told_ns, self._ended_ns + max(now or 0, self.seen_ns))
         return self._told_ns
 
+    def delay_now(self, clocks: CpuClocks) -> int | None:
+        process = self.process
+        return clocks.delay(process.pid) if process is not None and alive(process) else None
+
 
 class _Seat(_Worker):
     """A worker that stamps its calls. `recorded`: number of the last one whose end is in `finished`."""

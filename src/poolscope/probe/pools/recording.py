@@ -49,6 +49,10 @@ class WorkerLog:
             return self.cpu_ns
         return clocks.thread(self.native_id)
 
+    def delay_now(self, clocks: CpuClocks) -> int | None:
+        """How long the worker was ready to run so far, but on no CPU (ns); None if nobody can tell."""
+        return clocks.delay(self.native_id)
+
 
 def _take(records: list[int]) -> list[int]:
     head = records[:]

@@ -6,7 +6,7 @@ from itertools import count
 from weakref import ref
 
 from poolscope.probe.pools.recording import PoolRecorder
-from poolscope.probe.pools.sampler import WorkerCpu
+from poolscope.probe.pools.sampler import WorkerCpu, WorkerDelay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class PoolWatch:
         "_executor",
         "_unfinished",
         "cpu",
+        "delay",
         "full",
         "gone",
         "held",
@@ -71,6 +72,7 @@ class PoolWatch:
         self.full = False
         self.held = False
         self.cpu = WorkerCpu()
+        self.delay = WorkerDelay()
         # Arrived, and neither finished nor cancelled nor broken.
         self._unfinished = 0
         self._deserted_ns: int | None = None

@@ -1,4 +1,5 @@
-"""Reading the workers of pools: how much CPU they used, and where they are while the pool is full."""
+"""Reading the workers of pools: how much CPU they used, and while the pool is full, had to wait for, and where they
+are."""
 
 from __future__ import annotations
 
@@ -33,6 +34,9 @@ _EXECUTORS = tuple(
         "poolscope/probe/pools/threadpool.py",
     )
 )
+#: How often it is read how long workers waited for a CPU, and of how many.
+DELAY_INTERVAL_NS = 400_000_000
+DELAYS_READ = 6
 #: Reading stacks may take one part in so many of a core.
 STACKS_COST_FACTOR = 100
 
@@ -73,6 +77,38 @@ class WorkerCpu:
             ended[index] = left
 
 
+class WorkerDelay:
+    """How long the workers of a full pool were ready to run, but had no CPU: because others did, or its quota was up.
+
+    Each reading of a file gives the GIL away, so some of them are read now and then, and stand for all. One reader at
+    a time.
+    """
+
+    __slots__ = ("_last", "read_ns", "total")
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.read_ns: int | None = None
+        # By the worker's place in the recorder.
+        self._last: dict[int, int] = {}
+
+    def due(self, now_ns: int) -> bool:
+        """Whether the last reading is old enough for another one."""
+        return self.read_ns is None or now_ns - self.read_ns >= DELAY_INTERVAL_NS
+
+    def read(self, workers: list[WorkerLog], clocks: CpuClocks, now_ns: int) -> bool:
+        """Brings `total` (ns) up to date; returns whether the system tells."""
+        busy = [log for log in list(workers) if log.running is not None]
+        # What they had to wait for while nobody looked belongs to another time.
+        last = self._last if self.read_ns is not None and now_ns - self.read_ns <= 4 * DELAY_INTERVAL_NS else {}
+        now = {log.worker: delay for log in busy[:DELAYS_READ] if (delay := log.delay_now(clocks)) is not None}
+        grown = [max(0, delay - last[worker]) for worker, delay in now.items() if worker in last]
+        if grown:
+            self.total += sum(grown) * len(busy) // len(grown)
+        self._last, self.read_ns = now, now_ns
+        return bool(now)
+
+
 class StackSampler:
     """Where the workers of pools are: of full ones, and of those with a task that lasts.
 
@@ -97,7 +133,8 @@ class StackSampler:
     def sample(self, watches: list[PoolWatch], now_ns: int, everyone: list[PoolWatch] | None = None) -> list[Message]:
         """A `stacks` message for each of the pools `watches` in which user code is at work.
 
-        With `everyone`, all pools: before them, what workers wait for, and the stacks of other pools that take part.
+        With `everyone`, all pools: before them, how long their workers have waited for a CPU, what they wait for, and
+        the stacks of other pools that take part.
         """
         if now_ns < self._rested_ns or not watches:
             return []
@@ -109,6 +146,10 @@ class StackSampler:
         self._turn += 1
         messages: list[Message] = []
         if everyone is not None:
+            for watch in watches:
+                recorder, delay = watch.recorder, watch.delay
+                if delay.due(now_ns) and delay.read(recorder.workers, self._clocks, now_ns):
+                    messages.append(("pool_ready", recorder.id, now_ns, delay.total))
             waits = self._read_waits(watches, everyone)
             messages.append(("waits", now_ns, waits))
             waiting = {wait[0] for wait in waits}

@@ -1,0 +1,50 @@
+"""A saturated pool in numbers, to be changed one by one."""
+
+from __future__ import annotations
+
+import msgspec
+
+from poolscope.analysis.chance import Crowd, Runs
+from poolscope.analysis.occupants import Contention
+from poolscope.analysis.signals import PoolSignals, ProcessSignals
+
+IDLE_HOST = ProcessSignals(cores_used=0.1, cores_allowed=4.0, gil=True)
+ONE_CORE_BUSY = ProcessSignals(cores_used=1.0, cores_allowed=4.0, gil=True)
+HALF_A_CORE = ProcessSignals(cores_used=0.52, cores_allowed=4.0, gil=True)
+ALL_CORES_BUSY = ProcessSignals(cores_used=3.9, cores_allowed=4.0, gil=True)
+UNKNOWN_HOST = ProcessSignals(cores_used=None, cores_allowed=None, gil=True)
+
+#: One worker at a time gets past a line.
+LOCK = Contention(1, (("/app/db.py", 8, "save"),), (("/app/db.py", 9, "save"),), 20)
+#: Four workers that wait for something while tasks come too fast, for two seconds.
+WAITING = PoolSignals(
+    window_seconds=2.0,
+    max_workers=4,
+    starts=20,
+    coupled_starts=20,
+    finished=20,
+    queue_depth=30,
+    oldest_queued_seconds=1.5,
+    wait_p50_seconds=1.0,
+    wait_max_seconds=1.5,
+    run_p50_seconds=0.4,
+    run_mean_seconds=0.4,
+    stretch_seconds=2.0,
+    crowd=Crowd(workers=4, stretch_seconds=2.0, queue=30, arrivals=50, seconds=2.0, runs=Runs(20, 8.0, 3.2)),
+    unhindered_run_seconds=0.4,
+    unhindered_mean_seconds=0.4,
+    last_unhindered_seconds=0.4,
+    worker_cores=0.05,
+    worker_cpu_share=0.02,
+    workers_ready=None,
+    seconds_since_finish=0.1,
+    longest_run_seconds=0.5,
+    running_p50_seconds=0.2,
+    process=IDLE_HOST,
+)
+#: A crowd that random arrivals bring now and then.
+BY_CHANCE = msgspec.structs.replace(WAITING.crowd, queue=10, arrivals=20)
+
+
+def but(**changes: object) -> PoolSignals:
+    return msgspec.structs.replace(WAITING, **changes)

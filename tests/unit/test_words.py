@@ -1,0 +1,63 @@
+"""The sentence that a finding tells at night, and the one thing to do."""
+
+import pytest
+from signals_support import HALF_A_CORE, ONE_CORE_BUSY, but
+
+from poolscope.analysis.detection import Rules, diagnose
+from poolscope.analysis.signals import PoolSignals
+from poolscope.analysis.words import pool_advice, pool_summary, seconds
+from poolscope.model import Frame
+
+FRAMES = (Frame("/srv/app/tasks.py", 12, "resize", "image.resize(size)", 0.9),)
+
+
+def told(signals: PoolSignals) -> tuple[str, str]:
+    diagnosis = diagnose(signals, Rules())
+    summary = pool_summary(diagnosis, "images", 12.0, signals, FRAMES)
+    return summary, pool_advice(diagnosis, "images", signals, None, 1.0).text
+
+
+@pytest.mark.parametrize(
+    ("changes", "summary", "advice"),
+    [
+        (
+            {"worker_cores": 0.97, "worker_cpu_share": 0.25, "process": ONE_CORE_BUSY},
+            "Pool 'images' turned serial at 12.0 s: its 4 workers compute and have used up the CPU, so a task now "
+            "waits 1.0 s for 400 ms of its own work at tasks.py:12 (resize).",
+            "More threads cannot help",
+        ),
+        (
+            {"worker_cores": 0.5, "worker_cpu_share": 0.13, "workers_ready": 0.45, "process": HALF_A_CORE},
+            "Pool 'images' turned serial at 12.0 s: its 4 workers compute and get 0.5 of the one core that they could "
+            "use, as other programs take the rest, so a task now waits 1.0 s for 400 ms of its own work at tasks.py:12 "
+            "(resize).",
+            "More threads cannot help",
+        ),
+        (
+            {"worker_cores": 1.1, "worker_cpu_share": 0.28, "workers_ready": 2.8, "process": ONE_CORE_BUSY},
+            "Pool 'images' turned serial at 12.0 s: its 4 workers compute and get 1.0 of the 4 cores that they could "
+            "use, as other programs take the rest, so a task now waits 1.0 s for 400 ms of its own work at tasks.py:12 "
+            "(resize).",
+            "other programs take part of them",
+        ),
+    ],
+)
+def test_what_is_said_of_workers_that_compute(changes: dict[str, object], summary: str, advice: str) -> None:
+    found, text = told(but(**changes))
+    assert found == summary
+    assert advice in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "an unknown time"),
+        (12e-6, "12 µs"),
+        (0.0042, "4.2 ms"),
+        (0.085, "85 ms"),
+        (2.31, "2.3 s"),
+        (250, "4 min"),
+    ],
+)
+def test_durations_as_people_say_them(value: float | None, text: str) -> None:
+    assert seconds(value) == text
