@@ -179,6 +179,8 @@ class Observer:
         if isinstance(served, Member):
             # After a fork that found no thread but ours, the next event of a pool lets it go on.
             self._detach.append(self._probe.add_job(1.0, lambda _: served.wake()))
+            if _in_child not in self._probe.after_fork:
+                self._probe.after_fork.append(_in_child)
         return served
 
     def subscribe(self, callback: Callable[[Finding, bool], None]) -> Callable[[], None]:
@@ -241,15 +243,36 @@ def local_sink(probe: Probe) -> None:
     except ConfigError as error:
         _log(f"warning: {error}; the default settings are used")
         observer = _make(Settings(), probe)
-    # An address that the program gave to `serve` before it forked this process is served here too.
+    _serve_inherited(probe)
+    listen = observer.settings.listen
+    if listen is not None and not _is_served(listen):
+        try:
+            observer.serve(listen)
+        except PoolscopeError as error:
+            probe.fail("endpoint", error)
+
+
+def _in_child(probe: Probe) -> None:
+    """In a forked child of a process that serves, with its first event."""
+    if probe.supervised:
+        _serve_inherited(probe)
+    else:
+        local_sink(probe)
+
+
+def _serve_inherited(probe: Probe) -> None:
+    """Serves here too what the program gave to `serve` before it forked this process."""
     members = sys.modules.get("poolscope.workers.member")
-    addresses = [] if members is None else members.inherited()
-    for listen in dict.fromkeys([*addresses, observer.settings.listen]):
-        if listen is not None:
-            try:
-                observer.serve(listen)
-            except PoolscopeError as error:
-                probe.fail("endpoint", error)
+    for listen in [] if members is None else members.inherited():
+        try:
+            _make(None, probe).serve(listen)
+        except PoolscopeError as error:
+            probe.fail("endpoint", error)
+
+
+def _is_served(listen: str) -> bool:
+    members = sys.modules.get("poolscope.workers.member")
+    return members is not None and members.is_served(listen)
 
 
 def report() -> Report:

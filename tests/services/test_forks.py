@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_support import environment, python, script
+from cli_support import environment, python, script, watched
 from services_support import free_port
 
 SHARED = """
@@ -81,6 +81,32 @@ def test_a_fork_of_a_serving_process_joins_with_its_first_task(tmp_path: Path, h
         print("done")
         """
     check(tmp_path, home, text)
+
+
+def test_a_fork_under_run_joins_too(tmp_path: Path, home: Path) -> None:
+    text = """
+        from shared import *
+        poolscope.serve(ADDRESS)
+        work(3)
+        ready = os.pipe()
+        if not (child := os.fork()):
+            os.close(ready[1])
+            work(4)
+            os.read(ready[0], 1)
+            sys.exit(0)
+        work(1)
+        await_shown(8)
+        os.write(ready[1], b"x")
+        assert os.waitpid(child, 0)[1] == 0
+        await_shown(8)
+        print("done")
+        """
+    script(tmp_path, SHARED, "shared.py")
+    script(tmp_path, text)
+    env = environment(TMPDIR=str(home), XDG_RUNTIME_DIR="")
+    outcome, report = watched("program.py", f"127.0.0.1:{free_port()}", cwd=tmp_path, env=env)
+    assert outcome == (0, "done\n", "")
+    assert sorted(pool["tasks"]["succeeded"] for pool in report["pools"]) == [4, 4]
 
 
 def test_no_thread_of_ours_is_there_at_a_fork(tmp_path: Path, home: Path) -> None:

@@ -74,7 +74,7 @@ def serve(
     address = listen_address(listen)
     if address is None or address[1] == 0 or not hasattr(os, "register_at_fork"):
         return alone()
-    if any(member.address == address and not member.closed for member in _members):
+    if is_served(listen):
         raise ListenError(f"cannot listen on {listen}: this process serves it already; close that server first")
     try:
         member = Member(snapshot, settings, failed, detailed, address)
@@ -83,6 +83,12 @@ def serve(
         failed("workers", error)
         return alone()
     return member
+
+
+def is_served(listen: str) -> bool:
+    """Whether this process has a part in serving that address."""
+    address = listen_address(listen)
+    return any(member.address == address and not member.closed for member in _members)
 
 
 def inherited() -> list[str]:
