@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ class Service:
                 with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=PATIENCE) as answer:
                     shown = Scrape(answer.read().decode())
                 break
-            except OSError:
+            except (OSError, HTTPException):  # or who served them has just ended
                 assert time.monotonic() < deadline, "nobody serves metrics"
                 time.sleep(0.005)
         for key, value in self._before.items():

@@ -173,7 +173,8 @@ class Observer:
 
     def serve(self, listen: str) -> Server | Hosted | Member:
         """Serves the metrics of this process and of the others that serve this address. Raises ListenError."""
-        from poolscope.workers.member import Member, serve
+        from poolscope.workers.member import Member
+        from poolscope.workers.serving import serve
 
         served = serve(self.snapshot, self.settings.with_listen(listen), self.failed, self.detailed)
         if isinstance(served, Member):
@@ -262,8 +263,8 @@ def _in_child(probe: Probe) -> None:
 
 def _serve_inherited(probe: Probe) -> None:
     """Serves here too what the program gave to `serve` before it forked this process."""
-    members = sys.modules.get("poolscope.workers.member")
-    for listen in [] if members is None else members.inherited():
+    serving = sys.modules.get("poolscope.workers.serving")
+    for listen in [] if serving is None else serving.inherited():
         try:
             _make(None, probe).serve(listen)
         except PoolscopeError as error:
@@ -271,8 +272,8 @@ def _serve_inherited(probe: Probe) -> None:
 
 
 def _is_served(listen: str) -> bool:
-    members = sys.modules.get("poolscope.workers.member")
-    return members is not None and members.is_served(listen)
+    serving = sys.modules.get("poolscope.workers.serving")
+    return serving is not None and serving.is_served(listen)
 
 
 def report() -> Report:

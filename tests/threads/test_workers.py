@@ -27,7 +27,8 @@ from poolscope.workers import folder as folders
 from poolscope.workers import member as members
 from poolscope.workers import processes
 from poolscope.workers.folder import VERSION, Folder, FolderError, Told, encoded, open_folder
-from poolscope.workers.member import Member, serve
+from poolscope.workers.member import Member
+from poolscope.workers.serving import serve
 
 METRICS = MetricsSettings(wait_buckets=tuple(BOUNDS), run_buckets=tuple(BOUNDS))
 
@@ -397,6 +398,39 @@ def test_a_silent_member_does_not_hold_up_a_scrape(home: Path, others: Others, m
         kill()
         assert scrape(port).value("poolscope_pool_tasks_submitted_total", pool="web") == 7
         assert not (path / f"{name}.told").exists()
+
+
+def test_a_scrape_that_has_begun_is_complete_although_its_process_ends(home: Path, others: Others) -> None:
+    """Without the part of the others, all their counters would go down in it."""
+    port = free_port()
+    inside, go_on = threading.Event(), threading.Event()
+    slow = [False]
+
+    def submitted() -> int:
+        if slow[0]:
+            slow[0] = False
+            inside.set()
+            assert go_on.wait(30)
+        return 3
+
+    member = opened(port, submitted)
+    (path,) = home.iterdir()
+    name, _ = others.start()
+    Folder(str(path)).tell(name, said(4))
+    slow[0] = True
+    shown: list[float | None] = []
+    scraping = threading.Thread(
+        target=lambda: shown.append(scrape(port).value("poolscope_pool_tasks_submitted_total", pool="web"))
+    )
+    scraping.start()
+    assert inside.wait(30)
+    closing = threading.Thread(target=member.close)
+    closing.start()
+    await_true(lambda: member.closed, "it does not end")
+    go_on.set()
+    scraping.join()
+    closing.join()
+    assert shown == [7]
 
 
 def test_a_member_with_other_buckets_is_left_out(home: Path, others: Others) -> None:

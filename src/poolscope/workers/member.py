@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from poolscope.config import DEFAULT_LISTEN, Settings, listen_address
+from poolscope.config import DEFAULT_LISTEN, Settings
 from poolscope.errors import ListenError
 from poolscope.model import Snapshot
 from poolscope.probe.native import allocate_lock, get_native_id, sleep, start_new_thread
@@ -48,55 +48,6 @@ _ATTEMPTS = 20
 #: Seconds that a fork waits for our threads to end.
 _FORK_PATIENCE = 0.5
 
-#: Addresses that this image of the program has served: its counts go on when it does so again.
-_served: set[tuple[str, int]] = set()
-_members: list[Member] = []
-#: Addresses that the parent served when it forked us.
-_inherited: list[str] = []
-
-
-def serve(
-    snapshot: Callable[[], Snapshot],
-    settings: Settings,
-    failed: Failed,
-    detailed: Callable[[], Snapshot] | None = None,
-) -> Server | Hosted | Member:
-    """Serves what `snapshot` returns at `settings.listen`, together with the other processes that serve this address.
-
-    An endpoint of this process alone where the port is 0, and where no directory can be shared. `failed` hears of what
-    fails later. Raises ListenError if the address cannot be used, or belongs to a program that is none of ours.
-    """
-
-    def alone() -> Server | Hosted:
-        return hosted(lambda: serve_snapshots(snapshot, settings, failed))
-
-    listen = settings.listen or DEFAULT_LISTEN
-    address = listen_address(listen)
-    if address is None or address[1] == 0 or not hasattr(os, "register_at_fork"):
-        return alone()
-    if is_served(listen):
-        raise ListenError(f"cannot listen on {listen}: this process serves it already; close that server first")
-    try:
-        member = Member(snapshot, settings, failed, detailed, address)
-        member.join()
-    except FolderError as error:
-        failed("workers", error)
-        return alone()
-    return member
-
-
-def is_served(listen: str) -> bool:
-    """Whether this process has a part in serving that address."""
-    address = listen_address(listen)
-    return any(member.address == address and not member.closed for member in _members)
-
-
-def inherited() -> list[str]:
-    """The addresses that the parent served when it forked this process; each is told once."""
-    addresses = list(_inherited)
-    _inherited.clear()
-    return addresses
-
 
 class Member:
     """This process among those that serve an address. A context manager that ends its part.
@@ -112,7 +63,10 @@ class Member:
         failed: Failed,
         detailed: Callable[[], Snapshot] | None,
         address: tuple[str, int],
+        *,
+        again: bool = False,
     ) -> None:
+        """`again`: this image of the program has served the address before, and its counts go on."""
         self.listen = settings.listen or DEFAULT_LISTEN
         self.closed = False
         self.address = address
@@ -120,6 +74,7 @@ class Member:
         self._detailed = detailed or snapshot
         self._settings = settings
         self._failed = failed
+        self._again = again
         metrics = settings.metrics
         # Histograms of other bounds cannot be added up.
         self._bounds = (zlib.crc32(repr(metrics.wait_buckets).encode()), zlib.crc32(repr(metrics.run_buckets).encode()))
@@ -135,6 +90,8 @@ class Member:
         self._lock = allocate_lock()
         self._telling = allocate_lock()
         self._told_at = 0.0
+        #: Scrapes that are being answered.
+        self._scrapes: set[object] = set()
         self._thread: _Life | None = None
 
     # -- for the program -----------------------------------------------------------------------------------
@@ -160,8 +117,6 @@ class Member:
         if self.closed or self._pid != os.getpid():
             return
         self.closed = True
-        if self in _members:
-            _members.remove(self)
         atexit.unregister(self.close)
         # With a limit: a signal handler may have interrupted who has it, in this very thread.
         if not self._lock.acquire(timeout=ENTRY_PATIENCE):
@@ -169,6 +124,9 @@ class Member:
         try:
             self._stop()
             self._close_server()
+            deadline = time.monotonic() + ANSWER_SECONDS
+            while self._scrapes and time.monotonic() < deadline:
+                sleep(0.002)  # a scrape that has begun shows what all have counted
             folder, self._folder = self._folder, None
             if folder is not None:
                 self._leave(folder)
@@ -211,11 +169,8 @@ class Member:
                 self._enter()
             except OSError as error:
                 raise FolderError(f"several processes cannot share {self.listen}: {error}") from error
-            _served.add(self.address)
-            _watch_forks()
-            _members.append(self)
+            self._again = True
             atexit.register(self.close)
-            _close_with_multiprocessing()
             self._start()
 
     def _enter(self) -> None:
@@ -227,12 +182,13 @@ class Member:
                         raise FolderError(
                             f"another process keeps {folder.path} locked; end it, or remove that directory"
                         )
-                    folder.enter(self._name, self._family, again=self.address in _served)
+                    folder.enter(self._name, self._family, again=self._again)
                     self._folder = folder
                     try:
                         self._answer_at(folder)
                         self._take_port(folder, first=True)
                     except BaseException:
+                        self._close_server()
                         self._close_listener()
                         self._folder = None
                         folder.leave(self._name)
@@ -262,7 +218,7 @@ class Member:
     def _take_port(self, folder: Folder, *, first: bool = False) -> None:
         """Opens the endpoint if nobody has the port. Under the folder's lock. Raises ListenError if `first`."""
         try:
-            self._server = hosted(lambda: serve_snapshots(self.merged, self._settings, self._failed))
+            self._server = hosted(lambda: serve_snapshots(self.merged, self._settings, self._scrape_failed))
         except ListenError as error:
             cause = error.__cause__
             taken = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
@@ -464,8 +420,7 @@ class Member:
                 self._foreign_looks = 0
 
     def _enter_anew(self) -> None:
-        held, self._server = self._server, None
-        if held is None:
+        if self._server is None:
             self._enter()
             return
         folder = open_folder(*self.address)
@@ -475,7 +430,6 @@ class Member:
             self._folder = folder
             self._answer_at(folder)
             folder.hold(self._name)
-            self._server = held
 
     # -- what is said --------------------------------------------------------------------------------------
 
@@ -494,16 +448,23 @@ class Member:
                 self._failed("workers", error)
             return snapshot, answer
 
+    def _scrape_failed(self, part: str, error: Exception) -> None:
+        if not self.closed:
+            self._failed(part, error)
+
     def merged(self, *, details: bool = False) -> Snapshot:
         """What all members have to say, for a scrape."""
-        folder = self._folder
-        if folder is None:
-            return self._snapshot()
-        own, _ = self._tell(folder, details=details)
+        scrape = object()
+        self._scrapes.add(scrape)
         try:
+            folder = self._folder
+            if folder is None:
+                # Without the others' part, counters would go down.
+                raise ListenError(f"{self.listen} is not served by this process any more")
+            own, _ = self._tell(folder, details=details)
             return self._with_others(own, folder, asking.DETAILS if details else asking.COUNTS)
-        except FileNotFoundError:
-            return own
+        finally:
+            self._scrapes.discard(scrape)
 
     def all_details(self) -> Snapshot:
         """The same with all findings in full."""
@@ -574,13 +535,6 @@ def _is_free(address: tuple[str, int]) -> bool:
     return True
 
 
-def _threads() -> int | None:
-    try:
-        return len(os.listdir("/proc/self/task"))
-    except OSError:
-        return None
-
-
 def _await_exit(native_id: int | None) -> None:
     """Waits until the system has let go of a thread that has run its last line: it still counts in a fork."""
     if native_id is None:
@@ -588,60 +542,3 @@ def _await_exit(native_id: int | None) -> None:
     deadline = time.monotonic() + _FORK_PATIENCE
     while os.path.exists(f"/proc/self/task/{native_id}") and time.monotonic() < deadline:
         sleep(0.0002)
-
-
-def _close_with_multiprocessing() -> None:
-    """Its children end by `os._exit`, without `atexit`, but with the end of `threading`."""
-    threading = sys.modules.get("threading")
-    callbacks = getattr(threading, "_threading_atexits", None)
-    if isinstance(callbacks, list) and _close_all not in callbacks:
-        callbacks.insert(0, _close_all)  # they run from the last to the first
-
-
-def _close_all() -> None:
-    process = sys.modules.get("multiprocessing.process")
-    if process is not None and process.parent_process() is not None:
-        for member in list(_members):
-            member.close()
-
-
-_watching = False
-
-
-def _watch_forks() -> None:
-    global _watching
-    if not _watching:
-        _watching = True
-        os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
-
-
-def _before_fork() -> None:
-    ours = 1 + sum(1 + member.holds_port for member in _members)  # the probe's, and each member's
-    threads = _threads()
-    if threads is None or threads <= 1 + ours:
-        for member in list(_members):
-            member.pause()
-
-
-def _after_in_parent() -> None:
-    # From Python 3.12 on the threads are counted for the warning after this. So a process that has none beside ours
-    # goes on with the next turn of its loop, or the next event of a pool.
-    threads = _threads()
-    if threads == 1:
-        events = sys.modules.get("asyncio.events")
-        loop = None if events is None else events._get_running_loop()
-        if loop is not None:
-            for member in list(_members):
-                loop.call_soon(member.wake)
-        return
-    for member in list(_members):
-        member.wake()
-
-
-def _after_in_child() -> None:
-    for member in _members:
-        if not member.closed:
-            _inherited.append(member.listen)
-        member.forget()
-    _members.clear()
-    _served.clear()
