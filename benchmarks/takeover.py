@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from services_support import service
+from workers_support import service
 
 
 def main(rounds: int) -> None:

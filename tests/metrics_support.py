@@ -19,6 +19,38 @@ from poolscope.model import FindingCount, LoopSnapshot, PoolSnapshot, Snapshot
 BOUNDS = [0.1, 1.0]
 
 
+#: The contract: name -> type, labels beyond those of every sample of its kind.
+CONTRACT = {
+    "poolscope_build_info": ("info", {"version", "python"}),
+    "poolscope_pool_info": ("info", {"pool", "kind", "executor"}),
+    "poolscope_pool_max_workers": ("gauge", {"pool"}),
+    "poolscope_pool_workers": ("gauge", {"pool"}),
+    "poolscope_pool_active_workers": ("gauge", {"pool"}),
+    "poolscope_pool_queue_depth": ("gauge", {"pool"}),
+    "poolscope_pool_oldest_queued_seconds": ("gauge", {"pool"}),
+    "poolscope_pool_longest_running_seconds": ("gauge", {"pool"}),
+    "poolscope_pool_tasks_submitted_total": ("counter", {"pool"}),
+    "poolscope_pool_tasks_rejected_total": ("counter", {"pool"}),
+    "poolscope_pool_tasks_finished_total": ("counter", {"pool", "outcome"}),
+    "poolscope_pool_busy_seconds_total": ("counter", {"pool"}),
+    "poolscope_pool_queued_seconds_total": ("counter", {"pool"}),
+    "poolscope_pool_saturated_seconds_total": ("counter", {"pool"}),
+    "poolscope_pool_cpu_seconds_total": ("counter", {"pool"}),
+    "poolscope_task_wait_seconds": ("histogram", {"pool"}),
+    "poolscope_task_run_seconds": ("histogram", {"pool"}),
+    "poolscope_function_started_total": ("counter", {"pool", "task"}),
+    "poolscope_function_busy_seconds_total": ("counter", {"pool", "task"}),
+    "poolscope_pool_suggested_max_workers": ("gauge", {"pool"}),
+    "poolscope_finding": ("gauge", {"kind", "name", "pattern", "cause", "severity"}),
+    "poolscope_findings_total": ("counter", {"kind", "name", "pattern", "cause", "severity"}),
+    "poolscope_loop_lag_seconds": ("histogram", {"loop"}),
+    "poolscope_loop_blocked_seconds_total": ("counter", {"loop"}),
+    "poolscope_loop_tasks": ("gauge", {"loop"}),
+    "poolscope_overhead_cpu_seconds_total": ("counter", set()),
+    "poolscope_errors_total": ("counter", {"part"}),
+}
+
+
 def pool(name: str = "pool", **values: Any) -> PoolSnapshot:
     """A living pool of which everything not given is zero."""
     fields: dict[str, Any] = dict.fromkeys(PoolSnapshot.__struct_fields__, 0)

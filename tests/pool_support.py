@@ -9,9 +9,9 @@ import random
 from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 
-from poolscope.analysis.cases import PoolCase
 from poolscope.analysis.detection import Rules
 from poolscope.analysis.history import PoolHistory
+from poolscope.analysis.pool_case import PoolCase
 from poolscope.analysis.signals import ProcessSignals
 from poolscope.messages import PoolBatch, PoolOpened
 

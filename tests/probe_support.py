@@ -33,6 +33,10 @@ class FakeProbe:
         self.ignored = set()
         self.recorders = []
         self.opened = []  # how open_pool was called
+        self.supervised = False
+
+    def notice(self, text):
+        self.emit(("notice", text))
 
     def emit(self, message):
         self.messages.append(message)
@@ -49,7 +53,7 @@ class FakeProbe:
     def add_rule(self, label, max_workers):
         self.rules[label] = SimpleNamespace(max_workers=max_workers, ignore=False, name=None)
 
-    def open_pool(self, executor, *, name, prefix, kind, size):
+    def open_pool(self, executor, *, name, prefix, kind, size, site=None):
         label = name or prefix or "unnamed"
         self.opened.append((name, prefix, kind))
         if label in self.ignored:

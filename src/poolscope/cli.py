@@ -29,12 +29,8 @@ STORIES = {
     "hard-limit": "a scheduler feeds a pool of 4, gently at first: concurrent, then serial",
 }
 
-#: What `poolscope export` can write, and where it is kept.
-_SHIPPED = {
-    "dashboards": "dashboards",
-    "rules": "config/prometheus",
-    "config": "config/poolscope.yaml",
-}
+#: As in `export.SHIPPED`.
+_EXPORTS = ("dashboards", "rules", "config")
 
 
 class UsageError(PoolscopeError):
@@ -113,8 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="validate a settings file", allow_abbrev=False)
     check.add_argument("config", metavar="CONFIG", help="the file")
     export = commands.add_parser("export", help="write the shipped Grafana and Prometheus files", allow_abbrev=False)
-    export.add_argument("what", choices=tuple(_SHIPPED))
+    export.add_argument("what", choices=_EXPORTS)
     export.add_argument("folder", metavar="DIR", help="where to; made if need be")
+    export.add_argument("--force", action="store_true", help="overwrite files that differ")
     return parser
 
 
@@ -190,6 +187,7 @@ def _program(rest: list[str]) -> Program:
 
 def _demo(options: argparse.Namespace) -> int:
     from poolscope import programs
+    from poolscope.export import shipped
     from poolscope.supervisor import supervise
 
     story = options.story
@@ -199,7 +197,7 @@ def _demo(options: argparse.Namespace) -> int:
         return 0
     if story not in STORIES:
         raise UsageError(f"there is no story {story!r}: choose from {', '.join(STORIES)}")
-    path = _shipped(f"examples/{story.replace('-', '_')}.py")
+    path = shipped(f"examples/{story.replace('-', '_')}.py")
     if path is None:
         raise PoolscopeError(f"the story {story} is not part of this installation: install poolscope again")
     return supervise(_plan(programs.script(path, ()), options))
@@ -281,45 +279,25 @@ def _whatif(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from poolscope import config
+    from poolscope.errors import ConfigError
 
-    config.load(options.config)
+    try:
+        config.load(options.config)
+    except ConfigError as error:
+        # Here all of them: whoever asks wants to mend the file in one go.
+        for problem in error.problems:
+            print(f"poolscope: {problem}", file=sys.stderr)
+        return 2
     print(f"{options.config}: valid")
     return 0
 
 
 def _export(options: argparse.Namespace) -> int:
-    import shutil
+    from poolscope.export import export
 
-    source = _shipped(_SHIPPED[options.what])
-    if source is None:
-        raise PoolscopeError(
-            f"{options.what} are not shipped with poolscope {__version__} yet: a later version has them"
-        )
-    try:
-        if os.path.isdir(source):
-            shutil.copytree(source, options.folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
-        else:
-            os.makedirs(options.folder, exist_ok=True)
-            shutil.copyfile(source, os.path.join(options.folder, os.path.basename(source)))
-    except (OSError, shutil.Error) as error:
-        reason = getattr(error, "strerror", None) or "some files could not be copied"
-        raise PoolscopeError(f"cannot write to {options.folder}: {reason}; name another directory") from error
+    export(options.what, options.folder, force=options.force)
     print(f"{options.what} written to {options.folder}")
     return 0
-
-
-def _shipped(path: str) -> str | None:
-    """A file or directory that comes with poolscope: in the package, or in the checkout it runs from."""
-    package = os.path.dirname(os.path.abspath(__file__))
-    checkout = os.path.dirname(os.path.dirname(package))
-    homes = [os.path.join(package, "shipped")]
-    if os.path.exists(os.path.join(checkout, "pyproject.toml")):
-        homes.append(checkout)
-    for home in homes:
-        found = os.path.join(home, path)
-        if os.path.isfile(found) or (os.path.isdir(found) and os.listdir(found)):
-            return found
-    return None
 
 
 _ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -1,7 +1,7 @@
-"""Settings: YAML in, one frozen `Settings` out, or one line that says what is wrong.
+"""Settings: YAML in, one frozen `Settings` out, or a line for each thing that is wrong.
 
-A file is refused as a whole: nothing starts half-configured. Each `ConfigError` is one line with the file,
-the line and the key path, what was expected and what was found.
+A file is refused as a whole: nothing starts half-configured. A `ConfigError` says in one line what is wrong first: the
+file, the line and the key path, what was expected and what was found. `keys` says what each key may hold.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from poolscope.errors import ConfigError
+from poolscope.keys import BUCKETS, EXPECTED, MAX_BUCKETS, MAX_SECONDS, is_number
+from poolscope.keys import listen_address as listen_address
 from poolscope.model import Thresholds
-from poolscope.yamltree import MAX_CHARACTERS, joined, one_line, read, shown
+from poolscope.yamltree import MAX_CHARACTERS, MISTAKEN, joined, one_line, read, shown
 
 #: Where `serve()` and the settings listen unless told otherwise.
 DEFAULT_LISTEN = "127.0.0.1:9464"
@@ -28,12 +30,6 @@ DEFAULT_BUCKETS: tuple[float, ...] = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
     0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 )  # fmt: skip
-
-_MAX_BUCKETS = 200
-_MAX_SECONDS = 1e6
-_MAX_COUNT = 10**9
-
-_LISTEN = re.compile(r"(?:(?P<host>[0-9A-Za-z_.-]*|\[[0-9A-Za-z:.%_-]+\]):)?(?P<port>[0-9]{1,5})", re.ASCII)
 
 
 class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,15 +47,13 @@ class EndpointSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bearer_token_file: str | None = None
     basic_auth_file: str | None = None
 
-    def protections(self) -> tuple[str, ...]:
-        """The keys of the TLS and authentication that these settings ask for."""
-        asked = {
-            "tls.certificate": self.tls.certificate,
-            "tls.key": self.tls.key,
-            "bearer_token_file": self.bearer_token_file,
-            "basic_auth_file": self.basic_auth_file,
-        }
-        return tuple(f"endpoint.{key}" for key, value in asked.items() if value is not None)
+    def missing_protection(self) -> str | None:
+        """What is missing to be served beyond loopback, as half a sentence; None: nothing is."""
+        if self.tls.certificate is None:
+            return "TLS is not set (endpoint.tls.certificate)"
+        if self.bearer_token_file is None and self.basic_auth_file is None:
+            return "no authentication is set (endpoint.bearer_token_file or endpoint.basic_auth_file)"
+        return None
 
 
 class PoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,7 +125,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         Raises ConfigError for an impossible number.
         """
-        expected = _EXPECTED["max_workers"]
+        expected = EXPECTED["max_workers"]
         if not pool or not expected.accepts(workers):
             raise _refusal(where, f"{one_line(pool)}.max_workers", expected.text, workers)
         present = self.rule_for(pool) or PoolSettings(match="*")
@@ -148,18 +142,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         Raises ConfigError if it is neither.
         """
-        expected = _EXPECTED["listen"]
+        expected = EXPECTED["listen"]
         if not expected.accepts(text):
             raise _refusal(where, "listen", expected.text, text)
         return msgspec.structs.replace(self, listen=text)
-
-
-def listen_address(text: str) -> tuple[str, int] | None:
-    """(host, port) of "HOST:PORT", ":PORT" or "PORT"; loopback without a host; None for anything else."""
-    found = _LISTEN.fullmatch(text)
-    if found is None or int(found["port"]) > 65535:
-        return None
-    return (found["host"] or "127.0.0.1").strip("[]"), int(found["port"])
 
 
 def load(path: str | os.PathLike[str]) -> Settings:
@@ -189,8 +175,8 @@ def parse(text: str, where: str) -> Settings:
     Raises ConfigError, and nothing else, whatever the text.
     """
     where = one_line(where)
-    value, lines = read(text, where)
-    return _Reader(where, lines).settings(value)
+    tree = read(text, where)
+    return _Reader(where, tree.lines, tree.problems).settings(tree.value)
 
 
 def from_mapping(values: Mapping[str, Any], where: str = "settings") -> Settings:
@@ -198,7 +184,7 @@ def from_mapping(values: Mapping[str, Any], where: str = "settings") -> Settings
 
     Raises ConfigError for what a file could not hold either.
     """
-    return _Reader(one_line(where), {}).settings(values)
+    return _Reader(one_line(where), {}, []).settings(values)
 
 
 def environment_settings(environ: Mapping[str, str]) -> Settings:
@@ -212,163 +198,125 @@ def environment_settings(environ: Mapping[str, str]) -> Settings:
     return settings.with_listen(listen, "POOLSCOPE_LISTEN") if listen else settings
 
 
-class _Expect(NamedTuple):
-    text: str
-    """Completes "expected ..."."""
-    accepts: Callable[[Any], bool]
-    optional: bool = False
-    """Whether null is a value too."""
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _seconds(value: Any) -> bool:
-    return _is_number(value) and 0.001 <= value <= _MAX_SECONDS  # false for NaN
-
-
-def _whole(low: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= _MAX_COUNT
-
-
-def _pattern(value: Any) -> bool:
-    if not _text(value):
-        return False
-    try:
-        fnmatchcase("", value)
-    except re.error:
-        return False
-    return True
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and value != "" and "\0" not in value
-
-
-_SECONDS = _Expect(f"a number of seconds from 0.001 to {_MAX_SECONDS:.0f}", _seconds)
-_FLAG = _Expect("true or false", lambda value: isinstance(value, bool))
-_PATH = _Expect("the path of a file, or null", _text, optional=True)
-
-# By name of the key: a key means the same in each section that has it.
-_EXPECTED: dict[str, _Expect] = {
-    "listen": _Expect(
-        f'HOST:PORT or PORT, such as "{DEFAULT_LISTEN}" (an IPv6 address in brackets)',
-        lambda value: isinstance(value, str) and listen_address(value) is not None,
-        optional=True,
-    ),
-    "insecure": _FLAG,
-    "certificate": _PATH,
-    "key": _PATH,
-    "bearer_token_file": _PATH,
-    "basic_auth_file": _PATH,
-    "per_process": _FLAG,
-    "sample_interval": _SECONDS,
-    "keep_tasks": _Expect(f"a whole number from 0 to {_MAX_COUNT}", _whole(0)),
-    "match": _Expect("a shell pattern of pool names", _pattern),
-    "name": _Expect("a name, or null", _text, optional=True),
-    "max_workers": _Expect(f"a whole number from 1 to {_MAX_COUNT}", _whole(1), optional=True),
-    "ignore": _FLAG,
-    "ordered": _FLAG,
-    "long_running": _FLAG,
-    "sustain_seconds": _SECONDS,
-    "min_amplification": _Expect("a number from 1 to 1000000", lambda value: _is_number(value) and 1 <= value <= 1e6),
-    "stall_seconds": _SECONDS,
-    "stuck_task_seconds": _SECONDS,
-    "loop_blocked_seconds": _SECONDS,
-    "functions": _FLAG,
-    "max_functions": _Expect(f"a whole number from 1 to {_MAX_COUNT}", _whole(1)),
-}
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "endpoint": EndpointSettings,
     "tls": TlsSettings,
     "detection": Thresholds,
     "metrics": MetricsSettings,
 }
-_BUCKETS = ("wait_buckets", "run_buckets")
+#: More problems of one file are not told.
+_MAX_PROBLEMS = 100
+
+#: In place of a value that cannot be used, and has been told of.
+_REFUSED = MISTAKEN
 
 
 class _Reader:
-    """Plain values to `Settings`. The first mistake in reading order is the one that is told."""
+    """Plain values to `Settings`. All mistakes are told, in reading order."""
 
-    def __init__(self, where: str, lines: Mapping[str, int]) -> None:
+    def __init__(self, where: str, lines: Mapping[str, int], problems: Sequence[tuple[int, str]]) -> None:
         self._where = where
         self._lines = lines
+        self._problems = list(problems)
 
     def settings(self, value: Any) -> Settings:
-        return msgspec.convert(self._section(value, Settings, ""), Settings)
+        content = self._section(value, Settings, "")
+        if self._problems:
+            # Stable: those without a line stay in the order of the keys.
+            told = [text for _, text in sorted(self._problems, key=lambda problem: problem[0])]
+            more = len(told) - _MAX_PROBLEMS
+            raise ConfigError(*told[:_MAX_PROBLEMS], *([f"{self._where}: and {more} more"] if more > 0 else ()))
+        return msgspec.convert(content, Settings)
 
     def _section(self, value: Any, kind: type[msgspec.Struct], path: str) -> dict[str, Any]:
-        if value is None:  # `detection:` with every key below it commented out
+        if value is None or value is _REFUSED:  # `detection:` with every key below it commented out
             return {}
         if not isinstance(value, Mapping):
-            raise self._error(path, "keys with values (key: value)", value)
-        return {key: self._value(key, item, kind, path) for key, item in value.items()}
+            self._wrong(path, "keys with values (key: value)", value)
+            return {}
+        read = {key: self._value(key, item, kind, path) for key, item in value.items()}
+        if kind is TlsSettings and isinstance(read.get("key"), str) and read.get("certificate") is None:
+            self._wrong(joined(path, "key"), "the certificate that it belongs to beside it", None)
+        return {key: item for key, item in read.items() if item is not _REFUSED}
 
     def _value(self, key: Any, value: Any, kind: type[msgspec.Struct], section: str) -> Any:
         path = joined(section, key)
         if key not in kind.__struct_fields__:
-            raise self._unknown(path, key, kind.__struct_fields__)
+            return self._unknown(path, key, kind.__struct_fields__)
+        if value is _REFUSED:
+            return _REFUSED
         if key in _SECTIONS:
             return self._section(value, _SECTIONS[key], path)
         if key == "pools":
-            rules = self._list(value, path, "rules")
-            return [self._rule(item, f"{path}[{at}]") for at, item in enumerate(rules)]
-        if key in _BUCKETS:
+            rules = enumerate(self._list(value, path, "rules"))
+            return [rule for at, item in rules if (rule := self._rule(item, f"{path}[{at}]")) is not _REFUSED]
+        if key in BUCKETS:
             return self._buckets(value, path)
-        expected = _EXPECTED[key]
+        expected = EXPECTED[key]
         if key == "listen" and isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65535:
             value = str(value)  # a port alone
         inherits = kind is PoolSettings and key in Thresholds.__struct_fields__
         if value is None and (expected.optional or inherits):
             return None
-        if not expected.accepts(value):
-            raise self._error(path, expected.text, value)
-        return value
+        return value if expected.accepts(value) else self._wrong(path, expected.text, value)
 
-    def _rule(self, value: Any, path: str) -> dict[str, Any]:
+    def _rule(self, value: Any, path: str) -> Any:
+        if value is _REFUSED:
+            return _REFUSED
         if not isinstance(value, Mapping):
-            raise self._error(path, "a rule (match: PATTERN, and what differs)", value)
+            return self._wrong(path, "a rule (match: PATTERN, and what differs)", value)
         rule = self._section(value, PoolSettings, path)
-        if "match" not in rule:
-            raise self._error(path, "the key match (a shell pattern of pool names)", value)
+        if "match" not in value:
+            return self._wrong(path, "the key match (a shell pattern of pool names)", value)
         return rule
 
-    def _buckets(self, value: Any, path: str) -> list[float]:
+    def _buckets(self, value: Any, path: str) -> Any:
         bounds = self._list(value, path, "numbers")
-        if not 1 <= len(bounds) <= _MAX_BUCKETS:
-            raise self._error(path, f"a list of 1 to {_MAX_BUCKETS} numbers", value)
+        if bounds is _NO_LIST:
+            return _REFUSED
+        if not 1 <= len(bounds) <= MAX_BUCKETS:
+            return self._wrong(path, f"a list of 1 to {MAX_BUCKETS} numbers", value)
         before = 0.0
         for at, bound in enumerate(bounds):
-            if not _is_number(bound) or not before < bound <= _MAX_SECONDS or not math.isfinite(bound):
+            if bound is _REFUSED:
+                return _REFUSED
+            if not is_number(bound) or not before < bound <= MAX_SECONDS or not math.isfinite(bound):
                 after = f"above {before:g} (the one before)" if at else "above 0"
-                expected = f"a number of seconds {after} and up to {_MAX_SECONDS:.0f}"
-                raise self._error(f"{path}[{at}]", expected, bound)
+                # The next ones are compared with it: one problem for the whole list.
+                return self._wrong(f"{path}[{at}]", f"a number of seconds {after} and up to {MAX_SECONDS:.0f}", bound)
             before = bound
         return [float(bound) for bound in bounds]
 
     def _list(self, value: Any, path: str, what: str) -> Sequence[Any]:
-        if value is None:
-            if what == "rules":
-                return []
-        elif isinstance(value, (list, tuple)):
+        if value is None and what == "rules":
+            return []
+        if isinstance(value, (list, tuple)):
             return value
-        raise self._error(path, f"a list of {what}", value)
+        self._wrong(path, f"a list of {what}", value)
+        return _NO_LIST
 
-    def _unknown(self, path: str, key: Any, known: Sequence[str]) -> ConfigError:
+    def _unknown(self, path: str, key: Any, known: Sequence[str]) -> object:
+        if len(self._problems) > _MAX_PROBLEMS:  # not told any more, and looking for what is meant takes time
+            return self._tell(path, "unknown key")
         # A key in the wrong section is likelier than a mistyped one.
         homes = {"detection": Thresholds, "metrics": MetricsSettings, "endpoint": EndpointSettings}
         near = [f"{home}.{key}" for home, kind in homes.items() if key in kind.__struct_fields__]
         near = near or difflib.get_close_matches(str(key)[:60], known, n=1, cutoff=0.5)
         hint = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(known)}"
-        return ConfigError(f"{self._place(path)}: unknown key {shown(key)}; {hint}")
+        return self._tell(path, f"unknown key {shown(key)}; {hint}")
 
-    def _error(self, path: str, expected: str, found: object) -> ConfigError:
-        return ConfigError(f"{self._place(path)}: expected {expected}, found {shown(found)}")
+    def _wrong(self, path: str, expected: str, found: object) -> object:
+        return self._tell(path, f"expected {expected}, found {shown(found)}")
 
-    def _place(self, path: str) -> str:
-        line = f", line {self._lines[path]}" if path in self._lines else ""
-        return f"{self._where}{line}: {one_line(path)}" if path else f"{self._where}{line}"
+    def _tell(self, path: str, what: str) -> object:
+        line = self._lines.get(path)
+        place = self._where if line is None else f"{self._where}, line {line}"
+        self._problems.append((line or 0, f"{place}: {one_line(path)}: {what}" if path else f"{place}: {what}"))
+        return _REFUSED
+
+
+#: What is no list, and was told of. Not (), which is the same object everywhere.
+_NO_LIST: Sequence[Any] = []
 
 
 def _refusal(where: str, path: str, expected: str, found: object) -> ConfigError:

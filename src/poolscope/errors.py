@@ -6,7 +6,11 @@ class PoolscopeError(Exception):
 
 
 class ConfigError(PoolscopeError):
-    """A settings file or value that cannot be used."""
+    """A settings file or value that cannot be used: its text is the first problem, `problems` are all of them."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(problems[0])
+        self.problems = problems
 
 
 class SessionError(PoolscopeError):

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from poolscope import __version__
-from poolscope.analysis.cases import Event, LoopCase, PoolCase
 from poolscope.analysis.deadlock import DeadlockWatch
 from poolscope.analysis.detection import Rules
+from poolscope.analysis.findings import Event
 from poolscope.analysis.history import CpuReading, PoolHistory
+from poolscope.analysis.loop_case import LoopCase
 from poolscope.analysis.loop_history import LoopHistory
+from poolscope.analysis.pool_case import PoolCase
 from poolscope.analysis.rows import LoopRow, PoolRow
 from poolscope.analysis.signals import ProcessSignals, rate
 from poolscope.config import Settings
@@ -69,6 +71,8 @@ LOOP_NEEDED_NS = 1_000_000_000
 
 #: Part of poolscope -> what is missing once it has failed.
 _MISSING = {
+    "access": "nobody is let in by the endpoint",
+    "certificate": "the endpoint goes on with its old certificate",
     "clock": "times are not known",
     "collector": "a scrape had no metrics",
     "checkpoint": "the session is only saved in the end",
@@ -154,6 +158,9 @@ class Judge:
         #: Pools whose judging has failed; what they do is counted all the same.
         self._unjudged: set[PoolCase] = set()
         self._unjudged_loops: set[LoopRow] = set()
+        self._measure(settings)
+
+    def _measure(self, settings: Settings) -> None:
         self._settle_ns = int(SETTLE_INTERVALS * settings.sample_interval * 1e9)
         self._wait_bounds = [round(bound * 1e9) for bound in settings.metrics.wait_buckets]
         self._run_bounds = [round(bound * 1e9) for bound in settings.metrics.run_buckets]
@@ -252,11 +259,20 @@ class Judge:
         )
 
     def configure(self, settings: Settings) -> None:
-        """Judges by other settings from now on; histories, and the bounds of what has been counted, stay."""
+        """Judges by other settings from now on; histories stay."""
+        before = self._settings.metrics
         self._settings = settings
+        self._measure(settings)
         for row in self._pool_rows.values():
             for case in row.cases:
                 case.rules = self._rules(row.name)
+                case.history.keep_tasks = settings.keep_tasks
+        if (before.wait_buckets, before.run_buckets) == (settings.metrics.wait_buckets, settings.metrics.run_buckets):
+            return
+        for row in self._pool_rows.values():
+            row.rebound(self._wait_bounds, self._run_bounds)
+        for loop_row in self._loop_rows.values():
+            loop_row.case.history.lag.rebound(self._wait_bounds)
 
     def _close_pool(self, process: _Process, case: PoolCase, at_ns: int) -> None:
         row = self._pool_rows[process.hello.pid, case.history.name]
@@ -483,6 +499,8 @@ class Judge:
             findings=tuple(count for row_counts in counts for count in row_counts),
             overhead_cpu_seconds=sum(process.overhead_ns for process in self._processes.values()) / 1e9,
             errors=dict(self._errors),
+            wait_bounds=self._settings.metrics.wait_buckets,
+            run_bounds=self._settings.metrics.run_buckets,
             details=self.findings(now_ns) if details else None,
         )
 

@@ -303,7 +303,8 @@ class FindingCount(msgspec.Struct, frozen=True, kw_only=True):
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the endpoint shows. `errors` counts our own failures by part.
 
-    `details` are the findings so far in full, stacks included; None: nobody asked for them. A scrape does not.
+    `*_bounds` are those of the buckets in seconds; None: as the settings say. `details` are the findings so far in
+    full, stacks included; None: nobody asked for them. A scrape does not.
     """
 
     python: str
@@ -312,4 +313,6 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[FindingCount, ...]
     overhead_cpu_seconds: float
     errors: dict[str, int]
+    wait_bounds: tuple[float, ...] | None = None
+    run_bounds: tuple[float, ...] | None = None
     details: tuple[Finding, ...] | None = None

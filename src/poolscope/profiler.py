@@ -71,6 +71,7 @@ class Observer:
         command = [sys.executable, *sys.argv]
         self._judge.feed(_OWN, ("hello", PROTOCOL, self.pid, os.getppid(), command, version, self._started_ns, _gil()))
         self._detach = [probe.add_sink(self._take), probe.add_job(settings.sample_interval, self._tick)]
+        self._closed = False
 
     def _take(self, message: Sequence[Any]) -> None:
         with self._lock:
@@ -112,14 +113,18 @@ class Observer:
 
     def close(self) -> None:
         """Takes nothing more in; what was seen can still be read."""
+        self._closed = True
         for detach in self._detach:
             detach()
 
     def configure(self, settings: Settings) -> None:
         """Judges by other settings from now on."""
         with self._lock:
-            self.settings = settings
+            before, self.settings = self.settings, settings
             self._judge.configure(settings)
+        if settings.sample_interval != before.sample_interval and not self._closed:
+            self._detach.pop()()
+            self._detach.append(self._probe.add_job(settings.sample_interval, self._tick))
 
     def _fetch(self) -> int:
         # Not under our lock: the flush takes the probe's, which its thread holds while it waits for ours.
@@ -309,7 +314,8 @@ def serve(listen: str | None = None, *, config: str | os.PathLike[str] | None = 
     when it ends, another one does. With port 0 each has its own.
 
     `listen` is "HOST:PORT" or a port, by default what the settings say, else 127.0.0.1:9464; `config` a settings file.
-    Raises ConfigError for settings, and ListenError for an address, that cannot be used.
+    Raises ConfigError for settings, and ListenError for an address, a certificate or a file of secrets, that cannot be
+    used.
     """
     settings = load(config) if config is not None else None
     observer = _make(settings)

@@ -195,7 +195,9 @@ class _Watch:
             from poolscope.prometheus import serve_snapshots
 
             self._judge = self._make_judge()
-            self._server = serve_snapshots(self._snapshot, settings, self._part_failed)
+            self._server = serve_snapshots(
+                self._snapshot, settings, self._part_failed, detailed=lambda: self._snapshot(details=True)
+            )
             if not self._plan.quiet:
                 _say(f"metrics at {self._server.url}/metrics")
         self._folder = _private_folder()
@@ -350,10 +352,10 @@ class _Watch:
         log = None if self._printer is None else self._printer.say
         return Judge(self._plan.settings or Settings(), started_ns=self._started_ns, log=log)
 
-    def _snapshot(self) -> Snapshot:
+    def _snapshot(self, *, details: bool = False) -> Snapshot:
         assert self._judge is not None
         with self._lock:
-            return self._judge.snapshot(time.perf_counter_ns())
+            return self._judge.snapshot(time.perf_counter_ns(), details=details)
 
     def _session(self, now_ns: int, exit_code: int | None) -> Session:
         from datetime import UTC, datetime

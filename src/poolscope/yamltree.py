@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -20,10 +20,25 @@ _MAX_NODES = 20_000
 _MAX_DEPTH = 12
 
 
-def read(text: str, where: str) -> tuple[Any, dict[str, int]]:
-    """The value in a YAML text (None if it is empty), and the line of each key path such as `pools[0].match`.
+class Tree(NamedTuple):
+    """A YAML text as plain values; `MISTAKEN` stands where one could not be read."""
 
-    Raises ConfigError, and nothing else, whatever the text. `where` is what an error calls it.
+    value: Any
+    """None if the text is empty."""
+    lines: dict[str, int]
+    """The line of each key path such as `pools[0].match`."""
+    problems: list[tuple[int, str]]
+    """Line and text of what is wrong with single values; the rest was read."""
+
+
+#: In place of a value that is one of the problems.
+MISTAKEN = object()
+
+
+def read(text: str, where: str) -> Tree:
+    """The values in a YAML text.
+
+    Raises ConfigError, and nothing else, for a text that cannot be read as a whole. `where` is what an error calls it.
     """
     if len(text) > MAX_CHARACTERS:
         raise ConfigError(f"{where}: expected at most {MAX_CHARACTERS} characters of settings, found more")
@@ -40,7 +55,8 @@ def read(text: str, where: str) -> tuple[Any, dict[str, int]]:
         # 5000 digits.
         raise _mistake(where, str(error)) from error
     tree = _Tree(where)
-    return (None if root is None else tree.value(root, "", 0)), tree.lines
+    value = None if root is None else tree.value(root, "", 0)
+    return Tree(value, tree.lines, tree.problems)
 
 
 def _mistake(place: str, problem: str) -> ConfigError:
@@ -52,6 +68,7 @@ class _Tree:
 
     def __init__(self, where: str) -> None:
         self.lines: dict[str, int] = {}
+        self.problems: list[tuple[int, str]] = []
         self._where = where
         self._visits = 0
 
@@ -62,7 +79,8 @@ class _Tree:
         self._visits += 1
         if self._visits > _MAX_NODES or depth > _MAX_DEPTH:
             limit = f"{_MAX_NODES} values" if self._visits > _MAX_NODES else f"{_MAX_DEPTH} levels of nesting"
-            raise self._error(node, path, f"expected at most {limit}, found more")
+            # Not one problem among others: what is left is not worth reading.
+            raise ConfigError(self._told(node, path, f"expected at most {limit}, found more"))
         tag = node.tag.removeprefix("tag:yaml.org,2002:")
         if isinstance(node, yaml.MappingNode) and tag == "map":
             return dict(self._pairs(node, path, depth))
@@ -70,19 +88,22 @@ class _Tree:
             return [self.value(item, f"{path}[{at}]", depth + 1) for at, item in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, tag, path)
-        raise self._error(node, path, f"expected a plain value, found the tag {shown(node.tag)}")
+        return self._mistake(node, path, f"expected a plain value, found the tag {shown(node.tag)}")
 
     def _pairs(self, node: yaml.MappingNode, path: str, depth: int) -> Iterator[tuple[str, Any]]:
         seen: set[str] = set()
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                raise self._error(key_node, path, "expected a word as key, found a list or a mapping")
+                self._mistake(key_node, path, "expected a word as key, found a list or a mapping")
+                continue
             if key_node.tag.endswith(":merge"):
-                raise self._error(key_node, path, 'expected plain keys, found the merge key "<<"')
+                self._mistake(key_node, path, 'expected plain keys, found the merge key "<<"')
+                continue
             key: str = key_node.value
             inner = joined(path, key)
             if key in seen:
-                raise self._error(key_node, inner, "expected each key once, found it a second time")
+                self._mistake(key_node, inner, "expected each key once, found it a second time")
+                continue
             seen.add(key)
             self.lines[inner] = key_node.start_mark.line + 1
             yield key, self.value(value_node, inner, depth + 1)
@@ -103,15 +124,19 @@ class _Tree:
             "float": construct.construct_yaml_float,
         }.get(tag)
         if make is None:
-            raise self._error(node, path, f"expected a plain value, found the tag {shown(node.tag)}")
+            return self._mistake(node, path, f"expected a plain value, found the tag {shown(node.tag)}")
         try:
             return make(construct(), node)
-        except (ValueError, LookupError, OverflowError) as error:  # !!int x, !!bool x, 5000 digits
-            raise self._error(node, path, f"expected a value, found {shown(text)}") from error
+        except (ValueError, LookupError, OverflowError):  # !!int x, !!bool x, 5000 digits
+            return self._mistake(node, path, f"expected a value, found {shown(text)}")
 
-    def _error(self, node: yaml.Node, path: str, message: str) -> ConfigError:
+    def _mistake(self, node: yaml.Node, path: str, message: str) -> object:
+        self.problems.append((node.start_mark.line + 1, self._told(node, path, message)))
+        return MISTAKEN
+
+    def _told(self, node: yaml.Node, path: str, message: str) -> str:
         at = f"{one_line(path)}: " if path else ""
-        return ConfigError(f"{self._where}, line {node.start_mark.line + 1}: {at}{message}")
+        return f"{self._where}, line {node.start_mark.line + 1}: {at}{message}"
 
 
 def joined(path: str, key: object) -> str:

@@ -17,6 +17,7 @@ def folder(tmp_path: Path) -> Path:
     script(tmp_path, "open('it_ran', 'w').close()")
     script(tmp_path, "", "package/__init__.py")
     script(tmp_path, SETTINGS_TYPO, "typo.yaml")
+    script(tmp_path, "listen: 0\nendpoint: {bearer_token_file: nowhere}\n", "secret.yaml")
     script(tmp_path, "#! /nowhere/python\n", "no_interpreter").chmod(0o755)
     script(tmp_path, "echo", "not_executable")
     script(tmp_path, "poolscope session 1\nxxxx", "damaged.session")
@@ -61,6 +62,7 @@ def refused(folder: Path, *words: str, **variables: str) -> str:
         ("run --session same --json same program.py", "the same file same"),
         ("run --config typo.yaml program.py", "typo.yaml, line 1: sample_intervall: unknown key"),
         ("run --config nowhere.yaml program.py", "nowhere.yaml: this settings file cannot be read"),
+        ("run --config secret.yaml program.py", "nowhere cannot be used: there is no such file"),
         ("run --listen nonsense program.py", "--listen: listen: expected HOST:PORT"),
         ("run --listen 0.0.0.0:0 program.py", "insecure"),
         ("run --set x program.py", "--set x: expected POOL.max_workers=N"),
@@ -81,9 +83,10 @@ def refused(folder: Path, *words: str, **variables: str) -> str:
         ("check typo.yaml", "typo.yaml, line 1"),
         ("demo nowhere", "there is no story 'nowhere': choose from overlap, blocking-call, hard-limit"),
         ("demo overlap extra", "unrecognized arguments: extra"),
-        ("export dashboards target", "dashboards are not shipped"),
+        ("export rules /proc/x", "cannot write to /proc/x"),
         ("export nonsense target", "invalid choice: 'nonsense'"),
-        ("export config program.py", "cannot write to program.py"),
+        ("export config program.py", "cannot write to program.py: it is not a directory"),
+        ("export config program.py/below", "cannot write to program.py/below"),
         ("nonsense", "invalid choice: 'nonsense'"),
     ],
 )

@@ -270,6 +270,37 @@ def test_a_standard_error_that_nobody_reads(tmp_path: Path) -> None:
     assert run("sh", "-c", command, cwd=tmp_path).out == "2\nfine\n"
 
 
+def test_settings_reach_the_program(tmp_path: Path) -> None:
+    script(
+        tmp_path,
+        """
+        import asyncio, time
+        from concurrent.futures import ThreadPoolExecutor
+        async def main():
+            for _ in range(20):
+                time.sleep(0.04)
+                await asyncio.sleep(0)
+        with ThreadPoolExecutor(1, "db-1") as first, ThreadPoolExecutor(1, "secret") as second:
+            first.submit(int).result(), second.submit(int).result()
+            print(first._max_workers, second._max_workers)
+        asyncio.run(main())
+        """,
+    )
+    settings = {
+        "sample_interval": 0.05,
+        "pools": [{"match": "db-*", "name": "database", "max_workers": 3}, {"match": "secret", "ignore": True}],
+        "detection": {"loop_blocked_seconds": 0.02},
+    }
+    (tmp_path / "c.yaml").write_text(json.dumps(settings))
+    outcome = poolscope("run", "--quiet", "--config", "c.yaml", "--json", "it.json", "program.py", cwd=tmp_path)
+    assert outcome == (0, "3 1\n", "")
+    report = json.loads((tmp_path / "it.json").read_text())
+    assert [(pool["name"], pool["max_workers"]) for pool in report["pools"]] == [("database", 3)]
+    # Below the default of 0.1 s none of these blocks would be one.
+    assert report["event_loops"][0]["blocked_seconds"] > 0.4
+    assert report["event_loops"][0]["findings"][0]["pattern"] == "loop_blocked"
+
+
 def test_demo_lists_the_stories(tmp_path: Path) -> None:
     outcome = poolscope("demo", cwd=tmp_path)
     assert outcome.status == 0
@@ -291,9 +322,10 @@ def test_version_and_help(tmp_path: Path) -> None:
 
 
 def test_what_is_written_twice_agrees() -> None:
-    from poolscope import messages
+    from poolscope import export, messages
 
     assert cli._SEVERITIES == model.SEVERITIES
+    assert tuple(export.SHIPPED) == cli._EXPORTS
     assert bootstrap.PROTOCOL == messages.PROTOCOL
     assert issubclass(cli.UsageError, errors.PoolscopeError)
 

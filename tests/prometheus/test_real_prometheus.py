@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import socket
 import subprocess
-import time
-import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-import yaml
-from metrics_support import finding, get, loop, pool, snapshot
+from endpoint_support import PASSWORD, certificate, protected, secret
+from metrics_support import CONTRACT, Scrape, finding, get, loop, pool, snapshot
+from prometheus_support import SHIPPED, Prometheus, answered, needed, targets, until
 
 from poolscope.config import from_mapping
-from poolscope.endpoint import Server
+from poolscope.endpoint.passwords import make
 from poolscope.model import Snapshot
 from poolscope.prometheus import serve_snapshots
 
-SHIPPED = Path(__file__).parents[2] / "config" / "prometheus" / "prometheus.yml"
-HOSTILE = 'quo"te\nline\\slash\0 größe ☃' + "x" * 10_000
+HOSTILE = 'quo"te\nline\\slash\0 größe ☃' + "x" * 150
+#: Too long for a label: cut.
+ENDLESS = "endless" + "ß\n" * 5_000
 SETTINGS = from_mapping({"listen": "127.0.0.1:0", "metrics": {"wait_buckets": [0.1, 1], "run_buckets": [0.1, 1]}})
-
-
-def needed(program: str) -> str:
-    """The path of a program of Prometheus. Without it these tests would prove nothing, so they fail."""
-    path = shutil.which(program)
-    if path is None:
-        pytest.fail(
-            f"no {program}: install Debian's package: apt-get install --no-install-recommends prometheus",
-            pytrace=False,
-        )
-    return path
 
 
 def everything(queue_depth: int = 7) -> Snapshot:
@@ -50,6 +35,7 @@ def everything(queue_depth: int = 7) -> Snapshot:
             suggested_max_workers=9,
         ),
         pool(HOSTILE, queue_depth=3, functions=((HOSTILE, 1, 1.0),)),
+        pool(ENDLESS + "\udcff", alive=False, functions=((ENDLESS, 1, 1.0),)),
         loop("main", tasks=2, lag_buckets=(1, 0, 0), lag_sum_seconds=0.01),
         finding("db"),
         errors={"stacks": 1},
@@ -64,67 +50,15 @@ def test_promtool_finds_nothing_to_say(per_process: bool) -> None:
         _, _, body = get(f"{server.url}/metrics")
     checked = subprocess.run([promtool, "check", "metrics"], input=body, capture_output=True, timeout=60, check=False)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+    families = Scrape(body.decode()).families.values()
+    assert {family.name + "_total" if family.type == "counter" else family.name for family in families} == set(CONTRACT)
+    assert all(family.samples for family in families)
 
 
 def test_the_shipped_configuration_is_valid() -> None:
     promtool = needed("promtool")
     checked = subprocess.run([promtool, "check", "config", str(SHIPPED)], capture_output=True, timeout=60, check=False)
     assert checked.returncode == 0, checked.stderr.decode()
-
-
-class Prometheus:
-    """A real server on loopback that scrapes one target ten times a second. Its data is in `folder`."""
-
-    def __init__(self, target: Server, folder: Path) -> None:
-        config = yaml.safe_load(SHIPPED.read_text())
-        config["global"] |= {"scrape_interval": "100ms", "scrape_timeout": "100ms"}
-        config["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{target.port}"]
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        self.log = folder / "log"
-        command = [needed("prometheus"), f"--config.file={folder / 'prometheus.yml'}"]
-        command += [f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={self.url[7:]}"]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait()
-
-    def ask(self, path: str, **query: str) -> Any:
-        """The `data` of an answer of the HTTP API, None while there is none."""
-        assert self.process.poll() is None, self.log.read_text()
-        try:
-            status, _, body = get(f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}")
-        except OSError:  # not listening yet
-            return None
-        return json.loads(body)["data"] if status == 200 else None
-
-    def values(self, query: str) -> list[tuple[dict[str, str], float]]:
-        """Labels and value of each series that a query gives now."""
-        answer = self.ask("query", query=query)
-        return [(item["metric"], float(item["value"][1])) for item in answer["result"]] if answer else []
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """What the condition gives once it is true. The time limit of the test ends a wait in vain."""
-    while not (value := condition()):
-        time.sleep(0.05)
-    return value
-
-
-def targets(prometheus: Prometheus) -> list[dict[str, Any]]:
-    """What is scraped, and how that goes."""
-    asked = prometheus.ask("targets")
-    found: list[dict[str, Any]] = asked["activeTargets"] if asked else []
-    return found
-
-
-def answered(prometheus: Prometheus, query: str) -> list[tuple[dict[str, str], float]]:
-    """As `values`, once there are any: what one scrape brought need not be there for all queries at once."""
-    found: list[tuple[dict[str, str], float]] = until(lambda: prometheus.values(query))
-    return found
 
 
 @pytest.fixture
@@ -136,7 +70,7 @@ def depth() -> list[int]:
 @pytest.fixture
 def prometheus(tmp_path: Path, depth: list[int]) -> Iterator[Prometheus]:
     with serve_snapshots(lambda: everything(depth[0]), SETTINGS) as server:
-        running = Prometheus(server, tmp_path)
+        running = Prometheus({"here": server.port}, tmp_path)
         try:
             yield running
         finally:
@@ -149,8 +83,10 @@ def test_a_real_prometheus_scrapes_and_answers(prometheus: Prometheus, depth: li
     until(lambda: [(it["health"], it["lastError"]) for it in targets(prometheus)] == [("up", "")])
     shown = {"db": 7, HOSTILE: 3}
     until(lambda: {of["pool"]: depth for of, depth in prometheus.values("poolscope_pool_queue_depth")} == shown)
-    ((labels, _),) = answered(prometheus, 'poolscope_function_started_total{task!="app.load"}')
-    assert labels["task"] == HOSTILE
+    started = answered(prometheus, "poolscope_function_started_total")
+    tasks = {labels["task"] for labels, _ in started}
+    assert len(tasks) == 3
+    assert {"app.load", HOSTILE} < tasks
     ((_, quantile),) = answered(prometheus, 'histogram_quantile(0.25, poolscope_task_wait_seconds_bucket{pool="db"})')
     assert 0.1 < quantile <= 1
     ((labels, value),) = answered(prometheus, "poolscope_finding")
@@ -160,3 +96,21 @@ def test_a_real_prometheus_scrapes_and_answers(prometheus: Prometheus, depth: li
     assert known["poolscope_task_wait_seconds"][0]["type"] == "histogram"
     depth[0] = 1234
     until(lambda: prometheus.values('poolscope_pool_queue_depth{pool="db"} == 1234'))
+
+
+def test_a_real_prometheus_with_a_password_over_tls(tmp_path: Path) -> None:
+    """As docs/endpoint.md says it: the certificate is known, the password in a file."""
+    crt, key = certificate(tmp_path)
+    users = secret(tmp_path, "users", f"prometheus:{make(PASSWORD).text()}\n")
+    job = {
+        "scheme": "https",
+        "tls_config": {"ca_file": crt},
+        "basic_auth": {"username": "prometheus", "password_file": secret(tmp_path, "password", PASSWORD)},
+    }
+    settings = protected(tls={"certificate": crt, "key": key}, basic_auth_file=users)
+    with serve_snapshots(everything, settings) as server:
+        running = Prometheus({"here": server.port}, tmp_path, **job)
+        try:
+            until(lambda: running.values('poolscope_pool_queue_depth{pool="db"} == 7'))
+        finally:
+            running.close()

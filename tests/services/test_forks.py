@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cli_support import environment, python, script, watched
-from services_support import free_port
+from workers_support import free_port
 
 SHARED = """
 import os, sys, time, urllib.request

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cli_support import python, same_as_without, script, watched
-from services_support import service
+from workers_support import service
 
 FIRST = {
     "gevent": "from gevent import monkey; monkey.patch_all()",

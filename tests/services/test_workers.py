@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from services_support import Service, runs, service
+from workers_support import Service, runs, service
 
 GUNICORN = ("gunicorn", "--bind=127.0.0.1:PORT", "--workers=3", "--log-level=warning", "--no-control-socket")
 UVICORN = ("uvicorn", "--port=PORT", "--workers=3", "--log-level=warning", "app:asgi")

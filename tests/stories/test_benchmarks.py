@@ -123,3 +123,16 @@ def test_what_grows(tmp_path: Path) -> None:
     for row in record["results"]:
         assert set(row["samples"]) == {"standard_us", "drop_in_us", "empty_reading_ms"}
         assert all(len(samples) == 2 for samples in row["samples"].values())
+
+
+def test_a_scrape_beside_the_library_s_own_metrics(tmp_path: Path) -> None:
+    sizes = ["--pools", "1,3", "--functions", "60", "--repeat", "2", "--seconds", "0.02"]
+    table, record = run(tmp_path, "scrape", *sizes)
+    names = ["1 pools", "3 pools", "60 functions"]
+    assert [row[0] for row in table] == ["", *names, "round trip, us", *names]
+    assert [row["case"] for row in record["results"]] == names
+    for row in record["results"]:
+        # As many lines as there are of ours: the comparison is of equals.
+        assert row["their_lines"] == row["lines"]
+        assert all(len(samples) == 2 for samples in row["milliseconds"].values())
+        assert row["bytes"] > 1000

@@ -17,8 +17,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 import poolscope
 from poolscope import judge, profiler
-from poolscope.analysis.cases import PoolCase
 from poolscope.analysis.history import PoolHistory
+from poolscope.analysis.pool_case import PoolCase
 from poolscope.analysis.rows import PoolRow
 from poolscope.config import Settings
 from poolscope.executors.threads import ThreadPoolExecutor

@@ -9,8 +9,12 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor as StandardExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
+from endpoint_support import until
+from prometheus_client import CollectorRegistry
 
 import poolscope
 from poolscope import profiler
@@ -149,6 +153,30 @@ def test_importing_does_nothing_and_starts_nothing() -> None:
         check=True,
     )
     assert done.stdout.strip() == "['poolscope'] 1"
+
+
+def test_settings_given_late_count_for_what_was_there_before(tmp_path: Path) -> None:
+    """The judge is made with the first pool; `serve(config=...)` may come long after."""
+    path = tmp_path / "pools.yaml"
+    path.write_text("metrics: {wait_buckets: [0.5, 100], run_buckets: [7]}\nsample_interval: 0.05\nkeep_tasks: 3\n")
+    with poolscope.ThreadPoolExecutor(1, name="early") as pool:
+        pool.submit(int).result()
+        until(lambda: any(row.name == "early" for row in poolscope.report().pools))
+        registry = CollectorRegistry()
+        registry.register(poolscope.collector())  # with the bounds from before
+        before = {sample.labels["le"] for sample in samples(registry, "poolscope_task_wait_seconds_bucket")}
+        assert len(before) == 20
+        with poolscope.serve("127.0.0.1:0", config=path):
+            pass
+        for name, bounds in (("wait", ["0.5", "100.0", "+Inf"]), ("run", ["7.0", "+Inf"])):
+            found = [
+                it for it in samples(registry, f"poolscope_task_{name}_seconds_bucket") if it.labels["pool"] == "early"
+            ]
+            assert [(it.labels["le"], it.value) for it in found] == [(bound, 1) for bound in bounds]
+
+
+def samples(registry: CollectorRegistry, name: str) -> list[Any]:
+    return [sample for family in registry.collect() for sample in family.samples if sample.name == name]
 
 
 def test_times_count_from_the_start_of_the_process() -> None:

@@ -6,8 +6,9 @@ from heapq import heappop, heappush
 import pytest
 from pool_support import ORIGIN, SECOND, TICK, VirtualPool, batches, poisson, simulate
 
-from poolscope.analysis.cases import LoopCase, frames_of
 from poolscope.analysis.detection import Rules
+from poolscope.analysis.findings import frames_of
+from poolscope.analysis.loop_case import LoopCase
 from poolscope.analysis.loop_history import LoopHistory
 from poolscope.analysis.signals import ProcessSignals
 from poolscope.messages import LoopBlock, LoopOpened, StackSample
@@ -45,6 +46,25 @@ def test_the_suggested_size_ends_the_finding_and_one_less_does_not() -> None:
     assert suggested in [point.workers for point in curve]
     less = VirtualPool(suggested - 1).run(GENTLE + FAST)
     assert max(finding.evidence["longest_seconds"] for finding in less.case.findings()) >= 1.0
+
+
+#: As the event loop's own executor has them: names that are looked up before each of many connections.
+LOOKUPS = [(number * 0.1 + 0.06, 0.001, 2) for number in range(60)]
+
+
+def test_short_tasks_of_another_kind_do_not_make_the_work_look_hindered() -> None:
+    crowd = FAST + [(at, 0.001, 2) for at, _, _ in FAST]
+    for before in (LOOKUPS, LOOKUPS + GENTLE):  # the work was never seen alone, or it was
+        (finding,) = VirtualPool(4).run(before + crowd).case.findings()
+        assert finding.cause == "blocking_io"
+
+
+def test_work_that_is_hindered_is_told_among_short_tasks_of_another_kind() -> None:
+    alone = [(at, 0.05, 1) for at, _, _ in GENTLE]
+    crowd = FAST + [(at, 0.001, 2) for at, _, _ in FAST]
+    (finding,) = VirtualPool(4).run(LOOKUPS + alone + crowd).case.findings()
+    assert (finding.pattern, finding.cause) == ("serial", "shared_resource")
+    assert "take 4.0 times as long as alone" in finding.summary
 
 
 def test_while_it_lasts_a_finding_has_no_end() -> None:
@@ -232,6 +252,19 @@ def test_a_small_block_is_a_note_and_garbage_collection_never_more() -> None:
     case.history.block(block(2, 50.0, 55.0, "gc"))
     case.judge(ORIGIN + 60 * SECOND)
     assert {finding.severity for finding in case.findings(ORIGIN + 60 * SECOND)} == {"info"}
+
+
+@pytest.mark.parametrize(
+    ("called", "severity"), [("<frozen importlib._bootstrap>", "info"), ("/lib/model.py", "warning")]
+)
+def test_the_imports_of_a_program_that_is_loaded_in_its_loop_are_a_note(called: str, severity: str) -> None:
+    case = loop_case()
+    lines = [("/app/main.py", 3, "<module>"), (called, 1360, "load")]
+    case.history.block(LoopBlock(1, 1, ORIGIN, ORIGIN + 2 * SECOND, "cpu_bound", lines, 0.9))
+    case.finish(ORIGIN + 4 * SECOND)
+    (finding,) = case.findings(ORIGIN + 4 * SECOND)
+    assert finding.severity == severity
+    assert finding.frames[0].function == "<module>"
 
 
 def test_a_loop_that_ends_in_a_block_counts_it() -> None:

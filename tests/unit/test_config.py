@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from config_support import DOCUMENTS, STRUCTS
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -17,15 +18,6 @@ from poolscope.errors import ConfigError
 from poolscope.model import Thresholds
 
 SHIPPED = Path(__file__).parents[2] / "config" / "poolscope.yaml"
-
-STRUCTS = (
-    Settings,
-    config.EndpointSettings,
-    config.TlsSettings,
-    PoolSettings,
-    Thresholds,
-    config.MetricsSettings,
-)
 
 
 def refused(text: str) -> str:
@@ -483,26 +475,6 @@ def test_settings_cannot_be_changed() -> None:
 
 
 # --- no text does harm
-
-KEYS = sorted({key for struct in STRUCTS for key in struct.__struct_fields__} | {"<<", "pool", "1", "null"})
-WORDS = (
-    "1|0|-1|1.5|1e3|.nan|.inf|-.inf|true|null|~|x|'x'|1:30|0x1f|0o7|2030-01-02|&a 1|*a|=|<<|[|127.0.0.1:1|"
-    "|'*'|!!int x|!!float .x|!!null x|!!set {a}"
-)
-SCALARS = st.sampled_from(WORDS.split("|"))
-VALUES = st.recursive(
-    SCALARS,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]"),
-        st.lists(st.tuples(st.sampled_from(KEYS), inner), max_size=3).map(
-            lambda pairs: f"{{{', '.join(f'{key}: {value}' for key, value in pairs)}}}"
-        ),
-    ),
-    max_leaves=6,
-)
-DOCUMENTS = st.lists(st.tuples(st.sampled_from(KEYS), VALUES), max_size=4).map(
-    lambda pairs: "\n".join(f"{key}: {value}" for key, value in pairs)
-)
 
 
 @given(st.one_of(st.text(), st.text("[]{}:,-?*&!|>%@`'\"# \n\tab01.", max_size=60), DOCUMENTS))

@@ -225,6 +225,16 @@ from poolscope.model import Thresholds
             Rules(thresholds=Thresholds(min_amplification=5.0)),
             ("burst", "blocking_io", "info", "raise_max_workers", True),
         ),
+        (
+            but(seconds_since_finish=11.0, window_seconds=12.0, stretch_seconds=12.0),
+            Rules(thresholds=Thresholds(stall_seconds=12.0)),
+            ("serial", "blocking_io", "warning", "raise_max_workers", True),
+        ),
+        (
+            but(held=(HeldWorker(2, 1, 31.0, 50.0), HeldWorker(1, 1, 31.0, 9.0))),
+            Rules(thresholds=Thresholds(stuck_task_seconds=32.0)),
+            ("async_then_serial", "blocking_io", "warning", "raise_max_workers", True),
+        ),
     ],
 )
 def test_pools(signals: PoolSignals, rules: Rules, expected: tuple[str, str, str, str, bool]) -> None:
@@ -260,3 +270,8 @@ def test_loops(cause: str, blocked: float, longest: float, loop: float, final: b
     found = diagnose_loop(LoopLineSignals(cause, 3, blocked, longest, loop), final=final)
     assert (found.pattern, found.cause) == ("loop_blocked", cause)
     assert (found.severity, found.action) == expected
+
+
+def test_a_loop_that_loads_its_application() -> None:
+    found = diagnose_loop(LoopLineSignals("cpu_bound", 1, 2.0, 2.0, 3.0, imports=True), final=True)
+    assert (found.severity, found.cause, found.action) == ("info", "cpu_bound", "none")

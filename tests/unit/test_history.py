@@ -146,7 +146,7 @@ def test_the_unhindered_run_is_that_of_lonely_tasks() -> None:
     crowded = [(30.0, 0.7, 1) for _ in range(40)]
     pool = VirtualPool(8).run(lonely + crowded)
     assert len(pool.history.occupancy.unhindered) >= 25
-    assert sorted(pool.history.occupancy.unhindered)[12] == pytest.approx(0.2 * SECOND)
+    assert sorted(run for _, run in pool.history.occupancy.unhindered)[12] == pytest.approx(0.2 * SECOND)
 
 
 def test_kept_tasks_are_bounded_and_the_newest() -> None:

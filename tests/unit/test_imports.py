@@ -96,6 +96,24 @@ def test_stopped_between_the_find_and_the_run(library, watch):
     assert "exec_module" not in vars(spec.loader)
 
 
+def test_stopped_in_the_midst_of_an_import_that_it_is_still_to_hear_of(library):
+    calls = []
+
+    def imported(name):
+        calls.append(name)
+        if name == "watched_one":
+            finder.stop(["watched_two"])
+
+    finder = ImportWatch(["watched_one", "watched_two"], imported)
+    finder.start()
+    import watched_two  # which imports the other one first
+
+    assert calls == ["watched_one", "watched_two"]
+    assert finder not in sys.meta_path
+    importlib.reload(watched_two)
+    assert calls == ["watched_one", "watched_two"]
+
+
 def test_a_spec_that_is_only_looked_up(library, watch):
     _, calls = watch("watched_one")
     spec = importlib.util.find_spec("watched_one")

@@ -11,6 +11,7 @@ from poolscope.config import PoolSettings, Settings
 from poolscope.errors import PoolscopeError
 from poolscope.judge import Judge
 from poolscope.messages import PROTOCOL
+from poolscope.model import Thresholds
 
 FLOOD = [(0.5, 0.1, 1)] * 200
 
@@ -180,6 +181,42 @@ def test_settings_of_a_pool_change_how_it_is_judged() -> None:
     run.pool(0, FLOOD, workers=1)
     assert run.report().verdict == "concurrent"
     assert run.lines == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(detection=Thresholds(sustain_seconds=60.0)),
+        Settings(detection=Thresholds(min_amplification=1000.0)),
+        Settings(pools=(PoolSettings(match="c*", sustain_seconds=60.0),)),
+        Settings(pools=(PoolSettings(match="c*", min_amplification=1000.0), PoolSettings(match="*", ordered=True))),
+    ],
+)
+def test_thresholds_of_the_settings_and_of_a_rule_reach_the_judgement(settings: Settings) -> None:
+    run = Run(settings)
+    run.process(0, 7)
+    run.pool(0, FLOOD)
+    assert run.report().verdict == "concurrent"
+
+
+def test_a_rule_overrides_all_that_a_pool_is_judged_by() -> None:
+    other = dict.fromkeys(("sustain_seconds", "min_amplification", "stall_seconds", "stuck_task_seconds"), 7.0)
+    rules = Run(Settings(pools=(PoolSettings(match="c*", long_running=True, **other),))).judge._rules("crawler")
+    assert rules.long_running
+    assert {key: getattr(rules.thresholds, key) for key in other} == other
+
+
+def test_without_kept_tasks_there_is_no_number() -> None:
+    kept, none = Run(), Run(Settings(keep_tasks=0))
+    for run in (kept, none):
+        run.process(0, 7)
+        run.pool(0, FLOOD)
+    assert kept.report().findings[0].advice.suggested_max_workers is not None
+    advice = none.report().findings[0].advice
+    assert (advice.action, advice.suggested_max_workers) == ("raise_max_workers", None)
+    assert "keep_tasks: 0" in advice.text
+    assert none.judge.snapshot(none.end).pools[0].suggested_max_workers is None
+    assert none.report().pools[0].sizing is None
 
 
 def test_subscribers_hear_of_findings_and_one_that_raises_is_removed_and_counted() -> None:

@@ -11,13 +11,14 @@ from unittest import mock
 
 import pytest
 
+from poolscope.probe.pools import names as module
 from poolscope.probe.pools.names import OTHER, FunctionTable
 
 
 class Names:
-    def __init__(self, limit=10_000):
+    def __init__(self, limit=10_000, **how):
         self.messages = []
-        self.table = FunctionTable(self.messages.append, limit)
+        self.table = FunctionTable(self.messages.append, limit, **how)
 
     def place(self, fn, *args):
         number = self.table.identify(fn, args)
@@ -328,3 +329,103 @@ def test_a_finalizer_may_identify_while_a_function_is_announced():
 
     table = FunctionTable(emit)
     assert sorted([table.identify(plain), inner[1]]) == [1, 2]
+
+
+class Library:
+    """Functions that a library puts around the user's."""
+
+    @staticmethod
+    def endpoint(*, function):
+        return function()
+
+    def handler(self, loop, child):
+        return child()
+
+    @staticmethod
+    def step(iterator):
+        return next(iterator)
+
+
+@pytest.fixture
+def library(monkeypatch):
+    monkeypatch.setattr(module, "WRAPPERS", {})
+    prefix = f"{__name__}.Library"
+    module.WRAPPERS[f"{prefix}.endpoint"] = lambda args, keywords: keywords["function"]
+    module.WRAPPERS[f"{prefix}.handler"] = lambda args, keywords: args[2]
+    module.WRAPPERS[f"{prefix}.step"] = lambda args, keywords: args[0]
+    return Library()
+
+
+def test_what_libraries_put_around_is_looked_through(names, library):
+    partial = functools.partial
+    run = contextvars.copy_context().run
+    for _ in range(2):
+        assert names.name(partial(library.endpoint, function=plain)) == f"{__name__}.plain"
+        assert names.name(run, partial(library.endpoint), plain) == f"{__name__}.Library.endpoint"
+        assert names.name(partial(library.handler, None, partial(Thing().method, 1))) == f"{__name__}.Thing.method"
+        assert names.name(library.handler, None, plain) == f"{__name__}.plain"
+        inner = partial(library.endpoint, function=plain)
+        assert names.name(partial(library.handler, None), inner) == f"{__name__}.plain"
+    assert len(names.messages) == 3
+
+
+def test_a_generator_goes_by_its_function(names, library):
+    def items():
+        yield 1
+        yield 2
+
+    generator = items()
+    expected = (f"{__name__}.{items.__qualname__}", __file__, items.__code__.co_firstlineno)
+    assert names.place(library.step, generator) == expected
+    list(generator)
+    assert names.place(library.step, generator) == expected
+    assert names.name(library.step, iter([])) == "builtins.list_iterator"
+
+
+def test_a_wrapper_without_what_it_calls_goes_by_its_own_name(names, library):
+    assert names.name(library.endpoint) == f"{__name__}.Library.endpoint"
+    itself = functools.partial(library.endpoint)
+    itself.keywords["function"] = itself
+    assert names.name(itself) == f"{__name__}.Library.endpoint"
+
+
+class Batch:
+    """What a library calls in place of several functions of the user's."""
+
+    def __init__(self, *functions):
+        self.functions = functions
+
+    def __call__(self):
+        return [function() for function in self.functions]
+
+
+def test_an_instance_that_a_library_puts_around_is_looked_through(names, library):
+    module.WRAPPERS[f"{__name__}.Batch"] = lambda args, keywords: args[0].functions[0]
+    for _ in range(2):
+        assert names.name(Batch(plain, time.sleep)) == f"{__name__}.plain"
+        assert (
+            names.name(functools.partial(Batch(functools.partial(library.handler, None, plain)))) == f"{__name__}.plain"
+        )
+        assert names.name(Batch()) == f"{__name__}.Batch"
+
+
+def test_who_knows_a_library_is_asked_when_its_first_task_is_met(library):
+    met = []
+
+    def meet(name):
+        met.append(name)
+        module.WRAPPERS[f"{__name__}.Batch"] = lambda args, keywords: args[0].functions[0]
+
+    names = Names(meet=meet)
+    assert names.name(Batch(plain)) == f"{__name__}.plain"
+    assert met == [__name__, __name__]  # of the batch, and of what is in it
+    assert names.name(Batch(plain)) == names.name(plain)
+    names.name(time.sleep)
+    assert len(met) == 2
+
+
+def test_who_fails_to_tell_costs_the_name_only():
+    def meet(name):
+        raise OSError("no")
+
+    assert FunctionTable(lambda message: None, meet=meet).identify(plain) == OTHER

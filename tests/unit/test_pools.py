@@ -134,6 +134,31 @@ def test_full_means_that_tasks_wait_while_every_worker_is_in_one(harness):
     assert not full()
 
 
+def test_full_where_workers_are_taken_for_longer_than_a_task_runs(harness):
+    executor = FakeExecutor(2)
+    recorder = harness.open(executor, size=lambda: (1, 2))
+    taken = 1
+    recorder.taken = lambda: taken
+    worker = Worker(recorder, harness.clock)
+    worker.start(1, submit(recorder, harness.clock))
+    submit(recorder, harness.clock)
+    harness.read()
+    assert not harness.full
+    taken = 2  # the other one has ended its task, and the pool has not heard of it
+    harness.read()
+    assert harness.full
+
+
+def test_a_pool_whose_size_goes_on_changing_is_read_until_it_does_not(harness):
+    executor = FakeExecutor(2)
+    sizes = [3, 3, 3, 2, 1]
+    recorder = harness.open(executor, size=lambda: (0, sizes.pop(0) if sizes[1:] else sizes[0]))
+    recorder.settled = lambda: not sizes[1:]
+    told = [message[4] for _ in range(20) for message in harness.read() if message[0] == "pool_batch"]
+    assert told[-1] == 1
+    assert len(told) < 10
+
+
 class TestEnd:
     def test_a_pool_that_was_never_used_leaves_nothing(self, harness):
         for _ in range(100):

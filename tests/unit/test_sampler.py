@@ -183,3 +183,13 @@ def test_the_waits_of_a_full_pool_for_a_cpu_are_told():
     reader, watch = sampler({1000: frame(LINE)}, cpu), pool(1)
     tags = [[message[0] for message in reader.sample([watch], at, [watch])] for at in (1, 2, 1 + DELAY_INTERVAL_NS)]
     assert tags == [["pool_ready", "waits", "stacks"], ["waits", "stacks"], ["pool_ready", "waits", "stacks"]]
+
+
+def test_what_a_thread_waited_counts_in_whatever_place_it_is():
+    cpu, workers, delay = FakeCpu(), pool(2).recorder.workers, WorkerDelay()
+    cpu.delays = {2000: 5, 2001: 500}
+    delay.read(workers, cpu, 1)
+    workers[0].native_id, workers[1].native_id = 2001, 2000
+    cpu.delays = {2000: 6, 2001: 503}
+    delay.read(workers, cpu, 2)
+    assert delay.total == 4

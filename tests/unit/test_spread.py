@@ -75,3 +75,18 @@ def test_a_clock_that_steps_back_gives_zero() -> None:
     spread = Spread()
     spread.add([-5, 3])
     assert spread.total == 3
+
+
+def test_other_bounds_for_what_was_counted() -> None:
+    """As if it had been counted between them, but for values that share a log-linear bucket with a bound."""
+    values = [0, 5, 63, 64, 1000, 10**6, 10**9, 10**9 + 10**7 * 5]
+    spread, fresh = Spread([7, 2000]), Spread([10, 100, 2 * 10**9])
+    spread.add(values)
+    fresh.add(values)
+    spread.rebound([10, 100, 2 * 10**9])
+    assert spread.buckets == fresh.buckets
+    spread.add([50])
+    fresh.add([50])
+    assert spread.buckets == fresh.buckets
+    spread.merge(fresh)
+    assert sum(spread.buckets) == spread.count == 18

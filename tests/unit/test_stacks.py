@@ -1,6 +1,7 @@
 import os
 import sys
 import sysconfig
+from functools import partial
 
 import pytest
 
@@ -159,6 +160,15 @@ class TestCreationSite:
     def test_others_of_similar_names_are_not(self):
         maker = function_in("/lib/maker.py", "maker", "return call()", module="poolscope_demo")
         assert maker(creation_site) == ("lib/maker.py:2", "poolscope_demo:maker")
+
+    def test_what_a_library_makes_was_made_at_the_line_that_calls_it(self):
+        make = function_in("/x/site-packages/lib/pools.py", "make", "return call()", module="lib.pools")
+        helper = function_in("/x/site-packages/lib/api.py", "helper", "return call()", module="lib.api")
+        start = function_in("/srv/app/user.py", "start", "\n\n    return call()", module="user")
+        site = start(lambda: helper(lambda: make(creation_site)))
+        assert site[1] == "lib.pools:make"
+        assert site[0].startswith("unit/test_stacks.py:")
+        assert start(partial(helper, partial(make, creation_site))) == ("app/user.py:4", "lib.pools:make")
 
     def test_module_level(self):
         namespace = {"__name__": "__main__", "creation_site": creation_site}

@@ -215,13 +215,14 @@ def _inflated(signals: PoolSignals) -> tuple[bool, bool] | None:
     runs grow with concurrency. If they took as long already when the pool was about to fill, something else has slowed
     them down. The mean alone also grows where a few long tasks have come.
     """
-    alone = (signals.unhindered_run_seconds, signals.unhindered_mean_seconds, signals.last_unhindered_seconds)
-    median, mean, last = alone
-    if median is None or mean is None or last is None or not signals.run_p50_seconds or not signals.run_mean_seconds:
+    work = signals.work
+    median, mean, last = work.alone_p50_seconds, work.alone_mean_seconds, work.last_alone_seconds
+    run_p50, run_mean = work.run_p50_seconds, work.run_mean_seconds
+    if median is None or mean is None or last is None or not run_p50 or not run_mean:
         return None
-    if last * RUN_INFLATION >= signals.run_mean_seconds:
+    if last * RUN_INFLATION >= run_mean:
         return False, False
-    return signals.run_p50_seconds > RUN_INFLATION * median, signals.run_mean_seconds > RUN_INFLATION * mean
+    return run_p50 > RUN_INFLATION * median, run_mean > RUN_INFLATION * mean
 
 
 def _shared_resource(signals: PoolSignals, rules: Rules) -> bool:
@@ -307,6 +308,8 @@ class LoopLineSignals(msgspec.Struct, frozen=True):
     blocked_seconds: float
     longest_seconds: float
     loop_seconds: float
+    #: The line imports something, in a module that is being imported itself.
+    imports: bool = False
 
     @property
     def share(self) -> float:
@@ -330,12 +333,13 @@ _LOOP_ACTIONS = {
 
 def diagnose_loop(signals: LoopLineSignals, *, final: bool) -> Diagnosis:
     """What the blocks of one line amount to. `final`: the loop's whole time is known."""
-    innocent = signals.cause in ("gc", "host_descheduled")
+    # A server that loads its application inside its loop: that happens once, before anything can wait for it.
+    innocent = signals.cause in ("gc", "host_descheduled") or signals.imports
     shared = signals.share >= BLOCKED_SHARE and (final or signals.loop_seconds >= SHARE_AFTER_SECONDS)
     warns = not innocent and (signals.longest_seconds >= LONG_BLOCK_SECONDS or shared)
     return Diagnosis(
         "loop_blocked",
         signals.cause,
         "warning" if warns else "info",
-        _LOOP_ACTIONS.get(signals.cause, "none"),
+        "none" if innocent else _LOOP_ACTIONS.get(signals.cause, "none"),
     )

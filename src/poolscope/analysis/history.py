@@ -82,7 +82,7 @@ class PoolHistory:
         #: How long the workers waited for a CPU, in the same form.
         self.ready_readings: deque[CpuReading] = deque(maxlen=STACK_SAMPLES)
         self.stacks: deque[StackSample] = deque(maxlen=STACK_SAMPLES)
-        self._keep_tasks = keep_tasks
+        self.keep_tasks = keep_tasks
         self._tasks = array("q")
         self._backlog = Backlog()
         self.occupancy = Occupancy(opened.max_workers, opened.at_ns)
@@ -184,7 +184,7 @@ class PoolHistory:
         self._keep(kept)
         self.last_finish_ns = max(self.last_finish_ns or 0, latest_ns)
         self._spread(functions, waits, runs)
-        self.occupancy.learn_runs(started, runs, latest_ns)
+        self.occupancy.learn_runs(functions, started, runs, latest_ns)
         self.occupancy.note(max(waits), len(waits))
 
     def _spread(self, functions: list[int], waits: list[int], runs: list[int]) -> None:
@@ -225,12 +225,12 @@ class PoolHistory:
 
     def _keep(self, records: list[int]) -> None:
         """Remembers tasks (function, submitted, started, finished), flat."""
-        if not self._keep_tasks:
+        if not self.keep_tasks:
             return
         self._tasks.extend(array("q", records))
         # Trimmed a quarter at a time, so that the cost of moving is shared by many tasks.
-        if len(self._tasks) > 5 * self._keep_tasks:
-            del self._tasks[: len(self._tasks) - 4 * self._keep_tasks]
+        if len(self._tasks) > 5 * self.keep_tasks:
+            del self._tasks[: len(self._tasks) - 4 * self.keep_tasks]
 
     # -- time goes on --------------------------------------------------------------------------------------
 

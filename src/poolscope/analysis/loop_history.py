@@ -44,12 +44,20 @@ class BlockingLine:
             blocked_seconds=(self.total_ns + self.open_ns) / 1e9,
             longest_seconds=max(self.longest_ns, self.open_ns) / 1e9,
             loop_seconds=loop_ns / 1e9,
+            imports=_imports(self.lines),
         )
 
     @property
     def cpu_share(self) -> float:
         """CPU of the loop's thread per blocked second."""
         return self.cpu_ns / self.total_ns if self.total_ns else 0.0
+
+
+def _imports(lines: Sequence[Line]) -> bool:
+    if len(lines) < 2:
+        return False
+    (_, _, function), (called, _, _) = lines[:2]
+    return function == "<module>" and called.startswith("<frozen importlib")
 
 
 class LoopHistory:

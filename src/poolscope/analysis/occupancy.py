@@ -81,16 +81,16 @@ class Occupancy:
         self.stretches = StretchTracker()
         #: Crest of each stretch that has not been judged for the last time, by its begin.
         self.crests: dict[int, Crest] = {}
-        #: Run times (ns) of tasks that started while hardly any other worker was occupied, the latest ones.
-        self.unhindered: deque[int] = deque(maxlen=UNHINDERED_TASKS)
+        #: Function and run time (ns) of tasks that started while hardly any other worker was occupied, the latest ones.
+        self.unhindered: deque[tuple[int, int]] = deque(maxlen=UNHINDERED_TASKS)
         # Times of what was not swept yet, by kind.
         self._pending: tuple[list[int], ...] = ([], [], [], [], [])
         self._ends: dict[int, int] = {}  # worker -> end of its last task, not swept yet
         self._last_ends: dict[int, int] = {}  # worker -> end of its last task
-        # Starts of tasks that started unhindered and still run, and (latest end, starts, run times) of tasks that ended
-        # before all of their starts were swept. Tasks are known by their start.
+        # Starts of tasks that started unhindered and still run, and (latest end, functions, starts, run times) of tasks
+        # that ended before all of their starts were swept. Tasks are known by their start.
         self._alone: set[int] = set()
-        self._ended: list[tuple[int, Sequence[int], Sequence[int]]] = []
+        self._ended: list[tuple[int, Sequence[int], Sequence[int], Sequence[int]]] = []
         self._queued = self._occupied = 0
         self._stretch_arrivals = 0
         self._swept_ns = opened_ns
@@ -149,14 +149,14 @@ class Occupancy:
         self._ends[worker] = self._last_ends[worker] = ended[-1]
         return coupled
 
-    def learn_runs(self, started: Sequence[int], runs: Sequence[int], latest_ns: int) -> None:
+    def learn_runs(self, functions: Sequence[int], started: Sequence[int], runs: Sequence[int], latest_ns: int) -> None:
         """Run times of tasks that ended, at `latest_ns` the last."""
-        self._ended.append((latest_ns, started, runs))
+        self._ended.append((latest_ns, functions, started, runs))
         if self._alone:
-            for at, run_ns in zip(started, runs, strict=True):
+            for function, at, run_ns in zip(functions, started, runs, strict=True):
                 if at in self._alone:
                     self._alone.discard(at)
-                    self.unhindered.append(run_ns)
+                    self.unhindered.append((function, run_ns))
 
     def note(self, wait_ns: int, finished: int) -> None:
         """For the timeline: a wait that was seen, and tasks that finished."""
@@ -270,9 +270,9 @@ class Occupancy:
 
     def _note_unhindered(self, starts: Sequence[int], running: Collection[int]) -> None:
         """Remembers how long the tasks ran that started then, or that they are to be."""
-        known: dict[int, int] = {}
-        for _, started, runs in self._ended:
-            known.update(zip(started, runs, strict=True))
+        known: dict[int, tuple[int, int]] = {}
+        for _, functions, started, runs in self._ended:
+            known.update(zip(started, zip(functions, runs, strict=True), strict=True))
         for at in starts:
             if at in known:
                 self.unhindered.append(known[at])

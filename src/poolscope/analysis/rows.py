@@ -6,10 +6,12 @@ and for several taken per tick as that of the pool saturated longest in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from poolscope.analysis.cases import FINDINGS_KEPT, LoopCase, PoolCase
+from poolscope.analysis.findings import FINDINGS_KEPT
 from poolscope.analysis.history import PoolHistory
+from poolscope.analysis.loop_case import LoopCase
+from poolscope.analysis.pool_case import PoolCase
 from poolscope.analysis.spread import Spread
 from poolscope.messages import FunctionNamed
 from poolscope.model import (
@@ -58,6 +60,11 @@ class FindingTally:
 
 def _sort(finding: Finding) -> tuple[str, str, str]:
     return finding.pattern, finding.cause, finding.severity
+
+
+def _added(spreads: Sequence[Spread]) -> tuple[int, ...]:
+    """Counts per bucket of several distributions over the same bounds."""
+    return tuple(map(sum, zip(*(spread.buckets for spread in spreads), strict=True)))
 
 
 class _Function:
@@ -122,6 +129,13 @@ class PoolRow:
         del self._past_findings[:-FINDINGS_KEPT]
         if self._main is not None and self._main is not case and self._weight(case) > self._weight(self._main):
             self._main = case
+
+    def rebound(self, wait_bounds: Sequence[int], run_bounds: Sequence[int]) -> None:
+        """Other bounds (ns) of the histograms."""
+        for wait in (self._wait, *(case.history.wait for case in self.cases)):
+            wait.rebound(wait_bounds)
+        for run in (self._run, *(case.history.run for case in self.cases)):
+            run.rebound(run_bounds)
 
     def absorb(self, ended: PoolRow) -> None:
         """Takes over all that a row without live pools has counted; that one is of no more use."""
@@ -217,6 +231,21 @@ class PoolRow:
             run.merge(case.history.run)
         return wait, run
 
+    def _function_totals(self, now_ns: int) -> dict[str, list[int]]:
+        """Tasks started and busy ns by function: what a scrape shows, without the distributions that it does not."""
+        totals = {name: [past.started, past.busy_ns] for name, past in self._past_functions.items()}
+        for case in self.cases:
+            for function, found in case.history.functions.items():
+                named = self._function_of(function)
+                total = totals.setdefault(named.name if named is not None else "unknown", [0, 0])
+                total[0] += found.started
+                total[1] += found.run.total
+            for task in case.history.running.values():
+                named = self._function_of(task.function)
+                total = totals.setdefault(named.name if named is not None else "unknown", [0, 0])
+                total[1] += max(0, now_ns - task.started_ns)
+        return totals
+
     def findings(self) -> tuple[Finding, ...]:
         """All findings of the row's pools, in order of time."""
         found = [*self._past_findings, *(finding for case in self.cases for finding in case.findings())]
@@ -231,8 +260,8 @@ class PoolRow:
         """For a scrape."""
         histories = [case.history for case in self.cases]
         leading = self._leading().history
-        wait, run = self._distributions()
-        functions = self._functions(now_ns)
+        waits = [self._wait, *(history.wait for history in histories)]
+        runs = [self._run, *(history.run for history in histories)]
         suggestions = [case.suggested for case in self.cases if case.suggested is not None]
         return PoolSnapshot(
             name=self.name,
@@ -255,11 +284,13 @@ class PoolRow:
             queued_seconds=self._grown("queued", self._past_queued_ns + sum(h.queued_ns(now_ns) for h in histories)),
             saturated_seconds=self._saturated_ns / 1e9,
             cpu_seconds=self._count("cpu_ns") / 1e9,
-            wait_buckets=tuple(wait.buckets),
-            wait_sum_seconds=wait.total / 1e9,
-            run_buckets=tuple(run.buckets),
-            run_sum_seconds=run.total / 1e9,
-            functions=tuple((name, sums.started, sums.busy_ns / 1e9) for name, sums in functions.items()),
+            wait_buckets=_added(waits),
+            wait_sum_seconds=sum(wait.total for wait in waits) / 1e9,
+            run_buckets=_added(runs),
+            run_sum_seconds=sum(run.total for run in runs) / 1e9,
+            functions=tuple(
+                (name, started, busy_ns / 1e9) for name, (started, busy_ns) in self._function_totals(now_ns).items()
+            ),
             suggested_max_workers=max(suggestions, default=None),
         )
 

@@ -18,6 +18,8 @@ from poolscope.analysis.stretches import Stretch
 
 #: Fewer unhindered runs than this say nothing about how long a task takes when nothing is in its way.
 UNHINDERED_NEEDED = 20
+#: Part of the workers' time that the functions have, the busiest first, whose runs are compared with those.
+WORK_SHARE = 0.8
 #: How many of them are looked at for the time just before the pool filled.
 LAST_UNHINDERED = 5
 #: Fewer finished tasks than this give no median.
@@ -47,6 +49,17 @@ class HeldWorker(msgspec.Struct, frozen=True):
     function: int
     seconds: float
     times: float
+
+
+class Work(msgspec.Struct, frozen=True):
+    """How long tasks ran, and how long when nothing was in their way (`alone`): median, mean, and the mean of the last
+    few of these, in which a slowness shows that came before the crowd. Seconds."""
+
+    run_p50_seconds: float | None
+    run_mean_seconds: float | None
+    alone_p50_seconds: float | None
+    alone_mean_seconds: float | None
+    last_alone_seconds: float | None
 
 
 class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +101,20 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     hogs: Hogs | None = None
     deadlock: Deadlock | None = None
     awaited: Awaited | None = None
+    #: Of the functions that have most of the workers' time, where that are not all: how long a short task takes says
+    #: nothing about how long those take alone.
+    part: Work | None = None
+
+    @property
+    def work(self) -> Work:
+        """The tasks whose runs tell whether they hinder each other."""
+        return self.part or Work(
+            self.run_p50_seconds,
+            self.run_mean_seconds,
+            self.unhindered_run_seconds,
+            self.unhindered_mean_seconds,
+            self.last_unhindered_seconds,
+        )
 
     @property
     def cores_wanted(self) -> float | None:
@@ -203,6 +230,32 @@ def before(history: PoolHistory, begin_ns: int) -> Before:
     return Before((begin_ns - since_ns) / 1e9, arrivals, _runs(runs))
 
 
+def _busiest(shares: dict[int, _Share]) -> dict[int, _Share]:
+    """The functions that have most of the workers' time: no more of them than it takes for `WORK_SHARE`."""
+    left = (1 - WORK_SHARE) * sum(share.busy_ns for share in shares.values())
+    part = dict(sorted(shares.items(), key=lambda item: item[1].busy_ns, reverse=True))
+    while part:
+        function, share = part.popitem()
+        left -= share.busy_ns
+        if left < 0:
+            part[function] = share
+            break
+    return part
+
+
+def _work(part: dict[int, _Share], history: PoolHistory) -> Work:
+    runs = [run for share in part.values() for run in share.runs]
+    enough = len(runs) >= TASKS_NEEDED
+    alone = [run for function, run in history.occupancy.unhindered if function in part]
+    return Work(
+        run_p50_seconds=_seconds(_median(runs)) if enough else None,
+        run_mean_seconds=_mean_seconds(runs) if enough else None,
+        alone_p50_seconds=_seconds(_median(alone)) if len(alone) >= UNHINDERED_NEEDED else None,
+        alone_mean_seconds=_mean_seconds(alone),
+        last_alone_seconds=_mean_seconds(alone[-LAST_UNHINDERED:]),
+    )
+
+
 def measure(
     history: PoolHistory, stretch: Stretch, begin_ns: int, process: ProcessSignals, came_before: Before
 ) -> PoolSignals:
@@ -247,7 +300,8 @@ def measure(
         process = ProcessSignals(cores_used=worker_cores, cores_allowed=process.cores_allowed, gil=False)
     length_ns = max(1, end_ns - begin_ns)
     samples = [sample for sample in history.stacks if begin_ns <= sample.at_ns <= end_ns]
-    unhindered = history.occupancy.unhindered
+    part = _busiest(shares)
+    unhindered = [run for _, run in history.occupancy.unhindered]
     enough = len(runs) >= TASKS_NEEDED
     return PoolSignals(
         window_seconds=length_ns / 1e9,
@@ -273,7 +327,7 @@ def measure(
         ),
         unhindered_run_seconds=_seconds(_median(unhindered)) if len(unhindered) >= UNHINDERED_NEEDED else None,
         unhindered_mean_seconds=_mean_seconds(unhindered),
-        last_unhindered_seconds=_mean_seconds(list(unhindered)[-LAST_UNHINDERED:]),
+        last_unhindered_seconds=_mean_seconds(unhindered[-LAST_UNHINDERED:]),
         worker_cores=worker_cores,
         worker_cpu_share=(worker_cores * length_ns / busy_ns if worker_cores is not None and busy_ns > 0 else None),
         workers_ready=rate(history.ready_readings, begin_ns, end_ns),
@@ -283,6 +337,7 @@ def measure(
         process=process,
         held=held_workers(history, end_ns),
         samples=len(samples),
+        part=_work(part, history) if len(part) < len(shares) else None,
         contention=contention(samples, history.max_workers, lasting=lasting, starts=starts),
         hogs=hogs(
             [

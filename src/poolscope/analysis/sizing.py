@@ -207,6 +207,8 @@ class Sizing(msgspec.Struct, frozen=True):
     population: int | None = None
     #: Set where the workers of this other pool, itself full, submit the tasks: the same holds.
     feeder: str | None = None
+    #: Whether there was a record to replay: the settings may say to keep none.
+    recorded: bool = True
 
 
 def suggest(tasks: Sequence[Task], sustain_ns: int) -> int | None:

@@ -90,6 +90,15 @@ class Spread:
         for key, number in counts.items():
             mine[key] = mine.get(key, 0) + number
 
+    def rebound(self, bounds: Sequence[int]) -> None:
+        """Other bounds (ns) from now on. What was counted is put between them by its log-linear bucket, so that a value
+        within 1.6 % of a bound may be on its wrong side."""
+        self.bounds = bounds
+        self._split = frozenset(map(_key, bounds))
+        self.buckets = [0] * (len(bounds) + 1)
+        for key, count in self.counts.items():
+            self.buckets[bisect_left(bounds, _range(key)[0])] += count
+
     def merge(self, other: Spread) -> None:
         """Adds all of another distribution over the same bounds."""
         self._add(other.counts, other.count, other.total, other.maximum)

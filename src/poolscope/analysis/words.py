@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from poolscope.analysis.deadlock import Deadlock
 from poolscope.analysis.detection import Diagnosis, LoopLineSignals, cpu_limit, starved, workers_for_cpu
 from poolscope.analysis.signals import PoolSignals
@@ -55,7 +57,7 @@ def _hold_up(signals: PoolSignals, frames: Sequence[Frame]) -> str:
         return (
             f"only {at_once} of its {_workers(signals.max_workers)} {go} on at a time, the others wait{_place(frames)}"
         )
-    times = (signals.run_p50_seconds or 0) / (signals.unhindered_run_seconds or 1)
+    times = (signals.work.run_p50_seconds or 0) / (signals.work.alone_p50_seconds or 1)
     return f"its tasks hold each other up{_place(frames)} and take {times:.1f} times as long as alone"
 
 
@@ -156,13 +158,23 @@ def split_advice(hogs: str, slow: int | None, others: int | None) -> Advice:
     return Advice("split_pool", f"{text}.")
 
 
+#: Kind of pool -> how it gets another size, where that is not said by its name.
+_HOW = {
+    "anyio": " Its size is the limiter's total_tokens; the default limiter is "
+    "anyio.to_thread.current_default_thread_limiter().",
+    "asgiref": " asgiref keeps such calls in one thread: a ThreadSensitiveContext for each, or thread_sensitive=False, "
+    "lets them run side by side.",
+}
+
+
 def pool_advice(
-    diagnosis: Diagnosis, name: str, signals: PoolSignals, sized: Sizing | None, sustain_seconds: float
+    diagnosis: Diagnosis, name: str, signals: PoolSignals, sized: Sizing | None, sustain_seconds: float, kind: str = ""
 ) -> Advice:
     """The one thing to do, with a number only where the size of the pool is the problem."""
     action = diagnosis.action
     if diagnosis.sized and sized is not None:
-        return _sized_advice(diagnosis, name, signals, sized, sustain_seconds)
+        advice = _sized_advice(diagnosis, name, signals, sized, sustain_seconds)
+        return msgspec.structs.replace(advice, text=advice.text + _HOW.get(kind, ""))
     if action == "use_process_pool":
         return Advice(
             action,
@@ -213,6 +225,12 @@ def _sized_advice(
     suggested = sized.suggested
     single = diagnosis.cause == "single_worker"
     ordered = " If one worker is there to keep the order, say `ordered: true` in the settings." if single else ""
+    if not sized.recorded:
+        return Advice(
+            diagnosis.action,
+            f"{name!r} is too small for its load (now {signals.max_workers}). There is no number, because the settings "
+            f"say to keep no tasks to replay (keep_tasks: 0).{ordered}",
+        )
     if sized.population is not None:
         return Advice(
             diagnosis.action if single else "bound_submission",
@@ -256,7 +274,7 @@ def _binds_first(signals: PoolSignals, suggested: int) -> str:
             f" The CPU binds first: a busy worker uses {_percent(share)} of a core, so about {enough} of them use up "
             f"the {limit:g} they can have."
         )
-    alone, run = signals.unhindered_run_seconds, signals.run_p50_seconds
+    alone, run = signals.work.alone_p50_seconds, signals.work.run_p50_seconds
     if alone and run and run > SLOWER * alone:
         return (
             f" Something downstream may bind first: a task already runs {seconds(run)}, and {seconds(alone)} with the "

@@ -121,16 +121,21 @@ class Watched:
         except Exception:
             pass  # the parent sees the end of the connection all the same
 
-    def _imported(self, _: str) -> None:
+    def _imported(self, name: str) -> None:
         # Inside an import of the program's.
         try:
-            self._equip()
+            if self._probe is None:
+                self._equip(name)
+            elif not self._over:
+                from poolscope.probe import install
+
+                install.finished(name)
         except Exception as error:
             if self._link is not None:
                 self._link(("fault", "bootstrap", f"{type(error).__name__}: {error}"))
 
-    def _equip(self) -> None:
-        """Starts the probe, once."""
+    def _equip(self, ran: str | None = None) -> None:
+        """Starts the probe, once. `ran` is the module that has just run, if that is why."""
         # Not waiting: whoever has the lock may be waiting for the import that the calling thread is in.
         if self._over or self._probe is not None or not self._equipping.acquire(blocking=False):
             return
@@ -148,12 +153,13 @@ class Watched:
         probe.add_sink(self._link)
         probe.after_fork.append(self._link_of_child)
         before = _imported_now()
-        self._installation = install.install()
-        self._imports.stop()
+        self._installation = install.install(ran=ran)
+        # A module that imports another one of these is in the midst of its import, past the finder of `install`.
+        self._imports.stop(install.in_flight(MODULES, ran))
         if _imported_now() != before:
-            # Another thread was in the midst of importing the second of them, past the finder of `install`.
+            # Another thread was in the midst of importing the second of them, likewise.
             self._installation.uninstall()
-            self._installation = install.install()
+            self._installation = install.install(ran=ran)
 
     def _disable(self) -> None:
         """The parent is gone: nothing of ours in the program's way from here on."""

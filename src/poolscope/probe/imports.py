@@ -31,6 +31,7 @@ class ImportWatch:
         self._missing = set(self._names)
         self._imported = imported
         self._active = False
+        self._late: set[str] = set()
 
     def start(self) -> None:
         """Begins to listen, if there is a name to wait for."""
@@ -38,9 +39,11 @@ class ImportWatch:
             self._active = True
             sys.meta_path.insert(0, self)
 
-    def stop(self) -> None:
-        """Calls nobody any more, and leaves `sys.meta_path`."""
+    def stop(self, late: Iterable[str] = ()) -> None:
+        """Calls nobody any more, but for the modules `late`, which are being imported now, and leaves
+        `sys.meta_path`."""
         self._active = False
+        self._late = set(late)
         # By identity, and in place: another thread may import at this moment.
         for index, finder in enumerate(sys.meta_path):
             if finder is self:
@@ -82,6 +85,9 @@ class ImportWatch:
         """Called by the hook when the module has run."""
         if self._active:
             self.seen(name)
+            self._imported(name)
+        elif name in self._late:
+            self._late.discard(name)
             self._imported(name)
 
     def seen(self, name: str) -> None:

@@ -12,6 +12,7 @@ from poolscope.probe.runtime import current
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
     from typing import Any, Self
 
@@ -55,12 +56,15 @@ class Installation:
         self.uninstall()
 
 
-def install(*, pools: bool = True, loops: bool = True) -> Installation:
+def install(*, pools: bool = True, loops: bool = True, ran: str | None = None) -> Installation:
     """Watches the pools and event loops of this process from now on, those that exist included.
 
-    The pools are the thread and process pools of `concurrent.futures`, and `multiprocessing.pool.ThreadPool`.
-    Returns what undoes it; may be called several times. Starts no thread and imports none of these modules. A
-    failure of ours is logged and leaves the process as it was.
+    The pools are the thread and process pools of `concurrent.futures`, `multiprocessing.pool.ThreadPool`, and those of
+    the libraries in `families`. Returns what undoes it; may be called several times. Starts no thread and imports none
+    of these modules. A failure of ours is logged and leaves the process as it was.
+
+    `ran` is for who calls this inside an import: the module that has just run. One that is in the midst of its import,
+    which may be why the other one was imported, is left to `finished`.
     """
     parts = (*(POOLS if pools else ()), *(LOOPS if loops else ()))
     with _lock:
@@ -71,14 +75,34 @@ def install(*, pools: bool = True, loops: bool = True) -> Installation:
                 watch.start()
     # Listening first: whatever is not in `sys.modules` now will be heard of.
     for part in parts:
-        _catch_up(part)
+        _catch_up(part, ran)
     return Installation(parts)
 
 
-def _catch_up(part: str) -> None:
+def finished(name: str) -> None:
+    """A module that was in the midst of its import has run."""
+    for part, (_, modules) in _FAMILIES.items():
+        if name in modules:
+            watch = _watches.get(part)
+            if watch is not None:
+                watch.seen(name)
+            _imported(part)
+
+
+def in_flight(names: Iterable[str], ran: str | None = None) -> list[str]:
+    """Those modules that are in the midst of their import; all but `ran`, which has just run."""
+    found = ((name, getattr(sys.modules.get(name), "__spec__", None)) for name in names if name != ran)
+    return [name for name, spec in found if getattr(spec, "_initializing", False)]
+
+
+def _catch_up(part: str, ran: str | None) -> None:
     present = [name for name in _FAMILIES[part][1] if sys.modules.get(name) is not None]
     for name in present:
         _settled(name)
+    if ran is not None:
+        begun = in_flight(present, ran)
+        present = [name for name in present if name not in begun]
+    for name in present:
         watch = _watches.get(part)
         if watch is not None:
             watch.seen(name)

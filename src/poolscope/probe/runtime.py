@@ -13,6 +13,7 @@ import sys
 from functools import partial
 from time import perf_counter_ns
 
+from poolscope.probe.adapters import meet
 from poolscope.probe.cpu import CpuClocks, GuardedClocks
 from poolscope.probe.native import allocate_lock, get_ident
 from poolscope.probe.outlet import Outlet
@@ -74,7 +75,7 @@ class Probe:
 
     def _begin(self) -> None:
         self._outlet = Outlet(partial(self.fail, "sink"))
-        self.functions = FunctionTable(self.emit)
+        self.functions = FunctionTable(self.emit, meet=partial(meet, self))
         self._stacks: StackSampler | None = StackSampler(self._cpu)
         self._pools = Pools(self.clock, self._cpu, self._outlet.push, partial(self.fail, "pools"))
         #: Nobody reads pools any more: none is opened.
@@ -122,17 +123,19 @@ class Probe:
         prefix: str,
         kind: str,
         size: Callable[[], tuple[int, int] | None] | None = None,
+        site: tuple[str, str] | None = None,
     ) -> PoolRecorder | None:
         """A recorder for a new pool, or None if the settings say not to watch it.
 
-        `prefix` is empty unless the program gave one; `size` gives (workers alive, max_workers) and must not
+        `prefix` is empty unless the program gave one; `site` is where the pool was made (see `creation_site`), unless
+        that is just now; `size` gives (workers alive, max_workers) and must not
         hold the executor, which is only referred to weakly here. The pool is told to the sinks by the next
         reading, and leaves nothing behind if it is gone by then without a task.
         """
         try:
             from poolscope.probe.stacks import creation_site
 
-            created_at, place = creation_site(1)
+            created_at, place = site or creation_site(1)
             label = name or prefix or place
             rule = self.pool_rule(label)
             if self._given_up or (rule is not None and rule.ignore):

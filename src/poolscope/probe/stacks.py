@@ -24,7 +24,7 @@ _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}"
 #: Programs that come with us, and are watched like anybody's.
 _SHIPPED = os.path.normcase(os.sep.join(("", "poolscope", "shipped", "examples", "")))
 #: Modules that make pools on behalf of somebody else.
-_MAKERS = ("poolscope", "concurrent.futures", "multiprocessing", "asyncio", "threading")
+_MAKERS = ("poolscope", "concurrent.futures", "multiprocessing", "asyncio", "threading", "anyio")
 
 # One entry per file that was ever seen on a stack. Single dict operations only: any thread may ask.
 _known: dict[str, bool] = {}
@@ -95,24 +95,41 @@ def user_lines(frame: FrameType | None, stop: int | None = None) -> list[Line]:
 def creation_site(depth: int = 0) -> tuple[str, str]:
     """Where a pool is being made: ("package/file.py:12", "module:function").
 
-    The first frame outside of poolscope, concurrent.futures, multiprocessing, asyncio and threading, from `depth`
-    frames above the caller on. ("", "unknown") if there is none.
+    Of the function: the first one outside of poolscope, anyio, and the standard library's pools and loops, from `depth`
+    frames above the caller on. Of the line: where that is called from the user's code, if it is in a library. ("",
+    "unknown") if there is none.
     """
     try:
         frame: FrameType | None = sys._getframe(depth + 1)
     except ValueError:
         return "", "unknown"
-    while frame is not None:
-        module = frame.f_globals.get("__name__")
-        if not (isinstance(module, str) and _makes_for_others(module)):
-            code = frame.f_code
-            place = f"{_short(code.co_filename)}:{frame.f_lineno or 0}"
-            return place, f"{module if isinstance(module, str) else 'unknown'}:{code.co_qualname}"
+    while frame is not None and _makes_for_others(frame.f_globals.get("__name__")):
         frame = frame.f_back
-    return "", "unknown"
+    if frame is None:
+        return "", "unknown"
+    module, code = frame.f_globals.get("__name__"), frame.f_code
+    name = f"{module if isinstance(module, str) else 'unknown'}:{code.co_qualname}"
+    return _place(_users(frame) or frame), name
 
 
-def _makes_for_others(module: str) -> bool:
+def _users(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame of the user's, from this one outwards."""
+    for _ in range(DEPTH_LIMIT):
+        if frame is None:
+            break
+        if is_user_file(frame.f_code.co_filename) and not _is_generated(frame):
+            return frame
+        frame = frame.f_back
+    return None
+
+
+def _place(frame: FrameType) -> str:
+    return f"{_short(frame.f_code.co_filename)}:{frame.f_lineno or 0}"
+
+
+def _makes_for_others(module: object) -> bool:
+    if not isinstance(module, str):
+        return False
     return any(module == maker or module.startswith(f"{maker}.") for maker in _MAKERS)
 
 

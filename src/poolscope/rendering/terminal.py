@@ -289,7 +289,7 @@ def _frames(medium: Medium, finding: Finding, room: int) -> Iterator[Line]:
 
 def _advice(medium: Medium, case: _Case, room: int) -> Iterator[Line]:
     advice = case.finding.advice
-    text = medium.clean(advice.text)
+    text = medium.clean(advice.text, 800)
     if text:
         yield from (((line, "bold"),) for line in medium.wrap(text, room))
     if advice.pool and advice.pool not in advice.text:

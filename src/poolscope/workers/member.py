@@ -218,7 +218,9 @@ class Member:
     def _take_port(self, folder: Folder, *, first: bool = False) -> None:
         """Opens the endpoint if nobody has the port. Under the folder's lock. Raises ListenError if `first`."""
         try:
-            self._server = hosted(lambda: serve_snapshots(self.merged, self._settings, self._scrape_failed))
+            self._server = hosted(
+                lambda: serve_snapshots(self.merged, self._settings, self._scrape_failed, detailed=self.all_details)
+            )
         except ListenError as error:
             cause = error.__cause__
             taken = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE

@@ -38,7 +38,7 @@ def serve(
     """
 
     def alone() -> Server | Hosted:
-        return hosted(lambda: serve_snapshots(snapshot, settings, failed))
+        return hosted(lambda: serve_snapshots(snapshot, settings, failed, detailed=detailed))
 
     listen = settings.listen or DEFAULT_LISTEN
     address = listen_address(listen)

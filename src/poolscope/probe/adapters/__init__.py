@@ -1,1 +1,85 @@
-"""Pools that libraries bring: one small file for each, patched only when the library is imported."""
+"""Libraries that bring pools, or run their users' functions in pools: one small file for each.
+
+Some are patched, when they are imported (`families.POOLS`); of some it is only known what they put around their users'
+functions (`families.WRAPPING`).
+"""
+
+from __future__ import annotations
+
+import sys
+
+from poolscope.probe.families import WRAPPING
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from poolscope.probe.pools.names import Wrapper
+
+# What the log has heard of. Single set operations only: any thread may ask.
+_logged: set[str] = set()
+
+
+def unfamiliar(probe: Any, library: str, why: str) -> None:
+    """Tells that a library is not as its adapter expects it: one line in the report's notices, and one in the log
+    unless a parent reports. Never raises.
+
+    `library` is the name it is installed by, `why` what follows from that, and what was missing: "its threads are not
+    watched: no AsyncIOBackend.run_sync_in_worker_thread(func, args)".
+    """
+    try:
+        text = f"{library} {_version(library)}: {why}"
+        probe.notice(text)
+        if not probe.supervised and text not in _logged:
+            _logged.add(text)
+            import logging
+
+            logging.getLogger("poolscope").warning(text)
+    except Exception as exc:
+        probe.fail("install", exc)
+
+
+def meet(probe: Any, module: str) -> None:
+    """A function or class of this module is met as a task for the first time: if it is a library's that stands around
+    its users' functions, its adapter says how to look through (see `pools.names`). Never raises.
+    """
+    ours = WRAPPING.get(module)
+    if ours is not None:
+        try:
+            # Imported here: most programs have no such library.
+            __import__(ours, fromlist=["meet"]).meet(probe, module)
+        except Exception as exc:
+            probe.fail("names", exc)
+
+
+def look_through(
+    probe: Any, library: str, module: str, wrappers: Mapping[str, tuple[tuple[str, ...], Wrapper]]
+) -> None:
+    """Has tasks of a module named after what is inside: name of a wrapper -> its first parameters, and what it calls.
+
+    If one is not there as expected, the probe hears of it (see `unfamiliar`), and its tasks keep its name.
+    """
+    from poolscope.probe.pools import names
+
+    for name, (parameters, wrapper) in wrappers.items():
+        found: Any = sys.modules.get(module)
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if isinstance(found, type):
+            found = found.__dict__.get("__init__")
+        code = getattr(found, "__code__", None)
+        if code is not None and code.co_varnames[: len(parameters)] == parameters:
+            names.WRAPPERS[f"{module}.{name}"] = wrapper
+        else:
+            wanted = f"{name}({', '.join(parameters)})"
+            unfamiliar(probe, library, f"its tasks are not named after your functions: no {wanted} in {module}")
+
+
+def _version(library: str) -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "(unknown version)"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from _thread import RLock, get_ident
+from _thread import RLock
 from weakref import ref
 
 from poolscope.probe.pools.patching import Patch
@@ -22,68 +22,44 @@ from poolscope.probe.pools.watching import (
     UNOPENED,
     UNREAD_LIMIT,
     Instances,
-    own_log,
     size_from_settings,
 )
+from poolscope.probe.pools.wrapped import WrappedTask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-    from poolscope.probe.pools.recording import WorkerLog
     from poolscope.probe.pools.watching import Watch
 
 
-class _Task:
+class _Task(WrappedTask):
     """The function of one task, which records it. Called once, by a thread of the pool, or dropped."""
 
-    __slots__ = ("_called", "_fn", "_function", "_started", "_submitted", "_watch")
+    __slots__ = ("_called", "_fn")
 
     def __init__(self, fn: Callable[..., Any], watch: Watch, function: int, submitted: int) -> None:
+        super().__init__(watch, function, submitted)
         self._fn = fn
-        self._watch = watch
-        self._function = function
-        self._submitted = submitted
         self._called = False
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         self._called = True
-        log = self._begin()
+        log = self.begin()
         try:
             result = self._fn(*args, **kwargs)
         except BaseException as exc:
-            self._end(log, 1)
+            self.end(log, 1)
             # A bare `raise` adds no line for this frame: the traceback is the one of a function without us.
             exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
             raise
-        self._end(log, 0)
+        self.end(log, 0)
         return result
-
-    def _begin(self) -> WorkerLog | None:
-        watch = self._watch
-        try:
-            log = watch.logs.get(get_ident()) or own_log(watch)
-            self._started = watch.clock()
-            log.running = (self._function, self._submitted, self._started)
-            return log
-        except Exception as exc:
-            watch.give_up(exc)
-            return None
-
-    def _end(self, log: WorkerLog | None, failed: int) -> None:
-        if log is None:
-            return
-        try:
-            now = self._watch.clock()
-            log.finished.extend((log.worker, self._function * 2 + failed, self._submitted, self._started, now))
-            log.running = None
-        except Exception as exc:
-            self._watch.give_up(exc)
 
     def __del__(self) -> None:
         if not self._called:
-            self._watch.cancelled(self._function, self._submitted)
+            self.watch.cancelled(self.function, self.submitted)
 
 
 class _TaskQueue:

@@ -10,7 +10,14 @@ from __future__ import annotations
 from _thread import RLock
 from contextvars import Context
 from functools import partial
-from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    GeneratorType,
+    MethodDescriptorType,
+    MethodType,
+    ModuleType,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,9 +27,18 @@ if TYPE_CHECKING:
 
     #: What a function is shown as: name, file ("" where there is no Python code), line (0 likewise).
     Place = tuple[str, str, int]
+    #: From the arguments of a call, `self` first where there is one, and its keywords: what it calls in its turn, a
+    #: callable or a generator that it resumes. None: that is not to be seen. What it raises means the same.
+    Wrapper = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
 #: The id of every function beyond the table's limit.
 OTHER = 0
+
+#: What stands around the user's functions in libraries, by full name: functions, and classes whose instances are
+#: called. What knows such a library adds to it, before it records tasks or when the first of them is met (`meet`).
+WRAPPERS: dict[str, Wrapper] = {}
+#: Stands for the id of one of them.
+_WRAPPER = -1
 
 #: How many partials, methods and context runs around a callable are looked through.
 _DEPTH = 20
@@ -34,18 +50,25 @@ _mro_of_type = type.__dict__["__mro__"].__get__
 _dict_of_type = type.__dict__["__dict__"].__get__
 
 
+def _nobody(_: str) -> None:
+    pass
+
+
 def _dotted(module: object, qualname: object) -> str:
     if type(qualname) is not str:
         qualname = "?"
     return f"{module}.{qualname}" if type(module) is str and module else qualname
 
 
-def _type_name(cls: type) -> str:
+def _module_name(cls: type) -> object:
     try:
-        module = _module_of_type(cls)
+        return _module_of_type(cls)
     except AttributeError:  # a class may delete its __module__
-        module = None
-    return _dotted(module, _qualname_of_type(cls))
+        return None
+
+
+def _type_name(cls: type) -> str:
+    return _dotted(_module_name(cls), _qualname_of_type(cls))
 
 
 def _runs_in_context(fn: Any) -> bool:
@@ -67,6 +90,24 @@ def _unwrap(fn: Any, args: tuple[Any, ...]) -> Any:
         else:
             break
     return fn
+
+
+def _call(fn: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """What `fn(*args)` calls behind partials, methods and contexts, and with what."""
+    keywords: dict[str, Any] = {}
+    for _ in range(_DEPTH):
+        kind = type(fn)
+        if kind is partial:
+            args, keywords = (*fn.args, *args), {**fn.keywords, **keywords}
+            fn = fn.func
+        elif kind is MethodType:
+            args = (fn.__self__, *args)
+            fn = fn.__func__
+        elif kind is BuiltinFunctionType and args and _runs_in_context(fn):
+            fn, args = args[0], args[1:]
+        else:
+            break
+    return fn, args, keywords
 
 
 def _code_behind(fn: FunctionType) -> CodeType:
@@ -117,12 +158,19 @@ class FunctionTable:
     run a finalizer that submits a task while this thread is inside.
 
     Neither the callable nor its closure is held: code objects and strings only, at most `2 * limit` of them.
-    From `limit` functions on, new ones are all `OTHER`.
+    From `limit` functions on, new ones are all `OTHER`. `meet` is told the module of each new one, before that is
+    looked up in `WRAPPERS`.
     """
 
-    def __init__(self, emit: Callable[[tuple[Any, ...]], object], limit: int = 10_000) -> None:
+    def __init__(
+        self,
+        emit: Callable[[tuple[Any, ...]], object],
+        limit: int = 10_000,
+        meet: Callable[[str], object] = _nobody,
+    ) -> None:
         self._emit = emit
         self._limit = limit
+        self._meet = meet
         self._lock = RLock()
         # Keys: id of a code object (kept alive by `_codes`, so that no other object can get this id; hashing
         # the code itself reads all its instructions), (module, qualname) of a decorated function, or a place.
@@ -133,6 +181,10 @@ class FunctionTable:
 
     def identify(self, fn: Any, args: tuple[Any, ...] = ()) -> int:
         """The id of what `fn(*args)` runs. Never raises: what cannot be named is `OTHER`."""
+        return self._identify(fn, args, _DEPTH)
+
+    def _identify(self, fn: Any, args: tuple[Any, ...], depth: int) -> int:
+        submitted = fn
         try:
             kind = type(fn)
             if kind is not FunctionType:
@@ -149,24 +201,55 @@ class FunctionTable:
                 if fn.__qualname__ is not code.co_qualname:
                     key = (_text(fn.__module__), fn.__qualname__)
                 known = self._ids.get(key)
-                return self._learn(key, code, _place(fn)) if known is None else known
+                if known is None:
+                    self._meet(_text(fn.__module__))
+                    known = self._learn(key, code, _place(fn))
+                return known if known != _WRAPPER else self._behind(submitted, args, depth)
             if kind is BuiltinFunctionType and type(fn.__self__) is ModuleType:
                 key = (_text(fn.__module__), fn.__name__)
                 known = self._ids.get(key)
                 return self._learn(key, None, _place(fn)) if known is None else known
             place = _place(fn)
             known = self._ids.get(place)
-            return self._learn(place, None, place) if known is None else known
+            if known is None:
+                self._meet(_text(_module_name(kind)))
+                known = self._learn(place, None, place)
+            return known if known != _WRAPPER else self._behind(submitted, args, depth)
         except Exception:
             # Nothing above is meant to raise; if it does, a task without a name is better than a failed
             # submit.
             return OTHER
 
+    def _behind(self, fn: Any, args: tuple[Any, ...], depth: int) -> int:
+        """The id of what a library's function calls that stands around the user's; its own where that is not seen."""
+        fn, args, keywords = _call(fn, args)
+        place = _place(fn)
+        if type(fn) is not FunctionType:
+            args = (fn, *args)
+        try:
+            inner = WRAPPERS[place[0]](args, keywords) if depth else None
+        except Exception:
+            inner = None
+        if type(inner) is GeneratorType:
+            code, frame = inner.gi_code, inner.gi_frame
+            known = self._ids.get(id(code))
+            if known is None:
+                module = None if frame is None else frame.f_globals.get("__name__")
+                name = _dotted(module, inner.__qualname__)
+                known = self._learn(id(code), code, (name, code.co_filename, code.co_firstlineno))
+            return known
+        if inner is not None:
+            return self._identify(inner, (), depth - 1)
+        with self._lock:
+            return self._number(place)
+
+    def _number(self, place: Place) -> int:
+        number = self._places.get(place)
+        return self._announce(place) if number is None else number
+
     def _learn(self, key: object, code: CodeType | None, place: Place) -> int:
         with self._lock:
-            number = self._places.get(place)
-            if number is None:
-                number = self._announce(place)
+            number = _WRAPPER if place[0] in WRAPPERS else self._number(place)
             if len(self._ids) < 2 * self._limit:
                 if code is not None:
                     self._codes.append(code)

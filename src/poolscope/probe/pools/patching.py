@@ -44,7 +44,12 @@ class Patch:
                 args = (wanted, *args[1:])
             elif wanted is not None:
                 kwargs[size] = wanted
-            original(self, *args, **kwargs)
+            try:
+                original(self, *args, **kwargs)
+            except BaseException as exc:
+                # A bare `raise` adds no line for this frame: the traceback is the one without us.
+                exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+                raise
             made(self)
 
         self.put(cls, "__init__", __init__)

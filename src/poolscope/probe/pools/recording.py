@@ -43,6 +43,12 @@ class WorkerLog:
         #: The thread's CPU time at its end, which no clock can tell afterwards; -1 before. Set before `left`.
         self.cpu_ns = -1
 
+    def depart(self, cpu_ns: int) -> None:
+        """The thread ends, having used so much CPU time (-1: not known)."""
+        if cpu_ns != -1:
+            self.cpu_ns = cpu_ns
+        self.left = True
+
     def cpu_now(self, clocks: CpuClocks) -> int | None:
         """The worker's CPU time so far (ns); None if nobody can tell any more. For one reader at a time."""
         if self.left and self.cpu_ns != -1:
@@ -91,7 +97,9 @@ class PoolRecorder:
         "last_size",
         "name",
         "rejected",
+        "settled",
         "size",
+        "taken",
         "told",
         "withdrawn",
         "workers",
@@ -120,6 +128,10 @@ class PoolRecorder:
         self.rejected: list[int] = []
         self.withdrawn: list[int] = []
         self.workers: list[WorkerLog] = []
+        #: How many tasks have a worker, where that is more than run one: until the pool hears that a task has ended.
+        self.taken: Callable[[], int] | None = None
+        #: Whether its size will stay as it is while nothing happens in it, where that is not so anyway.
+        self.settled: Callable[[], bool] | None = None
         self.closed = False
         #: Whether its name is known outside.
         self.told = False

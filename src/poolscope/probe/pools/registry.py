@@ -117,9 +117,11 @@ class PoolWatch:
         # pool look one task less queued for one reading.
         self._unfinished += len(arrivals) // 2 - len(finished) // 5 - len(cancelled) // 3 - len(broken) // 3
         busy = len(running) // 4
-        self.full = 0 < max_workers <= min(workers, busy) and self._unfinished > busy
+        taken = busy if recorder.taken is None else max(busy, recorder.taken())
+        self.full = 0 < max_workers <= min(max(workers, taken), taken) and self._unfinished > busy
         self.held = any(now - started >= HELD_NS for started in running[3::4])
-        self.quiet = fresh and not busy and self._unfinished <= 0
+        settled = recorder.settled is None or recorder.settled()
+        self.quiet = fresh and not busy and self._unfinished <= 0 and settled
         return (*message[:5], self.cpu.total, *message[6:])
 
     def stopped(self) -> bool:
@@ -146,7 +148,7 @@ class PoolWatch:
         recorder = self.recorder
         recorder.given_up = True
         executor = self._executor()
-        if executor is not None:
+        if hasattr(executor, "__dict__"):  # others ask the recorder
             vars(executor)[ATTRIBUTE] = None
         for records in (recorder.arrivals, recorder.cancelled, recorder.broken, recorder.rejected, recorder.withdrawn):
             records.clear()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     Line = tuple[str, int, str]
 
+#: Where the functions of tasks are wrapped.
+_ADAPTERS = os.sep.join(("", "poolscope", "probe", "adapters", ""))
 #: The most workers of a pool whose stacks are read at once.
 STACKS_LIMIT = 64
 #: Where a worker is when it runs a builtin, which has no line of its own: no line of the program.
@@ -32,6 +34,7 @@ _EXECUTORS = tuple(
         "poolscope/executors/threads.py",
         "poolscope/probe/pools/multiprocessing_pool.py",
         "poolscope/probe/pools/threadpool.py",
+        "poolscope/probe/pools/wrapped.py",
     )
 )
 #: How often it is read how long workers waited for a CPU, and of how many.
@@ -89,7 +92,7 @@ class WorkerDelay:
     def __init__(self) -> None:
         self.total = 0
         self.read_ns: int | None = None
-        # By the worker's place in the recorder.
+        # By thread, as those of some pools go from worker to worker; by place in the recorder for another process.
         self._last: dict[int, int] = {}
 
     def due(self, now_ns: int) -> bool:
@@ -101,8 +104,12 @@ class WorkerDelay:
         busy = [log for log in list(workers) if log.running is not None]
         # What they had to wait for while nobody looked belongs to another time.
         last = self._last if self.read_ns is not None and now_ns - self.read_ns <= 4 * DELAY_INTERVAL_NS else {}
-        now = {log.worker: delay for log in busy[:DELAYS_READ] if (delay := log.delay_now(clocks)) is not None}
-        grown = [max(0, delay - last[worker]) for worker, delay in now.items() if worker in last]
+        now = {
+            log.native_id or -log.worker: delay
+            for log in busy[:DELAYS_READ]
+            if (delay := log.delay_now(clocks)) is not None
+        }
+        grown = [max(0, delay - last[key]) for key, delay in now.items() if key in last]
         if grown:
             self.total += sum(grown) * len(busy) // len(grown)
         self._last, self.read_ns = now, now_ns
@@ -186,9 +193,13 @@ class StackSampler:
                     continue
                 lines = tuple(self._user_lines(frame))
                 # The thread went on while we read. If it has left the task, these may be the lines of none.
-                if lines and log.running is task and not lines[0][0].endswith(_EXECUTORS):
+                if lines and log.running is task and not _is_executor(lines[0][0]):
                     found.setdefault(lines, []).append(log.worker)
         finally:
             # A frame that we held would keep the locals of the user's task alive.
             del frame, frames
         return [[workers, list(lines)] for lines, workers in found.items()]
+
+
+def _is_executor(filename: str) -> bool:
+    return filename.endswith(_EXECUTORS) or _ADAPTERS in filename

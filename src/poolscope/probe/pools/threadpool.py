@@ -27,6 +27,7 @@ from _thread import RLock, get_ident
 
 from poolscope.probe.pools.patching import Patch
 from poolscope.probe.pools.watching import (
+    ADOPTERS,
     ATTRIBUTE,
     CLAIM,
     RUN_CODES,
@@ -61,7 +62,7 @@ class _Patch(Patch):
 
     everyone = True
 
-    def watch(self, executor: Any) -> Watch | None:
+    def watch(self, executor: Any, made: bool = False) -> Watch | None:
         """Open the pool of `executor`: when it is made, or with its first task if it is older than this
         patch."""
         if not (self.active and self.everyone) or getattr(type(executor), "_poolscope_own", False):
@@ -69,6 +70,14 @@ class _Patch(Patch):
         if type(executor).__module__ == "gevent.threadpool":
             self.probe.warn("gevent.threadpool.ThreadPoolExecutor has a submit of its own: its tasks are not seen")
             return None
+        for adopt in ADOPTERS:
+            adopted = adopt(executor, made)
+            if adopted is UNOPENED:
+                return None
+            if adopted is not NotImplemented:
+                executor.__dict__[ATTRIBUTE] = adopted
+                watch: Watch | None = adopted
+                return watch
         return self.open(executor)
 
     def open(self, executor: Any, name: str | None = None) -> Watch | None:
@@ -191,7 +200,7 @@ def _init(state: _Patch, original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - shown in tracebacks
         original(self, *args, **kwargs)
-        state.watch(self)
+        state.watch(self, made=True)
 
     return __init__
 

@@ -35,6 +35,11 @@ class _Unopened:
 
 UNOPENED = _Unopened()
 
+#: Those who know executors that libraries make for themselves. Each is asked about a standard executor that is to be
+#: opened, and whether that is being made just now. They give its watch; None, if it is not to be watched; UNOPENED, if
+#: they are to be asked again with its first task; NotImplemented, if it is none of theirs. Must not raise.
+ADOPTERS: list[Callable[[Any, bool], Any]] = []
+
 #: Where an executor keeps its `Watch` (or None: not watched) and, after a fork, the name it had before.
 ATTRIBUTE = "_poolscope"
 NAME_ATTRIBUTE = "_poolscope_name"
@@ -81,6 +86,10 @@ class Watch:
     def own_log(self) -> WorkerLog:
         """The calling thread's log in this pool."""
         return own_log(self)
+
+    def join(self, ident: int, native_id: int) -> WorkerLog:
+        """A log for the calling thread, which has none yet."""
+        return self.recorder.join(ident, native_id)
 
     def cancelled(self, function: int, submitted: int) -> None:
         """Records that a queued task was cancelled just now. Never raises, like the next two."""
@@ -150,9 +159,7 @@ class _Seat:
     def __del__(self) -> None:
         self._logs.pop(self._ident, None)
         # Ours unless the interpreter is shutting down and another thread clears up.
-        if get_ident() == self._ident:
-            self._log.cpu_ns = thread_time_ns()
-        self._log.left = True
+        self._log.depart(thread_time_ns() if get_ident() == self._ident else -1)
 
 
 class _Seats(threading.local):
@@ -171,7 +178,7 @@ def own_log(watch: Watch) -> WorkerLog:
     ident = get_ident()
     log = watch.logs.get(ident)
     if log is None:
-        log = watch.recorder.join(ident, get_native_id())
+        log = watch.join(ident, get_native_id())
         _seats.all.append(_Seat(watch.logs, log))
     return log
 
@@ -221,21 +228,24 @@ def open_watch(
     prefix: str,
     kind: str,
     size_of: Callable[[Any], Size],
+    site: tuple[str, str] | None = None,
 ) -> Watch | None:
     """The watch of a new pool, with the size that the settings give it; None if it is not to be watched.
 
-    Only an executor of threads can be given another size once it is made. Never raises: a failure of ours goes to the
-    probe, and the pool stays a plain one.
+    `site` is where it was made (see `creation_site`), unless that is just now. Only an executor of threads can be given
+    another size once it is made. Never raises: a failure of ours goes to the probe, and the pool stays a plain one.
     """
     probe = None
     try:
         from poolscope.probe.stacks import creation_site
 
         probe = find_probe()
-        rule = probe.pool_rule(name or prefix or creation_site(1)[1])
+        if site is None:
+            site = creation_site(1)
+        rule = probe.pool_rule(name or prefix or site[1])
         if rule is not None and rule.max_workers and kind == "thread":
             executor._max_workers = rule.max_workers
-        recorder = probe.open_pool(executor, name=name, prefix=prefix, kind=kind, size=size_of(executor))
+        recorder = probe.open_pool(executor, name=name, prefix=prefix, kind=kind, size=size_of(executor), site=site)
         return None if recorder is None else Watch(probe, recorder)
     except Exception as exc:
         report(probe, exc)
@@ -266,10 +276,18 @@ class Instances:
         self._lock = threading.RLock()
         self._hooked = False
 
-    def open(self, executor: Any, find_probe: Callable[[], Any], prefix: str, name: str | None = None) -> Watch | None:
+    def open(
+        self,
+        executor: Any,
+        find_probe: Callable[[], Any],
+        prefix: str,
+        name: str | None = None,
+        site: tuple[str, str] | None = None,
+    ) -> Watch | None:
         """Give the executor its watch, in its attribute `ATTRIBUTE`, unless another thread has just done so.
 
-        None if it is not to be watched, or if that failed: never raises.
+        `site` is where it was made (see `creation_site`), unless that is just now. None if it is not to be watched, or
+        if that failed: never raises.
         """
         with self._lock:
             slots: dict[str, Any] = executor.__dict__
@@ -281,6 +299,7 @@ class Instances:
                     prefix=prefix,
                     kind=self._kind,
                     size_of=self._size_of,
+                    site=site,
                 )
                 if watch is not None and self._equip is not None:
                     try:

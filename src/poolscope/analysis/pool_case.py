@@ -1,4 +1,4 @@
-"""One case per pool and per event loop: from its history to its findings, live and final.
+"""One case per pool: from its history to its findings, live and final.
 
 Pure: times come in, and so does the function that gives the source text of a line. Not thread-safe: the judge's owner
 guards it.
@@ -6,7 +6,7 @@ guards it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import islice, takewhile
 
 import msgspec
@@ -17,25 +17,21 @@ from poolscope.analysis.chance import Before
 from poolscope.analysis.deadlock import Deadlock, PoolWaits
 from poolscope.analysis.detection import (
     Diagnosis,
-    LoopLineSignals,
     Rules,
     amplified,
     by_no_chance,
-    cpu_limit,
     diagnose,
-    diagnose_loop,
     stuck_workers,
 )
+from poolscope.analysis.findings import FINDINGS_KEPT, LINES_SHOWN, Event, SourceOf, evidence, frames_of
 from poolscope.analysis.history import PoolHistory
-from poolscope.analysis.loop_history import BlockingLine, LoopHistory
 from poolscope.analysis.occupants import SAMPLES_NEEDED
 from poolscope.analysis.signals import PoolSignals, ProcessSignals, before, held_workers, measure
 from poolscope.analysis.stretches import Stretch
 from poolscope.analysis.tracking import Episode, Tracker
-from poolscope.messages import FunctionNamed, Line
+from poolscope.messages import FunctionNamed
 from poolscope.model import Advice, Finding, Frame, SizingPoint
 
-SourceOf = Callable[[str, int], str | None]
 #: Gives the process's signals over [begin, end] ns.
 ProcessOf = Callable[[int, int], ProcessSignals]
 FunctionOf = Callable[[int], FunctionNamed | None]
@@ -58,44 +54,11 @@ REST_PER_TASK_NS = 20_000
 REST_NS = 500_000_000
 #: Told this much later than it could be, a finding has had time to see where the workers are.
 PATIENCE_NS = 600_000_000
-#: What is reported of the lines where workers are: this many lines, each with at least this share.
-LINES_SHOWN = 3
-SHARE_SHOWN = 0.1
-#: Less waiting for a CPU (workers) is no evidence of anything.
-READY_SHOWN = 0.1
 #: A pool's finding is over when nothing has been found for this many times `sustain_seconds`: the next stretch of a
 #: flapping load takes one of them to be recognised.
 HOLD_SUSTAINS = 4
-#: A line of a loop that caused no block for this long is over.
-LOOP_HOLD_NS = 10_000_000_000
-FINDINGS_KEPT = 50
 #: A deadlock that was not seen for this long is over.
 DEADLOCK_HOLD_NS = 2_000_000_000
-
-#: A finding that began (True) or ended.
-Event = tuple[Finding, bool]
-
-
-def frames_of(groups: Sequence[tuple[tuple[Line, ...], int]], total: int, source_of: SourceOf) -> tuple[Frame, ...]:
-    """The lines where most workers were: each user's line with the library line most often below it."""
-    by_line: dict[Line, int] = {}
-    below: dict[Line, Line] = {}
-    for lines, count in groups:  # by count: the first library line met is the most frequent
-        if not lines:
-            continue
-        by_line[lines[0]] = by_line.get(lines[0], 0) + count
-        if len(lines) > 1:
-            below.setdefault(lines[0], lines[1])
-    frames: list[Frame] = []
-    for line, count in sorted(by_line.items(), key=lambda item: -item[1])[:LINES_SHOWN]:
-        share = count / total
-        if share < SHARE_SHOWN and frames:
-            break
-        for shown in (line, below.get(line)):
-            if shown is not None:
-                file, number, function = shown
-                frames.append(Frame(file, number, function, source_of(file, number), share))
-    return tuple(frames)
 
 
 class _PoolItem(msgspec.Struct, frozen=True):
@@ -295,8 +258,10 @@ class PoolCase:
         advised = [
             finding for finding in self.findings() if finding.advice.action in ("raise_max_workers", "bound_submission")
         ]
-        if not advised or any(
-            "closed_population" in finding.evidence or finding.advice.pool is not None for finding in advised
+        if (
+            not self.history.keep_tasks
+            or not advised
+            or any("closed_population" in finding.evidence or finding.advice.pool is not None for finding in advised)
         ):
             return None
         sizes = sizing.sizes_around(self.history.max_workers, advised[-1].advice.suggested_max_workers)
@@ -386,6 +351,9 @@ class PoolCase:
 
     def _resize(self, item: _PoolItem, now_ns: int) -> None:
         history, most = self.history, None if self._final else LIVE_REPLAY
+        if not history.keep_tasks:
+            self._sized, self._sized_ns = sizing.Sizing(None, recorded=False), now_ns
+            return
         population = closed_population(history.spans(most), history.max_workers, item.begin_ns, item.end_ns)
         # The feeder may have ended before what it fed.
         feeder = self._feeder(item) or (self._sized.feeder if self._sized is not None else None)
@@ -397,6 +365,9 @@ class PoolCase:
     def _resplit(self, item: _PoolItem, now_ns: int) -> None:
         history, most = self.history, None if self._final else LIVE_REPLAY
         slow = item.signals.hogs.functions if item.signals.hogs is not None else ()
+        if not history.keep_tasks:
+            self._split, self._sized_ns = (None, None), now_ns
+            return
         self._split = (
             sizing.suggest(history.tasks_for_replay(now_ns, most, lambda function: function in slow), self._sustain_ns),
             sizing.suggest(
@@ -455,9 +426,9 @@ class PoolCase:
         since = self._offset(episode.since_ns)
         name = self.history.name
         sized = self._sized if item.diagnosis.sized else None
-        evidence = _evidence(item.signals)
+        numbers = evidence(item.signals)
         if sized is not None and sized.population is not None:
-            evidence["closed_population"] = float(sized.population)
+            numbers["closed_population"] = float(sized.population)
         return Finding(
             pattern=item.diagnosis.pattern,
             cause=item.diagnosis.cause,
@@ -466,7 +437,7 @@ class PoolCase:
             until_seconds=None if episode.until_ns is None else self._offset(episode.until_ns),
             detected_after_seconds=(episode.detected_ns - episode.since_ns) / 1e9,
             summary=words.pool_summary(item.diagnosis, name, since, item.signals, frames, self._hogs(item.signals)),
-            evidence=evidence,
+            evidence=numbers,
             frames=frames,
             advice=self._advice(item, sized),
         )
@@ -475,7 +446,8 @@ class PoolCase:
         if item.diagnosis.action == "split_pool" and self._split is not None:
             return words.split_advice(self._hogs(item.signals), *self._split)
         sustain = self.rules.thresholds.sustain_seconds
-        return words.pool_advice(item.diagnosis, self.history.name, item.signals, sized, sustain)
+        kind = self.history.opened.kind
+        return words.pool_advice(item.diagnosis, self.history.name, item.signals, sized, sustain, kind)
 
     def _hogs(self, signals: PoolSignals) -> str:
         """The names of the functions that hold the workers."""
@@ -489,8 +461,8 @@ class PoolCase:
             item.diagnosis, pattern="burst", severity="info", sized=False, action="none"
         )
         since = self._offset(bursts.first_ns)
-        evidence = _evidence(item.signals)
-        evidence |= {
+        numbers = evidence(item.signals)
+        numbers |= {
             "bursts": float(bursts.count),
             "saturated_seconds": bursts.total_ns / 1e9,
             "longest_seconds": bursts.longest_ns / 1e9,
@@ -505,133 +477,7 @@ class PoolCase:
             summary=words.burst_summary(
                 self.history.name, bursts.count, bursts.longest_ns / 1e9, bursts.total_ns / 1e9
             ),
-            evidence=evidence,
+            evidence=numbers,
             frames=(),
             advice=words.burst_advice(),
-        )
-
-
-def _evidence(signals: PoolSignals) -> dict[str, float]:
-    values: dict[str, float | None] = {
-        "max_workers": float(signals.max_workers),
-        "window_seconds": signals.window_seconds,
-        "tasks_started": float(signals.starts),
-        "tasks_finished": float(signals.finished),
-        "coupling": signals.coupling,
-        "wait_p50_seconds": signals.wait_p50_seconds,
-        "wait_max_seconds": signals.wait_max_seconds,
-        "run_p50_seconds": signals.run_p50_seconds,
-        "amplification": signals.amplification,
-        "unhindered_run_seconds": signals.unhindered_run_seconds,
-        "effective_parallelism": signals.effective_parallelism,
-        "throughput_per_second": signals.throughput,
-        "queue_depth": float(signals.queue_depth),
-        "oldest_queued_seconds": signals.oldest_queued_seconds,
-        "worker_cpu_share": signals.worker_cpu_share,
-        "resource_holders": float(signals.contention.holders) if signals.contention is not None else None,
-        "deadlocked_workers": float(signals.deadlock.cycle.all_workers) if signals.deadlock is not None else None,
-        "deadlocked_pools": float(signals.deadlock.cycle.pools) if signals.deadlock is not None else None,
-        "downstream_share": signals.awaited.share if signals.awaited is not None else None,
-        "longest_running_seconds": signals.held[0].seconds if signals.held else None,
-        "workers_ready_without_cpu": signals.workers_ready if (signals.workers_ready or 0) >= READY_SHOWN else None,
-        "process_cores_used": signals.process.cores_used,
-        "process_cores_allowed": signals.process.cores_allowed,
-        "cpu_limit_cores": cpu_limit(signals),
-    }
-    return {name: value for name, value in values.items() if value is not None}
-
-
-class LoopCase:
-    """Judges the event loops of one name as time goes on: a finding per blocking line."""
-
-    def __init__(self, history: LoopHistory, *, origin_ns: int, source_of: SourceOf) -> None:
-        self.history = history
-        self._origin_ns = origin_ns
-        self._source_of = source_of
-        self._trackers: dict[BlockingLine, Tracker[LoopLineSignals]] = {}
-        self._past: list[Finding] = []
-        self._final = False
-
-    def judge(self, now_ns: int) -> list[Event]:
-        """Looks at the blocks so far. Returns what began and ended."""
-        self.history.advance(now_ns)
-        events: list[Event] = []
-        loop_ns = self.history.ran_ns(now_ns)
-        for line in self.history.lines.values():
-            signals = line.signals(loop_ns)
-            diagnosis = diagnose_loop(signals, final=self._final)
-            tracker = self._trackers.get(line)
-            if tracker is None:
-                tracker = self._trackers[line] = Tracker(hold_ns=LOOP_HOLD_NS, settle_ns=0)
-            key = (diagnosis.pattern, diagnosis.cause, diagnosis.severity)
-            recent = now_ns - line.last_ns < LOOP_HOLD_NS
-            if diagnosis.severity != "info" and (recent or self._final):
-                if tracker.active is None and not recent and self._told(line):
-                    continue  # it was found, it ended, and nothing has happened since
-                if tracker.offer(key, signals, line.first_ns, now_ns) and tracker.active is not None:
-                    events.append((self._finding(line, tracker.active), True))
-            elif (ended := tracker.absent(line.last_ns, now_ns)) is not None:
-                events.append(self._keep(line, ended))
-        return events
-
-    def finish(self, now_ns: int) -> list[Event]:
-        """The program ended."""
-        self._final = True
-        events = self.judge(now_ns)
-        for line, tracker in self._trackers.items():
-            if (ended := tracker.close()) is not None:
-                ended.until_ns = line.last_ns
-                events.append(self._keep(line, ended))
-        return events
-
-    def findings(self, now_ns: int) -> tuple[Finding, ...]:
-        """All findings so far; lines that only deserve a note included."""
-        found = list(self._past)
-        for line, tracker in self._trackers.items():
-            if tracker.active is not None:
-                found.append(self._finding(line, tracker.active))
-            elif not self._told(line):
-                signals = line.signals(self.history.ran_ns(now_ns))
-                key = ("loop_blocked", signals.cause, "info")
-                note = Episode(key, signals, line.first_ns, line.last_ns)
-                note.until_ns = line.last_ns
-                found.append(self._finding(line, note))
-        return tuple(found)
-
-    def _told(self, line: BlockingLine) -> bool:
-        tracker = self._trackers.get(line)
-        return tracker is not None and bool(tracker.ended)
-
-    def _keep(self, line: BlockingLine, ended: Episode[LoopLineSignals]) -> Event:
-        finding = self._finding(line, ended)
-        self._past.append(finding)
-        del self._past[:-FINDINGS_KEPT]
-        return finding, False
-
-    def _finding(self, line: BlockingLine, episode: Episode[LoopLineSignals]) -> Finding:
-        signals = episode.item
-        pattern, cause, severity = episode.key
-        diagnosis = diagnose_loop(signals, final=True)
-        frames = tuple(
-            Frame(file, number, function, self._source_of(file, number)) for file, number, function in line.lines
-        )
-        until = episode.until_ns
-        return Finding(
-            pattern=pattern,
-            cause=cause,
-            severity="info" if severity == "info" else "warning",
-            since_seconds=(line.first_ns - self._origin_ns) / 1e9,
-            until_seconds=None if until is None else (until - self._origin_ns) / 1e9,
-            detected_after_seconds=(episode.detected_ns - episode.since_ns) / 1e9,
-            summary=words.loop_summary(signals, self.history.name, frames),
-            evidence={
-                "blocks": float(signals.blocks),
-                "blocked_seconds": signals.blocked_seconds,
-                "longest_seconds": signals.longest_seconds,
-                "loop_seconds": signals.loop_seconds,
-                "share": signals.share,
-                "loop_cpu_share": line.cpu_share,
-            },
-            frames=frames,
-            advice=words.loop_advice(diagnosis),
         )

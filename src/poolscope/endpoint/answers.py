@@ -1,0 +1,305 @@
+"""One request and its answer. `http.server` reads the request; what it reads has a limit in bytes and in time."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from http.server import BaseHTTPRequestHandler
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs
+
+import msgspec
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder, gzip_accepted
+
+from poolscope.endpoint.access import Access, Verdict, is_local
+from poolscope.endpoint.connections import Connection, plain_answer
+from poolscope.endpoint.tls import Certificate
+from poolscope.errors import ListenError
+from poolscope.model import PATTERNS, SEVERITIES, Finding, storable
+
+#: Bytes that a request may have with all its headers.
+MAX_REQUEST_BYTES = 64 * 1024
+
+_PLAIN = "text/plain; charset=utf-8"
+_NOT_TLS = plain_answer("400 Bad Request", "400 This port speaks HTTPS: ask with https:// URLs")
+#: How the texts of findings name a line: "at file.py:12 (function)".
+_PLACE = re.compile(r"\b(at|in) \S+:\d+ \([^)]*\)")
+#: The first byte of a TLS connection.
+_HANDSHAKE = b"\x16"
+_CHUNK = 64 * 1024
+#: What is read, and for how long, of a request that was refused before it was read to its end.
+_LINGER_BYTES, _LINGER_SECONDS = 256 * 1024, 1.0
+
+
+class Site(NamedTuple):
+    """What is served, and to whom."""
+
+    registry: CollectorRegistry
+    #: The findings up to now; None where nobody knows them.
+    findings: Callable[[], Sequence[Finding] | None]
+    access: Access
+    certificate: Certificate | None
+    failed: Callable[[str, Exception], object]
+    #: Held while an answer is made: two at once would take the interpreter's lock from the program twice as often,
+    #: and be no sooner.
+    making: threading.Lock
+
+
+def serve(site: Site, connection: Connection) -> None:
+    """Answers the one request of a connection. Raises OSError where the client does not play along."""
+    if site.certificate is None:
+        _Handler(site, connection)
+        return
+    accepted = connection.socket
+    accepted.settimeout(connection.time_left())
+    if accepted.recv(1, socket.MSG_PEEK) != _HANDSHAKE:
+        connection.heard()
+        accepted.sendall(_NOT_TLS)
+        _linger(connection)
+        return
+    secured = site.certificate.context().wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+    # The plain one has given up its descriptor; whoever cuts us off has to find the new one.
+    connection.socket = secured
+    secured.settimeout(connection.time_left())
+    secured.do_handshake()
+    _Handler(site, connection)
+
+
+def findings_json(findings: Sequence[Finding], *, frames: bool) -> bytes:
+    """A JSON list, the most severe first; without `frames` also without the lines of code that the texts name."""
+    ordered = sorted(findings, key=lambda it: (-SEVERITIES.index(it.severity), _place(it.pattern)))
+    shown = ordered if frames else [_without_lines(finding) for finding in ordered]
+    try:
+        return msgspec.json.encode(shown) + b"\n"
+    except UnicodeEncodeError:
+        return msgspec.json.encode(storable(msgspec.to_builtins(shown))) + b"\n"
+
+
+def _place(pattern: str) -> int:
+    return PATTERNS.index(pattern) if pattern in PATTERNS else len(PATTERNS)
+
+
+def _without_lines(finding: Finding) -> Finding:
+    summary = _PLACE.sub(r"\1 a line that is not shown here", finding.summary)
+    text = _PLACE.sub(r"\1 a line that is not shown here", finding.advice.text)
+    for frame in finding.frames:
+        file = frame.file.rsplit("/", 1)[-1]
+        for place in (f"{file}:{frame.line} ({frame.function})", f"{file}:{frame.line}"):
+            summary = summary.replace(place, "a line that is not shown here")
+            text = text.replace(place, "that line")
+    advice = msgspec.structs.replace(finding.advice, text=text)
+    return msgspec.structs.replace(finding, summary=summary, advice=advice, frames=())
+
+
+class _TooLarge(OSError):
+    """A request with more bytes than any has."""
+
+
+class _Reader(io.RawIOBase):
+    """Reads a connection up to its deadline and up to a size: a byte now and then extends neither."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._left = MAX_REQUEST_BYTES
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._left <= 0:
+            raise _TooLarge("the request is too large")
+        self._connection.socket.settimeout(self._connection.time_left())
+        count = self._connection.socket.recv_into(buffer, min(len(buffer), self._left))
+        self._left -= count
+        return count
+
+
+class _Writer(io.RawIOBase):
+    """Writes to a connection up to its deadline; whoever does not read is dropped then."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        sent = 0
+        while sent < len(view):
+            # For each piece anew: `sendall` of a TLS socket gives each of its own the whole time.
+            self._connection.socket.settimeout(self._connection.time_left())
+            sent += self._connection.socket.send(view[sent : sent + _CHUNK])
+        return sent
+
+
+class _Handler(BaseHTTPRequestHandler):
+    error_content_type = _PLAIN
+    error_message_format = "%(code)d %(message)s\n"
+    # Not 0.9, whose answers have no status: nobody speaks it, and what is no request would be taken for it.
+    default_request_version = "HTTP/1.0"
+    # What `parse_request` would set: a request that is refused before has none.
+    command = None  # type: ignore[assignment]
+    request_version = "HTTP/1.0"
+    requestline = ""
+
+    def __init__(self, site: Site, connection: Connection) -> None:
+        self._site = site
+        self._link = connection
+        super().__init__(connection.socket, (connection.peer, 0), None)  # type: ignore[arg-type]
+
+    def setup(self) -> None:
+        self.connection = self.request
+        self.rfile = io.BufferedReader(_Reader(self._link))
+        self.wfile = _Writer(self._link)  # type: ignore[assignment]
+
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except _TooLarge:
+            self._refuse(431, "The request is too large")
+
+    def parse_request(self) -> bool:
+        if not super().parse_request():
+            self._link.heard()
+            _linger(self._link)
+            return False
+        # Complete: from here on nobody has to wait for the client.
+        self._link.heard()
+        return True
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        if path == "/healthz":
+            self._answer(200, _PLAIN, b"ok\n")
+        elif self._is_allowed():
+            if path == "/metrics":
+                self._metrics(query)
+            elif path == "/findings":
+                self._findings()
+            elif path == "/":
+                self._say(302, "The metrics are at /metrics", ("Location", "/metrics"))
+            else:
+                self._refuse(404, "Not here: the metrics are at /metrics, the findings at /findings")
+
+    do_HEAD = do_GET  # noqa: N815 - http.server looks for these names
+
+    def _not_allowed(self) -> None:
+        self._refuse(405, "Only GET and HEAD are answered", ("Allow", "GET, HEAD"))
+
+    do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _not_allowed  # noqa: N815 - likewise
+
+    def _is_allowed(self) -> bool:
+        try:
+            verdict = self._site.access.judge(self.headers.get_all("Authorization", []))
+        except ListenError as error:
+            # The one who runs the program hears why; whoever asks does not.
+            self._site.failed("access", error)
+            self._refuse(503, "Nobody can be let in: the log of the program says why")
+            return False
+        if verdict is Verdict.REFUSED:
+            challenges = [("WWW-Authenticate", challenge) for challenge in self._site.access.challenges]
+            self._refuse(401, "Credentials are needed", *challenges)
+        elif verdict is Verdict.BUSY:
+            self._refuse(503, "Too many passwords at once", ("Retry-After", "1"))
+        return verdict is Verdict.ALLOWED
+
+    def _metrics(self, query: str) -> None:
+        # On one line whatever the client folded: the encoder's content type repeats parts of it.
+        accept = " ".join(",".join(self.headers.get_all("Accept", [])).split())
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that is none
+            encode, content_type = choose_encoder("")
+        try:
+            names = parse_qs(query, max_num_fields=1000).get("name[]")
+        except ValueError:
+            self._refuse(400, "Too many parameters")
+            return
+        registry = self._site.registry
+        body = self._made("metrics", lambda: encode(registry.restricted_registry(names) if names else registry))
+        if body is None:
+            return
+        if gzip_accepted(self.headers.get("Accept-Encoding", "")):
+            body = gzip.compress(body, compresslevel=1, mtime=0)
+            self._answer(200, content_type, body, ("Content-Encoding", "gzip"))
+        else:
+            self._answer(200, content_type, body)
+
+    def _findings(self) -> None:
+        frames = self._site.access.required or is_local(self._link.peer, self.headers)
+
+        def make() -> bytes:
+            found = self._site.findings()
+            return b"" if found is None else findings_json(found, frames=frames)
+
+        body = self._made("findings", make)
+        if body == b"":
+            self._refuse(404, "The findings are not known here")
+        elif body is not None:
+            # Not for caches, and not for a page that takes it for a script.
+            more = ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")
+            self._answer(200, "application/json", body, *more)
+
+    def _made(self, what: str, make: Callable[[], bytes]) -> bytes | None:
+        """What `make` gives; None if it fails or has no turn in time, which then was answered."""
+        making = self._site.making
+        if not making.acquire(timeout=max(0.0, self._link.deadline - time.monotonic() - 0.1)):
+            self._refuse(503, "Too many requests at once", ("Retry-After", "1"))
+            return None
+        try:
+            return make()
+        except Exception as error:
+            # Ours or the snapshot's. This one fails; the next one may not.
+            self._site.failed("collector", error)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+        finally:
+            making.release()
+        self._refuse(500, f"The {what} cannot be shown: {reason}")
+        return None
+
+    def _refuse(self, status: int, text: str, *headers: tuple[str, str]) -> None:
+        self._link.heard()
+        self._say(status, text, *headers)
+        _linger(self._link)
+
+    def _say(self, status: int, text: str, *headers: tuple[str, str]) -> None:
+        self._answer(status, _PLAIN, f"{status} {text}\n".encode("utf-8", "backslashreplace"), *headers)
+
+    def _answer(self, status: int, content_type: str, body: bytes, *headers: tuple[str, str]) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in headers:
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def version_string(self) -> str:
+        return "poolscope"
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name in the base class
+        pass  # a scrape is no news
+
+
+def _linger(connection: Connection) -> None:
+    """Reads what is left of a refused request: a socket closed with unread data is reset, and the answer lost."""
+    connection.lingers()
+    try:
+        socket.socket.shutdown(connection.socket, socket.SHUT_WR)
+        until = time.monotonic() + min(_LINGER_SECONDS, connection.time_left())
+        left = _LINGER_BYTES
+        while left > 0 and (patience := until - time.monotonic()) > 0:
+            connection.socket.settimeout(patience)
+            if not (data := connection.socket.recv(_CHUNK)):
+                return
+            left -= len(data)
+    except OSError:
+        pass  # it has gone, or keeps its end open

@@ -1,0 +1,309 @@
+"""anyio's worker threads, and so those of Starlette and FastAPI: each capacity limiter that they run under is a pool.
+
+What is replaced, and put back by `unpatch`: `run_sync_in_worker_thread` of the backends, through which all of
+`anyio.to_thread` goes, and `__init__` of the limiters, to know where each was made. A task arrives with the call, waits
+for a token and a thread, and starts when its function is called in the thread. That function is wrapped (`SlotTask`),
+which is all that anyio sees of us. Whoever takes a task's claim off records what became of it: the thread that starts
+it, or the call that ends without that.
+
+anyio's threads belong to the event loop and serve all of its limiters, so the workers of a pool are places (`slots`).
+A task whose caller was cancelled and did not wait (`abandon_on_cancel`) has its place until its thread has ended it,
+though its token is free again: then more tasks may run than there are tokens. Tokens that a program takes itself,
+without a thread, are no tasks.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+from _thread import RLock
+from weakref import ref
+
+from poolscope.probe.adapters import unfamiliar
+from poolscope.probe.pools.groups import PlacedGroup
+from poolscope.probe.pools.names import WRAPPERS
+from poolscope.probe.pools.patching import Patch
+from poolscope.probe.pools.slots import Slots, SlotTask
+from poolscope.probe.pools.watching import UNREAD_LIMIT, open_watch, report, size_from_settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from poolscope.probe.pools.watching import Watch
+
+#: The limiter that each event loop has of its own: what runs under it named none.
+DEFAULT = "anyio.to_thread"
+#: Shown for a limiter without a limit: more than there can be threads.
+UNLIMITED = 1_000_000
+
+#: Module -> its backend. Each has a limiter class of its own, too.
+_BACKENDS = {"anyio._backends._asyncio": "AsyncIOBackend", "anyio._backends._trio": "TrioBackend"}
+_PARAMETERS = ["cls", "func", "args", "abandon_on_cancel", "limiter"]
+_NUMBERS = ("total_tokens", "borrowed_tokens")
+
+
+def _function(_: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    return keywords["function"]
+
+
+def _iterator(args: tuple[Any, ...], _: dict[str, Any]) -> Any:
+    return args[0]
+
+
+def _generator(args: tuple[Any, ...], _: dict[str, Any]) -> Any:
+    return args[0].gen
+
+
+WRAPPERS["fastapi.telemetry._api._run_sync_endpoint"] = _function
+# Bodies that are streamed, and dependencies that yield.
+WRAPPERS["starlette.concurrency._next"] = _iterator
+WRAPPERS["contextlib._GeneratorContextManager.__enter__"] = _generator
+WRAPPERS["contextlib._GeneratorContextManager.__exit__"] = _generator
+
+
+class _Pool:
+    """What is known of one limiter: where it was made and, from its first task on, how to record."""
+
+    __slots__ = ("limiter", "site", "slots", "unopened", "watch")
+
+    def __init__(self, limiter: ref[Any]) -> None:
+        self.limiter = limiter
+        self.site: tuple[str, str] | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """It is not open."""
+        self.unopened = True
+        self.watch: Watch | None = None
+        self.slots: Slots | None = None
+
+
+#: By where they are made. FastAPI has one for the end of each dependency that yields.
+_momentary = {
+    name: PlacedGroup(name, "anyio", "anyio.CapacityLimiter")
+    for name in ("fastapi.concurrency:contextmanager_in_threadpool",)
+}
+
+# By the limiter's id, for as long as it lives. Single dict operations only: any thread may make limiters.
+_pools: dict[int, _Pool] = {}
+
+
+def _pool_of(limiter: Any) -> _Pool:
+    key = id(limiter)
+    pool = _pools.get(key)
+    if pool is None:
+        pool = _pools.setdefault(key, _Pool(ref(limiter, lambda _: _pools.pop(key, None))))
+    return pool
+
+
+def _forget() -> None:
+    """Under another probe, or in a forked child: the watches were the other's."""
+    for pool in list(_pools.values()):
+        pool.forget()
+    for momentary in _momentary.values():
+        momentary.forget()
+
+
+def _forked() -> None:
+    global _lock
+    _lock = RLock()  # a thread of the parent may have held it
+    _forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+class _Patch(Patch):
+    """The patch of all backends."""
+
+    def __init__(self, probe: Any) -> None:
+        super().__init__(probe)
+        self.modules: list[Any] = []
+        self.limiters: list[Any] = []
+
+    def made(self, limiter: Any) -> None:
+        """A limiter was made just now. Its `__init__` may be called twice."""
+        if not self.active:
+            return
+        try:
+            pool = _pool_of(limiter)
+            if pool.site is None:
+                from poolscope.probe.stacks import creation_site
+
+                pool.site = creation_site(1)
+        except Exception as exc:
+            report(self.probe, exc)
+
+    def arrived(self, backend: Any, fn: Any, args: tuple[Any, ...], limiter: Any) -> SlotTask | None:
+        """The task that a call makes, which goes into the pool's record. None: it is not watched. Never raises."""
+        if not self.active:
+            return None
+        watch = None
+        try:
+            if limiter is None:
+                limiter = backend.current_default_thread_limiter()
+            pool = _pools.get(id(limiter)) or _pool_of(limiter)
+            if pool.unopened:
+                self._open(pool, limiter, backend)
+            watch, slots = pool.watch, pool.slots
+            if watch is None or slots is None or watch.recorder.given_up:
+                return None
+            if not 0 < len(watch.arrivals) < UNREAD_LIMIT and not watch.attend():
+                return None
+            function = watch.identify(fn, args)
+            submitted = watch.clock()
+            watch.arrivals.extend((function, submitted))
+            return SlotTask(fn, watch, slots, function, submitted)
+        except Exception as exc:
+            if watch is None:
+                report(self.probe, exc)
+            else:
+                watch.give_up(exc)
+            return None
+
+    def _open(self, pool: _Pool, limiter: Any, backend: Any) -> None:
+        from poolscope.probe.stacks import creation_site
+
+        with _lock:
+            if not pool.unopened:
+                return
+            pool.unopened = False  # if this fails, it is not tried again
+            name = None
+            if limiter is backend.current_default_thread_limiter():
+                name, pool.site = DEFAULT, (_default_place(), DEFAULT)
+            elif pool.site is None:  # older than the patch: who uses it first stands for who made it
+                pool.site = creation_site(1)
+            momentary = _momentary.get(pool.site[1])
+            if momentary is not None:
+                pool.watch = momentary.add(limiter, self.find_probe(), pool.site)
+                pool.slots = momentary.slots
+                return
+            wanted = size_from_settings(self.find_probe, pool.site[1])
+            if wanted is not None:
+                limiter.total_tokens = wanted
+            pool.watch = watch = open_watch(
+                limiter,
+                self.find_probe,
+                name=name,
+                prefix="",
+                kind="anyio",
+                size_of=lambda _: _sizer(pool),
+                site=pool.site,
+            )
+            if watch is not None:
+                pool.slots = Slots(watch.recorder, lambda: _read(pool, "total_tokens"))
+                watch.recorder.taken = lambda: _read(pool, "borrowed_tokens")
+
+
+def _read(pool: _Pool, name: str) -> int:
+    """A number of the limiter's; 0 if it is gone."""
+    limiter = pool.limiter()
+    return 0 if limiter is None else min(getattr(limiter, name), UNLIMITED)
+
+
+def _sizer(pool: _Pool) -> Callable[[], tuple[int, int] | None]:
+    def size() -> tuple[int, int] | None:
+        if pool.limiter() is None:
+            return None
+        return 0 if pool.slots is None else len(pool.slots.threads), _read(pool, "total_tokens")
+
+    return size
+
+
+def _default_place() -> str:
+    """Where anyio gives the default limiter to whoever wants it, as `creation_site` says it."""
+    code = getattr(getattr(sys.modules.get(DEFAULT), "current_default_thread_limiter", None), "__code__", None)
+    return "anyio/to_thread.py" if code is None else f"anyio/to_thread.py:{code.co_firstlineno}"
+
+
+# Reentrant: a finalizer that runs while we are inside may uninstall.
+_lock = RLock()
+_current: _Patch | None = None
+_last_probe: Any = None
+
+
+def patch(probe: Any) -> None:
+    """Watch the worker threads of the backends that are imported. Does nothing for those that are watched already.
+
+    A backend that is not the one we know is left alone, and the probe hears of it.
+    """
+    global _current, _last_probe
+    with _lock:
+        state = _current or _Patch(probe)
+        for name, backend in _BACKENDS.items():
+            module = sys.modules.get(name)
+            if module is None or module in state.modules:
+                continue
+            if not hasattr(module, backend) and getattr(module.__spec__, "_initializing", False):
+                continue  # another thread is in the midst of importing it, and we hear of its end
+            missing = _missing(module, backend)
+            if missing:
+                unfamiliar(probe, "anyio", f"its worker threads are not watched: no {missing} in {name}")
+                continue
+            # A limiter that outlives the patch is the same pool under the next one.
+            if _last_probe is not probe:
+                _forget()
+            _last_probe = probe
+            _put_on(state, module, getattr(module, backend))
+            _current = state
+
+
+def unpatch() -> None:
+    """Put everything back as it was. Does nothing if nothing is patched."""
+    global _current
+    with _lock:
+        if _current is not None:
+            _current.take_off()
+            _current = None
+
+
+def _missing(module: Any, backend: str) -> str | None:
+    """What we need of a backend and it has not."""
+    try:
+        method = getattr(module, backend).__dict__["run_sync_in_worker_thread"]
+        if type(method) is not classmethod or list(inspect.signature(method.__func__).parameters) != _PARAMETERS:
+            return f"{backend}.run_sync_in_worker_thread({', '.join(_PARAMETERS)})"
+        if not callable(getattr(module, backend).current_default_thread_limiter):
+            return f"{backend}.current_default_thread_limiter"
+        if not all(isinstance(getattr(module.CapacityLimiter, name), property) for name in _NUMBERS):
+            return f"CapacityLimiter with {' and '.join(_NUMBERS)}"
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        return f"{backend} as expected ({type(exc).__name__}: {exc})"
+    return None
+
+
+def _put_on(state: _Patch, module: Any, backend: Any) -> None:
+    state.modules.append(module)
+    common: Any = sys.modules.get("anyio._core._synchronization")
+    # Made outside of an event loop, a limiter is of this class.
+    for cls in (module.CapacityLimiter, getattr(common, "CapacityLimiterAdapter", None)):
+        if cls is not None and cls not in state.limiters:
+            state.limiters.append(cls)
+            state.put_constructor(cls, "total_tokens", lambda: None, state.made)
+    name = "run_sync_in_worker_thread"
+    state.put(backend, name, classmethod(_run_sync(state, backend.__dict__[name].__func__)))
+
+
+def _run_sync(state: _Patch, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    async def run_sync_in_worker_thread(
+        cls: Any, func: Any, args: Any, abandon_on_cancel: bool = False, limiter: Any = None
+    ) -> Any:
+        task = state.arrived(cls, func, args, limiter)
+        try:
+            return await original(cls, func if task is None else task, args, abandon_on_cancel, limiter)
+        except BaseException as exc:
+            if task is not None and isinstance(exc, Exception):
+                task.refused()
+            elif task is not None:  # the backend's cancellation, or the end of the loop
+                task.cancelled()
+            # As in `SlotTask`.
+            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            raise
+
+    return run_sync_in_worker_thread

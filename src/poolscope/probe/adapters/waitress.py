@@ -1,0 +1,208 @@
+"""waitress: the threads of a server and their queue of connections (`ThreadedTaskDispatcher`) are a pool.
+
+What is replaced, and put back by `unpatch`, are methods of the dispatcher: `__init__`, to know where it was made;
+`add_task`, through which all tasks come; `set_thread_count`, which the settings may tell another number.
+A task goes into the dispatcher's own queue inside of one of ours (`_Task`), which records it: when a thread calls its
+`service`, or `cancel` at the end of the server. Each request is a task of its own, as a connection with several comes
+again; it goes by the name of the application.
+
+A dispatcher that is older than the patch is watched from its next task on, and with it what is queued after that.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from _thread import RLock
+from types import FunctionType, MethodType
+from weakref import ref
+
+from poolscope.probe.adapters import unfamiliar
+from poolscope.probe.pools.patching import Patch
+from poolscope.probe.pools.watching import ATTRIBUTE, UNOPENED, UNREAD_LIMIT, Instances, size_from_settings
+from poolscope.probe.pools.wrapped import WrappedTask
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from poolscope.probe.pools.watching import Watch
+
+#: What its threads are called: `waitress-0`.
+PREFIX = "waitress"
+
+
+class _Task(WrappedTask):
+    """Stands in for one task in the queue of a dispatcher. A thread of the dispatcher calls `service`, or the one that
+    ends it calls `cancel`."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: Any, watch: Watch, function: int, submitted: int) -> None:
+        super().__init__(watch, function, submitted)
+        self._task = task
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def __repr__(self) -> str:
+        return repr(self._task)
+
+    def service(self) -> None:
+        """Called by the thread that runs it."""
+        log = self.begin()
+        try:
+            self._task.service()
+        except BaseException as exc:
+            self.end(log, 1)
+            # A bare `raise` adds no line for this frame: the traceback is the one of a task without us.
+            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            raise
+        self.end(log, 0)
+
+    def cancel(self) -> None:
+        """Called instead at the end of the server."""
+        self.watch.cancelled(self.function, self.submitted)
+        self._task.cancel()
+
+
+def _sizer(dispatcher: Any) -> Callable[[], tuple[int, int] | None]:
+    weak = ref(dispatcher)
+
+    def size() -> tuple[int, int] | None:
+        found: Any = weak()
+        if found is None:
+            return None
+        threads = len(found.threads)
+        return threads, threads - found.stop_count
+
+    return size
+
+
+_instances = Instances("waitress", _sizer)
+
+
+class _Patch(Patch):
+    """The patch of the dispatcher."""
+
+    def watch(self, dispatcher: Any) -> Watch | None:
+        """Open the pool: when it is made, or with its first task if it is older."""
+        return _instances.open(dispatcher, self.find_probe, PREFIX) if self.active else None
+
+    def arrived(self, dispatcher: Any, task: Any) -> Any:
+        """The task as it goes into the queue. Never raises."""
+        watch = getattr(dispatcher, ATTRIBUTE, None) if self.active else None
+        if watch is UNOPENED:
+            watch = self.watch(dispatcher)
+        if watch is None or watch.recorder.given_up:
+            return task
+        try:
+            if not 0 < len(watch.arrivals) < UNREAD_LIMIT and not watch.attend():
+                return task
+            function = watch.identify(_application(task), ())
+            submitted = watch.clock()
+            watch.arrivals.extend((function, submitted))
+            return _Task(task, watch, function, submitted)
+        except Exception as exc:
+            watch.give_up(exc)
+            return task
+
+
+def _application(task: Any) -> Any:
+    """What a task is to run: of a connection of a server's, the application."""
+    channel = sys.modules.get("waitress.channel")
+    if type(task) is getattr(channel, "HTTPChannel", None):
+        try:
+            return _behind_proxy_headers(task.server.application)
+        except AttributeError:
+            pass  # then by what it is
+    service = type(task).__dict__.get("service")
+    return MethodType(service, task) if callable(service) else task
+
+
+def _behind_proxy_headers(application: Any) -> Any:
+    """waitress puts a function of its own around the application, unless it is told otherwise."""
+    if type(application) is FunctionType and application.__module__ == "waitress.proxy_headers":
+        names = application.__code__.co_freevars
+        if application.__closure__ is not None and "app" in names:
+            return application.__closure__[names.index("app")].cell_contents
+    return application
+
+
+# Reentrant: a finalizer that runs while we are inside may uninstall.
+_lock = RLock()
+_current: _Patch | None = None
+_last_probe: Any = None
+
+
+def patch(probe: Any) -> None:
+    """Watch the threads of every waitress server in this process. Does nothing if that is so already.
+
+    A version that is not as we know it is left alone, and the probe hears of it.
+    """
+    global _current, _last_probe
+    with _lock:
+        module: Any = sys.modules["waitress.task"]
+        if _current is not None:
+            return
+        missing = _missing(module)
+        if missing:
+            unfamiliar(probe, "waitress", f"its threads are not watched: no {missing} in waitress.task")
+            return
+        state = _Patch(probe)
+        # A server that outlives the patch is the same pool under the next one.
+        if _last_probe is not probe:
+            _instances.forget(owned=False)
+        _last_probe = probe
+        cls = module.ThreadedTaskDispatcher
+        state.put(cls, ATTRIBUTE, UNOPENED)
+        state.put(cls, "add_task", _add_task(state, cls.add_task))
+        state.put(cls, "set_thread_count", _set_thread_count(state, cls.set_thread_count))
+        state.put_constructor(cls, "", lambda: None, state.watch)
+        _current = state
+
+
+def unpatch() -> None:
+    """Put everything back as it was. Does nothing if nothing is patched."""
+    global _current
+    with _lock:
+        if _current is not None:
+            _current.take_off()
+            _current = None
+
+
+def _missing(module: Any) -> str | None:
+    """What we need of the module and it has not."""
+    try:
+        cls = module.ThreadedTaskDispatcher
+        expected: tuple[tuple[str, tuple[str, ...]], ...] = (
+            ("add_task", ("queue", "append")),
+            ("handler_thread", ("popleft", "service")),
+            ("shutdown", ("popleft", "cancel")),
+            ("set_thread_count", ("threads", "stop_count")),
+        )
+        for name, used in expected:
+            if not set(used) <= set(cls.__dict__[name].__code__.co_names):
+                return f"ThreadedTaskDispatcher.{name} that uses {' and '.join(used)}"
+    except (AttributeError, KeyError) as exc:
+        return f"ThreadedTaskDispatcher as expected ({exc})"
+    return None
+
+
+def _add_task(state: _Patch, original: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    @functools.wraps(original)
+    def add_task(self: Any, task: Any) -> None:
+        original(self, state.arrived(self, task))
+
+    return add_task
+
+
+def _set_thread_count(state: _Patch, original: Callable[[Any, int], None]) -> Callable[[Any, int], None]:
+    @functools.wraps(original)
+    def set_thread_count(self: Any, count: int) -> None:
+        # None at the end of the server.
+        wanted = size_from_settings(state.find_probe, PREFIX) if count and state.active else None
+        original(self, wanted or count)
+
+    return set_thread_count

@@ -1,0 +1,23 @@
+"""What the newest libraries put around their users' functions is what their adapters expect."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+from adapter_support import AROUND
+from probe_support import FakeProbe
+
+from poolscope.probe import adapters
+from poolscope.probe.pools import names
+
+
+@pytest.mark.parametrize("module", AROUND)
+def test_what_a_library_puts_around_functions_is_known(module, monkeypatch):
+    monkeypatch.setattr(names, "WRAPPERS", {})
+    importlib.import_module(module)
+    probe = FakeProbe()
+    adapters.meet(probe, module)
+    assert [f"{module}.{name}" for name in AROUND[module][1]] == list(names.WRAPPERS)
+    assert not probe.messages
+    assert not probe.faults
