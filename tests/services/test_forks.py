@@ -200,6 +200,41 @@ def test_children_of_multiprocessing(tmp_path: Path, home: Path, method: str) ->
     check(tmp_path, home, text)
 
 
+def test_the_findings_of_all_are_told(tmp_path: Path, home: Path) -> None:
+    text = """
+        from shared import *
+        import logging
+        logging.disable()
+        server = poolscope.serve(ADDRESS)
+        gate = os.pipe()
+        children = []
+        for number in range(2):
+            children.append(os.fork())
+            if not children[-1]:
+                os.close(gate[1])
+                with poolscope.ThreadPoolExecutor(1, name=f"child-{number}") as pool:
+                    list(pool.map(time.sleep, [0.05] * 40))
+                    os.read(gate[0], 1)
+                sys.exit(0)
+        work(1)
+        def both():
+            try:
+                text = urllib.request.urlopen(f"http://{ADDRESS}/findings", timeout=30).read().decode()
+            except OSError:
+                return False
+            return "child-0" in text and "child-1" in text
+        deadline = time.monotonic() + 30
+        while not both():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.close(gate[1])
+        for child in children:
+            assert os.waitpid(child, 0)[1] == 0
+        print("done")
+        """
+    check(tmp_path, home, text)
+
+
 def test_two_programs_on_one_port_are_two(tmp_path: Path, home: Path) -> None:
     text = """
         from shared import *
