@@ -58,24 +58,23 @@ class Children:
                 continue
             if _is_fork(process, present):
                 continue
-            reason = self._reason(process)
-            if reason is None:
-                self._waiting[key] = self._waiting.get(key, 0) + 1
-                if self._waiting[key] < _LOOKS:
-                    continue
-                reason = _UNKNOWN
+            reason, looks = self._reason(process)
+            self._waiting[key] = self._waiting.get(key, 0) + 1
+            if self._waiting[key] < looks:
+                continue
             self._told.add(key)
             notices.append(f"process {process.pid} ({_short(process.command)}) was not watched: {reason}")
         self._waiting = {key: looks for key, looks in self._waiting.items() if key[0] in present}
         return notices
 
-    def _reason(self, process: Seen) -> str | None:
+    def _reason(self, process: Seen) -> tuple[str, int]:
+        """Why it would not be watched, and at how many looks that must be so."""
         for flag in _flags(process.command):
             if flag in _REASONS:
-                return _REASONS[flag]
+                return _REASONS[flag], 1
         if process.variables is not None and self._variable not in process.variables:
-            return _CLEARED
-        return None
+            return _CLEARED, 2  # in the midst of exec there is none for a moment
+        return _UNKNOWN, _LOOKS
 
 
 def _is_python(process: Seen) -> bool:

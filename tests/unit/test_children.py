@@ -47,7 +47,7 @@ def test_words_of_the_program_are_none_of_the_interpreter(words: list[str]) -> N
 
 
 def test_an_environment_without_us() -> None:
-    (notice,) = look(seen(7, variables=frozenset({"PATH"})))
+    (notice,) = look(seen(7, variables=frozenset({"PATH"})), looks=2)
     assert "without the environment of the program" in notice
 
 
