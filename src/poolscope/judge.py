@@ -89,6 +89,7 @@ _MISSING = {
     "pools": "tasks of a pool may be missing",
     "reader": "pools are recorded no more",
     "stacks": "the lines where workers are may be missing",
+    "workers": "the metrics of several processes may be incomplete",
     "thread": "nothing is seen between two reports",
 }
 
@@ -167,13 +168,16 @@ class Judge:
     # -- what comes in -------------------------------------------------------------------------------------
 
     def feed(self, source: int, raw: Sequence[Any]) -> None:
-        """Takes one message of the process behind `source` (any key); its first must be `hello`.
+        """Takes one message of the process behind `source` (any key); its first must be `hello`, or a notice.
 
         Raises PoolscopeError for what is no message.
         """
         message = parse(raw)
         process = self._processes.get(source)
         if process is None:
+            if isinstance(message, Notice):  # of a process that cannot be watched
+                self.notice(message.text)
+                return
             if not isinstance(message, Hello):
                 raise PoolscopeError(f"a watched process sent {type(message).__name__} before it said who it is")
             if message.protocol != PROTOCOL:
@@ -341,6 +345,10 @@ class Judge:
             process.exit_code = exit_code
         if lives and lives[-1].silent and exit_code >= 0:
             self.notice(f"process {pid} ended without a word, as by os._exit(): what it did last is missing")
+
+    def watched_pids(self) -> set[int]:
+        """The processes that have said hello, those that ended included."""
+        return {process.hello.pid for process in self._processes.values()}
 
     def notice(self, text: str) -> None:
         """Something that could not be seen or was switched off; each text is kept once, and a hundred of them."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -23,11 +22,14 @@ from poolscope.messages import PROTOCOL
 from poolscope.model import Finding, Report, Snapshot
 from poolscope.probe import runtime
 from poolscope.probe.install import Installation, install
+from poolscope.probe.native import RLock, allocate_lock
 from poolscope.probe.settings import ProbeSettings
 
 if TYPE_CHECKING:
     from poolscope.probe.runtime import Probe
     from poolscope.prometheus import Server, SnapshotCollector
+    from poolscope.workers.hosting import Hosted
+    from poolscope.workers.member import Member
 
 #: The one source of messages that this judge has.
 _OWN = 0
@@ -56,7 +58,7 @@ class Observer:
     def __init__(self, probe: Probe, settings: Settings, *, age_ns: int = 0) -> None:
         """`age_ns`: so long ago the time began that the report counts from."""
         self._probe = probe
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._clock = probe.clock
         self._fetched_ns = probe.clock()
         self._started_ns = self._fetched_ns - age_ns
@@ -174,6 +176,19 @@ class Observer:
         """What /findings shows, and a scrape does not need."""
         return self.snapshot(details=True)
 
+    def serve(self, listen: str) -> Server | Hosted | Member:
+        """Serves the metrics of this process and of the others that serve this address. Raises ListenError."""
+        from poolscope.workers.member import Member
+        from poolscope.workers.serving import serve
+
+        served = serve(self.snapshot, self.settings.with_listen(listen), self.failed, self.detailed)
+        if isinstance(served, Member):
+            # After a fork that found no thread but ours, the next event of a pool lets it go on.
+            self._detach.append(self._probe.add_job(1.0, lambda _: served.wake()))
+            if _in_child not in self._probe.after_fork:
+                self._probe.after_fork.append(_in_child)
+        return served
+
     def subscribe(self, callback: Callable[[Finding, bool], None]) -> Callable[[], None]:
         """See `on_finding`."""
         with self._lock:
@@ -196,7 +211,7 @@ def _process_age_ns() -> int:
         return 0
 
 
-_making = threading.Lock()
+_making = allocate_lock()
 _observer: Observer | None = None
 
 
@@ -205,6 +220,8 @@ def _make(settings: Settings | None, probe: Probe | None = None) -> Observer:
     with _making:
         if _observer is None or _observer.pid != os.getpid():
             probe = probe or runtime.current()
+            if settings is None and _observer is not None:
+                settings = _observer.settings  # of the process that forked this one
             if settings is None:
                 settings = config.environment_settings(os.environ)
             _apply(settings, probe)
@@ -232,13 +249,36 @@ def local_sink(probe: Probe) -> None:
     except ConfigError as error:
         _log(f"warning: {error}; the default settings are used")
         observer = _make(Settings(), probe)
-    if observer.settings.listen is not None:
-        from poolscope.prometheus import serve_snapshots
-
+    _serve_inherited(probe)
+    listen = observer.settings.listen
+    if listen is not None and not _is_served(listen):
         try:
-            serve_snapshots(observer.snapshot, observer.settings, observer.failed, detailed=observer.detailed)
+            observer.serve(listen)
         except PoolscopeError as error:
             probe.fail("endpoint", error)
+
+
+def _in_child(probe: Probe) -> None:
+    """In a forked child of a process that serves, with its first event."""
+    if probe.supervised:
+        _serve_inherited(probe)
+    else:
+        local_sink(probe)
+
+
+def _serve_inherited(probe: Probe) -> None:
+    """Serves here too what the program gave to `serve` before it forked this process."""
+    serving = sys.modules.get("poolscope.workers.serving")
+    for listen in [] if serving is None else serving.inherited():
+        try:
+            _make(None, probe).serve(listen)
+        except PoolscopeError as error:
+            probe.fail("endpoint", error)
+
+
+def _is_served(listen: str) -> bool:
+    serving = sys.modules.get("poolscope.workers.serving")
+    return serving is not None and serving.is_served(listen)
 
 
 def report() -> Report:
@@ -267,21 +307,19 @@ def collector() -> SnapshotCollector:
     return SnapshotCollector(observer.snapshot, observer.settings, observer.failed)
 
 
-def serve(listen: str | None = None, *, config: str | os.PathLike[str] | None = None) -> Server:
+def serve(listen: str | None = None, *, config: str | os.PathLike[str] | None = None) -> Server | Hosted | Member:
     """Serves Prometheus metrics of this process from a thread of its own; `.url`, `.close()`, context manager.
+
+    Processes of one program that serve the same address have one endpoint together: one of them answers for all, and
+    when it ends, another one does. With port 0 each has its own.
 
     `listen` is "HOST:PORT" or a port, by default what the settings say, else 127.0.0.1:9464; `config` a settings file.
     Raises ConfigError for settings, and ListenError for an address, a certificate or a file of secrets, that cannot be
     used.
     """
-    from poolscope.prometheus import serve_snapshots
-
     settings = load(config) if config is not None else None
     observer = _make(settings)
-    where = listen or observer.settings.listen or DEFAULT_LISTEN
-    return serve_snapshots(
-        observer.snapshot, observer.settings.with_listen(where), observer.failed, detailed=observer.detailed
-    )
+    return observer.serve(listen or observer.settings.listen or DEFAULT_LISTEN)
 
 
 class Profile:

@@ -21,6 +21,7 @@ from poolscope.errors import PoolscopeError, ProgramError
 if TYPE_CHECKING:
     from queue import SimpleQueue
 
+    from poolscope.children import Children
     from poolscope.config import Settings
     from poolscope.endpoint import Server
     from poolscope.intake import Collector
@@ -33,6 +34,9 @@ PATIENCE_NS = 1_000_000_000
 
 #: Seconds between two saves of the session while the program runs.
 CHECKPOINT_SECONDS = 10.0
+
+#: Seconds between two looks at the processes of the program.
+CHILDREN_SECONDS = 0.25
 
 #: Exit status where `--fail-on` found something.
 FAILED_STATUS = 3
@@ -78,7 +82,7 @@ def supervise(plan: Plan) -> int:
     try:
         watch.listen()
         pid = _start(plan.program, watch.environment(os.environ), mask)
-        watch.start()
+        watch.start(pid)
         exit_code = os.waitstatus_to_exitcode(_wait(pid, forwarded))
         session = watch.finish(pid, exit_code)
         # Whoever asked for a file or a verdict must not take its absence for a success.
@@ -137,9 +141,13 @@ def _wait(pid: int, forwarded: set[int]) -> int:
     while True:
         received = signal.sigwaitinfo(forwarded)
         if received.si_signo == signal.SIGCHLD:
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                return status
+            # All that have ended: the first process of a container inherits the orphans, and nobody else waits for
+            # them.
+            ended = -1
+            while ended:
+                ended, status = os.waitpid(-1, os.WNOHANG)
+                if ended == pid:
+                    return status
         elif received.si_code != _SI_KERNEL:
             # Sent to us alone, as far as one can tell. The process is there still: we have not waited for it.
             try:
@@ -173,7 +181,10 @@ class _Watch:
         self._judge: Judge | None = None
         self._server: Server | None = None
         self._printer: _Printer | None = None
-        self._checkpoint: _Checkpoint | None = None
+        #: What is done every now and then: the session is saved, and the processes are looked at.
+        self._repeated: list[_Repeated] = []
+        self._children: Children | None = None
+        self._program_pid = 0
 
     def listen(self) -> None:
         """Open the socket for the processes, and the endpoint where one is wanted."""
@@ -205,9 +216,10 @@ class _Watch:
         environment["POOLSCOPE_RUN"] = f'{{"socket":{dumps(self._socket_path())},"settings":{settings}}}'
         return environment
 
-    def start(self) -> None:
-        """Begin to listen and to judge."""
+    def start(self, pid: int) -> None:
+        """Begin to listen to the program and to judge."""
         assert self._collector is not None
+        self._program_pid = pid
         try:
             self._thread.start()
         except RuntimeError:  # the system gives us none
@@ -228,7 +240,9 @@ class _Watch:
             return
         try:
             if self._plan.session_path is not None:
-                self._checkpoint = _Checkpoint(self._save_checkpoint)
+                # A kill of this process loses little then.
+                self._repeated.append(_Repeated("checkpoint", CHECKPOINT_SECONDS, self._save_checkpoint))
+            self._repeated.append(_Repeated("children", CHILDREN_SECONDS, self._look_at_children))
         except RuntimeError as error:  # no thread
             self._part_failed("checkpoint", error)
         try:
@@ -252,8 +266,8 @@ class _Watch:
                 return None  # `start` said why
             self._collector.finish(PATIENCE_NS)
             self._thread.join()
-            if self._checkpoint is not None:
-                self._checkpoint.stop()
+            for repeated in self._repeated:
+                repeated.stop()
             judge = self._judge
             if judge is None:
                 return None  # `_run` said why
@@ -355,6 +369,19 @@ class _Watch:
             own_cpu_seconds=time.process_time(),
         )
 
+    def _look_at_children(self) -> None:
+        from poolscope.children import Children, below
+        from poolscope.probe.bootstrap import VARIABLE
+
+        assert self._judge is not None
+        if self._children is None:
+            self._children = Children(VARIABLE)
+        # First who is there, then who has said hello: in between only more may have.
+        processes = below(self._program_pid)
+        with self._lock:
+            for notice in self._children.look(processes, self._judge.watched_pids()):
+                self._judge.notice(notice)
+
     def _save_checkpoint(self) -> None:
         with self._lock:
             session = self._session(time.perf_counter_ns(), None)
@@ -392,26 +419,27 @@ class _Printer:
             _say(line)
 
 
-class _Checkpoint:
-    """Saves the session every now and then, so that a kill of this process loses little."""
+class _Repeated:
+    """Calls something every now and then, on a thread of its own, until it fails."""
 
-    def __init__(self, save: Callable[[], None]) -> None:
-        self._save = save
+    def __init__(self, name: str, seconds: float, call: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._call = call
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="poolscope-checkpoint", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"poolscope-{name}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """No more; returns when the last one is complete."""
+        """No more; returns when the last call is complete."""
         self._stopped.set()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopped.wait(CHECKPOINT_SECONDS):
+        while not self._stopped.wait(self._seconds):
             try:
-                self._save()
+                self._call()
             except Exception:
-                return  # the last one, which is not caught, says what is wrong
+                return  # a session: the last one, which is not caught, says what is wrong
 
 
 def _say(line: str) -> None:
@@ -443,7 +471,8 @@ def _is_severe(session: Session, fail_on: Severity | None) -> bool:
 
 def _private_folder() -> str:
     """A new directory that only we can enter, with a path short enough for a socket in it."""
-    for base in (os.environ.get("TMPDIR"), "/tmp", "/var/tmp"):
+    # The last two are there in a container whose root is read-only.
+    for base in (os.environ.get("TMPDIR"), "/tmp", "/var/tmp", "/dev/shm", os.environ.get("XDG_RUNTIME_DIR")):
         if not base:
             continue
         folder = os.path.join(os.path.abspath(base), f"poolscope-{os.urandom(6).hex()}")

@@ -156,7 +156,7 @@ def test_nothing_of_poolscope_is_imported_for_a_process_that_needs_none_of_it(tm
     loaded = set(outcome.out.split())
     ours = {name for name in loaded if name.startswith("poolscope")}
     assert ours == {"poolscope", "poolscope.probe"} | {
-        f"poolscope.probe.{name}" for name in ("bootstrap", "channel", "families", "imports")
+        f"poolscope.probe.{name}" for name in ("bootstrap", "channel", "families", "imports", "native")
     }
     assert not loaded & {"json", "re", "socket", "threading", "logging", "concurrent.futures", "asyncio", "array"}
 

@@ -192,7 +192,7 @@ def test_no_thread_can_be_started(monkeypatch: Patch, caplog: pytest.LogCaptureF
     def start(*args: Any) -> int:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(ticker, "_start_new_thread", start)
+    monkeypatch.setattr(ticker, "start_new_thread", start)
     observer = profiler.Observer(probe, Settings())
     for _ in range(2):
         with ThreadPoolExecutor(2, name="blind") as pool:

@@ -4,12 +4,11 @@ import sys
 import textwrap
 import threading
 import time
-import types
 
 import pytest
 from runtime_support import FakeExecutor, Record, Worker, submit
 
-from poolscope.probe import cpu, runtime, ticker
+from poolscope.probe import cpu, runtime
 from poolscope.probe.runtime import Probe
 from poolscope.probe.settings import ProbeSettings
 
@@ -151,17 +150,6 @@ class TestThread:
         probe.add_job(0.001, job)
         probe.wake()
         assert stopped.wait(30)
-
-    def test_where_gevent_has_patched_first_the_thread_is_a_real_one(self, probe, signal, monkeypatch):
-        asked = []
-
-        def get_original(module, name):
-            asked.append((module, name))
-            return ticker._start_new_thread
-
-        monkeypatch.setitem(sys.modules, "gevent.monkey", types.SimpleNamespace(get_original=get_original))
-        probe.wake()
-        assert asked == [("_thread", "start_new_thread")]
 
 
 class TestUsersThreads:

@@ -72,6 +72,24 @@ def test_a_saturated_pool_gives_the_verdict_and_one_line_when_it_begins_and_ends
     assert report.overhead.cpu_seconds == pytest.approx(1e-6)
 
 
+def test_a_counter_that_ran_ahead_does_not_go_back() -> None:
+    """In the parent: a task that had ended by the last scrape, which its process has told only now."""
+    run = Run()
+    run.process(0, 7)
+    run.judge.feed(0, opened())
+    run.judge.feed(
+        0, ("pool_batch", 1, ns(1.0), 1, 4, 0, 0, [], [1, 1, ns(0.9), ns(0.9)], [], [], [1, ns(0.9), 1, ns(0.9)])
+    )
+    (early,) = run.judge.snapshot(ns(3.0)).pools
+    ended = [1, 2, ns(0.9), ns(0.9), ns(1.1), 2, 2, ns(0.9), ns(1.2), ns(1.3)]
+    run.judge.feed(0, ("pool_batch", 1, ns(3.1), 2, 4, 0, 0, ended, [], [], [], []))
+    (late,) = run.judge.snapshot(ns(3.2)).pools
+    assert early.busy_seconds == late.busy_seconds == pytest.approx(2.1)
+    assert early.queued_seconds == late.queued_seconds == pytest.approx(2.1)
+    run.judge.feed(0, ("bye", ns(3.3)))
+    assert run.report().pools[0].busy_seconds == pytest.approx(0.3)
+
+
 def test_too_little_is_not_judged_and_enough_is_concurrent() -> None:
     few, enough = Run(), Run()
     for run, tasks in ((few, 9), (enough, 10)):
@@ -242,7 +260,7 @@ def test_a_finding_is_counted_and_active_only_while_it_lasts() -> None:
         ("nonsense",),
         (),
         ("pool_opened", "one", "x", "thread", "x", "x", 1, 1),
-        ("notice", "before hello"),
+        ("bye", 1),
         hello(7, protocol=99),
     ],
 )

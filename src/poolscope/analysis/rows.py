@@ -101,6 +101,7 @@ class PoolRow:
         self._run = Spread(first.run.bounds)
         self._saturated_ns = 0
         self._seen_saturated: dict[PoolCase, int] = {}
+        self._shown_seconds: dict[str, float] = {}
         self._first_submit_ns: int | None = None
         self._peaks = {"workers": 0, "active": 0, "queue": 0, "max": 0}
 
@@ -279,8 +280,8 @@ class PoolRow:
             succeeded=self._count("succeeded"),
             failed=self._count("failed"),
             cancelled=self._count("cancelled"),
-            busy_seconds=(self._past_busy_ns + sum(h.busy_ns(now_ns) for h in histories)) / 1e9,
-            queued_seconds=(self._past_queued_ns + sum(h.queued_ns(now_ns) for h in histories)) / 1e9,
+            busy_seconds=self._grown("busy", self._past_busy_ns + sum(h.busy_ns(now_ns) for h in histories)),
+            queued_seconds=self._grown("queued", self._past_queued_ns + sum(h.queued_ns(now_ns) for h in histories)),
             saturated_seconds=self._saturated_ns / 1e9,
             cpu_seconds=self._count("cpu_ns") / 1e9,
             wait_buckets=_added(waits),
@@ -292,6 +293,11 @@ class PoolRow:
             ),
             suggested_max_workers=max(suggestions, default=None),
         )
+
+    def _grown(self, integral: str, ns: int) -> float:
+        """Seconds, and never less than a scrape has shown: what is known here to run may have ended meanwhile."""
+        self._shown_seconds[integral] = max(self._shown_seconds.get(integral, 0.0), ns / 1e9)
+        return self._shown_seconds[integral]
 
     def report(self, now_ns: int, origin_ns: int) -> tuple[PoolReport, PoolTrace]:
         """For the report: the row, and what its leading pool's part was made from."""

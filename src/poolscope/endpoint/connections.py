@@ -205,8 +205,7 @@ class Acceptor:
                 return False
             del self._reading[slowest]
             try:
-                # Wakes its thread. Not its own `shutdown`, which for TLS forgets the encryption.
-                socket.socket.shutdown(slowest.socket, socket.SHUT_RDWR)
+                _shut_down(slowest.socket, socket.SHUT_RDWR)  # wakes its thread
             except OSError:
                 pass  # it has gone by itself
         return self._free.acquire(timeout=_LEAVE_SECONDS)
@@ -246,7 +245,15 @@ class Acceptor:
 def hang_up(connection: Any) -> None:
     """Closes a socket; the other side learns of it even if a forked child holds a copy."""
     try:
-        socket.socket.shutdown(connection, socket.SHUT_WR)
+        _shut_down(connection, socket.SHUT_WR)
     except OSError:
         pass  # it is closed already
     connection.close()
+
+
+def _shut_down(connection: Any, how: int) -> None:
+    """Not by the connection's own method, which for TLS forgets the encryption."""
+    if hasattr(socket.socket, "shutdown"):
+        socket.socket.shutdown(connection, how)
+    else:
+        connection.shutdown(how)  # eventlet's sockets pass it on to the one within

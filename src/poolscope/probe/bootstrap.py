@@ -10,11 +10,11 @@ import atexit
 import os
 import sys
 import time
-from _thread import allocate_lock
 
 from poolscope.probe.channel import Channel, ChannelClosed, loads
 from poolscope.probe.families import MODULES
 from poolscope.probe.imports import ImportWatch
+from poolscope.probe.native import allocate_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ a program that never uses a pool should not pay.
 from __future__ import annotations
 
 import os
-from _thread import allocate_lock
+
+from poolscope.probe.native import allocate_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 import sys
-from _thread import allocate_lock, get_ident
 from functools import partial
 from time import perf_counter_ns
 
 from poolscope.probe.adapters import meet
 from poolscope.probe.cpu import CpuClocks, GuardedClocks
+from poolscope.probe.native import allocate_lock, get_ident
 from poolscope.probe.outlet import Outlet
 from poolscope.probe.pools.names import FunctionTable
 from poolscope.probe.pools.registry import Pools
@@ -189,6 +189,15 @@ class Probe:
         if text not in self._notices:
             self._notices.add(text)
             self.emit(("notice", text))
+
+    def warn(self, text: str) -> None:
+        """The same; and the log hears of it, unless a parent does."""
+        if text not in self._notices:
+            self.notice(text)
+            if not self.supervised:
+                import logging
+
+                logging.getLogger("poolscope").warning("%s", text)
 
     def fail(self, part: str, exc: BaseException) -> None:
         """Tells of a failure of ours. The first in each `part` is logged, unless a parent hears of it."""

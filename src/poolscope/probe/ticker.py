@@ -6,20 +6,16 @@ threads does not wait for it, and tools that replace `threading` (gevent) do not
 
 from __future__ import annotations
 
-import _thread
 import sys
-from _thread import allocate_lock, get_ident
-from time import sleep
 
 from poolscope.probe.cpu import thread_clocks_readable, thread_cpu_ns
+from poolscope.probe.native import allocate_lock, get_ident, get_native_id, sleep, start_new_thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Clock = Callable[[], int]
-
-_start_new_thread = _thread.start_new_thread
 
 #: The longest sleep between two looks at the jobs (s).
 _LONGEST_WAIT = 1.0
@@ -139,7 +135,7 @@ class Ticker:
                     # Not at once: the program is busy with its first task.
                     job.due_ns = max(job.due_ns, now + job.period_ns)
                 try:
-                    _native_starter()(self._live, (run,))
+                    start_new_thread(self._live, (run,))
                 except BaseException:
                     self._run = None
                     raise
@@ -171,7 +167,7 @@ class Ticker:
     def _live(self, run: _Run) -> None:
         try:
             run.ident = get_ident()
-            run.native_id = _thread.get_native_id()
+            run.native_id = get_native_id()
             while not run.stopping:
                 wanted = self.seconds_to_next()
                 before = self._clock()
@@ -188,15 +184,6 @@ class Ticker:
             if self._run is run:
                 self._run = None
             run.ended.release()
-
-
-def _native_starter() -> Callable[..., int]:
-    """What starts a thread of the operating system, also where gevent came first and put its own in place."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is None:
-        return _start_new_thread
-    original: Callable[..., int] = monkey.get_original("_thread", "start_new_thread")
-    return original
 
 
 def _await_exit(native_id: int, timeout: float) -> None:

@@ -67,6 +67,9 @@ class _Patch(Patch):
         patch."""
         if not (self.active and self.everyone) or getattr(type(executor), "_poolscope_own", False):
             return None  # the drop-in executor records itself
+        if type(executor).__module__ == "gevent.threadpool":
+            self.probe.warn("gevent.threadpool.ThreadPoolExecutor has a submit of its own: its tasks are not seen")
+            return None
         for adopt in ADOPTERS:
             adopted = adopt(executor, made)
             if adopted is UNOPENED:

@@ -9,7 +9,10 @@ import sys
 
 
 def _start():
-    if sys.version_info < (3, 11) or "POOLSCOPE_RUN" not in os.environ:
+    if "POOLSCOPE_RUN" not in os.environ:
+        return
+    if sys.version_info < (3, 11):
+        _say_too_old()
         return
     if "poolscope" not in sys.modules:
         # By path, and not by a longer sys.path: the program may live in another environment than poolscope,
@@ -32,6 +35,40 @@ def _start():
     from poolscope.probe.bootstrap import start
 
     start()
+
+
+def _say_too_old():
+    """Tells the parent in one frame (see probe/channel.py) that it will hear no more."""
+    import _socket
+
+    command = " ".join(getattr(sys, "orig_argv", getattr(sys, "argv", [])))
+    try:
+        with open("/proc/self/cmdline", "rb") as file:
+            command = file.read().rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
+    except Exception:
+        pass  # another system
+    text = "process %d (%s) was not watched: it is Python %d.%d, and only 3.11 or later is" % (
+        os.getpid(),
+        _short(command),
+        sys.version_info[0],
+        sys.version_info[1],
+    )
+    frame = ('["notice","%s"]' % text).encode("ascii")
+    path = os.environ["POOLSCOPE_RUN"].split('"socket":"', 1)[1].split('"', 1)[0]
+    parent = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
+    try:
+        parent.settimeout(1.0)
+        parent.connect(path)
+        parent.send(bytes(bytearray([0, 0, len(frame) >> 8, len(frame) & 255, 0, 0, 0, 0])) + frame)
+    finally:
+        parent.close()
+
+
+def _short(command):
+    """What of it can stand in JSON as it is."""
+    command = "".join([char if " " <= char <= "~" and char not in '"\\' else "?" for char in command])
+    command = command[command.rfind("/", 0, command.find(" ")) + 1 :] if " " in command else command
+    return command if len(command) <= 60 else command[:57] + "..."
 
 
 _here = os.path.dirname(os.path.abspath(__file__))

@@ -1,0 +1,5 @@
+"""One scrape endpoint for all processes that serve one address, each with a judge of its own.
+
+Each is a member: it answers for itself at a UNIX socket in a private directory, and leaves there what it has counted.
+One of them holds the TCP port and merges what all have to say; when it ends, another takes the port.
+"""
