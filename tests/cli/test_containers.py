@@ -119,8 +119,8 @@ def test_as_a_user_without_a_name(tmp_path: Path) -> None:
 
 
 def read_only(*folders: str) -> list[str]:
-    """Nothing can be written below these."""
-    mounts = " && ".join(f"mount -t tmpfs -o ro none {folder}" for folder in folders)
+    """Nothing can be written below these; what is there can be read, this checkout perhaps."""
+    mounts = " && ".join(f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}" for folder in folders)
     return ["unshare", *AS_ROOT, "--mount", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
 
 
