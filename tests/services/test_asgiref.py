@@ -367,7 +367,7 @@ def test_a_forked_child_opens_pools_of_its_own(probe):
         status = 1
         try:
             mine = FakeProbe()
-            adapter._adopter._find_probe = lambda: mine
+            adapter._adopter.find_probe = lambda: mine
             asyncio.run(in_context(functools.partial(square, 2)))
             status = 0 if mine.opened == probe.opened else 2
         finally:

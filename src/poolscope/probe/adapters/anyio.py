@@ -26,7 +26,7 @@ from poolscope.probe.pools.groups import PlacedGroup
 from poolscope.probe.pools.names import WRAPPERS
 from poolscope.probe.pools.patching import Patch
 from poolscope.probe.pools.slots import Slots, SlotTask
-from poolscope.probe.pools.watching import UNREAD_LIMIT, open_watch, report, size_from_settings
+from poolscope.probe.pools.watching import open_watch, report, size_from_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -151,14 +151,10 @@ class _Patch(Patch):
             if pool.unopened:
                 self._open(pool, limiter, backend)
             watch, slots = pool.watch, pool.slots
-            if watch is None or slots is None or watch.recorder.given_up:
+            if watch is None or slots is None:
                 return None
-            if not 0 < len(watch.arrivals) < UNREAD_LIMIT and not watch.attend():
-                return None
-            function = watch.identify(fn, args)
-            submitted = watch.clock()
-            watch.arrivals.extend((function, submitted))
-            return SlotTask(fn, watch, slots, function, submitted)
+            task = watch.arrive(fn, args)
+            return None if task is None else SlotTask(fn, watch, slots, *task)
         except Exception as exc:
             if watch is None:
                 report(self.probe, exc)

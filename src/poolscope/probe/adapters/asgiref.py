@@ -23,18 +23,17 @@ import os
 import sys
 from _thread import RLock
 from types import CoroutineType
-from weakref import ref
 
 from poolscope.probe.adapters import unfamiliar
 from poolscope.probe.pools.groups import Group, PlacedGroup
 from poolscope.probe.pools.names import WRAPPERS
 from poolscope.probe.pools.patching import Patch
+from poolscope.probe.pools.registry import size_of
 from poolscope.probe.pools.slots import SlotTask
-from poolscope.probe.pools.watching import ADOPTERS, ATTRIBUTE, UNOPENED, UNREAD_LIMIT, open_watch, report
+from poolscope.probe.pools.watching import ADOPTERS, ATTRIBUTE, UNOPENED, open_watch, report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from poolscope.probe.pools.watching import Watch
@@ -83,12 +82,8 @@ class _Patch(Patch):
             slots = _current_threads.slots
             if watch is None or slots is None:
                 return None
-            if not 0 < len(watch.arrivals) < UNREAD_LIMIT and not watch.attend():
-                return None
-            function = watch.identify(fn, args)
-            submitted = watch.clock()
-            watch.arrivals.extend((function, submitted))
-            return SlotTask(fn, watch, slots, function, submitted)
+            task = watch.arrive(fn, args)
+            return None if task is None else SlotTask(fn, watch, slots, *task)
         except Exception as exc:
             if watch is None:
                 report(self.probe, exc)
@@ -124,12 +119,8 @@ def _ended(task: SlotTask, future: Any) -> None:
         task.cancelled()
 
 
-class _Adopter:
+class _Adopter(Patch):
     """What the patch of the standard executor asks about each. Any thread may."""
-
-    def __init__(self, probe: Any) -> None:
-        self.probe = probe
-        self.pid = os.getpid()
 
     def __call__(self, executor: Any, made: bool) -> Any:
         """See `ADOPTERS`."""
@@ -141,7 +132,7 @@ class _Adopter:
             if group is not None:
                 # A context has it once it is made.
                 more = int(made and group.in_contexts)
-                return group.add(executor, self._find_probe(), (_place(name), name), more)
+                return group.add(executor, self.find_probe(), (_place(name), name), more)
             if made:
                 return UNOPENED  # with asgiref's import: most programs never use it
             return self._open_single(executor, name)
@@ -153,39 +144,21 @@ class _Adopter:
         with _lock:
             found = executor.__dict__.get(ATTRIBUTE, UNOPENED)
             if found is UNOPENED:
-                rule = self._find_probe().pool_rule(name)
+                rule = self.find_probe().pool_rule(name)
                 if rule is not None and rule.max_workers:
                     self.probe.notice(f"{name} stays one thread: asgiref promises that its calls run one by one")
                 found = open_watch(
                     executor,
-                    self._find_probe,
+                    self.find_probe,
                     name=name,
                     prefix="",
                     kind="asgiref",
-                    size_of=_size_of_one,
+                    size_of=size_of,
                     site=(_place(name), name),
                 )
                 executor.__dict__[ATTRIBUTE] = found
             watch: Watch | None = found
             return watch
-
-    def _find_probe(self) -> Any:
-        if os.getpid() != self.pid:
-            from poolscope.probe import runtime
-
-            self.probe = runtime.current()
-            self.pid = os.getpid()
-        return self.probe
-
-
-def _size_of_one(executor: Any) -> Callable[[], tuple[int, int] | None]:
-    weak = ref(executor)
-
-    def size() -> tuple[int, int] | None:
-        pool = weak()
-        return None if pool is None else (len(pool._threads), pool._max_workers)
-
-    return size
 
 
 def _maker() -> str | None:

@@ -19,7 +19,7 @@ from weakref import ref
 
 from poolscope.probe.adapters import unfamiliar
 from poolscope.probe.pools.patching import Patch
-from poolscope.probe.pools.watching import ATTRIBUTE, UNOPENED, UNREAD_LIMIT, Instances, size_from_settings
+from poolscope.probe.pools.watching import ATTRIBUTE, UNOPENED, Instances, size_from_settings
 from poolscope.probe.pools.wrapped import WrappedTask
 
 TYPE_CHECKING = False
@@ -95,15 +95,11 @@ class _Patch(Patch):
         watch = getattr(dispatcher, ATTRIBUTE, None) if self.active else None
         if watch is UNOPENED:
             watch = self.watch(dispatcher)
-        if watch is None or watch.recorder.given_up:
+        if watch is None:
             return task
         try:
-            if not 0 < len(watch.arrivals) < UNREAD_LIMIT and not watch.attend():
-                return task
-            function = watch.identify(_application(task), ())
-            submitted = watch.clock()
-            watch.arrivals.extend((function, submitted))
-            return _Task(task, watch, function, submitted)
+            arrived = watch.arrive(_application(task))
+            return task if arrived is None else _Task(task, watch, *arrived)
         except Exception as exc:
             watch.give_up(exc)
             return task

@@ -20,7 +20,6 @@ from poolscope.probe.pools.patching import Patch
 from poolscope.probe.pools.watching import (
     ATTRIBUTE,
     UNOPENED,
-    UNREAD_LIMIT,
     Instances,
     size_from_settings,
 )
@@ -94,14 +93,10 @@ class _TaskQueue:
 
     def _arrived(self, fn: Any, args: Any) -> Any:
         watch = self._watch
-        if watch.recorder.given_up or not (watch.own or _current is not None):
+        if not (watch.own or _current is not None):
             return fn
-        if not 0 < len(watch.arrivals) < UNREAD_LIMIT and not watch.attend():
-            return fn
-        function = watch.identify(args[0][0], ()) if fn in self._mappers else watch.identify(fn, args)
-        submitted = watch.clock()
-        watch.arrivals.extend((function, submitted))
-        return _Task(fn, watch, function, submitted)
+        task = watch.arrive(args[0][0]) if fn in self._mappers else watch.arrive(fn, args)
+        return fn if task is None else _Task(fn, watch, *task)
 
 
 def _equip(pool: Any, watch: Watch) -> None:

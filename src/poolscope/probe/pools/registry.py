@@ -211,7 +211,7 @@ class Pools:
             kind=kind,
             executor=f"{cls.__module__}.{cls.__qualname__}",
             created_at=created_at,
-            size=size or _size_of(executor),
+            size=size or size_of(executor),
         )
         watch = PoolWatch(recorder, executor, self._clock(), self._collected)
         self._watches[watch.key] = watch
@@ -307,7 +307,8 @@ class Pools:
                 continue  # a pool came or went in between: any consistent list will do
 
 
-def _size_of(executor: Any) -> Callable[[], tuple[int, int] | None]:
+def size_of(executor: Any) -> Callable[[], tuple[int, int] | None]:
+    """(threads, max_workers) of a standard executor, which is not held; None once it is gone."""
     weak = ref(executor)
 
     def size() -> tuple[int, int] | None:
