@@ -21,12 +21,21 @@ from poolscope import profiler
 from poolscope.errors import ConfigError, ListenError
 from poolscope.model import PoolReport, Report
 from poolscope.probe import runtime
+from poolscope.probe.runtime import Probe
+from poolscope.probe.settings import ProbeSettings
 
 
 @pytest.fixture(autouse=True)
-def fresh_observer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def probe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Probe]:
+    """As in a process that has just started: what is read before anybody asks goes to the judge of our thread.
+
+    With the probe of an earlier test, which has looked for its judge, it would go to nobody.
+    """
+    made = Probe()
+    monkeypatch.setitem(runtime._made, "probe", made)
     monkeypatch.setattr(profiler, "_observer", None)
-    yield
+    yield made
+    made.stop(60)
     if profiler._observer is not None:
         profiler._observer.close()
 
@@ -179,9 +188,12 @@ def samples(registry: CollectorRegistry, name: str) -> list[Any]:
     return [sample for family in registry.collect() for sample in family.samples if sample.name == name]
 
 
-def test_times_count_from_the_start_of_the_process() -> None:
+@pytest.mark.parametrize("read_before", [False, True])
+def test_times_count_from_the_start_of_the_process(read_before: bool) -> None:
     with poolscope.ThreadPoolExecutor(1, name="older") as pool:
         pool.submit(int).result()
+        if read_before:
+            until(lambda: profiler._observer is not None)
         report = poolscope.report()
     first = pool_of(report, "older").first_submit_seconds
     assert first is not None
@@ -189,9 +201,11 @@ def test_times_count_from_the_start_of_the_process() -> None:
     assert report.processes[0].started_seconds == 0
 
 
-def test_what_is_older_than_a_profile_was_there_from_its_start() -> None:
+def test_what_is_older_than_a_profile_was_there_from_its_start(probe: Probe) -> None:
+    # What is read before the profile begins is not for it; so nothing is.
+    probe.settings = ProbeSettings(sample_interval=3600)
     with poolscope.ThreadPoolExecutor(1, name="before") as pool:
         pool.submit(int).result()
-        with poolscope.profile() as profile:
+        with poolscope.profile(sample_interval=3600) as profile:
             pool.submit(int).result()
     assert pool_of(profile.report, "before").first_submit_seconds == 0.0
