@@ -422,11 +422,12 @@ class TestStacks:
         executor = FakeExecutor()
         monkeypatch.setattr(probe._stacks, "_current_frames", lambda: {77: self.Frame})
         recorder = self.full_pool(probe, executor)
+        started = probe.clock()
         tick(probe)
         tick(probe)
         at = probe.clock()
         assert record.tags() == ["pool_opened", *["pool_batch", "waits", "stacks"] * 2]
-        assert record.messages[-1] == ("stacks", recorder.id, at, [[[1], [("app.py", 3, "task")]]])
+        assert record.messages[-1] == ("stacks", recorder.id, at, [[[("app.py", 3, "task")], 0, [1, 1, started]]])
         # A scrape asks for numbers, not for stacks.
         record.clear()
         probe.flush()

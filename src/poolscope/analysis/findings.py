@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from poolscope.analysis.detection import cpu_limit
 from poolscope.analysis.signals import PoolSignals
@@ -23,8 +24,11 @@ SHARE_SHOWN = 0.1
 READY_SHOWN = 0.1
 
 
-def frames_of(groups: Sequence[tuple[tuple[Line, ...], int]], total: int, source_of: SourceOf) -> tuple[Frame, ...]:
-    """The lines where most workers were: each user's line with the library line most often below it."""
+def frames_of(
+    groups: Sequence[tuple[tuple[Line, ...], int]], total: int, source_of: SourceOf, first: tuple[Line, ...] = ()
+) -> tuple[Frame, ...]:
+    """The lines where most workers were: each user's line with the library line most often below it. What is `first`
+    comes first, however few are there."""
     by_line: dict[Line, int] = {}
     below: dict[Line, Line] = {}
     for lines, count in groups:  # by count: the first library line met is the most frequent
@@ -33,8 +37,9 @@ def frames_of(groups: Sequence[tuple[tuple[Line, ...], int]], total: int, source
         by_line[lines[0]] = by_line.get(lines[0], 0) + count
         if len(lines) > 1:
             below.setdefault(lines[0], lines[1])
+    below.update(pairwise(first))
     frames: list[Frame] = []
-    for line, count in sorted(by_line.items(), key=lambda item: -item[1])[:LINES_SHOWN]:
+    for line, count in sorted(by_line.items(), key=lambda item: (item[0] not in first, -item[1]))[:LINES_SHOWN]:
         share = count / total
         if share < SHARE_SHOWN and frames:
             break

@@ -30,7 +30,7 @@ from poolscope.analysis.signals import PoolSignals, ProcessSignals, held_workers
 from poolscope.analysis.stretches import Stretch
 from poolscope.analysis.tracking import Episode, Tracker
 from poolscope.analysis.window import before
-from poolscope.messages import FunctionNamed
+from poolscope.messages import FunctionNamed, Line
 from poolscope.model import Advice, Finding, Frame, SizingPoint
 
 #: Gives the process's signals over [begin, end] ns.
@@ -402,10 +402,12 @@ class PoolCase:
     def _offset(self, at_ns: int) -> float:
         return (at_ns - self._origin_ns) / 1e9
 
-    def _frames(self, begin_ns: int, end_ns: int, workers: frozenset[int] | None = None) -> tuple[Frame, ...]:
+    def _frames(
+        self, begin_ns: int, end_ns: int, workers: frozenset[int] | None, first: tuple[Line, ...]
+    ) -> tuple[Frame, ...]:
         groups, total = self.history.lines(begin_ns, end_ns, workers)
         if groups:
-            return frames_of(groups, total, self._source_of)
+            return frames_of(groups, total, self._source_of, first)
         # Nothing was sampled: the functions that hold the workers are the best that is known.
         busiest = max(self.history.functions.items(), key=lambda item: item[1].run.total, default=None)
         named = self._function_of(busiest[0]) if busiest is not None else None
@@ -423,7 +425,9 @@ class PoolCase:
             workers = frozenset(item.signals.deadlock.cycle.workers)
         elif item.diagnosis.pattern == "stuck_workers":
             workers = frozenset(held.worker for held in stuck_workers(item.signals.held, self.rules))
-        frames = self._frames(item.begin_ns, episode.last_seen_ns, workers)
+        contention = item.signals.contention if item.diagnosis.cause == "shared_resource" else None
+        waiting = contention.waiting if contention is not None else ()
+        frames = self._frames(item.begin_ns, episode.last_seen_ns, workers, waiting)
         since = self._offset(episode.since_ns)
         name = self.history.name
         sized = self._sized if item.diagnosis.sized else None
