@@ -3,11 +3,12 @@
 import random
 from heapq import heappop, heappush
 
+import msgspec
 import pytest
 from pool_support import ORIGIN, SECOND, TICK, VirtualPool, batches, poisson, simulate
 
 from poolscope.analysis.detection import Rules
-from poolscope.analysis.findings import frames_of
+from poolscope.analysis.findings import bursts_together, frames_of
 from poolscope.analysis.loop_case import LoopCase
 from poolscope.analysis.loop_history import LoopHistory
 from poolscope.analysis.signals import ProcessSignals
@@ -163,6 +164,21 @@ def test_short_bursts_are_one_note() -> None:
     assert (finding.pattern, finding.severity) == ("burst", "info")
     assert finding.evidence["bursts"] == 10
     assert not pool.events, "a note is nobody's alarm"
+
+
+def test_the_bursts_of_pools_of_one_name_are_one_note() -> None:
+    """A program that makes a pool for each batch."""
+    findings = [
+        finding for load in (3, 5) for finding in VirtualPool(4).run([(0.5, 0.1, 1)] * 4 * load).case.findings()
+    ]
+    other = msgspec.structs.replace(findings[0], pattern="serial")
+    kept, burst = bursts_together("batch", [findings[0], other, findings[1]])
+    assert kept is other
+    assert (burst.evidence["bursts"], burst.since_seconds, burst.until_seconds) == (2, 0.5, pytest.approx(0.9))
+    assert burst.evidence["saturated_seconds"] == pytest.approx(0.6)
+    assert burst.evidence["longest_seconds"] == pytest.approx(0.4)
+    assert burst.summary.startswith("Pool 'batch' was full with tasks queued 2 times, 600 ms in all (longest 400 ms)")
+    assert bursts_together("batch", [findings[0], other]) == [other, findings[0]]
 
 
 def test_flapping_load_is_one_finding_and_not_a_page_of_them() -> None:

@@ -73,7 +73,7 @@ class TestVerdict:
             "◀ now",
             "◀ suggested",
             "assumes run times unchanged",
-            "info: Pool fetch was full for 0.1 s.",
+            "info  Pool fetch was full for 0.1 s.",
             "overhead 31.0 ms CPU (0.2 %)",
         ]
         places = [text.find(piece) for piece in order]
@@ -134,7 +134,7 @@ class TestVerdict:
         burst = report_support.finding(severity="info", pattern="burst", cause="unknown", summary="Full for 0.1 s.")
         text = shown(change(report_support.empty(), verdict="concurrent", findings=(burst,)))
         assert text.startswith("CONCURRENT")
-        assert "\ninfo: Full for 0.1 s.  (burst, unknown)\n" in text
+        assert "\ninfo  Full for 0.1 s. (burst)\n" in text
 
     def test_many_findings_are_told_in_short(self) -> None:
         findings = tuple(report_support.finding(since_seconds=float(number)) for number in range(30))

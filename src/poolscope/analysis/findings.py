@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import msgspec
+
+from poolscope.analysis import words
 from poolscope.analysis.detection import cpu_limit
 from poolscope.analysis.signals import PoolSignals
 from poolscope.messages import Line
@@ -48,6 +51,27 @@ def frames_of(
                 file, number, function = shown
                 frames.append(Frame(file, number, function, source_of(file, number), share))
     return tuple(frames)
+
+
+def bursts_together(name: str, findings: Sequence[Finding]) -> list[Finding]:
+    """The findings of the pools of one name, with one burst in the place of all: that of the longest stretch, which
+    counts the others."""
+    others = [finding for finding in findings if finding.pattern != "burst"]
+    bursts = [finding for finding in findings if finding.pattern == "burst"]
+    if len(bursts) < 2:
+        return [*others, *bursts]
+    longest = max(bursts, key=lambda finding: finding.evidence["longest_seconds"])
+    sums = {what: sum(finding.evidence[what] for finding in bursts) for what in ("bursts", "saturated_seconds")}
+    burst = msgspec.structs.replace(
+        longest,
+        since_seconds=min(finding.since_seconds for finding in bursts),
+        until_seconds=max(finding.until_seconds or 0.0 for finding in bursts),
+        evidence=longest.evidence | sums,
+        summary=words.burst_summary(
+            name, int(sums["bursts"]), longest.evidence["longest_seconds"], sums["saturated_seconds"]
+        ),
+    )
+    return [*others, burst]
 
 
 def evidence(signals: PoolSignals) -> dict[str, float]:

@@ -316,15 +316,12 @@ def _chart(medium: Medium, case: _Case, cases: Sequence[_Case]) -> list[Line]:
 
 
 def _brief(medium: Medium, cases: Sequence[_Case]) -> Iterator[Line]:
-    """Findings in one line each."""
+    """Findings in a sentence each."""
     for case in cases[:_MOST_LINES]:
         finding = case.finding
-        head = f"{finding.severity}: "
-        facts = f"  ({medium.clean(finding.pattern, 20)}, {medium.clean(finding.cause, 20)})"
-        if 2 * cells(facts) > medium.width:
-            facts = ""
-        summary = medium.clean(finding.summary, medium.width - len(head) - cells(facts))
-        yield ((head + summary + facts, "dim"),)
+        facts = "" if finding.cause == "unknown" else f", {finding.cause}"
+        text = medium.clean(f"{finding.summary} ({finding.pattern}{facts})")
+        yield from _hanging(medium, (finding.severity, "dim"), text, "dim")
     if len(cases) > _MOST_LINES:
         yield ((f"and {count(len(cases) - _MOST_LINES, 'more finding')}", "dim"),)
 
