@@ -31,9 +31,11 @@ RENEWALS_NEEDED = 10
 #: So many generations of those that wait must have been seen, or so many that starve: a single one may be stuck.
 QUEUES_NEEDED = 2
 STARVING_NEEDED = 2
-#: Of more workers in samples than this, every so many samples are looked at, as long as that leaves enough of them.
-OCCUPANTS = 4_000
-SAMPLES_KEPT = 60
+#: Of more samples than this only so many are looked at, and of a large pool only so many workers in all, as long as
+#: that leaves enough samples.
+SAMPLES_KEPT = 100
+OCCUPANTS = 1_200
+SAMPLES_LEFT = 30
 #: The places looked at, those with the most workers first.
 PLACES = 5
 #: Functions hold a pool if they are less than half of the starts and more than half of the worker time, and take this
@@ -45,8 +47,8 @@ OTHERS_NEEDED = 10
 #: A task is overdue once it has run for this many times the median run of its function.
 OVERDUE_RUNS = 3.0
 
-#: Lines, the instruction in the last of them, and whether the task is overdue, where that counts.
-Place = tuple[tuple[Line, ...], int, bool]
+#: Lines, and the instruction in the last of them.
+Place = tuple[tuple[Line, ...], int]
 
 
 class Contention(msgspec.Struct, frozen=True):
@@ -60,16 +62,16 @@ class Contention(msgspec.Struct, frozen=True):
 
 
 class _Occupant(NamedTuple):
-    """A worker in a sample."""
+    """A worker in a sample, at a place by its number."""
 
-    place: Place
+    place: int
+    #: Whether the task has run for far longer than is usual.
+    overdue: bool
     function: int
     started_ns: int
     #: How long the task went on after that (ns); at least, if it has not ended.
     left_ns: int
     lasting: bool
-    #: Whether the task has run for far longer than is usual.
-    overdue: bool
 
 
 def contention(
@@ -110,101 +112,109 @@ def contention(
     `lasting` are workers that were in one task all the time; elsewhere, they are consumers that keep their workers and
     no holders. `starts`: of tasks, meanwhile.
     """
-    latest_ns = max((sample.at_ns for sample in samples), default=0)
-    samples = samples[:: max(1, min(len(samples) * max_workers // OCCUPANTS, len(samples) // SAMPLES_KEPT))]
-    seen = [
-        occupants
-        for sample in samples
-        if len(occupants := _occupants(sample, lasting, ended, usual, latest_ns)) >= SEEN_SHARE * max_workers
-    ]
+    if len(samples) < SAMPLES_NEEDED or worth > max_workers - CONSTANT_SHARE / 2:
+        return None  # all workers are worth all workers: nobody waits
+    latest_ns = max(sample.at_ns for sample in samples)
+    kept = min(SAMPLES_KEPT, max(SAMPLES_LEFT, OCCUPANTS // max_workers))
+    #: By place, so that what follows need not look at lines again and again.
+    numbers: dict[Place, int] = {}
+    seen: list[list[_Occupant]] = []
+    for sample in samples[:: max(1, len(samples) // kept)]:
+        occupants = []
+        for stack in sample.stacks:
+            place, tasks = numbers.setdefault((tuple(stack.lines), stack.spot), len(numbers)), iter(stack.tasks)
+            for worker, function, started in zip(tasks, tasks, tasks, strict=True):
+                overdue = function in usual and sample.at_ns - started > OVERDUE_RUNS * usual[function]
+                left_ns = ended.get((function, started), latest_ns) - sample.at_ns
+                occupants.append(_Occupant(place, overdue, function, started, left_ns, worker in lasting))
+        if len(occupants) >= SEEN_SHARE * max_workers:
+            seen.append(occupants)
     if len(seen) < SAMPLES_NEEDED:
         return None
-    found = _find(seen, starts, worth)
+    # All may be at one place: then by whether they are overdue.
+    found = _Places(seen, by_age=False).find(starts, worth) or _Places(seen, by_age=True).find(starts, worth)
     if found is None:
-        # All may be at one place: then by whether they are overdue.
-        found = _find(
-            [[each._replace(place=(*each.place[:2], each.overdue)) for each in occupants] for occupants in seen],
-            starts,
-            worth,
-        )
-    return found
-
-
-def _find(seen: Sequence[Sequence[_Occupant]], starts: int, worth: float) -> Contention | None:
-    everyone = [occupant for occupants in seen for occupant in occupants]
-    places = [place for place, _ in Counter(occupant.place for occupant in everyone).most_common(PLACES)]
-    left = {place: median([each.left_ns for each in everyone if each.place == place]) for place in places}
-    best: tuple[tuple[float, int, float], Contention] | None = None
-    for waiting in places:
-        for holding in (None, *(place for place in places if left[place] < left[waiting])):
-            found = _admitted(seen, waiting, holding, starts, worth)
-            if found is None:
-                continue
-            often, holders, where = found
-            # Few samples may make those that are on their way there look constant, too. Of several lines that come
-            # before, the last one is where the others wait.
-            rank = min(often, CONSTANT_ENOUGH), -holders, -left[waiting]
-            if left.get(where, 0) < left[waiting] and (best is None or rank > best[0]):
-                best = rank, Contention(holders, waiting[0], where[0], len(seen))
-    return None if best is None else best[1]
-
-
-def _occupants(
-    sample: StackSample,
-    lasting: frozenset[int],
-    ended: Mapping[tuple[int, int], int],
-    usual: Mapping[int, float],
-    latest_ns: int,
-) -> list[_Occupant]:
-    occupants = []
-    for stack in sample.stacks:
-        lines, tasks = tuple(stack.lines), iter(stack.tasks)
-        for worker, function, started in zip(tasks, tasks, tasks, strict=True):
-            overdue = function in usual and sample.at_ns - started > OVERDUE_RUNS * usual[function]
-            left_ns = ended.get((function, started), latest_ns) - sample.at_ns
-            place = lines, stack.spot, False
-            occupants.append(_Occupant(place, function, started, left_ns, worker in lasting, overdue))
-    return occupants
-
-
-def _admitted(
-    seen: Sequence[Sequence[_Occupant]], waiting: Place, holding: Place | None, starts: int, worth: float
-) -> tuple[float, int, Place] | None:
-    """In which part of the samples exactly how many workers are at `holding`, or anywhere but at `waiting`, and where
-    most of them are; None if nothing follows from that."""
-    past = [
-        [
-            occupant
-            for occupant in occupants
-            if not occupant.lasting and (occupant.place != waiting if holding is None else occupant.place == holding)
-        ]
-        for occupants in seen
-    ]
-    holders, times = Counter(map(len, past)).most_common(1)[0]
-    often = times / len(seen)
-    if holders < 1 or often < CONSTANT_SHARE or starts < RENEWALS_NEEDED * holders:
         return None
-    wanted = {occupant.function for occupants in past for occupant in occupants}
-    queued = [
-        sum(occupant.place == waiting and occupant.function in wanted for occupant in occupants) for occupants in seen
-    ]
-    if sum(map(bool, queued)) < CONSTANT_SHARE * len(seen):
-        return None
-    present = sum(map(len, seen)) / len(seen)
-    if worth > present - sum(queued) / len(seen) / 2:
-        return None
-    where = Counter(occupant.place for occupants in past for occupant in occupants).most_common(1)[0][0]
-    queues = {occupant[1:3] for occupants in seen for occupant in occupants if occupant.place == waiting}
-    renewals = len(queues) * len(seen) / sum(queued)
-    samples = min(len(seen), starts // holders)
-    if where[:2] == waiting[:2]:
-        samples = min(samples, int(renewals))
-    elif renewals < QUEUES_NEEDED and sum(queued) < STARVING_NEEDED * sum(map(bool, queued)):
-        return None
-    mean = sum(map(len, past)) / len(seen)
-    if samples * _divergence(often, _most_likely(round(present), mean / present)) < -math.log(CHANCE):
-        return None
-    return often, holders, where
+    holders, waiting, holding = found
+    lines = [lines for lines, _ in numbers]
+    return Contention(holders, lines[waiting], lines[holding], len(seen))
+
+
+class _Places:
+    """How many workers were where, in each of the samples `seen`. A place is a number, and if it counts `by_age`, one
+    and another for those that are overdue."""
+
+    def __init__(self, seen: Sequence[Sequence[_Occupant]], *, by_age: bool) -> None:
+        self._seen = len(seen)
+        self._present = sum(map(len, seen)) / len(seen)
+        # In each sample: all by place and function, and by place those who come and go.
+        self._all: list[Counter[tuple[int, int]]] = []
+        self._passing: list[Counter[int]] = []
+        # All together, by place.
+        self._tasks: dict[int, set[tuple[int, int]]] = {}
+        self._left: dict[int, list[int]] = {}
+        self._functions: dict[int, set[int]] = {}
+        for occupants in seen:
+            everyone: Counter[tuple[int, int]] = Counter()
+            passing: Counter[int] = Counter()
+            for number, overdue, function, started_ns, left_ns, lasting in occupants:
+                place = 2 * number + (by_age and overdue)
+                everyone[place, function] += 1
+                self._left.setdefault(place, []).append(left_ns)
+                self._tasks.setdefault(place, set()).add((function, started_ns))
+                if not lasting:
+                    passing[place] += 1
+                    self._functions.setdefault(place, set()).add(function)
+            self._all.append(everyone)
+            self._passing.append(passing)
+
+    def find(self, starts: int, worth: float) -> tuple[int, int, int] | None:
+        """How many workers are past which place, and where these are, if that looks like contention."""
+        places = sorted(self._left, key=lambda place: -len(self._left[place]))[:PLACES]
+        left = {place: median(self._left[place]) for place in places}
+        best: tuple[tuple[float, int, float], tuple[int, int, int]] | None = None
+        for waiting in places:
+            for holding in (None, *(place for place in places if left[place] < left[waiting])):
+                found = self._admitted(waiting, holding, starts, worth)
+                if found is None:
+                    continue
+                often, holders, where = found
+                # Few samples may make those that are on their way there look constant, too. Of several lines that come
+                # before, the last one is where the others wait.
+                rank = min(often, CONSTANT_ENOUGH), -holders, -left[waiting]
+                if left.get(where, 0) < left[waiting] and (best is None or rank > best[0]):
+                    best = rank, (holders, waiting // 2, where // 2)
+        return None if best is None else best[1]
+
+    def _admitted(self, waiting: int, holding: int | None, starts: int, worth: float) -> tuple[float, int, int] | None:
+        """In which part of the samples exactly how many workers are at `holding`, or anywhere but at `waiting`, and
+        where most of them are; None if nothing follows from that."""
+        if holding is not None:
+            past = [passing[holding] for passing in self._passing]
+        else:
+            past = [passing.total() - passing[waiting] for passing in self._passing]
+        holders, times = Counter(past).most_common(1)[0]
+        often = times / self._seen
+        if holders < 1 or often < CONSTANT_SHARE or starts < RENEWALS_NEEDED * holders:
+            return None
+        held = [holding] if holding is not None else [place for place in self._functions if place != waiting]
+        wanted = set().union(*(self._functions[place] for place in held))
+        queued = [sum(everyone[waiting, function] for function in wanted) for everyone in self._all]
+        if sum(map(bool, queued)) < CONSTANT_SHARE * self._seen:
+            return None
+        if worth > self._present - sum(queued) / self._seen / 2:
+            return None
+        where = max(held, key=lambda place: sum(passing[place] for passing in self._passing))
+        renewals = len(self._tasks[waiting]) * self._seen / sum(queued)
+        samples = min(self._seen, starts // holders)
+        if where // 2 == waiting // 2:
+            samples = min(samples, int(renewals))
+        elif renewals < QUEUES_NEEDED and sum(queued) < STARVING_NEEDED * sum(map(bool, queued)):
+            return None
+        share = sum(past) / self._seen / self._present
+        if samples * _divergence(often, _most_likely(round(self._present), share)) < -math.log(CHANCE):
+            return None
+        return often, holders, where
 
 
 def _most_likely(count: int, share: float) -> float:

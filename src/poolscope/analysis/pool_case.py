@@ -25,7 +25,7 @@ from poolscope.analysis.detection import (
 )
 from poolscope.analysis.findings import FINDINGS_KEPT, LINES_SHOWN, Event, SourceOf, evidence, frames_of
 from poolscope.analysis.history import PoolHistory
-from poolscope.analysis.occupants import SAMPLES_NEEDED
+from poolscope.analysis.occupants import OCCUPANTS, SAMPLES_NEEDED
 from poolscope.analysis.signals import PoolSignals, ProcessSignals, held_workers, measure
 from poolscope.analysis.stretches import Stretch
 from poolscope.analysis.tracking import Episode, Tracker
@@ -50,8 +50,10 @@ FEEDERS = 8
 POPULATION_TASKS = 2_000
 #: A long stretch is judged by its last part, so that what changed shows.
 WINDOW_NS = 60_000_000_000
-#: Judging a window costs about a microsecond a task: a busy one is judged less often, never more than this apart.
+#: Judging a window costs about a microsecond a task, and some more a worker in a sample: a busy one is judged less
+#: often, never more than this apart.
 REST_PER_TASK_NS = 20_000
+REST_PER_OCCUPANT_NS = 400_000
 REST_NS = 500_000_000
 #: Told this much later than it could be, a finding has had time to see where the workers are.
 PATIENCE_NS = 600_000_000
@@ -173,7 +175,9 @@ class PoolCase:
             if now_ns < self._rest_until_ns and not self._final:
                 return events
             item = self._diagnose(current, self._tracker.active is not None)
-            self._rest_until_ns = now_ns + min(REST_NS, item.signals.starts * REST_PER_TASK_NS)
+            occupants = min(OCCUPANTS, item.signals.samples * item.signals.max_workers)
+            rest_ns = item.signals.starts * REST_PER_TASK_NS + occupants * REST_PER_OCCUPANT_NS
+            self._rest_until_ns = now_ns + min(REST_NS, rest_ns)
             if self._too_early(item, current):
                 return events
             if item.diagnosis.pattern != "burst":
