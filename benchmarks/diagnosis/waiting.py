@@ -274,6 +274,7 @@ def connecting(recording, load, large=False):
     workers, count, held = rng.choice((12, 16)), rng.choice((2, 3, 4)), rng.uniform(0.04, 0.08)
     if large:
         workers, count = rng.choice(((8, 4), (8, 5), (12, 6), (12, 8), (16, 10)))
+    recording.limit = count
     pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
     times = load(rng, count / held)
     if rng.random() < 0.5:
@@ -343,6 +344,7 @@ def semaphore_in_c(recording):
     """No lock of Python's in sight: a semaphore of the system."""
     rng = recording.random
     workers, count, held = rng.choice((10, 12, 16)), rng.choice((1, 2, 3)), rng.uniform(0.03, 0.06)
+    recording.limit = count
     semaphore = multiprocessing.Semaphore(count)
     pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
     load = arrivals(rng, phases(rng, count / held, over=(2.0, 2.8)))
