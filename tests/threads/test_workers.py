@@ -23,9 +23,9 @@ from msgspec.structs import replace
 from poolscope.config import MetricsSettings, Settings
 from poolscope.errors import ListenError
 from poolscope.model import Snapshot
+from poolscope.workers import asking, processes
 from poolscope.workers import folder as folders
 from poolscope.workers import member as members
-from poolscope.workers import processes
 from poolscope.workers.folder import VERSION, Folder, FolderError, Told, encoded, open_folder
 from poolscope.workers.member import Member
 from poolscope.workers.serving import serve
@@ -381,7 +381,7 @@ def test_a_directory_that_was_cleaned_away_is_made_again(home: Path) -> None:
 
 
 def test_a_silent_member_does_not_hold_up_a_scrape(home: Path, others: Others, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(members, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(asking, "ANSWER_SECONDS", 0.1)
     heard, failed = failures()
     port = free_port()
     with opened(port, lambda: 3, failed):

@@ -37,6 +37,9 @@ _LONGEST_NAME = len("/4194304.18446744073709551615.sock")
 _SOCKET, _TOLD = ".sock", ".told"
 _DEAD, _LOCK, _HOLDER = "dead", "lock", "holder"
 
+#: Seconds that a scrape, or a look, waits for the directory.
+SCRAPE_PATIENCE = 0.5
+
 _Content = TypeVar("_Content", "Told", "Dead")
 
 #: Seconds between two attempts to get the lock.
