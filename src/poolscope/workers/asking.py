@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Mapping
 
-from poolscope.workers.folder import MAX_BYTES, Told, decoded
+from poolscope.workers.contents import MAX_BYTES, Told, decoded
 
 COUNTS = b"c"
 #: The same with all findings in full.

@@ -11,7 +11,8 @@ from poolscope.config import MetricsSettings
 from poolscope.model import Snapshot
 from poolscope.probe.native import allocate_lock
 from poolscope.workers import asking, processes
-from poolscope.workers.folder import SCRAPE_PATIENCE, VERSION, Folder, Told, encoded
+from poolscope.workers.contents import VERSION, Told, encoded
+from poolscope.workers.folder import SCRAPE_PATIENCE, Folder
 from poolscope.workers.merging import merged
 
 if TYPE_CHECKING:

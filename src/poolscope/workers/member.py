@@ -20,7 +20,8 @@ from poolscope.prometheus import serve_snapshots
 from poolscope.workers import asking, processes
 from poolscope.workers.answering import AnsweringSocket, answer
 from poolscope.workers.counts import Counts
-from poolscope.workers.folder import SCRAPE_PATIENCE, Folder, FolderError, open_folder
+from poolscope.workers.folder import SCRAPE_PATIENCE, Folder, FolderError
+from poolscope.workers.places import open_folder
 from poolscope.workers.port import Port
 
 if TYPE_CHECKING:
