@@ -8,10 +8,10 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from poolscope.config import DEFAULT_LISTEN, Settings
+from poolscope.endpoint import Endpoint
 from poolscope.errors import ListenError
 from poolscope.model import Snapshot
 from poolscope.probe.life import Life
@@ -41,7 +41,7 @@ _ATTEMPTS = 20
 _FORK_PATIENCE = 0.5
 
 
-class Member:
+class Member(Endpoint):
     """This process among those that serve an address. A context manager that ends its part.
 
     One native thread answers the others and looks after the port; `_lock` is held for its coming and going. Any thread
@@ -86,12 +86,12 @@ class Member:
 
     @property
     def port(self) -> int:
-        """The port that is served by this process or another one."""
+        """The port that is served, by this process or another one."""
         return self.address[1]
 
     @property
     def url(self) -> str:
-        """What the endpoint is reached by from this machine, such as "http://127.0.0.1:9464"."""
+        """See `Endpoint.url`."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address[0], self.address[0])
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
@@ -120,14 +120,6 @@ class Member:
                 self._leave(folder)
         finally:
             self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # -- coming and going ----------------------------------------------------------------------------------
 

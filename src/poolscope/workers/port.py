@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from poolscope.errors import ListenError
 from poolscope.workers.folder import SCRAPE_PATIENCE, Folder
-from poolscope.workers.hosting import Hosted, hosted
+from poolscope.workers.hosting import hosted
 
 if TYPE_CHECKING:
-    from poolscope.prometheus import Failed, Server
+    from poolscope.endpoint import Endpoint
+    from poolscope.prometheus import Failed
 
 #: Looks at a port that none of us has, until it is said to be another program's.
 _FOREIGN_LOOKS = 3
@@ -22,7 +23,7 @@ class Port:
     """The port as the member `name` has it, or not. Not thread-safe but for `held`: one thread at a time."""
 
     def __init__(
-        self, name: str, listen: str, address: tuple[str, int], serve: Callable[[], Server], failed: Failed
+        self, name: str, listen: str, address: tuple[str, int], serve: Callable[[], Endpoint], failed: Failed
     ) -> None:
         """`serve` opens the endpoint at `address`, or raises ListenError."""
         self._name = name
@@ -30,7 +31,7 @@ class Port:
         self._address = address
         self._serve = serve
         self._failed = failed
-        self._server: Server | Hosted | None = None
+        self._server: Endpoint | None = None
         self._foreign_looks = 0
 
     @property
