@@ -29,6 +29,7 @@ from poolscope.rendering.text import (
     cells,
     count,
     line_cells,
+    more,
 )
 
 _MOST_FINDINGS = 5
@@ -227,8 +228,7 @@ def _frames(medium: Medium, finding: Finding, room: int) -> Iterator[Line]:
         source = medium.clean((frame.source or "").strip(), room - 4)
         if source:
             yield (("    " + source, "code"),)
-    if len(finding.frames) > _MOST_LINES:
-        yield ((f"and {count(len(finding.frames) - _MOST_LINES, 'more line')}", "dim"),)
+    yield from more(len(finding.frames) - _MOST_LINES, "line")
 
 
 def _advice(medium: Medium, case: _Case, room: int) -> Iterator[Line]:
@@ -266,8 +266,7 @@ def _brief(medium: Medium, cases: Sequence[_Case]) -> Iterator[Line]:
         facts = "" if finding.cause == "unknown" else f", {finding.cause}"
         text = medium.clean(f"{finding.summary} ({finding.pattern}{facts})")
         yield from _hanging(medium, (finding.severity, "dim"), text, "dim")
-    if len(cases) > _MOST_LINES:
-        yield ((f"and {count(len(cases) - _MOST_LINES, 'more finding')}", "dim"),)
+    yield from more(len(cases) - _MOST_LINES, "finding")
 
 
 def _tables(medium: Medium, report: Report, cases: Sequence[_Case]) -> list[list[Line]]:
@@ -302,8 +301,7 @@ def _tables(medium: Medium, report: Report, cases: Sequence[_Case]) -> list[list
 def _small_print(medium: Medium, report: Report) -> Iterator[Line]:
     for notice in report.notices[:_MOST_NOTICES]:
         yield from _hanging(medium, ("notice", "dim"), medium.clean(notice), "dim")
-    if len(report.notices) > _MOST_NOTICES:
-        yield ((f"and {count(len(report.notices) - _MOST_NOTICES, 'more notice')}", "dim"),)
+    yield from more(len(report.notices) - _MOST_NOTICES, "notice")
     cost = report.overhead
     facts: list[Line] = [
         ((f"ran {medium.seconds(report.duration_seconds)}", "dim"),),
