@@ -133,16 +133,6 @@ def _put_on(probe: Any) -> _Patch:
     return state
 
 
-def attach(pool: Any, probe: Any, name: str | None) -> Watch | None:
-    """Record this pool from now on, whatever `unpatch` says."""
-    if not familiar(probe):
-        return None
-    watch = _instances.open(pool, lambda: probe, "", name)
-    if watch is not None:
-        watch.own = True
-    return watch
-
-
 def familiar(probe: Any) -> bool:
     """Whether the standard library is one that we know; if not, the probe gets a notice."""
     module: Any = sys.modules["multiprocessing.pool"]
@@ -168,7 +158,7 @@ def familiar(probe: Any) -> bool:
 
 
 _switch = Switch(_instances, familiar, _put_on)
-patch, unpatch = _switch.on, _switch.off
+patch, unpatch, watch_own = _switch.on, _switch.off, _switch.watch_own
 
 
 def _check_running(state: _Patch, original: Callable[[Any], None]) -> Callable[[Any], None]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from poolscope.probe.pools.watching import Instances
+    from poolscope.probe.pools.watching import Instances, Watch
 
 _MISSING = object()
 
@@ -118,3 +118,12 @@ class Switch:
             if self.current is not None:
                 self.current.take_off()
                 self.current = None
+
+    def watch_own(self, executor: Any, find_probe: Callable[[], Any], name: str | None) -> Watch | None:
+        """Records this executor for its own sake, patched or not. None if it is not to be watched, or unfamiliar."""
+        if not self._familiar(find_probe()):
+            return None
+        watch = self._instances.open(executor, find_probe, "", name)
+        if watch is not None:
+            watch.own = True
+        return watch

@@ -110,16 +110,6 @@ def _put_on(probe: Any) -> _Patch:
     return state
 
 
-def watch_own(executor: Any, find_probe: Callable[[], Any], name: str | None) -> Watch | None:
-    """Records this executor, patched or not."""
-    if not familiar(find_probe()):
-        return None
-    watch = _instances.open(executor, find_probe, "", name)
-    if watch is not None:
-        watch.own = True
-    return watch
-
-
 def familiar(probe: Any) -> bool:
     """Whether the standard library is one that we know; if not, the probe gets a notice."""
     # Tools that unload and re-import modules exist: what counts is the module that is in use now.
@@ -143,7 +133,7 @@ def familiar(probe: Any) -> bool:
 
 
 _switch = Switch(_instances, familiar, _put_on)
-patch, unpatch = _switch.on, _switch.off
+patch, unpatch, watch_own = _switch.on, _switch.off, _switch.watch_own
 
 #: What the standard `_spawn_process`, for which `Calls.spawn` stands in, looks up; and its target's parameters.
 _SPAWN = (
