@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+#: Characters of a text that are shown.
+_LONGEST = 200
+
 
 def joined(path: str, key: object) -> str:
     """The path of a key below a path."""
     return f"{path}.{key}" if path else str(key)
 
 
-def one_line(text: str, limit: int = 200) -> str:
+def one_line(text: str) -> str:
     """Printable text on one line: a file's name or a key can hold anything."""
-    safe = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:limit])
-    return safe if len(text) <= limit else f"{safe}..."
+    safe = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:_LONGEST])
+    return safe if len(text) <= _LONGEST else f"{safe}..."
 
 
 def shown(value: object) -> str:

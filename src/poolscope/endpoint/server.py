@@ -18,7 +18,7 @@ from poolscope.config import EndpointSettings, listen_address
 from poolscope.endpoint.access import Access
 from poolscope.endpoint.answers import Site, serve
 from poolscope.endpoint.base import Endpoint
-from poolscope.endpoint.connections import MAX_REQUESTS, MAX_SILENT, REQUEST_SECONDS, Acceptor
+from poolscope.endpoint.connections import MAX_REQUESTS, REQUEST_SECONDS, Acceptor
 from poolscope.endpoint.tls import Certificate
 from poolscope.errors import ListenError
 from poolscope.model import Finding
@@ -45,7 +45,6 @@ class Server(Endpoint):
         *,
         request_seconds: float = REQUEST_SECONDS,
         max_requests: int = MAX_REQUESTS,
-        max_silent: int = MAX_SILENT,
         failed: Callable[[str, Exception], object] | None = None,
         findings: Callable[[], Sequence[Finding] | None] = lambda: None,
     ) -> None:
@@ -71,7 +70,6 @@ class Server(Endpoint):
             speaks_tls=certificate is not None,
             request_seconds=request_seconds,
             max_requests=max_requests,
-            max_silent=max_silent,
         )
         self._lock = threading.Lock()
         self._closed = False
