@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from poolscope.errors import PoolscopeError
-from poolscope.intake import TICK_NS, Collector
+from poolscope.parent.intake import TICK_NS, Collector
 from poolscope.probe.channel import encode
 
 SECOND = 1_000_000_000

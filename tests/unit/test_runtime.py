@@ -507,7 +507,7 @@ def test_a_thread_that_cannot_be_started_is_told_of(probe, record, monkeypatch):
     def start(function, args):
         raise RuntimeError(errors.pop(0))
 
-    monkeypatch.setattr("poolscope.probe.ticker.start_new_thread", start)
+    monkeypatch.setattr("poolscope.probe.life.start_new_thread", start)
     probe.wake()
     probe.wake()
     probe.flush()

@@ -12,11 +12,12 @@ from poolscope.errors import ListenError
 from poolscope.model import Snapshot
 from poolscope.prometheus import serve_snapshots
 from poolscope.workers.folder import FolderError
-from poolscope.workers.hosting import Hosted, hosted
+from poolscope.workers.hosting import hosted
 from poolscope.workers.member import Member
 
 if TYPE_CHECKING:
-    from poolscope.prometheus import Failed, Server
+    from poolscope.endpoint import Endpoint
+    from poolscope.prometheus import Failed
 
 #: Addresses that this image of the program has served: its counts go on when it does so again.
 _served: set[tuple[str, int]] = set()
@@ -30,14 +31,14 @@ def serve(
     settings: Settings,
     failed: Failed,
     detailed: Callable[[], Snapshot] | None = None,
-) -> Server | Hosted | Member:
+) -> Endpoint:
     """Serves what `snapshot` returns at `settings.listen`, together with the other processes that serve this address.
 
     An endpoint of this process alone where the port is 0, and where no directory can be shared. `failed` hears of what
     fails later. Raises ListenError if the address cannot be used, or belongs to a program that is none of ours.
     """
 
-    def alone() -> Server | Hosted:
+    def alone() -> Endpoint:
         return hosted(lambda: serve_snapshots(snapshot, settings, failed, detailed=detailed))
 
     listen = settings.listen or DEFAULT_LISTEN
