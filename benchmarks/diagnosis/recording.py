@@ -22,8 +22,8 @@ class Expected:
 
     `pattern` None: nothing above info. "saturated": `serial` or `async_then_serial`, which of them the realised log
     decides. `cause`: one, or several that are equally right. `line`: the comment `# <- line` marks it. `limit`: so many
-    tasks at a time pass what the workers queue for, if the recording does not say. `size`: "replay" (the number of an independent replay), "none"
-    (a number would be wrong) or "any".
+    tasks at a time pass what the workers queue for, if the recording does not say. `size`: "replay" (the number of an
+    independent replay), "none" (a number would be wrong) or "any".
     """
 
     def __init__(

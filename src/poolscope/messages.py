@@ -17,7 +17,7 @@ import msgspec
 
 from poolscope.errors import PoolscopeError
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 #: A line of code as (file, line, function).
 Line = tuple[str, int, str]

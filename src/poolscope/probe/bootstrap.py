@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from poolscope.probe.runtime import Probe
 
 #: As in `poolscope.messages`, which the program may be unable to import.
-PROTOCOL = 1
+PROTOCOL = 2
 
 #: Where `poolscope run` leaves, as JSON, the path of its socket and the probe's settings.
 VARIABLE = "POOLSCOPE_RUN"
