@@ -117,6 +117,16 @@ def test_consumers_beside_short_tasks_do_not_wait_for_these() -> None:
     assert samples.judge(lasting=consumers) is None
 
 
+def test_those_who_wait_need_not_do_what_the_holder_does() -> None:
+    """Readers wait for a writer."""
+    samples = Samples(8)
+    for at in range(50):
+        samples.add({1 + at % 8: HOLD}, functions={WAIT: 7})
+    found = samples.judge()
+    assert found is not None
+    assert (found.holders, found.waiting, found.holding) == (1, (WAIT,), (HOLD,))
+
+
 def test_one_that_is_stuck_says_nothing_of_the_others() -> None:
     samples, stuck = Samples(8), frozenset({3})
     for _ in range(50):

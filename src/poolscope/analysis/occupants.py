@@ -6,7 +6,7 @@ Each fact stands for itself; what follows from it is decided in `detection`. Pur
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
@@ -103,7 +103,8 @@ def contention(
       a second, times that run). Where w workers wait on average, it is less by w.
     - The line comes before what is held: whoever is at it has longer to go. `ended` gives (function, started) ->
       finished, as far as tasks have.
-    - Those who wait want what the holders have: their tasks are of a function that is seen there.
+    - Who waits does come and go. Those who starve all the time want what the holders have: their tasks are of a
+      function that is seen there.
 
     Where all are at one line, as in a call that takes a lock and does its work in C, those that starve show by having
     run for far longer than the median of their function, which `usual` gives (ns). Then others must have starved
@@ -148,18 +149,18 @@ class _Places:
         self._seen = len(seen)
         self._present = sum(map(len, seen)) / len(seen)
         # In each sample: all by place and function, and by place those who come and go.
-        self._all: list[Counter[tuple[int, int]]] = []
+        self._all: list[dict[int, Counter[int]]] = []
         self._passing: list[Counter[int]] = []
         # All together, by place.
         self._tasks: dict[int, set[tuple[int, int]]] = {}
         self._left: dict[int, list[int]] = {}
         self._functions: dict[int, set[int]] = {}
         for occupants in seen:
-            everyone: Counter[tuple[int, int]] = Counter()
+            everyone: dict[int, Counter[int]] = defaultdict(Counter)
             passing: Counter[int] = Counter()
             for number, overdue, function, started_ns, left_ns, lasting in occupants:
                 place = 2 * number + (by_age and overdue)
-                everyone[place, function] += 1
+                everyone[place][function] += 1
                 self._left.setdefault(place, []).append(left_ns)
                 self._tasks.setdefault(place, set()).add((function, started_ns))
                 if not lasting:
@@ -198,18 +199,21 @@ class _Places:
         if holders < 1 or often < CONSTANT_SHARE or starts < RENEWALS_NEEDED * holders:
             return None
         held = [holding] if holding is not None else [place for place in self._functions if place != waiting]
-        wanted = set().union(*(self._functions[place] for place in held))
-        queued = [sum(everyone[waiting, function] for function in wanted) for everyone in self._all]
-        if sum(map(bool, queued)) < CONSTANT_SHARE * self._seen:
-            return None
-        if worth > self._present - sum(queued) / self._seen / 2:
-            return None
         where = max(held, key=lambda place: sum(passing[place] for passing in self._passing))
+        queued = [everyone[waiting].total() for everyone in self._all]
         renewals = len(self._tasks[waiting]) * self._seen / sum(queued)
         samples = min(self._seen, starts // holders)
         if where // 2 == waiting // 2:
             samples = min(samples, int(renewals))
-        elif renewals < QUEUES_NEEDED and sum(queued) < STARVING_NEEDED * sum(map(bool, queued)):
+        elif renewals < QUEUES_NEEDED:
+            # Those who starve want what others get; who never gets past that place may want something else.
+            wanted = set().union(*(self._functions[place] for place in held))
+            queued = [sum(everyone[waiting][function] for function in wanted) for everyone in self._all]
+            if sum(queued) < STARVING_NEEDED * sum(map(bool, queued)):
+                return None
+        if sum(map(bool, queued)) < CONSTANT_SHARE * self._seen:
+            return None
+        if worth > self._present - sum(queued) / self._seen / 2:
             return None
         share = sum(past) / self._seen / self._present
         if samples * _divergence(often, _most_likely(round(self._present), share)) < -math.log(CHANCE):
