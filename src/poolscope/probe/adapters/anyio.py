@@ -21,7 +21,7 @@ import sys
 from _thread import RLock
 from weakref import ref
 
-from poolscope.probe.adapters import unfamiliar
+from poolscope.probe.adapters import fresh_modules
 from poolscope.probe.pools.groups import PlacedGroup
 from poolscope.probe.pools.names import WRAPPERS
 from poolscope.probe.pools.patching import Patch
@@ -123,7 +123,6 @@ class _Patch(Patch):
 
     def __init__(self, probe: Any) -> None:
         super().__init__(probe)
-        self.modules: list[Any] = []
         self.limiters: list[Any] = []
 
     def made(self, limiter: Any) -> None:
@@ -231,21 +230,12 @@ def patch(probe: Any) -> None:
     global _current, _last_probe
     with _lock:
         state = _current or _Patch(probe)
-        for name, backend in _BACKENDS.items():
-            module = sys.modules.get(name)
-            if module is None or module in state.modules:
-                continue
-            if not hasattr(module, backend) and getattr(module.__spec__, "_initializing", False):
-                continue  # another thread is in the midst of importing it, and we hear of its end
-            missing = _missing(module, backend)
-            if missing:
-                unfamiliar(probe, "anyio", f"its worker threads are not watched: no {missing} in {name}")
-                continue
+        for name, module in fresh_modules(state, "anyio", "its worker threads are not watched", _BACKENDS, _missing):
             # A limiter that outlives the patch is the same pool under the next one.
             if _last_probe is not probe:
                 _forget()
             _last_probe = probe
-            _put_on(state, module, getattr(module, backend))
+            _put_on(state, module, getattr(module, _BACKENDS[name]))
             _current = state
 
 
@@ -258,8 +248,9 @@ def unpatch() -> None:
             _current = None
 
 
-def _missing(module: Any, backend: str) -> str | None:
+def _missing(name: str, module: Any) -> str | None:
     """What we need of a backend and it has not."""
+    backend = _BACKENDS[name]
     try:
         method = getattr(module, backend).__dict__["run_sync_in_worker_thread"]
         if type(method) is not classmethod or list(inspect.signature(method.__func__).parameters) != _PARAMETERS:
@@ -274,7 +265,6 @@ def _missing(module: Any, backend: str) -> str | None:
 
 
 def _put_on(state: _Patch, module: Any, backend: Any) -> None:
-    state.modules.append(module)
     common: Any = sys.modules.get("anyio._core._synchronization")
     # Made outside of an event loop, a limiter is of this class.
     for cls in (module.CapacityLimiter, getattr(common, "CapacityLimiterAdapter", None)):

@@ -14,11 +14,10 @@ nothing again.
 from __future__ import annotations
 
 import functools
-import sys
 import threading
 from _thread import RLock
 
-from poolscope.probe.adapters import unfamiliar
+from poolscope.probe.adapters import fresh_modules
 from poolscope.probe.pools.patching import Patch
 from poolscope.probe.pools.watching import ADOPTERS, ATTRIBUTE, UNOPENED, UNREAD_LIMIT, Instances, Watch, report
 
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+#: Module -> its class that is patched.
+_MODULES = {"s3transfer.futures": "BoundedExecutor", "s3transfer.manager": "TransferManager"}
 #: The executors of a `TransferManager`: which they are.
 _ROLES = {"_request_executor": "request", "_submission_executor": "submission", "_io_executor": "io"}
 #: Where a bounded executor keeps what it is and where it was made, as (name or None, site).
@@ -147,10 +148,6 @@ def _adopt(_: Any, made: bool) -> Any:
 class _Patch(Patch):
     """The patch of both modules."""
 
-    def __init__(self, probe: Any) -> None:
-        super().__init__(probe)
-        self.modules: list[Any] = []
-
     def watch(self, bounded: Any) -> _BoundedWatch | None:
         """The watch of the executor inside, opened unless it is; None if there is none, or it is not to be watched."""
         inner = bounded._executor
@@ -184,22 +181,12 @@ def patch(probe: Any) -> None:
     global _current, _last_probe
     with _lock:
         state = _current or _Patch(probe)
-        for name, cls, put_on in _MODULES:
-            module: Any = sys.modules.get(name)
-            if module is None or module in state.modules:
-                continue
-            if not hasattr(module, cls) and getattr(module.__spec__, "_initializing", False):
-                continue  # another thread is in the midst of importing it, and we hear of its end
-            missing = _missing(name, module)
-            if missing:
-                unfamiliar(probe, "s3transfer", f"waits to submit are not seen: no {missing} in {name}")
-                continue
+        for name, module in fresh_modules(state, "s3transfer", "waits to submit are not seen", _MODULES, _missing):
             # An executor that outlives the patch is the same pool under the next one.
             if _last_probe is not probe:
                 _instances.forget(owned=False)
             _last_probe = probe
-            put_on(state, module)
-            state.modules.append(module)
+            _PUT_ON[name](state, module)
             _current = state
 
 
@@ -260,10 +247,7 @@ def _put_on_manager(state: _Patch, module: Any) -> None:
     state.put(module.TransferManager, "__init__", __init__)
 
 
-_MODULES = (
-    ("s3transfer.futures", "BoundedExecutor", _put_on_futures),
-    ("s3transfer.manager", "TransferManager", _put_on_manager),
-)
+_PUT_ON = {"s3transfer.futures": _put_on_futures, "s3transfer.manager": _put_on_manager}
 
 
 def _note(state: _Patch, bounded: Any, name: str | None) -> None:
