@@ -477,10 +477,10 @@ def test_a_start_that_had_to_wait_is_coupled_and_another_is_not(probe):
         submit = functools.partial(to_thread.run_sync, limiter=limiter)
         gates = [Gate() for _ in range(3)]
         async with anyio.create_task_group() as tasks:
-            for gate in gates:
+            for gate in gates[:2]:
                 tasks.start_soon(submit, gate)
-            await gates[0].started(1)
-            await gates[1].started(1)
+                await gate.started(1)
+            tasks.start_soon(submit, gates[2])
             await until(waiting(limiter, 1))
             gates[1].open()
             await gates[2].started(1)
