@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
+
 #: Longer than anything here takes on a slow machine; a bound against hanging, never a measure.
 PATIENCE = 60
 
@@ -104,7 +106,11 @@ def started(*words: str | Path, cwd: Path, **how: Any) -> Iterator[subprocess.Po
     try:
         yield process
     finally:
+        # What it has started too, or the pipes would stay open.
+        below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.kill()
+        for child in below:
+            end(child.pid)
         process.communicate()
 
 

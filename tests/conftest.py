@@ -2,8 +2,11 @@
 
 import signal
 
+#: What a shell has its background jobs ignore, and so every program that they start.
+_DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL}
+
 
 def pytest_configure() -> None:
-    # A shell that starts the tests in the background has them ignore SIGINT, and so every program that they start.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, handler in _DEFAULTS.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
