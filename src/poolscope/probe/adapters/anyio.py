@@ -22,6 +22,7 @@ from _thread import RLock
 from weakref import ref
 
 from poolscope.probe.adapters import fresh_modules
+from poolscope.probe.pools.coroutines import THREAD_CALLS
 from poolscope.probe.pools.groups import PlacedGroup
 from poolscope.probe.pools.names import WRAPPERS
 from poolscope.probe.pools.patching import Patch
@@ -205,7 +206,9 @@ def _sizer(pool: _Pool) -> Callable[[], tuple[int, int] | None]:
     def size() -> tuple[int, int] | None:
         if pool.limiter() is None:
             return None
-        return 0 if pool.slots is None else len(pool.slots.threads), _read(pool, "total_tokens")
+        most = _read(pool, "total_tokens")
+        # The loop's threads serve its other limiters too, and there may be more of them.
+        return 0 if pool.slots is None else min(len(pool.slots.threads), most), most
 
     return size
 
@@ -276,7 +279,6 @@ def _put_on(state: _Patch, module: Any, backend: Any) -> None:
 
 
 def _run_sync(state: _Patch, original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
     async def run_sync_in_worker_thread(
         cls: Any, func: Any, args: Any, abandon_on_cancel: bool = False, limiter: Any = None
     ) -> Any:
@@ -292,4 +294,5 @@ def _run_sync(state: _Patch, original: Callable[..., Any]) -> Callable[..., Any]
             exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
             raise
 
-    return run_sync_in_worker_thread
+    THREAD_CALLS[run_sync_in_worker_thread.__code__] = "task"
+    return functools.wraps(original)(run_sync_in_worker_thread)

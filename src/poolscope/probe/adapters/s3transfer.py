@@ -14,16 +14,28 @@ nothing again.
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from _thread import RLock
 
 from poolscope.probe.adapters import fresh_modules
 from poolscope.probe.pools.patching import Patch
-from poolscope.probe.pools.watching import ADOPTERS, ATTRIBUTE, UNOPENED, UNREAD_LIMIT, Instances, Watch, report
+from poolscope.probe.pools.watching import (
+    ADOPTERS,
+    ATTRIBUTE,
+    UNOPENED,
+    UNREAD_LIMIT,
+    WAITS,
+    Instances,
+    Room,
+    Watch,
+    report,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import CodeType, FrameType
     from typing import Any
 
 #: Module -> its class that is patched.
@@ -34,6 +46,8 @@ _ROLES = {"_request_executor": "request", "_submission_executor": "submission", 
 _MADE = "_poolscope_made"
 #: How far a task that is being submitted has come.
 _WAITING, _NAMED, _STAMPED, _RECORDED = range(4)
+#: Frames from the wait of a semaphore to the patched `submit`, at most.
+_SUBMIT_DEPTH = 4
 
 
 class _Entry:
@@ -231,8 +245,32 @@ def _put_on_futures(state: _Patch, module: Any) -> None:
         _note(state, self, None)
 
     state.put(cls, "__init__", __init__)
-    state.put(cls, "submit", _submit(state, cls.submit))
+    submit = _submit(state, cls.submit)
+    state.put(cls, "submit", submit)
     ADOPTERS.append(_adopt)
+    sliding = getattr(sys.modules.get("s3transfer.utils"), "SlidingWindowSemaphore", None)
+    for semaphore in (threading.Semaphore, sliding):
+        if semaphore is not None:
+            WAITS[semaphore.acquire.__code__] = functools.partial(_room, submit.__code__)
+
+
+def _room(code: CodeType, frame: FrameType | None) -> Room | None:
+    """See `WAITS`: what a caller of the `submit` with this code waits for at a semaphore; None if it is none of those.
+
+    The executor's own semaphore is released by the ends of its tasks alone; those for tags may serve others too.
+    """
+    for _ in range(_SUBMIT_DEPTH):
+        if frame is None:
+            return None
+        if frame.f_code is code:
+            names = frame.f_locals
+            entry, watch, bounded = names.get("entry"), names.get("watch"), names.get("self")
+            if watch is None or entry is None or entry.stage != _WAITING:
+                return None
+            own = None if names.get("tag") else getattr(getattr(bounded, "_semaphore", None), "_semaphore", None)
+            return Room(watch.recorder.id, own if type(own) is threading.Semaphore else None)
+        frame = frame.f_back
+    return None
 
 
 def _put_on_manager(state: _Patch, module: Any) -> None:
