@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -112,6 +113,17 @@ def started(*words: str | Path, cwd: Path, **how: Any) -> Iterator[subprocess.Po
         for child in below:
             end(child.pid)
         process.communicate()
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port of loopback that nobody else is given while the block runs, not even for a connection of its own. Who sets
+    SO_REUSEADDR, as servers do, may listen there all the same."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        port: int = kept.getsockname()[1]
+        yield port
 
 
 def line(process: subprocess.Popen[str]) -> str:
