@@ -99,6 +99,7 @@ def test_uvicorn(tmp_path: Path, serve: bool) -> None:
         # It listens until its workers have ended, as if others were to follow: so their counts stay for those.
         left = {re.sub(r"[0-9]+\.[0-9]+", "X", os.path.basename(path)) for path in server.left_behind()[1:]}
         assert left <= {"X.told", "dead", "lock"}
+        assert sum(path.stat().st_size for path in server.home.rglob("*") if path.is_file()) < (3 + 1) * 2048
     assert "poolscope" not in written
 
 
