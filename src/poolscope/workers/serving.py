@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from poolscope.config import DEFAULT_LISTEN, Settings, listen_address
 from poolscope.errors import ListenError
 from poolscope.model import Snapshot
+from poolscope.probe import ending
 from poolscope.prometheus import serve_snapshots
 from poolscope.workers.folder import FolderError
 from poolscope.workers.hosting import hosted
@@ -57,6 +58,7 @@ def serve(
     _members[:] = [*(other for other in _members if not other.closed), member]
     _watch_forks()
     _close_with_multiprocessing()
+    ending.register(_close_all)
     return member
 
 
@@ -84,15 +86,19 @@ def _close_with_multiprocessing() -> None:
     """Its children end by `os._exit`, without `atexit`, but with the end of `threading`."""
     threading = sys.modules.get("threading")
     callbacks = getattr(threading, "_threading_atexits", None)
-    if isinstance(callbacks, list) and _close_all not in callbacks:
-        callbacks.insert(0, _close_all)  # they run from the last to the first
+    if isinstance(callbacks, list) and _close_in_child not in callbacks:
+        callbacks.insert(0, _close_in_child)  # they run from the last to the first
+
+
+def _close_in_child() -> None:
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        _close_all()
 
 
 def _close_all() -> None:
-    process = sys.modules.get("multiprocessing.process")
-    if process is not None and process.parent_process() is not None:
-        for member in list(_members):
-            member.close()
+    for member in list(_members):
+        member.close()
 
 
 _watching = False

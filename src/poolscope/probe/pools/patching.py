@@ -29,6 +29,8 @@ class Patch:
         self.pid = os.getpid()
         self.active = True
         self.undo: list[tuple[Any, str, Any, Any]] = []
+        #: The modules that are patched, where a library has several (see `adapters.fresh_modules`).
+        self.modules: list[Any] = []
 
     def put(self, owner: Any, name: str, ours: Any) -> None:
         """Replaces an attribute of a class or module."""
