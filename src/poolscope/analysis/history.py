@@ -25,6 +25,8 @@ from poolscope.messages import Line, PoolBatch, PoolOpened, StackSample
 #: Finished tasks looked at for one window, and how far back they are kept while no stretch needs them longer.
 RECENT_TASKS = 50_000
 STACK_SAMPLES = 600
+#: The latest arrivals, by which it is told how regular they are.
+LATEST_ARRIVALS = 100
 #: Fewer tasks of a function in a batch go into its distributions one by one.
 FEW = 10
 
@@ -78,6 +80,8 @@ class PoolHistory:
         self.functions: dict[int, FunctionTotals] = {}
         self.running: dict[int, RunningTask] = {}
         self.recent: deque[RecentTask] = deque(maxlen=RECENT_TASKS)
+        #: When the latest tasks were submitted, about in order.
+        self.arrivals: deque[int] = deque(maxlen=LATEST_ARRIVALS)
         self.cpu_readings: deque[CpuReading] = deque(maxlen=STACK_SAMPLES)
         #: How long the workers waited for a CPU, in the same form.
         self.ready_readings: deque[CpuReading] = deque(maxlen=STACK_SAMPLES)
@@ -131,6 +135,7 @@ class PoolHistory:
             self.first_submit_ns = first
         self._backlog.add(times, arrivals[::2])
         self.occupancy.arrive(times)
+        self.arrivals.extend(times[-LATEST_ARRIVALS:])
         self.submitted += len(times)
 
     def _end_unstarted(self, records: list[int], *, cancelled: bool) -> None:

@@ -12,14 +12,13 @@ from itertools import islice, takewhile
 import msgspec
 
 from poolscope.analysis import sizing, words
-from poolscope.analysis.arrivals import closed_population, follow
+from poolscope.analysis.arrivals import Population, closed_population, follow
 from poolscope.analysis.chance import Before
 from poolscope.analysis.deadlock import Deadlock, PoolWaits
 from poolscope.analysis.detection import (
     Diagnosis,
     Rules,
     amplified,
-    by_no_chance,
     diagnose,
     stuck_workers,
 )
@@ -282,10 +281,11 @@ class PoolCase:
         diagnosis = diagnose(signals, rules)
         if diagnosis.pattern == "burst" and amplified(signals, rules):
             # Less is enough where tasks do not come at random.
-            crowd = msgspec.structs.replace(signals.crowd, fixed_population=True)
-            closed = msgspec.structs.replace(signals, crowd=crowd)
-            if by_no_chance(closed) and self._fixed_population(signals, stretch):
-                signals, diagnosis = closed, diagnose(closed, rules)
+            population = self._population(stretch.begin_ns, stretch.end_ns, POPULATION_TASKS)
+            if population is not None:
+                crowd = msgspec.structs.replace(signals.crowd, nats=population.nats)
+                signals = msgspec.structs.replace(signals, crowd=crowd)
+                diagnosis = diagnose(signals, rules)
         return _PoolItem(diagnosis, signals, stretch.begin_ns, stretch.end_ns)
 
     def _came_before(self, stretch: Stretch) -> Before:
@@ -293,9 +293,9 @@ class PoolCase:
             self._before = stretch.begin_ns, before(self.history, stretch.begin_ns)
         return self._before[1]
 
-    def _fixed_population(self, signals: PoolSignals, stretch: Stretch) -> bool:
-        spans = self.history.spans(POPULATION_TASKS)
-        return closed_population(spans, signals.max_workers, stretch.begin_ns, stretch.end_ns) is not None
+    def _population(self, begin_ns: int, end_ns: int, most: int | None) -> Population | None:
+        """Of the latest tasks, or of all."""
+        return closed_population(self.history.spans(most), self.history.max_workers, begin_ns, end_ns)
 
     def _over(self, stretch: Stretch, now_ns: int) -> list[Event]:
         try:
@@ -355,13 +355,14 @@ class PoolCase:
         if not history.keep_tasks:
             self._sized, self._sized_ns = sizing.Sizing(None, recorded=False), now_ns
             return
-        population = closed_population(history.spans(most), history.max_workers, item.begin_ns, item.end_ns)
+        population = self._population(item.begin_ns, item.end_ns, most)
         # The feeder may have ended before what it fed.
         feeder = self._feeder(item) or (self._sized.feeder if self._sized is not None else None)
         suggested = None
         if population is None and feeder is None:
             suggested = sizing.suggest(history.tasks_for_replay(now_ns, most), self._sustain_ns)
-        self._sized, self._sized_ns = sizing.Sizing(suggested, population, feeder), now_ns
+        tasks = population.tasks if population is not None else None
+        self._sized, self._sized_ns = sizing.Sizing(suggested, tasks, feeder), now_ns
 
     def _resplit(self, item: _PoolItem, now_ns: int) -> None:
         history, most = self.history, None if self._final else LIVE_REPLAY
