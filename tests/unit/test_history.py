@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pool_support import ORIGIN, SECOND, TICK, VirtualPool, batches, simulate
 
-from poolscope.analysis.history import PoolHistory
+from poolscope.analysis.history import PATIENCE_NS, PoolHistory
 from poolscope.messages import PoolBatch, PoolOpened, StackSample
 
 OPENED = PoolOpened(1, "pool", "thread", "x.ThreadPoolExecutor", "app.py:1", 2, ORIGIN)
@@ -233,3 +233,30 @@ def test_functions_have_their_own_distributions_however_many_tasks_come_at_once(
         assert totals.started == totals.wait.count == totals.run.count == len(own)
         assert totals.wait.total == sum(started - submitted for _, submitted, started, _ in own)
         assert totals.run.total == sum(ended - started for *_, started, ended in own)
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_batch_that_comes_late_still_tells_when_the_pool_filled(busy: bool) -> None:
+    """Threads that compute keep the probe's own thread from the GIL: what it tells comes a second late."""
+    pool = history()
+    first = [1, 7, ns(0.05), ns(0.06)] if busy else []
+    pool.fold(batch(0.1, running=first, arrivals=[7, ns(0.05)] if busy else []))
+    for tenth in range(1, 20):
+        pool.settle(ns(tenth / 10))
+    times = [ns(0.3 + each / 1000) for each in range(6)]
+    free = [2] if busy else [1, 2]
+    running = [number for worker, at in zip(free, times, strict=False) for number in (worker, 7, at, at)]
+    pool.fold(batch(0.4, running=first + running, arrivals=[number for at in times for number in (7, at)]))
+    pool.settle(ns(2.0))
+    stretch = pool.occupancy.stretches.current
+    assert stretch is not None
+    assert stretch.begin_ns == times[len(free)]
+
+
+def test_a_pool_that_is_silent_for_long_is_settled_all_the_same() -> None:
+    pool = history()
+    pool.fold(batch(0.1, running=[1, 7, ns(0.05), ns(0.05)], arrivals=[7, ns(0.05)]))
+    pool.settle(ns(60.0))
+    assert pool.occupancy.settled_ns == ns(60.0) - PATIENCE_NS
+    pool.finish(ns(61.0))
+    assert pool.occupancy.settled_ns == ns(61.0)

@@ -27,6 +27,9 @@ RECENT_TASKS = 50_000
 STACK_SAMPLES = 600
 #: The latest arrivals, by which it is told how regular they are.
 LATEST_ARRIVALS = 100
+#: How long (ns) a pool that says nothing is waited for. Where tasks compute, the probe gets at the GIL late, and what
+#: it then tells happened up to a second ago.
+PATIENCE_NS = 2_000_000_000
 #: Fewer tasks of a function in a batch go into its distributions one by one.
 FEW = 10
 
@@ -240,15 +243,19 @@ class PoolHistory:
     # -- time goes on --------------------------------------------------------------------------------------
 
     def settle(self, until_ns: int) -> None:
-        """Everything stamped before `until_ns` has been folded: works out saturation up to there."""
-        # In a stall nothing starts, so the wait shows only in the age of what is still queued.
-        self.occupancy.note(self.oldest_queued_ns(until_ns), 0)
-        self.occupancy.settle(until_ns, {task.started_ns for task in self.running.values()})
+        """Works out saturation up to there, if all that is stamped before has been folded: what is after the last batch
+        may be yet to come, so up to that, but never more than `PATIENCE_NS` less."""
+        self._settle(min(until_ns, max(self.last_batch_ns, until_ns - PATIENCE_NS)))
 
     def finish(self, at_ns: int) -> None:
         """The record ends at `at_ns`: nothing more will come."""
-        self.settle(at_ns)
+        self._settle(at_ns)
         self.occupancy.stretches.finish()
+
+    def _settle(self, until_ns: int) -> None:
+        # In a stall nothing starts, so the wait shows only in the age of what is still queued.
+        self.occupancy.note(self.oldest_queued_ns(until_ns), 0)
+        self.occupancy.settle(until_ns, {task.started_ns for task in self.running.values()})
 
     # -- reading -------------------------------------------------------------------------------------------
 
