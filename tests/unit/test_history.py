@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pool_support import ORIGIN, SECOND, TICK, VirtualPool, batches, simulate
 
 from poolscope.analysis.history import PATIENCE_NS, PoolHistory
+from poolscope.analysis.signals import rate
 from poolscope.messages import PoolBatch, PoolOpened, StackSample
 
 OPENED = PoolOpened(1, "pool", "thread", "x.ThreadPoolExecutor", "app.py:1", 2, ORIGIN)
@@ -260,3 +261,16 @@ def test_a_pool_that_is_silent_for_long_is_settled_all_the_same() -> None:
     assert pool.occupancy.settled_ns == ns(60.0) - PATIENCE_NS
     pool.finish(ns(61.0))
     assert pool.occupancy.settled_ns == ns(61.0)
+
+
+def test_a_batch_that_has_the_last_reading_of_the_cpu_again_is_none() -> None:
+    """The workers compute all along, and their clocks are read every 0.3 s."""
+    pool = history()
+    for tenth in range(16):
+        read = batch(0.1 * tenth)
+        pool.fold(msgspec.structs.replace(read, cpu_ns=(tenth - tenth % 3) * SECOND // 10))
+    assert rate(pool.cpu_readings, ns(0.0), ns(1.1)) == pytest.approx(1.0)
+    # With no new one for longer than that, nothing was used.
+    for tenth in range(16, 30):
+        pool.fold(msgspec.structs.replace(batch(0.1 * tenth), cpu_ns=3 * SECOND // 2))
+    assert rate(pool.cpu_readings, ns(1.6), ns(2.9)) == 0.0

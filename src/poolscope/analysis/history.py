@@ -25,6 +25,8 @@ from poolscope.messages import Line, PoolBatch, PoolOpened, StackSample
 #: Finished tasks looked at for one window, and how far back they are kept while no stretch needs them longer.
 RECENT_TASKS = 50_000
 STACK_SAMPLES = 600
+#: The probe reads the CPU clocks of the workers once in this time (ns), but for the tick that it comes late.
+CPU_INTERVAL_NS = 350_000_000
 #: The latest arrivals, by which it is told how regular they are.
 LATEST_ARRIVALS = 100
 #: How long (ns) a pool that says nothing is waited for. Where tasks compute, the probe gets at the GIL late, and what
@@ -105,9 +107,7 @@ class PoolHistory:
         self.peak_max_workers = max(self.peak_max_workers, batch.max_workers)
         self.rejected += batch.rejected
         self.last_batch_ns = max(self.last_batch_ns, batch.at_ns)
-        if batch.cpu_ns > self.cpu_ns or not self.cpu_readings:
-            self.cpu_ns = max(self.cpu_ns, batch.cpu_ns)
-        self.cpu_readings.append(CpuReading(batch.at_ns, self.cpu_ns))
+        self._read_cpu(batch.at_ns, batch.cpu_ns)
         self._arrive(batch.arrivals)
         self._end_unstarted(batch.cancelled, cancelled=True)
         self._end_unstarted(batch.broken, cancelled=False)
@@ -120,6 +120,13 @@ class PoolHistory:
             self._backlog.leave((submitted,))
             self._function(function).started += 1
             self.running[worker] = RunningTask(function, submitted, started, coupled)
+
+    def _read_cpu(self, at_ns: int, cpu_ns: int) -> None:
+        readings = self.cpu_readings
+        # A batch has the last reading again, unless a new one was due: then the workers have used none since.
+        if cpu_ns > self.cpu_ns or not readings or at_ns - readings[-1].at_ns > CPU_INTERVAL_NS:
+            self.cpu_ns = max(self.cpu_ns, cpu_ns)
+            readings.append(CpuReading(at_ns, self.cpu_ns))
 
     def note_ready(self, at_ns: int, ready_ns: int) -> None:
         """Takes in how long the workers have waited for a CPU so far."""
