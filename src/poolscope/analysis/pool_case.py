@@ -184,14 +184,13 @@ class PoolCase:
         return events
 
     def _too_early(self, item: _PoolItem, stretch: Stretch) -> bool:
-        """Whether a cause that rests on there being no other would be told before others could be seen."""
-        return (
-            item.diagnosis.cause in ("blocking_io", "unknown")
-            and self._tracker.active is None
-            and not self._final
-            and 0 < item.signals.samples < SAMPLES_NEEDED
-            and stretch.length_ns < self._sustain_ns + PATIENCE_NS
-        )
+        """Whether a cause that rests on there being no other, or none, would be told before others could be seen."""
+        signals, cause = item.signals, item.diagnosis.cause
+        if self._tracker.active is not None or self._final:
+            return False
+        unseen = cause in ("blocking_io", "unknown") and 0 < signals.samples < SAMPLES_NEEDED
+        unread = cause == "unknown" and (signals.worker_cores is None or signals.process.cores_used is None)
+        return (unseen or unread) and stretch.length_ns < self._sustain_ns + PATIENCE_NS
 
     def _deadlocked(self, deadlock: Deadlock, now_ns: int) -> list[Event]:
         """A deadlock stands above all else, from when it is proven until it has not been seen for a while."""
@@ -325,7 +324,8 @@ class PoolCase:
             self._release(active.last_seen_ns)
             return self._end(self._tracker.close())
         key = (item.diagnosis.pattern, item.diagnosis.cause, item.diagnosis.severity)
-        changed = self._tracker.offer(key, item, since_ns, now_ns)
+        refined = active is not None and active.item.diagnosis.cause == "unknown" != item.diagnosis.cause
+        changed = self._tracker.offer(key, item, since_ns, now_ns, refined=refined)
         due = changed or now_ns - self._sized_ns >= RESIZE_NS
         if item.diagnosis.sized and (due or self._sized is None):
             self._resize(item, now_ns)
