@@ -10,7 +10,7 @@ from heapq import heapify, heappop, heappush
 import pytest
 from pool_support import poisson
 
-from poolscope.analysis.arrivals import Span, closed_population, follow
+from poolscope.analysis.arrivals import POPULATION_NATS, Population, Span, closed_population, follow
 
 SECOND = 1_000_000_000
 #: Twenty were tried when the thresholds were set.
@@ -53,12 +53,17 @@ def closed_loop(
     return sorted(done)
 
 
-def population(done: list[tuple[float, float, float]], workers: int) -> int | None:
+def found_in(done: list[tuple[float, float, float]], workers: int) -> Population | None:
     waited = [(at, start) for at, start, _ in done if start > at]
     spans: list[Span] = [(int(at * SECOND), int(end * SECOND)) for at, _, end in done]
     return closed_population(
         spans, workers, int(waited[0][0] * SECOND), int(max(start for _, start in waited) * SECOND)
     )
+
+
+def population(done: list[tuple[float, float, float]], workers: int) -> int | None:
+    found = found_in(done, workers)
+    return found.tasks if found is not None else None
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -87,6 +92,24 @@ def test_clients_that_think_for_as_long_as_a_run_are_a_closed_loop(workers: int)
         assert population(done, workers) is not None
 
 
+@pytest.mark.parametrize("clients", [24, 40])
+@pytest.mark.parametrize("think", [0.1, 0.5])
+def test_clients_in_step_are_a_closed_loop(clients: int, think: float) -> None:
+    """Eight workers end at about one moment, and a while later eight tasks come: the population has two values."""
+    done = closed_loop(clients, 8, lambda: 0.2, lambda: think * 0.2, seconds=15.0)
+    assert population(done, 8) == clients
+
+
+def test_the_longer_a_population_stays_the_less_likely_it_does_by_chance() -> None:
+    short, long = (found_in(closed_loop(9, 3, lambda: 0.05, lambda: 0.0, seconds=each), 3) for each in (4.0, 8.0))
+    assert short is not None
+    assert long is not None
+    assert long.nats == pytest.approx(2 * short.nats, rel=0.05)
+    few = found_in(closed_loop(9, 3, lambda: 0.05, lambda: 0.0, seconds=0.5), 3)
+    assert few is not None
+    assert few.nats == POPULATION_NATS
+
+
 def rates(name: str, capacity: float, rng: random.Random) -> Iterator[float]:
     """Arrivals (seconds) of loads that come to more than `capacity`, or to a little less."""
     kind, _, factor = name.partition(" ")
@@ -101,6 +124,9 @@ def rates(name: str, capacity: float, rng: random.Random) -> Iterator[float]:
         while at < 20:
             at += rng.expovariate(float(factor) * capacity * (0.1 + at / 10))
             yield at
+    elif kind == "clumps":  # of eight, at random
+        for moment in poisson(float(factor) * capacity / 8, 20.0, seed=rng.randrange(10**6)):
+            yield from [moment] * 8
     elif kind == "bursts":
         for burst in range(10):
             yield from [burst * 2.0 + number * 0.0005 for number in range(int(float(factor) * capacity * 2))]
@@ -113,7 +139,18 @@ def rates(name: str, capacity: float, rng: random.Random) -> Iterator[float]:
 
 #: Kinds of arrivals, and how much comes for what the pool can do.
 OPEN = [f"{kind} {factor}" for kind in ("poisson", "fixed") for factor in (0.95, 1.03, 1.1, 2)]
-OPEN += ["ramp 1", "ramp 2", "bursts 0.5", "bursts 0.8", "bursts 1.2", "batch", "backlog"]
+OPEN += [
+    "clumps 0.95",
+    "clumps 1.03",
+    "clumps 1.1",
+    "ramp 1",
+    "ramp 2",
+    "bursts 0.5",
+    "bursts 0.8",
+    "bursts 1.2",
+    "batch",
+    "backlog",
+]
 
 
 @pytest.mark.parametrize("run", RUNS)

@@ -367,3 +367,20 @@ def test_a_cause_is_told_once_the_lines_of_the_workers_are_known() -> None:
     # Ten samples take two seconds here, and patience has an end.
     assert pool.events[0][0] == pytest.approx(1.0 + 0.6 + 0.2, abs=0.15)
     assert pool.events[-1][1] == "shared_resource"
+
+
+@pytest.mark.parametrize(("known_at", "causes"), [(1.45, ["cpu_bound"]), (2.3, ["unknown", "cpu_bound"])])
+def test_a_cause_waits_for_the_cpu_to_be_read_and_takes_its_place_at_once(known_at: float, causes: list[str]) -> None:
+    """Four workers compute under the GIL from the begin on, and our thread gets at it late."""
+    unread = ProcessSignals(cores_used=None, cores_allowed=4.0, gil=True)
+    known = ProcessSignals(cores_used=1.0, cores_allowed=4.0, gil=True)
+    pool = VirtualPool(4)
+    pool.case._process_of = lambda begin, end: known if end - ORIGIN >= known_at * SECOND else unread
+    told: list[tuple[str, float]] = []
+    for batch in batches(simulate([(0.0, 0.2, 1)] * 100, 4), 4, cpu_share=0.25):
+        pool.history.fold(batch)
+        pool.history.settle(batch.at_ns - 2 * TICK)
+        told += [(finding.cause, finding.detected_after_seconds) for finding, _ in pool.case.judge(batch.at_ns)]
+    assert [cause for cause, _ in told] == causes
+    # Told while it lasts; patience has an end.
+    assert told[0][1] == pytest.approx(min(known_at, 1.6) + 0.2, abs=0.11)

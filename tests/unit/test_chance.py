@@ -2,6 +2,7 @@
 
 import math
 import random
+from itertools import accumulate
 
 import msgspec
 import pytest
@@ -9,12 +10,16 @@ from pool_support import VirtualPool, poisson
 
 from poolscope.analysis.chance import (
     ALARMS_PER_HOUR,
+    AT_ONCE_NATS,
+    GAPS_NEEDED,
     HEALTHY_UTILISATION,
     LEAST_UTILISATION,
-    POPULATION_NATS,
+    MOST_REGULAR,
+    SAME_MOMENT,
     Before,
     Crowd,
     Runs,
+    regularity,
 )
 
 
@@ -38,10 +43,48 @@ def test_the_arrivals_of_a_crowd() -> None:
 def test_a_queue_that_came_at_once() -> None:
     # By the arrivals alone it would be beyond all bounds.
     assert but(queue=200, arrivals=0, seconds=0.0).surprise == pytest.approx(-200 * math.log(HEALTHY_UTILISATION))
-    [few, many] = [but(arrivals=count, seconds=0.0).surprise for count in (12, 24)]
-    assert few is not None
-    assert many is not None
-    assert many > few > 0
+    expected = HEALTHY_UTILISATION * 40 * SAME_MOMENT * 0.1
+    for count in (12, 24):
+        nats = count * math.log(count / expected) - (count - expected)
+        assert but(arrivals=count, queue=0, seconds=0.0).surprise == pytest.approx(nats - AT_ONCE_NATS)
+
+
+def test_a_clump_is_more_likely_than_a_crowd_that_lasts() -> None:
+    """Twelve in a tenth of a second are soon worked off. As many more as that in each tenth are not."""
+    expected = HEALTHY_UTILISATION * 40 * 0.1
+    clump = 12 * math.log(12 / expected) - (12 - expected)
+    assert but(arrivals=12, queue=0, seconds=0.1).surprise == pytest.approx(clump - AT_ONCE_NATS)
+    assert but(arrivals=120, queue=0, seconds=1.0).surprise == pytest.approx(10 * clump)
+    # Where a second is not asked for, the stretch is what there is.
+    short = but(arrivals=40, queue=0, seconds=0.1, stretch_seconds=0.5)
+    expected = HEALTHY_UTILISATION * 40 * 0.5
+    sustained = 40 * math.log(40 / expected) - (40 - expected)
+    at_once = 40 * math.log(40 / 3.2) - 36.8 - AT_ONCE_NATS
+    assert short.surprise == pytest.approx(max(sustained, at_once))
+
+
+def test_a_stretch_between_regular_arrivals_is_less_likely() -> None:
+    assert CROWD.surprise is not None
+    assert but(regularity=2.5).surprise == pytest.approx(2.5 * CROWD.surprise)
+
+
+def test_how_regular_arrivals_are() -> None:
+    rng = random.Random(3)
+    gaps = {
+        "clock": [1.0] * 99,
+        "clock that gets faster": [1.0 / (1 + 0.01 * number) for number in range(99)],
+        "poisson": [rng.expovariate(1.0) for _ in range(99)],
+        "bursts": [1.0 if number % 9 == 0 else 0.001 for number in range(99)],
+        "all at once": [0.0] * 99,
+        "few": [1.0] * GAPS_NEEDED,
+    }
+    found = {kind: regularity(int(at * 1e9) for at in accumulate(each)) for kind, each in gaps.items()}
+    assert found == {kind: MOST_REGULAR if kind.startswith("clock") else 1.0 for kind in gaps}
+    # Of the shape of a gamma process it is what is sure.
+    shapes = [
+        regularity(int(at * 1e9) for at in accumulate(rng.gammavariate(3, 1) for _ in range(99))) for _ in range(9)
+    ]
+    assert 1.5 < sorted(shapes)[4] < 3
 
 
 def test_a_long_stretch() -> None:
@@ -74,9 +117,9 @@ def test_runs_longer_than_before_are_unlikely_too() -> None:
     assert less < slow.surprise / 5
 
 
-def test_a_fixed_population_is_evidence_of_its_own() -> None:
+def test_what_is_known_beside_it_adds_up() -> None:
     assert CROWD.surprise is not None
-    assert but(fixed_population=True).surprise == pytest.approx(CROWD.surprise + POPULATION_NATS)
+    assert but(nats=9.0).surprise == pytest.approx(CROWD.surprise + 9.0)
 
 
 def test_nothing_is_known_without_a_run() -> None:

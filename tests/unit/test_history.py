@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pool_support import ORIGIN, SECOND, TICK, VirtualPool, batches, simulate
 
-from poolscope.analysis.history import PoolHistory
+from poolscope.analysis.history import PATIENCE_NS, PoolHistory
+from poolscope.analysis.signals import rate
 from poolscope.messages import PoolBatch, PoolOpened, Stack, StackSample
 
 OPENED = PoolOpened(1, "pool", "thread", "x.ThreadPoolExecutor", "app.py:1", 2, ORIGIN)
@@ -233,3 +234,71 @@ def test_functions_have_their_own_distributions_however_many_tasks_come_at_once(
         assert totals.started == totals.wait.count == totals.run.count == len(own)
         assert totals.wait.total == sum(started - submitted for _, submitted, started, _ in own)
         assert totals.run.total == sum(ended - started for *_, started, ended in own)
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_batch_that_comes_late_still_tells_when_the_pool_filled(busy: bool) -> None:
+    """Threads that compute keep the probe's own thread from the GIL: what it tells comes a second late."""
+    pool = history()
+    first = [1, 7, ns(0.05), ns(0.06)] if busy else []
+    pool.fold(batch(0.1, running=first, arrivals=[7, ns(0.05)] if busy else []))
+    for tenth in range(1, 20):
+        pool.settle(ns(tenth / 10))
+    times = [ns(0.3 + each / 1000) for each in range(6)]
+    free = [2] if busy else [1, 2]
+    running = [number for worker, at in zip(free, times, strict=False) for number in (worker, 7, at, at)]
+    pool.fold(batch(0.4, running=first + running, arrivals=[number for at in times for number in (7, at)]))
+    pool.settle(ns(2.0))
+    stretch = pool.occupancy.stretches.current
+    assert stretch is not None
+    assert stretch.begin_ns == times[len(free)]
+
+
+def test_a_pool_that_is_silent_for_long_is_settled_all_the_same() -> None:
+    pool = history()
+    pool.fold(batch(0.1, running=[1, 7, ns(0.05), ns(0.05)], arrivals=[7, ns(0.05)]))
+    pool.settle(ns(60.0))
+    assert pool.occupancy.settled_ns == ns(60.0) - PATIENCE_NS
+    pool.finish(ns(61.0))
+    assert pool.occupancy.settled_ns == ns(61.0)
+
+
+def test_a_batch_that_has_the_last_reading_of_the_cpu_again_is_none() -> None:
+    """The workers compute all along, and their clocks are read every 0.3 s."""
+    pool = history()
+    for tenth in range(16):
+        read = batch(0.1 * tenth)
+        pool.fold(msgspec.structs.replace(read, cpu_ns=(tenth - tenth % 3) * SECOND // 10))
+    assert rate(pool.cpu_readings, ns(0.0), ns(1.1)) == pytest.approx(1.0)
+    # With no new one for longer than that, nothing was used.
+    for tenth in range(16, 30):
+        pool.fold(msgspec.structs.replace(batch(0.1 * tenth), cpu_ns=3 * SECOND // 2))
+    assert rate(pool.cpu_readings, ns(1.6), ns(2.9)) == 0.0
+
+
+@pytest.mark.parametrize(("kind", "knee"), [("thread", 0.302), ("multiprocessing", 1.2)])
+def test_a_worker_that_is_started_for_a_task_is_not_idle(kind: str, knee: float) -> None:
+    """The first worker computes under the GIL, and the second gets at it a second after it was started. A pool that
+    gives a worker several tasks at once may well leave others idle."""
+    pool = PoolHistory(
+        msgspec.structs.replace(OPENED, kind=kind), pid=1, keep_tasks=1000, wait_bounds=(), run_bounds=()
+    )
+    times = [ns(0.3 + each / 1000) for each in range(6)]
+    pool.fold(batch(0.4, running=[1, 7, times[0], ns(0.3)], arrivals=[number for at in times for number in (7, at)]))
+    pool.settle(ns(0.4))
+    pool.fold(batch(1.3, running=[1, 7, times[0], ns(0.3), 2, 7, times[1], ns(1.2)]))
+    pool.settle(ns(1.3))
+    stretch = pool.occupancy.stretches.current
+    assert stretch is not None
+    assert stretch.begin_ns == ns(knee)
+    assert pool.occupancy.crests[stretch.begin_ns].queued == 4
+    # What runs and what is queued are told as they are.
+    assert (pool.occupancy.peak_active, pool.occupancy.peak_queue_depth) == (2, 5)
+
+
+def test_a_pool_is_not_saturated_before_its_first_worker_is_in_a_task() -> None:
+    """Its workers may be starting for long, as with an initializer."""
+    pool = history()
+    pool.fold(batch(0.4, arrivals=[7, ns(0.1)] * 5))
+    pool.settle(ns(0.4))
+    assert pool.occupancy.stretches.current is None

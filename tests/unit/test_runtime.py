@@ -433,6 +433,16 @@ class TestStacks:
         probe.flush()
         assert record.tags() == ["pool_batch"]
 
+    def test_what_happened_is_told_before_the_workers_are_looked_at(self, probe, record, monkeypatch):
+        """Reading files gives the GIL away each time: where tasks compute, that takes longer than a judge waits."""
+        heard = []
+        monkeypatch.setattr(probe._stacks, "sample", lambda *_: heard.append(record.tags()) or [])
+        monkeypatch.setattr(probe._cpu, "allowed", lambda _: heard.append(record.tags()) or 2.0)
+        self.full_pool(probe, FakeExecutor())
+        tick(probe)
+        assert heard
+        assert all(tags == ["pool_opened", "pool_batch"] for tags in heard)
+
     def test_not_for_nobody(self, probe, monkeypatch):
         executor = FakeExecutor()
         monkeypatch.setattr(probe._stacks, "_current_frames", lambda: 1 / 0)

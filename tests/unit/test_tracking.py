@@ -41,6 +41,14 @@ def test_another_cause_takes_over_only_once_it_has_stood() -> None:
     assert one.active.key == OTHER
 
 
+def test_a_cause_takes_over_at_once_where_none_was_known() -> None:
+    one = tracker()
+    one.offer(("async_then_serial", "unknown", "warning"), "a", 0, 0)
+    assert one.offer(OTHER, "b", 0, 1, refined=True)
+    assert one.active is not None
+    assert (one.active.key, one.active.item) == (OTHER, "b")
+
+
 def test_nothing_ends_twice() -> None:
     one = tracker()
     assert one.absent(1, 100) is None

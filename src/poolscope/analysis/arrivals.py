@@ -7,7 +7,10 @@ tell a closed loop, and neither needs to know who submitted:
 1. A fixed population. N clients with at most one task each keep the tasks in the pool (submitted, not finished) at N
    less the few that are about to submit. Independent arrivals and completions make it a random walk, which over m
    arrivals strays by sqrt(m) and more where either is as random as a Poisson stream: its middle nine tenths are
-   narrower than 0.3 sqrt(m) less than once in ten thousand times (Brownian motion, simulated).
+   narrower than 0.3 sqrt(m) less than once in ten thousand times (Brownian motion, simulated). Where b come at a time,
+   as from clients in step, each time is a step of b, and for sqrt(m) stands the root of the sum of all b^2 (a compound
+   Poisson stream). A walk that stays within a width w becomes less likely all the time: its nats grow as the variance
+   over w^2 (Brownian motion between two walls), and for steps of b as that over (w + b)^2 at the least (simulated).
 2. Rounds. A submitter of batches that waits for each of them submits more than the pool can run, lets the pool empty,
    and goes on at once, again and again.
 
@@ -20,6 +23,7 @@ Pure. Times are nanoseconds.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -30,9 +34,14 @@ import msgspec
 
 #: Fewer arrivals than this, or fewer than there are tasks in the pool, say nothing about its population.
 ARRIVALS_NEEDED = 20
-#: Of the population: by how much (its 5th to 95th percentile) it may vary, and by how much of the root of the arrivals.
+#: Of the population: by how much (its 5th to 95th percentile) it may vary, and by how much of the root of the sum of
+#: squares: 0.3, less the part of it that comes of arrivals that are together by chance.
 POPULATION_SHARE = 0.4
-WALK_SHARE = 0.3
+WALK_SHARE = 0.27
+#: Arrivals come together that are nearer to each other than this part of their mean distance.
+TOGETHER_SHARE = 0.1
+#: What a fixed population is evidence of, at the least: random arrivals look like one once in ten thousand times.
+POPULATION_NATS = math.log(10_000)
 #: The filling of the pool may take this many completions for each arrival after it. Where a load outgrows its pool
 #: steadily, half of all come before the population's median is reached.
 FILLING_SHARE = 0.5
@@ -47,6 +56,14 @@ STARTS_NEEDED = 20
 COUPLED_SHARE = 0.8
 NEAR_SHARE = 0.1
 
+
+class Population(msgspec.Struct, frozen=True):
+    """So many tasks the submitters keep in a pool, and how unlikely it is that random arrivals would, in nats."""
+
+    tasks: int
+    nats: float = POPULATION_NATS
+
+
 #: When a task was submitted and when it finished; an end after all others for one that has not.
 Span = tuple[int, int]
 
@@ -60,8 +77,8 @@ class _Level(msgspec.Struct, frozen=True, gc=False):
     arrived: bool
 
 
-def closed_population(spans: Iterable[Span], workers: int, begin_ns: int, end_ns: int) -> int | None:
-    """How many tasks the submitters keep in a pool of this many workers, if they wait for results; else None.
+def closed_population(spans: Iterable[Span], workers: int, begin_ns: int, end_ns: int) -> Population | None:
+    """The tasks that the submitters keep in a pool of this many workers, if they wait for results; else None.
 
     `spans` are all tasks that are known; the pool was saturated from `begin_ns` to `end_ns`.
     """
@@ -83,7 +100,7 @@ def _levels(spans: Iterable[Span], until_ns: int) -> list[_Level]:
     return levels
 
 
-def _fixed_population(levels: list[_Level], workers: int) -> int | None:
+def _fixed_population(levels: list[_Level], workers: int) -> Population | None:
     """The population of a stretch, if it is fixed."""
     while levels and not levels[-1].arrived:
         levels.pop()  # after the last arrival the pool only empties
@@ -93,11 +110,28 @@ def _fixed_population(levels: list[_Level], workers: int) -> int | None:
     filled = next(index for index, level in enumerate(levels) if level.tasks >= middle)
     steady = levels[filled:]
     low, population = _percentiles(steady, (0.05, 0.95))
-    arrivals = sum(level.arrived for level in steady)
+    arrivals = [level.begin_ns for level in steady if level.arrived]
     finishes = sum(not level.arrived for level in levels[:filled])
-    enough = arrivals >= max(ARRIVALS_NEEDED, population) and finishes <= FILLING_SHARE * arrivals
-    allowed = max(1.0, min(POPULATION_SHARE * population, WALK_SHARE * arrivals**0.5))
-    return population if enough and population - low <= allowed and population > workers else None
+    enough = len(arrivals) >= max(ARRIVALS_NEEDED, population) and finishes <= FILLING_SHARE * len(arrivals)
+    if not enough or population <= workers:
+        return None
+    squares = _squares(arrivals)
+    width, step, walk = population - low, squares / len(arrivals), WALK_SHARE * math.sqrt(squares)
+    if width > max(1.0, min(POPULATION_SHARE * population, walk - (step - 1))):
+        return None
+    return Population(population, POPULATION_NATS * max(1.0, (walk / (width + step)) ** 2))
+
+
+def _squares(arrivals: Sequence[int]) -> int:
+    """How many arrivals come together each time: the sum of squares."""
+    near = TOGETHER_SHARE * (arrivals[-1] - arrivals[0]) / len(arrivals)
+    total, together = 0, 1
+    for earlier, later in pairwise(arrivals):
+        if later - earlier <= near:
+            together += 1
+        else:
+            total, together = total + together**2, 1
+    return total + together**2
 
 
 def _percentiles(levels: list[_Level], shares: Sequence[float]) -> list[int]:
@@ -114,7 +148,7 @@ def _percentiles(levels: list[_Level], shares: Sequence[float]) -> list[int]:
     return found
 
 
-def _rounds(levels: list[_Level], workers: int) -> int | None:
+def _rounds(levels: list[_Level], workers: int) -> Population | None:
     """The size of the largest of the rounds, if nearly all tasks came in rounds."""
     total = answered = rounds = largest = 0
     begin_ns = last_arrival_ns = arrived = 0
@@ -136,7 +170,7 @@ def _rounds(levels: list[_Level], workers: int) -> int | None:
             answered += arrived
             largest = max(largest, arrived)
         last_end_ns, last_length_ns, arrived = level.begin_ns, length_ns, 0
-    return largest if rounds >= ROUNDS_NEEDED and answered >= ROUNDS_SHARE * total else None
+    return Population(largest) if rounds >= ROUNDS_NEEDED and answered >= ROUNDS_SHARE * total else None
 
 
 def follow(arrivals: Iterable[int], starts: Iterable[tuple[int, bool]]) -> bool:

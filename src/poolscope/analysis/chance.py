@@ -6,15 +6,18 @@ up to now, and of a utilisation r that is what its load was before the stretch, 
 `HEALTHY_UTILISATION`. The largest of three bounds counts:
 
 - the queue: n queued tasks have the tail r^n (Erlang);
-- its begin up to the highest queue: n arrivals in t seconds, where m = r c t / s are expected, have at most the
-  probability exp(m - n + n ln(m / n)) (Chernoff's bound for Poisson). Together with that the runs of the stretch count:
-  k of them whose mean is f times that of all have at most exp(-k (f - 1 - ln f)) (the same bound for a gamma
-  distribution), where they vary no more than exponential ones; else the exponent is divided by their squared
-  coefficient of variation;
+- the arrivals from its begin up to its highest queue: n of them, where m are expected, have at most the probability
+  exp(-k (m - n + n ln(n / m))) (Chernoff's bound for a gamma process, a Poisson one where k = 1). k tells how regular
+  the arrivals are, see `regularity`. In t seconds m = r c t / s are expected, t being at least `LASTING_SECONDS`. What
+  came in less time than that has to show `AT_ONCE_NATS` more, with k = 1: each arrival may begin a clump, but only one
+  stretch in a relaxation time lasts. Together with either the runs of the stretch count: k of them whose mean is f
+  times that of all have at most exp(-k (f - 1 - ln f)) (the same bound for a gamma distribution), where they vary no
+  more than exponential ones; else the exponent is divided by their squared coefficient of variation;
 - its length: a busy period of length t decays as exp(-t c (1 - sqrt r)^2 / s) (the relaxation time of the queue).
 
 As each relaxation time brings another stretch, a pool of short tasks has more of them by chance in an hour than one of
-long tasks, and has to show more.
+long tasks, and has to show more. These are bounds for a stretch that is looked at once, and each is looked at many
+times: docs/accuracy.md has how often chance is told of, measured, and how soon anything could tell it from trouble.
 
 Pure: no clock, no thread, no I/O.
 """
@@ -22,6 +25,8 @@ Pure: no clock, no thread, no I/O.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from itertools import pairwise
 
 import msgspec
 
@@ -33,10 +38,16 @@ LEAST_UTILISATION = 0.6
 BEFORE_NEEDED = 0.5
 #: Part of a run time within which arrivals count as simultaneous: two at the same moment are no endless wonder.
 SAME_MOMENT = 0.01
-#: How often in an hour a pool that is always at `HEALTHY_UTILISATION` may be taken for one in trouble.
-ALARMS_PER_HOUR = 0.01
-#: What a fixed population (see `arrivals`) adds: random arrivals look like one less than once in ten thousand times.
-POPULATION_NATS = math.log(10_000)
+#: Arrivals are counted over this much of a stretch at least (s): trouble lasts, a clump is soon over.
+LASTING_SECONDS = 1.0
+#: So many alarms an hour are what the bounds allow to a pool that is always at `HEALTHY_UTILISATION`.
+ALARMS_PER_HOUR = 0.03
+#: How many relaxation times are between two arrivals of such a pool, in nats: what a clump has to show more.
+AT_ONCE_NATS = -2 * math.log(1 - math.sqrt(HEALTHY_UTILISATION))
+#: Fewer gaps between arrivals than this say nothing about how regular those are.
+GAPS_NEEDED = 10
+#: More regular than this counts no more: a clock that was kept so far may be left.
+MOST_REGULAR = 4.0
 
 
 class Runs(msgspec.Struct, frozen=True):
@@ -75,8 +86,10 @@ class Crowd(msgspec.Struct, frozen=True, kw_only=True):
     #: Of the tasks that started and ended in the stretch.
     runs: Runs
     before: Before = Before()
-    #: Whether the submitters keep a fixed number of tasks in the pool, which random arrivals do not.
-    fixed_population: bool = False
+    #: Of the latest arrivals, see `regularity`.
+    regularity: float = 1.0
+    #: What is known beside this that random arrivals hardly bring about, see `arrivals.Population`.
+    nats: float = 0.0
 
     @property
     def _all_runs(self) -> Runs:
@@ -90,14 +103,15 @@ class Crowd(msgspec.Struct, frozen=True, kw_only=True):
             return None
         utilisation = self._utilisation(mean)
         capacity = self.workers / mean
+        load = utilisation * capacity
         queue = -self.queue * math.log(utilisation)
         period = self.stretch_seconds * capacity * (1 - math.sqrt(utilisation)) ** 2
-        expected = utilisation * capacity * max(self.seconds, SAME_MOMENT * mean)
-        arrivals = 0.0
-        if self.arrivals > expected:
-            arrivals = self.arrivals * math.log(self.arrivals / expected) - (self.arrivals - expected)
-        population = POPULATION_NATS if self.fixed_population else 0.0
-        return max(queue, arrivals + self._slowness(mean), period) + population
+        lasting = max(self.seconds, min(LASTING_SECONDS, self.stretch_seconds))
+        arrivals = max(
+            self.regularity * _excess(self.arrivals, load * lasting),
+            _excess(self.arrivals, load * max(self.seconds, SAME_MOMENT * mean)) - AT_ONCE_NATS,
+        )
+        return max(queue, arrivals + self._slowness(mean), period) + self.nats
 
     @property
     def surprise_needed(self) -> float:
@@ -124,3 +138,24 @@ class Crowd(msgspec.Struct, frozen=True, kw_only=True):
         times = own.mean / mean
         variation = every.squares / every.count / mean**2 - 1
         return own.count * (times - 1 - math.log(times)) / max(1.0, variation)
+
+
+def regularity(arrivals: Iterable[int]) -> float:
+    """How regular arrivals (ns) are: at least 1, that of a Poisson process, and at most `MOST_REGULAR`.
+
+    It is the shape of a gamma process: one over the squared coefficient of variation of its gaps. That is taken two
+    standard errors higher than it was found, which for n gaps of a Poisson process are 4 / sqrt(n) of it.
+    """
+    gaps = [later - earlier for earlier, later in pairwise(sorted(arrivals))]
+    if len(gaps) < GAPS_NEEDED or not any(gaps):
+        return 1.0
+    variation = len(gaps) * sum(gap * gap for gap in gaps) / sum(gaps) ** 2 - 1
+    most = variation * (1 + 4 / math.sqrt(len(gaps)))
+    return 1 / min(1.0, max(1 / MOST_REGULAR, most))
+
+
+def _excess(arrivals: int, expected: float) -> float:
+    """How unlikely so many arrivals of a Poisson process are, in nats."""
+    if arrivals <= expected:
+        return 0.0
+    return arrivals * math.log(arrivals / expected) - (arrivals - expected)

@@ -25,6 +25,15 @@ from poolscope.messages import Line, PoolBatch, PoolOpened, StackSample
 #: Finished tasks looked at for one window, and how far back they are kept while no stretch needs them longer.
 RECENT_TASKS = 50_000
 STACK_SAMPLES = 600
+#: The probe reads the CPU clocks of the workers once in this time (ns), but for the tick that it comes late.
+CPU_INTERVAL_NS = 350_000_000
+#: The latest arrivals, by which it is told how regular they are.
+LATEST_ARRIVALS = 100
+#: How long (ns) a pool that says nothing is waited for. Where tasks compute, the probe gets at the GIL late, and what
+#: it then tells happened up to a second ago.
+PATIENCE_NS = 2_000_000_000
+#: The kind of pool that wakes or starts a worker for each task, while there is one that is idle or not started.
+HANDS_OUT = "thread"
 #: Fewer tasks of a function in a batch go into its distributions one by one.
 FEW = 10
 
@@ -78,6 +87,8 @@ class PoolHistory:
         self.functions: dict[int, FunctionTotals] = {}
         self.running: dict[int, RunningTask] = {}
         self.recent: deque[RecentTask] = deque(maxlen=RECENT_TASKS)
+        #: When the latest tasks were submitted, about in order.
+        self.arrivals: deque[int] = deque(maxlen=LATEST_ARRIVALS)
         self.cpu_readings: deque[CpuReading] = deque(maxlen=STACK_SAMPLES)
         #: How long the workers waited for a CPU, in the same form.
         self.ready_readings: deque[CpuReading] = deque(maxlen=STACK_SAMPLES)
@@ -85,7 +96,7 @@ class PoolHistory:
         self.keep_tasks = keep_tasks
         self._tasks = array("q")
         self._backlog = Backlog()
-        self.occupancy = Occupancy(opened.max_workers, opened.at_ns)
+        self.occupancy = Occupancy(opened.max_workers, opened.at_ns, hands_out=opened.kind == HANDS_OUT)
         self._last_starts: dict[int, int] = {}  # worker -> start of its last task that ended
 
     # -- folding -------------------------------------------------------------------------------------------
@@ -98,9 +109,7 @@ class PoolHistory:
         self.peak_max_workers = max(self.peak_max_workers, batch.max_workers)
         self.rejected += batch.rejected
         self.last_batch_ns = max(self.last_batch_ns, batch.at_ns)
-        if batch.cpu_ns > self.cpu_ns or not self.cpu_readings:
-            self.cpu_ns = max(self.cpu_ns, batch.cpu_ns)
-        self.cpu_readings.append(CpuReading(batch.at_ns, self.cpu_ns))
+        self._read_cpu(batch.at_ns, batch.cpu_ns)
         self._arrive(batch.arrivals)
         self._end_unstarted(batch.cancelled, cancelled=True)
         self._end_unstarted(batch.broken, cancelled=False)
@@ -113,6 +122,13 @@ class PoolHistory:
             self._backlog.leave((submitted,))
             self._function(function).started += 1
             self.running[worker] = RunningTask(function, submitted, started, coupled)
+
+    def _read_cpu(self, at_ns: int, cpu_ns: int) -> None:
+        readings = self.cpu_readings
+        # A batch has the last reading again, unless a new one was due: then the workers have used none since.
+        if cpu_ns > self.cpu_ns or not readings or at_ns - readings[-1].at_ns > CPU_INTERVAL_NS:
+            self.cpu_ns = max(self.cpu_ns, cpu_ns)
+            readings.append(CpuReading(at_ns, self.cpu_ns))
 
     def note_ready(self, at_ns: int, ready_ns: int) -> None:
         """Takes in how long the workers have waited for a CPU so far."""
@@ -131,6 +147,7 @@ class PoolHistory:
             self.first_submit_ns = first
         self._backlog.add(times, arrivals[::2])
         self.occupancy.arrive(times)
+        self.arrivals.extend(times[-LATEST_ARRIVALS:])
         self.submitted += len(times)
 
     def _end_unstarted(self, records: list[int], *, cancelled: bool) -> None:
@@ -235,15 +252,19 @@ class PoolHistory:
     # -- time goes on --------------------------------------------------------------------------------------
 
     def settle(self, until_ns: int) -> None:
-        """Everything stamped before `until_ns` has been folded: works out saturation up to there."""
-        # In a stall nothing starts, so the wait shows only in the age of what is still queued.
-        self.occupancy.note(self.oldest_queued_ns(until_ns), 0)
-        self.occupancy.settle(until_ns, {task.started_ns for task in self.running.values()})
+        """Works out saturation up to there, if all that is stamped before has been folded: what is after the last batch
+        may be yet to come, so up to that, but never more than `PATIENCE_NS` less."""
+        self._settle(min(until_ns, max(self.last_batch_ns, until_ns - PATIENCE_NS)))
 
     def finish(self, at_ns: int) -> None:
         """The record ends at `at_ns`: nothing more will come."""
-        self.settle(at_ns)
+        self._settle(at_ns)
         self.occupancy.stretches.finish()
+
+    def _settle(self, until_ns: int) -> None:
+        # In a stall nothing starts, so the wait shows only in the age of what is still queued.
+        self.occupancy.note(self.oldest_queued_ns(until_ns), 0)
+        self.occupancy.settle(until_ns, {task.started_ns for task in self.running.values()})
 
     # -- reading -------------------------------------------------------------------------------------------
 

@@ -12,14 +12,13 @@ from itertools import islice, takewhile
 import msgspec
 
 from poolscope.analysis import sizing, words
-from poolscope.analysis.arrivals import closed_population, follow
+from poolscope.analysis.arrivals import Population, closed_population, follow
 from poolscope.analysis.chance import Before
 from poolscope.analysis.deadlock import Deadlock, PoolWaits
 from poolscope.analysis.detection import (
     Diagnosis,
     Rules,
     amplified,
-    by_no_chance,
     diagnose,
     stuck_workers,
 )
@@ -189,14 +188,13 @@ class PoolCase:
         return events
 
     def _too_early(self, item: _PoolItem, stretch: Stretch) -> bool:
-        """Whether a cause that rests on there being no other would be told before others could be seen."""
-        return (
-            item.diagnosis.cause in ("blocking_io", "unknown")
-            and self._tracker.active is None
-            and not self._final
-            and 0 < item.signals.samples < SAMPLES_NEEDED
-            and stretch.length_ns < self._sustain_ns + PATIENCE_NS
-        )
+        """Whether a cause that rests on there being no other, or none, would be told before others could be seen."""
+        signals, cause = item.signals, item.diagnosis.cause
+        if self._tracker.active is not None or self._final:
+            return False
+        unseen = cause in ("blocking_io", "unknown") and 0 < signals.samples < SAMPLES_NEEDED
+        unread = cause == "unknown" and (signals.worker_cores is None or signals.process.cores_used is None)
+        return (unseen or unread) and stretch.length_ns < self._sustain_ns + PATIENCE_NS
 
     def _deadlocked(self, deadlock: Deadlock, now_ns: int) -> list[Event]:
         """A deadlock stands above all else, from when it is proven until it has not been seen for a while."""
@@ -286,10 +284,11 @@ class PoolCase:
         diagnosis = diagnose(signals, rules)
         if diagnosis.pattern == "burst" and amplified(signals, rules):
             # Less is enough where tasks do not come at random.
-            crowd = msgspec.structs.replace(signals.crowd, fixed_population=True)
-            closed = msgspec.structs.replace(signals, crowd=crowd)
-            if by_no_chance(closed) and self._fixed_population(signals, stretch):
-                signals, diagnosis = closed, diagnose(closed, rules)
+            population = self._population(stretch.begin_ns, stretch.end_ns, POPULATION_TASKS)
+            if population is not None:
+                crowd = msgspec.structs.replace(signals.crowd, nats=population.nats)
+                signals = msgspec.structs.replace(signals, crowd=crowd)
+                diagnosis = diagnose(signals, rules)
         return _PoolItem(diagnosis, signals, stretch.begin_ns, stretch.end_ns)
 
     def _came_before(self, stretch: Stretch) -> Before:
@@ -297,9 +296,9 @@ class PoolCase:
             self._before = stretch.begin_ns, before(self.history, stretch.begin_ns)
         return self._before[1]
 
-    def _fixed_population(self, signals: PoolSignals, stretch: Stretch) -> bool:
-        spans = self.history.spans(POPULATION_TASKS)
-        return closed_population(spans, signals.max_workers, stretch.begin_ns, stretch.end_ns) is not None
+    def _population(self, begin_ns: int, end_ns: int, most: int | None) -> Population | None:
+        """Of the latest tasks, or of all."""
+        return closed_population(self.history.spans(most), self.history.max_workers, begin_ns, end_ns)
 
     def _over(self, stretch: Stretch, now_ns: int) -> list[Event]:
         try:
@@ -329,7 +328,8 @@ class PoolCase:
             self._release(active.last_seen_ns)
             return self._end(self._tracker.close())
         key = (item.diagnosis.pattern, item.diagnosis.cause, item.diagnosis.severity)
-        changed = self._tracker.offer(key, item, since_ns, now_ns)
+        refined = active is not None and active.item.diagnosis.cause == "unknown" != item.diagnosis.cause
+        changed = self._tracker.offer(key, item, since_ns, now_ns, refined=refined)
         due = changed or now_ns - self._sized_ns >= RESIZE_NS
         if item.diagnosis.sized and (due or self._sized is None):
             self._resize(item, now_ns)
@@ -359,13 +359,14 @@ class PoolCase:
         if not history.keep_tasks:
             self._sized, self._sized_ns = sizing.Sizing(None, recorded=False), now_ns
             return
-        population = closed_population(history.spans(most), history.max_workers, item.begin_ns, item.end_ns)
+        population = self._population(item.begin_ns, item.end_ns, most)
         # The feeder may have ended before what it fed.
         feeder = self._feeder(item) or (self._sized.feeder if self._sized is not None else None)
         suggested = None
         if population is None and feeder is None:
             suggested = sizing.suggest(history.tasks_for_replay(now_ns, most), self._sustain_ns)
-        self._sized, self._sized_ns = sizing.Sizing(suggested, population, feeder), now_ns
+        tasks = population.tasks if population is not None else None
+        self._sized, self._sized_ns = sizing.Sizing(suggested, tasks, feeder), now_ns
 
     def _resplit(self, item: _PoolItem, now_ns: int) -> None:
         history, most = self.history, None if self._final else LIVE_REPLAY

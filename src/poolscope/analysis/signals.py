@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from poolscope.analysis.chance import Before, Crowd, Runs
+from poolscope.analysis.chance import Before, Crowd, Runs, regularity
 from poolscope.analysis.deadlock import Awaited, Deadlock
 from poolscope.analysis.history import CpuReading, PoolHistory
 from poolscope.analysis.occupants import SAMPLES_NEEDED, Contention, FunctionShare, Hogs, contention, hogs
@@ -222,4 +222,5 @@ def _crowd(history: PoolHistory, stretch: Stretch, runs: Runs, came_before: Befo
         seconds=(crest.at_ns - stretch.begin_ns) / 1e9 if crest is not None else 0.0,
         runs=runs,
         before=came_before,
+        regularity=regularity(history.arrivals),
     )

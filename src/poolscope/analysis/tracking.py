@@ -2,7 +2,8 @@
 
 A pool has at most one finding above info at a time. One begins at once when it is diagnosed. It ends when its stretch
 has been over, or its diagnosis gone, for `hold_ns`: shorter pauses belong to it, so that flapping load gives one
-finding and not a page of them. Another pattern or cause takes over only when it has stood for `settle_ns`.
+finding and not a page of them. Another pattern or cause takes over only when it has stood for `settle_ns`,
+but for a cause where none was known.
 """
 
 from __future__ import annotations
@@ -47,8 +48,11 @@ class Tracker(Generic[Item]):
         self.active: Episode[Item] | None = None
         self.ended: list[Episode[Item]] = []
 
-    def offer(self, key: tuple[str, str, str], item: Item, since_ns: int, now_ns: int) -> bool:
-        """`key` (pattern, cause, severity) is diagnosed now; returns whether a finding began or changed its key."""
+    def offer(
+        self, key: tuple[str, str, str], item: Item, since_ns: int, now_ns: int, *, refined: bool = False
+    ) -> bool:
+        """`key` (pattern, cause, severity) is diagnosed now; returns whether a finding began or changed its key. It is
+        changed at once where something takes the place of nothing known (`refined`)."""
         active = self.active
         if active is None:
             self.active = Episode(key, item, since_ns, now_ns)
@@ -61,7 +65,7 @@ class Tracker(Generic[Item]):
             return False
         if active.rival != key:
             active.rival, active.rival_since_ns = key, now_ns
-        if now_ns - active.rival_since_ns < self._settle_ns:
+        if now_ns - active.rival_since_ns < self._settle_ns and not refined:
             return False
         active.key, active.item, active.rival = key, item, None
         return True

@@ -300,6 +300,8 @@ class Probe:
             self._find_parent()
             # Whether a quiet pool was shut down is asked now and then only.
             full = self._pools.read(ask_all=self._process_due(now_ns))
+            # Whoever looks closer reads files, and each gives the GIL away: where tasks compute, that takes a second.
+            self._outlet.deliver()
             if self._outlet.sinks:
                 if full:
                     self._sample(full, self._pools.everyone())
