@@ -491,7 +491,7 @@ class Judge:
         """What a scrape shows; with `details` also all findings in full."""
         rows, loops = self._pool_rows.values(), self._loop_rows.values()
         counts = self._of_each(rows, PoolRow.finding_counts)
-        counts += self._of_each(loops, lambda row: row.finding_counts(now_ns))
+        counts += self._of_each(loops, LoopRow.finding_counts)
         return Snapshot(
             python=self._python(),
             pools=tuple(self._of_each(rows, lambda row: row.snapshot(now_ns))),

@@ -6,13 +6,14 @@ and for several taken per tick as that of the pool saturated longest in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 from poolscope.analysis.findings import FINDINGS_KEPT
 from poolscope.analysis.history import PoolHistory
 from poolscope.analysis.loop_case import LoopCase
 from poolscope.analysis.pool_case import PoolCase
 from poolscope.analysis.spread import Spread
+from poolscope.analysis.tracking import Sort
 from poolscope.messages import FunctionNamed
 from poolscope.model import (
     Finding,
@@ -34,14 +35,14 @@ class FindingTally:
     """How many findings of one sort began; which last is asked of the cases."""
 
     def __init__(self) -> None:
-        self.totals: dict[tuple[str, str, str], int] = {}
+        self.totals: dict[Sort, int] = {}
 
     def began(self, finding: Finding) -> None:
         """A finding began, or became one of another sort."""
         key = (finding.pattern, finding.cause, finding.severity)
         self.totals[key] = self.totals.get(key, 0) + 1
 
-    def counts(self, kind: str, name: str, pid: int, active: set[tuple[str, str, str]]) -> list[FindingCount]:
+    def counts(self, kind: str, name: str, pid: int, active: Set[Sort]) -> list[FindingCount]:
         """One value per sort seen so far."""
         return [
             FindingCount(
@@ -56,10 +57,6 @@ class FindingTally:
             )
             for key, total in self.totals.items()
         ]
-
-
-def _sort(finding: Finding) -> tuple[str, str, str]:
-    return finding.pattern, finding.cause, finding.severity
 
 
 def _added(spreads: Sequence[Spread]) -> tuple[int, ...]:
@@ -179,7 +176,7 @@ class PoolRow:
 
     @staticmethod
     def _weight(case: PoolCase) -> tuple[bool, int]:
-        return any(finding.severity != "info" for finding in case.findings()), case.history.started
+        return case.warned, case.history.started
 
     def _leading(self) -> PoolCase:
         candidates = [*self.cases, *([self._main] if self._main is not None else [])]
@@ -253,7 +250,7 @@ class PoolRow:
 
     def finding_counts(self) -> list[FindingCount]:
         """For a scrape."""
-        active = {_sort(finding) for case in self.cases if (finding := case.active) is not None}
+        active = {sort for case in self.cases if (sort := case.active_sort) is not None}
         return self.tally.counts("pool", self.name, self.pid, active)
 
     def snapshot(self, now_ns: int) -> PoolSnapshot:
@@ -364,11 +361,10 @@ class LoopRow:
         self.case = case
         self.tally = FindingTally()
 
-    def finding_counts(self, now_ns: int) -> list[FindingCount]:
+    def finding_counts(self) -> list[FindingCount]:
         """For a scrape."""
-        active = {_sort(finding) for finding in self.case.findings(now_ns) if finding.until_seconds is None}
         history = self.case.history
-        return self.tally.counts("loop", history.name, history.pid, active)
+        return self.tally.counts("loop", history.name, history.pid, self.case.active_sorts())
 
     def snapshot(self) -> LoopSnapshot:
         """For a scrape."""

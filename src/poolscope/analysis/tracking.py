@@ -11,6 +11,9 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
+#: Pattern, cause and severity of a finding.
+Sort = tuple[str, str, str]
+
 
 class Episode(Generic[Item]):
     """One finding while it is made: since when, and what it last was."""
@@ -26,7 +29,7 @@ class Episode(Generic[Item]):
         "until_ns",
     )
 
-    def __init__(self, key: tuple[str, str, str], item: Item, since_ns: int, now_ns: int) -> None:
+    def __init__(self, key: Sort, item: Item, since_ns: int, now_ns: int) -> None:
         self.key = key
         self.item = item
         self.since_ns = since_ns
@@ -34,7 +37,7 @@ class Episode(Generic[Item]):
         self.last_seen_ns = now_ns
         #: End of what was seen, once it is not seen any more.
         self.until_ns: int | None = None
-        self.rival: tuple[str, str, str] | None = None
+        self.rival: Sort | None = None
         self.rival_since_ns = 0
 
 
@@ -47,7 +50,7 @@ class Tracker(Generic[Item]):
         self.active: Episode[Item] | None = None
         self.ended: list[Episode[Item]] = []
 
-    def offer(self, key: tuple[str, str, str], item: Item, since_ns: int, now_ns: int) -> bool:
+    def offer(self, key: Sort, item: Item, since_ns: int, now_ns: int) -> bool:
         """`key` (pattern, cause, severity) is diagnosed now; returns whether a finding began or changed its key."""
         active = self.active
         if active is None:
