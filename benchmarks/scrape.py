@@ -84,7 +84,7 @@ def timed(call):
 def collected(observer, collector):
     """Milliseconds of each part of collecting."""
     found = {}
-    found["flush"] = timed(observer._fetch)
+    found["flush"] = timed(lambda: observer._fetch(process=False))
     now = time.perf_counter_ns()
     with observer._lock:
         found["judge"] = timed(lambda: observer._judge.snapshot(now))

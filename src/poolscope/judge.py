@@ -247,7 +247,8 @@ class Judge:
         key = (process.hello.pid, opened.name)
         row = self._pool_rows.get(key)
         if row is None:
-            row = self._pool_rows[key] = PoolRow(history, process.functions.get)
+            most = self._settings.metrics.max_functions
+            row = self._pool_rows[key] = PoolRow(history, process.functions.get, most)
         row.add(case)
 
     def _rules(self, pool: str) -> Rules:
@@ -264,6 +265,7 @@ class Judge:
         self._settings = settings
         self._measure(settings)
         for row in self._pool_rows.values():
+            row.busiest.resize(settings.metrics.max_functions)
             for case in row.cases:
                 case.rules = self._rules(row.name)
                 case.history.keep_tasks = settings.keep_tasks

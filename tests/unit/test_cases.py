@@ -80,7 +80,7 @@ def test_what_a_scrape_asks_of_a_finding_is_not_put_into_words(monkeypatch: pyte
     pool = VirtualPool(4).run(GENTLE + FAST, finish=False)
     finding = pool.case.active
     assert finding is not None
-    row = PoolRow(pool.history, lambda function: None)
+    row = PoolRow(pool.history, lambda function: None, 50)
     row.add(pool.case)
     row.tally.began(finding)
     monkeypatch.setattr(PoolCase, "_finding", None)
