@@ -76,5 +76,6 @@ class TaskLabels:
             busiest = self._pools.get(key)
             if busiest is None:
                 busiest = self._pools[key] = Busiest(self._limit)
-            busiest.take(totals, candidates)
+            busiest.put(totals)
+            busiest.count(candidates)
             return list(busiest.shown())

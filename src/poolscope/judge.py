@@ -265,7 +265,7 @@ class Judge:
         self._settings = settings
         self._measure(settings)
         for row in self._pool_rows.values():
-            row.busiest.resize(settings.metrics.max_functions)
+            row.resize(settings.metrics.max_functions)
             for case in row.cases:
                 case.rules = self._rules(row.name)
                 case.history.keep_tasks = settings.keep_tasks

@@ -2,7 +2,7 @@
 
 Which functions are the busiest changes. What a function adds goes to where it is shown now, and what was counted stays
 where it was: no count ever goes down, none is lost, and all of them together are the whole. Only functions that have
-added something cost more than a look.
+done something cost more than a look.
 """
 
 from __future__ import annotations
@@ -15,74 +15,119 @@ OTHER = "other"
 
 #: Of one function: tasks started, and time of workers (ns).
 Total = tuple[int, int]
-_NOTHING: Total = (0, 0)
+
+
+class _Function:
+    """What one function has done (tasks started, ns of workers), and what of that was counted, also by its name."""
+
+    __slots__ = ("busy_ns", "counted_ns", "counted_started", "named_ns", "named_started", "started")
+
+    def __init__(self) -> None:
+        self.started = self.busy_ns = 0
+        self.counted_started = self.counted_ns = 0
+        self.named_started = self.named_ns = 0
 
 
 class Busiest:
-    """See above. Not thread-safe: its owner guards it."""
+    """`add` or `put` what functions have done, then `count` it. Not thread-safe: its owner guards it."""
 
     def __init__(self, limit: int) -> None:
         """At most `limit` functions go by their names."""
         self._limit = limit
-        #: The highest total of each function so far.
-        self._seen: dict[str, Total] = {}
-        #: The functions that go by their names now.
-        self._chosen: dict[str, None] = {}
-        #: What was counted by its name, of each function that ever went by it.
-        self._named: dict[str, Total] = {}
+        self._functions: dict[str, _Function] = {}
+        #: Those that have done something since the last count.
+        self._changed: dict[str, _Function] = {}
+        #: Those that go by their names now, and those that ever did.
+        self._chosen: dict[str, _Function] = {}
+        self._named: dict[str, _Function] = {}
         self._rest: Total | None = None
 
-    def take(self, totals: Mapping[str, Total], among: Set[str] | None = None) -> None:
-        """Takes the new totals of functions; those that have not changed may be left out.
+    def add(self, more: Iterable[tuple[str, int, int]]) -> None:
+        """What functions have done beside what they had done before: (name, tasks started, ns of workers)."""
+        functions, changed = self._functions, self._changed
+        for name, started, busy_ns in more:
+            function = functions.get(name)
+            if function is None:
+                function = functions[name] = _Function()
+            function.started += started
+            function.busy_ns += busy_ns
+            changed[name] = function
+
+    def put(self, totals: Mapping[str, Total]) -> None:
+        """What functions have done in all."""
+        for name, (started, busy_ns) in totals.items():
+            function = self._functions.get(name)
+            if function is None:
+                function = self._functions[name] = _Function()
+            elif (function.started, function.busy_ns) == (started, busy_ns):
+                continue
+            function.started, function.busy_ns = started, busy_ns
+            self._changed[name] = function
+
+    def done(self) -> Iterator[tuple[str, int, int]]:
+        """All that functions have done, as `add` takes it."""
+        return ((name, function.started, function.busy_ns) for name, function in self._functions.items())
+
+    def count(self, among: Set[str] | None = None) -> None:
+        """Chooses by the most that each was known to have done, and counts what is new of it.
 
         A total that is lower than it was counts as no change: a task that runs is counted up to now, and that it had
         ended by then is heard later. Only functions `among` these may go by their names; by default all.
         """
-        grown: dict[str, Total] = {}
-        for name, total in totals.items():
-            before = self._seen.get(name)
-            if total != before:
-                before = before or _NOTHING
-                highest = self._seen[name] = (max(total[0], before[0]), max(total[1], before[1]))
-                grown[name] = (highest[0] - before[0], highest[1] - before[1])
-        if among is None:
-            # What has not grown has overtaken nothing.
-            among = self._chosen.keys() | grown.keys()
-        if among != self._chosen.keys():
-            self._choose(among)
-        for name, more in grown.items():
-            if name in self._chosen:
-                self._named[name] = _sum(self._named.get(name), more)
+        changed, self._changed = self._changed, {}
+        chosen = self._chosen
+        if among is not None:
+            self._choose({name: self._functions[name] for name in among})
+        elif not changed.keys() <= chosen.keys():
+            # What has done nothing has overtaken nothing.
+            self._choose(chosen | changed)
+        chosen = self._chosen
+        rest_started, rest_ns = self._rest or (0, 0)
+        others = False
+        for name, function in changed.items():
+            if (started := function.started - function.counted_started) > 0:
+                function.counted_started = function.started
             else:
-                self._rest = _sum(self._rest, more)
+                started = 0
+            if (busy_ns := function.busy_ns - function.counted_ns) > 0:
+                function.counted_ns = function.busy_ns
+            else:
+                busy_ns = 0
+            if name in chosen:
+                function.named_started += started
+                function.named_ns += busy_ns
+            else:
+                others = True
+                rest_started += started
+                rest_ns += busy_ns
+        if others:
+            self._rest = rest_started, rest_ns
 
     def resize(self, limit: int) -> None:
         """From now on at most `limit` functions go by their names."""
         self._limit = limit
-        self._choose(self._seen)
+        self._choose(self._functions)
 
     def shown(self) -> Iterator[tuple[str, Total]]:
         """The functions that go by their names, with what was counted by them, and the rest as `OTHER` once there is
         one."""
-        for name in self._chosen:
-            yield name, self._named.get(name, _NOTHING)
+        for name, function in self._chosen.items():
+            yield name, (function.named_started, function.named_ns)
         if self._rest is not None:
             yield OTHER, self._rest
 
     def former(self) -> Iterator[tuple[str, Total]]:
         """What was counted by the names of functions that go by them no more."""
-        return ((name, total) for name, total in self._named.items() if name not in self._chosen)
+        for name, function in self._named.items():
+            if name not in self._chosen:
+                yield name, (function.named_started, function.named_ns)
 
-    def _choose(self, candidates: Iterable[str]) -> None:
-        names = [name for name in candidates if name != OTHER]
-        seen = self._seen
+    def _choose(self, candidates: Mapping[str, _Function]) -> None:
+        names = {name: max(it.busy_ns, it.counted_ns) for name, it in candidates.items() if name != OTHER}
         if len(names) > self._limit:
             # Sorted are only those that may be in it: of ten thousand few are.
-            least = nlargest(self._limit, (seen[name][1] for name in names))[-1]
-            names = [name for name in names if seen[name][1] >= least]
-        names.sort(key=lambda name: (-seen[name][1], -seen[name][0], name))
-        self._chosen = dict.fromkeys(names[: self._limit])
-
-
-def _sum(one: Total | None, other: Total) -> Total:
-    return other if one is None else (one[0] + other[0], one[1] + other[1])
+            least = nlargest(self._limit, names.values())[-1]
+            names = {name: busy_ns for name, busy_ns in names.items() if busy_ns >= least}
+        order = sorted(names, key=lambda name: (-names[name], -candidates[name].started, name))
+        self._chosen = {name: candidates[name] for name in order[: self._limit]}
+        self._named |= self._chosen

@@ -101,10 +101,10 @@ class PoolRow:
         self._past_busy_ns = self._past_queued_ns = 0
         self._past_findings: list[Finding] = []
         self._past_functions: dict[str, _Function] = {}
-        #: Of the tasks that ended, by function, and which of them have changed since the last scrape.
-        self._totals: dict[str, Total] = {}
-        self._changed: set[str] = set()
-        self.busiest = Busiest(max_functions)
+        self._busiest = Busiest(max_functions)
+        #: What the last scrape showed, until something changes.
+        self._shown: PoolSnapshot | None = None
+        self._scraped = False
         self._wait = Spread(first.wait.bounds)
         self._run = Spread(first.run.bounds)
         self._saturated_ns = 0
@@ -115,6 +115,7 @@ class PoolRow:
 
     def add(self, case: PoolCase) -> None:
         """A pool of this name was made."""
+        self._shown = None
         self.cases.append(case)
         self._seen_saturated[case] = 0
         if self._main is None:
@@ -122,6 +123,7 @@ class PoolRow:
 
     def remove(self, case: PoolCase, now_ns: int) -> None:
         """A pool ended and has been judged for the last time: its totals stay."""
+        self._shown = None
         self.tick()
         self.cases.remove(case)
         del self._seen_saturated[case]
@@ -141,13 +143,20 @@ class PoolRow:
 
     def rebound(self, wait_bounds: Sequence[int], run_bounds: Sequence[int]) -> None:
         """Other bounds (ns) of the histograms."""
+        self._shown = None
         for wait in (self._wait, *(case.history.wait for case in self.cases)):
             wait.rebound(wait_bounds)
         for run in (self._run, *(case.history.run for case in self.cases)):
             run.rebound(run_bounds)
 
+    def resize(self, max_functions: int) -> None:
+        """Another number of functions that scrapes show by name."""
+        self._shown = None
+        self._busiest.resize(max_functions)
+
     def absorb(self, ended: PoolRow) -> None:
         """Takes over all that a row without live pools has counted; that one is of no more use."""
+        self._shown = None
         for counter in _COUNTERS:
             self._past[counter] += ended._past[counter]
         self._past_busy_ns += ended._past_busy_ns
@@ -157,8 +166,7 @@ class PoolRow:
         self._run.merge(ended._run)
         for name, theirs in ended._past_functions.items():
             self._past_functions.setdefault(name, _Function()).merge(theirs)
-        for name, done in ended._totals.items():
-            self._add_total(name, done)
+        self._busiest.add(ended._busiest.done())
         self._past_findings = [*ended._past_findings, *self._past_findings][-FINDINGS_KEPT:]
         for sort, total in ended.tally.totals.items():
             self.tally.totals[sort] = self.tally.totals.get(sort, 0) + total
@@ -169,6 +177,7 @@ class PoolRow:
 
     def tick(self) -> None:
         """Time has gone on: takes peaks, and what was saturated."""
+        self._shown = None
         histories = [case.history for case in self.cases]
         most = [
             ("workers", [h.workers for h in histories], [h.peak_workers for h in histories]),
@@ -187,6 +196,11 @@ class PoolRow:
             if first is not None and (self._first_submit_ns is None or first < self._first_submit_ns):
                 self._first_submit_ns = first
         self._saturated_ns += grown
+        if self._scraped:
+            # As it comes, so that little is left for the next scrape. Before the first one nothing has its place yet.
+            for case in self.cases:
+                self._take_functions(case.history)
+            self._busiest.count()
 
     @staticmethod
     def _weight(case: PoolCase) -> tuple[bool, int]:
@@ -252,28 +266,21 @@ class PoolRow:
         return wait, run
 
     def _take_functions(self, history: PoolHistory) -> None:
-        for function, started, busy_ns in history.grown():
-            self._add_total(self._name_of(function), (started, busy_ns))
+        name_of = self._name_of
+        self._busiest.add((name_of(function), started, busy_ns) for function, started, busy_ns in history.grown())
 
-    def _add_total(self, name: str, more: Total) -> None:
-        before = self._totals.get(name, (0, 0))
-        self._totals[name] = (before[0] + more[0], before[1] + more[1])
-        self._changed.add(name)
-
-    def _look_at_functions(self, now_ns: int) -> None:
-        """Has the busiest functions found: for a scrape, which does not need their distributions."""
+    def _count_functions(self, now_ns: int) -> None:
+        """For a scrape, which does not need their distributions."""
         running: dict[str, int] = {}
         for case in self.cases:
             self._take_functions(case.history)
             for task in case.history.running.values():
                 name = self._name_of(task.function)
                 running[name] = running.get(name, 0) + max(0, now_ns - task.started_ns)
-        totals = {name: self._totals[name] for name in self._changed}
-        self._changed.clear()
-        for name, busy_ns in running.items():
-            started, ended_ns = self._totals.get(name, (0, 0))
-            totals[name] = (started, ended_ns + busy_ns)
-        self.busiest.take(totals)
+        # As if they ended now.
+        self._busiest.add((name, 0, busy_ns) for name, busy_ns in running.items())
+        self._busiest.count()
+        self._busiest.add((name, 0, -busy_ns) for name, busy_ns in running.items())
 
     def findings(self) -> tuple[Finding, ...]:
         """All findings of the row's pools, in order of time."""
@@ -282,12 +289,21 @@ class PoolRow:
 
     def finding_counts(self) -> list[FindingCount]:
         """For a scrape."""
+        if not self.tally.totals:
+            return []
         active = {sort for case in self.cases if (sort := case.active_sort) is not None}
         return self.tally.counts("pool", self.name, self.pid, active)
 
     def snapshot(self, now_ns: int) -> PoolSnapshot:
-        """For a scrape."""
-        self._look_at_functions(now_ns)
+        """For a scrape. The same while all its pools rest: one that does something is awake until the next tick."""
+        shown = self._shown
+        if shown is None or shown.name != self.name or not all(case.resting for case in self.cases):
+            shown = self._shown = self._snapshot(now_ns)
+        return shown
+
+    def _snapshot(self, now_ns: int) -> PoolSnapshot:
+        self._scraped = True
+        self._count_functions(now_ns)
         leading, counts = self._leading(), self._counts()
         max_workers = workers = active = queue_depth = oldest_ns = longest_ns = 0
         busy_ns, queued_ns = self._past_busy_ns, self._past_queued_ns
@@ -331,8 +347,8 @@ class PoolRow:
             wait_sum_seconds=sum(wait.total for wait in waits) / 1e9,
             run_buckets=_added(runs),
             run_sum_seconds=sum(run.total for run in runs) / 1e9,
-            functions=_in_seconds(self.busiest.shown()),
-            former_functions=_in_seconds(self.busiest.former()),
+            functions=_in_seconds(self._busiest.shown()),
+            former_functions=_in_seconds(self._busiest.former()),
             suggested_max_workers=suggested,
         )
 
