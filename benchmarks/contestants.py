@@ -1,4 +1,4 @@
-"""The executors that are compared. Each is a context manager that yields a pool of so many workers.
+"""The executors that are compared. Each makes a context manager of a number of workers: the pool while it is there.
 
 poolscope's records go to a sink that drops them, as a pipe to a supervising parent would, and for `drop-in judged`
 also to a judge in this process, as in a program that uses the drop-in without a supervisor.
@@ -30,18 +30,6 @@ def watch():
 
 
 @contextmanager
-def standard(workers):
-    with futures.ThreadPoolExecutor(workers) as pool:
-        yield pool
-
-
-@contextmanager
-def drop_in(workers):
-    with poolscope.ThreadPoolExecutor(workers) as pool:
-        yield pool
-
-
-@contextmanager
 def judged(workers):
     observer = Observer(runtime.current(), Settings())
     try:
@@ -52,23 +40,15 @@ def judged(workers):
 
 
 @contextmanager
-def recording_off(workers):
-    with poolscope.ThreadPoolExecutor(workers, name=UNWATCHED) as pool:
-        yield pool
-
-
-@contextmanager
 def patched(workers):
     with poolscope.install(loops=False), futures.ThreadPoolExecutor(workers) as pool:
         yield pool
 
 
-@contextmanager
 def executor_exporter(workers):
     import executor_exporter as peer
 
-    with peer.ThreadPoolExecutor(workers) as pool:
-        yield pool
+    return peer.ThreadPoolExecutor(workers)
 
 
 @contextmanager
@@ -116,21 +96,15 @@ def _metered():
     return MeteredExecutor
 
 
-@contextmanager
-def prometheus(workers):
-    with _metered()(workers) as pool:
-        yield pool
-
-
 #: By the name in the tables. `standard again` is the standard executor against itself: the noise of this machine.
 CONTESTANTS = {
-    "standard": standard,
-    "standard again": standard,
-    "drop-in": drop_in,
+    "standard": futures.ThreadPoolExecutor,
+    "standard again": futures.ThreadPoolExecutor,
+    "drop-in": poolscope.ThreadPoolExecutor,
     "drop-in judged": judged,
-    "drop-in recording off": recording_off,
+    "drop-in recording off": functools.partial(poolscope.ThreadPoolExecutor, name=UNWATCHED),
     "patched": patched,
     "executor-exporter": executor_exporter,
     "opentelemetry threading": opentelemetry,
-    "prometheus_client by hand": prometheus,
+    "prometheus_client by hand": lambda workers: _metered()(workers),
 }

@@ -32,8 +32,6 @@ WORKERS = 4
 TICK_NS = 100_000_000
 #: Tasks that finish in a batch.
 CHUNK = 10_000
-#: Time from the start of a worker's task to that of its next.
-EACH_NS = TICK_NS * WORKERS // CHUNK
 #: The fewest tasks in a batch, however many pools share them.
 POOL_TASKS = 100
 QUEUED = 1_000_000

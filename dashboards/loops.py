@@ -20,6 +20,7 @@ from parts import (
     state,
     timeline,
     variable,
+    verdict,
 )
 
 LAG = "poolscope_loop_lag_seconds"
@@ -37,18 +38,7 @@ def dashboard() -> d.Dashboard:
     )
     blocked = rate("poolscope_loop_blocked_seconds_total", LOOPS)
     made.with_row(d.Row("Now"))
-    made.with_panel(
-        number(
-            "State",
-            "The finding that lasts and its cause; concurrent if there is none above a note. The log names the line.",
-            "none",
-            ("{{pattern}} ({{cause}})", f"max by (pattern, cause) (poolscope_finding{{{LOOP_FINDINGS}}} == 1)"),
-            steps=((None, RED),),
-            names=True,
-            none="concurrent",
-            size=(9, 4),
-        )
-    )
+    made.with_panel(verdict(LOOP_FINDINGS, width=9, more=" The log names the line."))
     made.with_panel(
         number(
             "Worst lag, 99th percentile",
@@ -125,12 +115,8 @@ def dashboard() -> d.Dashboard:
     made.with_panel(heat_map("Lags", "Callbacks by how late they ran, in seconds.", LAG, LOOPS, (8, 8)))
     made.with_panel(
         timeline(
-            "Findings",
             "A bar per finding above a note, for as long as it lasts.",
-            (
-                "{{instance}} {{name}}: {{pattern}} ({{cause}})",
-                f"max by (job, instance, name, pattern, cause) (poolscope_finding{{{LOOP_FINDINGS}}})",
-            ),
+            LOOP_FINDINGS,
             size=(8, 8),
         )
     )

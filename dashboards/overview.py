@@ -129,12 +129,8 @@ def dashboard() -> d.Dashboard:
     )
     made.with_panel(
         timeline(
-            "Findings",
             "A bar per finding above a note, of pools and of event loops, for as long as it lasts.",
-            (
-                "{{instance}} {{name}}: {{pattern}} ({{cause}})",
-                f"max by (job, instance, name, pattern, cause) (poolscope_finding{{{every_finding}}})",
-            ),
+            every_finding,
             size=(24, 7),
         )
     )

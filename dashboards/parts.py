@@ -56,6 +56,11 @@ def state(kind: str, labels: str) -> str:
     )
 
 
+def each_finding(findings: str) -> str:
+    """1 while a finding lasts, then 0, whatever its severity; `findings` select them."""
+    return f"max by (job, instance, name, pattern, cause) (poolscope_finding{{{findings}}})"
+
+
 def variable(name: str, metric: str, selector: str = "") -> d.QueryVariable:
     """A choice of several label values, all of them at first."""
     return (
@@ -105,7 +110,7 @@ def board(title: str, description: str, uid: str, findings: str, *variables: d.Q
         .datasource(SOURCE)
         .enable(True)
         .icon_color("orange")
-        .expr(f"max by (job, instance, name, pattern, cause) (poolscope_finding{{{findings}}})")
+        .expr(each_finding(findings))
     )
 
 
@@ -140,6 +145,20 @@ def number(
     made.color_mode(common.BigValueColorMode.VALUE).graph_mode(common.BigValueGraphMode.NONE)
     made.reduce_options(c.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
     return made.text_mode(common.BigValueTextMode.NAME if names else common.BigValueTextMode.VALUE)
+
+
+def verdict(findings: str, *, width: int, more: str = "") -> stat.Panel:
+    """What is wrong now, of the pools or loops of a dashboard; `more` ends the description."""
+    return number(
+        "State",
+        "The finding that lasts and its cause; concurrent if there is none above a note." + more,
+        "none",
+        ("{{pattern}} ({{cause}})", f"max by (pattern, cause) (poolscope_finding{{{findings}}} == 1)"),
+        steps=((None, RED),),
+        names=True,
+        none="concurrent",
+        size=(width, 4),
+    )
 
 
 def lines(
@@ -177,10 +196,11 @@ def lines(
     return made
 
 
-def timeline(title: str, description: str, query: tuple[str, str], size: tuple[int, int]) -> statetimeline.Panel:
+def timeline(description: str, findings: str, size: tuple[int, int]) -> statetimeline.Panel:
     """A bar per finding for as long as it lasts."""
-    target = prometheus.Dataquery().expr(query[1]).legend_format(query[0]).range()
-    made: statetimeline.Panel = _put(statetimeline.Panel(), title, description, "none", size, [target])
+    legend = "{{instance}} {{name}}: {{pattern}} ({{cause}})"
+    target = prometheus.Dataquery().expr(each_finding(findings)).legend_format(legend).range()
+    made: statetimeline.Panel = _put(statetimeline.Panel(), "Findings", description, "none", size, [target])
     lasting = {
         "0": model.ValueMappingResult(text="no", color="transparent", index=0),
         "1": model.ValueMappingResult(text="lasts", color=YELLOW, index=1),

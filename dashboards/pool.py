@@ -18,6 +18,7 @@ from parts import (
     rate,
     timeline,
     variable,
+    verdict,
 )
 
 WAIT, RUN = "poolscope_task_wait_seconds", "poolscope_task_run_seconds"
@@ -56,18 +57,7 @@ def dashboard() -> d.Dashboard:
 
 def _now(made: d.Dashboard) -> None:
     made.with_row(d.Row("Now"))
-    made.with_panel(
-        number(
-            "State",
-            "The finding that lasts and its cause; concurrent if there is none above a note.",
-            "none",
-            ("{{pattern}} ({{cause}})", f"max by (pattern, cause) (poolscope_finding{{{POOL_FINDINGS}}} == 1)"),
-            steps=((None, RED),),
-            names=True,
-            none="concurrent",
-            size=(6, 4),
-        )
-    )
+    made.with_panel(verdict(POOL_FINDINGS, width=6))
     made.with_panel(
         number(
             "Utilisation",
@@ -191,12 +181,8 @@ def _knee(made: d.Dashboard) -> None:
     )
     made.with_panel(
         timeline(
-            "Findings",
             "A bar per finding above a note, for as long as it lasts.",
-            (
-                "{{instance}} {{name}}: {{pattern}} ({{cause}})",
-                f"max by (job, instance, name, pattern, cause) (poolscope_finding{{{POOL_FINDINGS}}})",
-            ),
+            POOL_FINDINGS,
             size=(12, 8),
         )
     )

@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import psutil
 
 #: Longer than anything here takes on a slow machine; a bound against hanging, never a measure.
 PATIENCE = 60
@@ -104,8 +107,23 @@ def started(*words: str | Path, cwd: Path, **how: Any) -> Iterator[subprocess.Po
     try:
         yield process
     finally:
+        # What it has started too, or the pipes would stay open.
+        below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.kill()
+        for child in below:
+            end(child.pid)
         process.communicate()
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port of loopback that nobody else is given while the block runs, not even for a connection of its own. Who sets
+    SO_REUSEADDR, as servers do, may listen there all the same."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        port: int = kept.getsockname()[1]
+        yield port
 
 
 def line(process: subprocess.Popen[str]) -> str:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 from poolscope.probe.pools.names import FunctionTable
 from poolscope.probe.pools.recording import PoolRecorder
+from poolscope.probe.pools.waits import WaitReader
 
 
 class CountingClock:
@@ -139,3 +140,10 @@ class Ledger:
         """Read, and check that these counts are what there is, and every other is 0."""
         expected = dict.fromkeys(self.counts(), 0) | counts
         assert self.read().counts() == expected
+
+
+def waits(probe, reader=None):
+    """(pool, worker, any, targets) of all workers that wait, by one look at the pools of the probe."""
+    watches = [SimpleNamespace(recorder=recorder) for recorder in probe.recorders]
+    told = (reader or WaitReader()).read(watches, watches)
+    return sorted((pool, worker, enough, set(targets)) for pool, worker, _, _, enough, targets in told)

@@ -107,6 +107,6 @@ def fake_stacks(monkeypatch, place="module:function"):
     """Puts a module in the place of the real one, whose lines the tests decide."""
     module = types.ModuleType("poolscope.probe.stacks")
     module.creation_site = lambda depth=0: ("package/file.py:12", place)
-    module.user_lines = lambda frame: frame.lines
+    module.user_place = lambda frame: (frame.lines, 0)
     monkeypatch.setitem(sys.modules, "poolscope.probe.stacks", module)
     return module

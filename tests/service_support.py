@@ -10,11 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cli_support import PATIENCE, alive, environment
+from cli_support import PATIENCE, alive, environment, reserved_port
 
 
 class Answer(NamedTuple):
@@ -51,14 +51,6 @@ def tool(name: str) -> str:
     path = Path(sys.executable).parent / name
     assert path.exists(), f"{name} is not installed: it is in the group `services` of pyproject.toml"
     return str(path)
-
-
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with closing(socket.socket()) as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port: int = chosen.getsockname()[1]
-    return port
 
 
 class Server:
@@ -128,33 +120,33 @@ def serving(
 
     `watched`: under `poolscope run --quiet` with these `options`. Its output goes to files.
     """
-    port = free_port()
-    report = folder / "report.json" if watched else None
-    command = [str(word).replace("{port}", str(port)) for word in words]
-    if report is not None:
-        report.unlink(missing_ok=True)
-        us = [sys.executable, "-m", "poolscope", "run", "--quiet", "--json", str(report), *options, "--"]
-        command = us + command
-    with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=env or environment(PYTHONPATH=str(folder)),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            start_new_session=True,
-        )
-    server = Server(process, port, folder, report)
-    try:
-        if listens:
-            server.await_port()
-        yield server
-    finally:
-        if process.poll() is None:
-            # By name of the session: the server's own children too.
-            subprocess.run(["kill", "-KILL", "--", f"-{process.pid}"], check=False)
-        process.wait(PATIENCE)
+    with reserved_port() as port:
+        report = folder / "report.json" if watched else None
+        command = [str(word).replace("{port}", str(port)) for word in words]
+        if report is not None:
+            report.unlink(missing_ok=True)
+            us = [sys.executable, "-m", "poolscope", "run", "--quiet", "--json", str(report), *options, "--"]
+            command = us + command
+        with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=env or environment(PYTHONPATH=str(folder)),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        server = Server(process, port, folder, report)
+        try:
+            if listens:
+                server.await_port()
+            yield server
+        finally:
+            if process.poll() is None:
+                # By name of the session: the server's own children too.
+                subprocess.run(["kill", "-KILL", "--", f"-{process.pid}"], check=False)
+            process.wait(PATIENCE)
 
 
 async def _drive(port: int, path: str, clients: int, requests: int) -> list[Answer]:

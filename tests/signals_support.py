@@ -38,7 +38,6 @@ WAITING = PoolSignals(
     workers_ready=None,
     seconds_since_finish=0.1,
     longest_run_seconds=0.5,
-    running_p50_seconds=0.2,
     process=IDLE_HOST,
 )
 #: A crowd that random arrivals bring now and then.

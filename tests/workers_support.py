@@ -5,35 +5,35 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from cli_support import PATIENCE, environment
+from cli_support import PATIENCE, environment, reserved_port
 from metrics_support import Scrape
 
 APPLICATION = """
-    import os, time
+    import os, threading, time
     import poolscope
 
     if "SERVE" in os.environ:
         poolscope.serve(os.environ["SERVE"])
-    pools = []
+    pools, making = [], threading.Lock()
 
     def pool():
-        if not pools:
-            pools.append(poolscope.ThreadPoolExecutor(2, name="web"))
-        return pools[0]
+        with making:
+            if not pools:
+                pools.append(poolscope.ThreadPoolExecutor(2, name="web"))
+            return pools[0]
 
     def work():
         time.sleep(0.02)
@@ -53,12 +53,6 @@ APPLICATION = """
     """
 
 _COUNTERS = re.compile(r"_(total|bucket|count|sum)$")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Service:
@@ -88,11 +82,15 @@ class Service:
         """Requests until so many processes have answered some; their numbers."""
         pids: set[int] = set()
         deadline = time.monotonic() + PATIENCE
-        with ThreadPoolExecutor(workers) as clients:
+        with ThreadPoolExecutor(1) as client:
             while len(pids) < workers:
                 assert time.monotonic() < deadline, (pids, self.process.poll())
-                answers = clients.map(lambda _: self.request(), range(workers))
-                pids = {pid for pid in {*pids, *answers} if pid is not None and runs(pid)}
+                # Where there is one CPU, the first to accept a connection may be the same one for long.
+                with paused(pids):
+                    answer = client.submit(self.request)
+                    # Not for long: another one may have yet to start, and a server ends workers that say nothing.
+                    wait([answer], timeout=1)
+                pids = {pid for pid in {*pids, answer.result()} if pid is not None and runs(pid)}
         return pids
 
     def scrape(self) -> Scrape:
@@ -163,6 +161,24 @@ class Service:
         return sorted(str(path.relative_to(self.home)) for path in self.home.rglob("*"))
 
 
+@contextmanager
+def paused(pids: Iterable[int]) -> Iterator[None]:
+    """Has the processes stand still, those of them that are there."""
+
+    def send(number: int) -> None:
+        for pid in pids:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+
+    send(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        send(signal.SIGCONT)
+
+
 def runs(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -183,43 +199,43 @@ def service(
 
     With a `report` under `poolscope run`, which has the endpoint then.
     """
-    (folder / "app.py").write_text(textwrap.dedent(APPLICATION))
-    home = folder / "home"
-    home.mkdir(mode=0o700)
-    # Of their own, and short enough for sockets.
-    short = Path(f"/tmp/ps-{os.urandom(4).hex()}")
-    short.symlink_to(home)
-    port, metrics = free_port(), free_port()
-    address = f"127.0.0.1:{metrics}"
-    told = {"TMPDIR": str(short), "XDG_RUNTIME_DIR": ""}
-    command = [sys.executable, "-m", *words_of(port, words)]
-    if report is not None:
-        command = [sys.executable, "-m", "poolscope", "run", "--quiet", "--listen", address, "--json", str(report)]
-        command += ["--", sys.executable, "-m", *words_of(port, words)]
-    else:
-        told["SERVE" if serve else "POOLSCOPE_LISTEN"] = address
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment(PYTHONWARNINGS="always::DeprecationWarning", **(told | variables)),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    served = Service(process, port, metrics, home, short)
-    try:
-        deadline = time.monotonic() + PATIENCE
-        while served.request() is None:
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        yield served
-    finally:
+    with reserved_port() as port, reserved_port() as metrics:
+        (folder / "app.py").write_text(textwrap.dedent(APPLICATION))
+        home = folder / "home"
+        home.mkdir(mode=0o700)
+        # Of their own, and short enough for sockets.
+        short = Path(f"/tmp/ps-{os.urandom(4).hex()}")
+        short.symlink_to(home)
+        address = f"127.0.0.1:{metrics}"
+        told = {"TMPDIR": str(short), "XDG_RUNTIME_DIR": ""}
+        command = [sys.executable, "-m", *words_of(port, words)]
+        if report is not None:
+            command = [sys.executable, "-m", "poolscope", "run", "--quiet", "--listen", address, "--json", str(report)]
+            command += ["--", sys.executable, "-m", *words_of(port, words)]
+        else:
+            told["SERVE" if serve else "POOLSCOPE_LISTEN"] = address
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment(PYTHONWARNINGS="always::DeprecationWarning", **(told | variables)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        served = Service(process, port, metrics, home, short)
         try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        process.communicate()
-        short.unlink()
+            deadline = time.monotonic() + PATIENCE
+            while served.request() is None:
+                assert process.poll() is None, process.communicate()[0]
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            yield served
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.communicate()
+            short.unlink()

@@ -108,7 +108,7 @@ def one_worker_in_time(recording):
 
 def consume(task, items):
     with task:
-        while (seconds := items.get()) is not None:
+        while (seconds := items.get()) is not None:  # <- consume
             time.sleep(seconds)
 
 

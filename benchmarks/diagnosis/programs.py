@@ -76,6 +76,7 @@ def _subject(family, seed, expected, report, log, origin):
     subject = Subject(family.name, seed, expected.name, seconds=report["duration_seconds"])
     subject.findings = [finding for row in rows for finding in row["findings"] if finding["pattern"] != "burst"]
     subject.label(expected, *_right(family, expected, log))
+    subject.limit = log["limit"] or expected.limit
     if not rows:
         subject.unseen = True
     for finding in subject.findings:
@@ -96,7 +97,7 @@ def _right(family, expected, log):
         first = next(begin for begin, end in log["blocks"] if end - begin >= BLOCK_SECONDS * 1e9)
         return (expected.pattern,), False, (first,), None
     pool = log["pools"][expected.name]
-    found, doubtful = truth.troubles(pool["workers"], pool["tasks"], expected.limit)
+    found, doubtful = truth.troubles(pool["workers"], pool["tasks"], log["limit"] or expected.limit)
     if expected.pattern is None:
         return (), doubtful or bool(found), (), None
     moments, detection = log["moments"], family.settings.get("detection", {})

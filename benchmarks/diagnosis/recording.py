@@ -22,8 +22,8 @@ class Expected:
 
     `pattern` None: nothing above info. "saturated": `serial` or `async_then_serial`, which of them the realised log
     decides. `cause`: one, or several that are equally right. `line`: the comment `# <- line` marks it. `limit`: so many
-    tasks at a time pass what the workers queue for. `size`: "replay" (the number of an independent replay), "none"
-    (a number would be wrong) or "any".
+    tasks at a time pass what the workers queue for, if the recording does not say. `size`: "replay" (the number of an
+    independent replay), "none" (a number would be wrong) or "any".
     """
 
     def __init__(
@@ -153,6 +153,8 @@ class Recording:
         self.pools = {}
         self.blocks = []
         self.moments = {}
+        #: So many tasks at a time pass what the workers queue for, where the seed decides.
+        self.limit = None
         self.clocks = time.time(), time.monotonic_ns()
 
     def pool(self, executor, name="pool"):
@@ -182,6 +184,7 @@ class Recording:
             "pools": {name: pool.log() for name, pool in self.pools.items()},
             "blocks": self.blocks,
             "moments": self.moments,
+            "limit": self.limit,
         }
         with open(path, "w") as file:
             json.dump(log, file)

@@ -12,7 +12,7 @@ class Subject:
         self.findings = []
         self.unseen = self.doubtful = self.info = False
         self.patterns, self.causes = (), ()
-        self.line = self.action = self.due = self.needed = self.size = None
+        self.line = self.action = self.due = self.needed = self.size = self.limit = None
         #: Since when: of a trouble that comes again, each time.
         self.knees = ()
 
@@ -76,6 +76,8 @@ class Subject:
             wrong.append(f"line {told['marked']!r}, not {self.line!r}")
         if told["cause"] in self.causes and self.action and told["advice"]["action"] != self.action:
             wrong.append(f"action {told['advice']['action']}, not {self.action}")
+        if self.holders not in (None, self.limit):
+            wrong.append(f"{self.holders} at a time, not {self.limit}")
         if (off := self.knee_error) is not None and off > self.knee_allowed:
             wrong.append(f"knee {told['since_seconds']:.2f} s, not {self.knees[0]:.2f} s")
         if (late := self.delay) is not None and late > 1:
@@ -110,6 +112,14 @@ class Subject:
         return self.told["since_seconds"] + self.told["detected_after_seconds"] - self.due
 
     @property
+    def holders(self):
+        """How many tasks at a time pass what the workers queue for, as the first right finding has it."""
+        if self.limit is None or not self.found or self.told["cause"] != "shared_resource":
+            return None
+        numbers = self.told["evidence"]
+        return round(numbers.get("resource_holders") or numbers.get("effective_parallelism") or 0)
+
+    @property
     def number(self):
         """The size that the last right finding gives: it has seen most."""
         right = [each for each in self.findings if each["pattern"] in self.patterns and each["cause"] in self.causes]
@@ -140,6 +150,7 @@ def board(subjects):
     delays = [each.delay for each in found if each.delay is not None]
     sized = [each for each in caused if each.size == "replay"]
     sizes = [abs(each.size_error) for each in sized if each.size_error is not None]
+    limited = [each for each in found if each.holders is not None]
     hours = sum(each.seconds for each in negative) / 3600
     alarms = sum(len(each.raised) for each in negative)
     return {
@@ -154,6 +165,7 @@ def board(subjects):
         "healthy hours": round(hours, 3),
         "cause right": _share(len(caused), len(found)),
         "line right": _share(sum(each.told["marked"] == each.line for each in lined), len(lined)),
+        "k right": _share(sum(each.holders == each.limit for each in limited), len(limited)),
         "delay, s": _spread(delays),
         "delay within 1 s": _share(sum(delay <= 1 for delay in delays), len(delays)),
         "knee error, s": _spread([each.knee_error for each in knees]),

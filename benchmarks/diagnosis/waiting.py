@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.diagnosis.healthy import ask, export, fetch, size_and_run
+from benchmarks.diagnosis.healthy import ask, consume, export, fetch, size_and_run
 from benchmarks.diagnosis.recording import THREADS, Expected, arrivals, family, in_threads
 
 TOO_SMALL = Expected("pool", "saturated", "blocking_io", line="fetch", action="raise_max_workers", size="replay")
@@ -154,6 +154,22 @@ def head_of_line(recording):
     pool.play(sorted(load, key=lambda entry: entry[0]))
 
 
+@family(Expected("pool", "async_then_serial", "slow_tasks", line="consume", action="split_pool"))
+def consumers_in_the_way(recording):
+    """Consumers have taken most workers, and what is left is too little for the short tasks."""
+    rng = recording.random
+    consumers, left, run = rng.choice((4, 6)), rng.choice((1, 2)), rng.uniform(0.02, 0.05)
+    items = queue.SimpleQueue()
+    pool = recording.pool(ThreadPoolExecutor(consumers + left, "pool"))
+    for _ in range(consumers):
+        pool.submit(consume, items)
+    pool.play([(at, fetch, run) for at in arrivals(rng, phases(rng, left / run))])
+    for future in pool.futures[consumers:]:
+        future.result()
+    for _ in range(consumers):
+        items.put(None)
+
+
 @family(Expected(THREADS, "saturated", "blocking_io", line="fetch", action="raise_max_workers", size="replay"))
 def multiprocessing_threads(recording):
     rng = recording.random
@@ -200,6 +216,43 @@ def lock_convoy_at_once(recording):
         future.result()
 
 
+def locked_in_one_line(task, lock, held):
+    with task:
+        _ = lock.acquire(), time.sleep(held), lock.release()  # <- lock
+    return task
+
+
+@family(scarce("lock", 1))
+def lock_in_one_line(recording):
+    """Who waits is at the same line as who goes on."""
+    rng = recording.random
+    workers, held = rng.choice((4, 8, 12)), rng.uniform(0.015, 0.03)
+    lock = threading.Lock()
+    pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
+    for future in [pool.submit(locked_in_one_line, lock, held) for _ in range(int(5 / held))]:
+        future.result()
+
+
+def locked_first(task, lock, held, after):
+    with task:
+        with lock:  # <- lock
+            time.sleep(held)
+        time.sleep(after)
+    return task
+
+
+@family(scarce("lock", 1))
+def lock_before_work(recording):
+    """Most workers are at what comes after the lock, and yet it is the lock that limits them."""
+    rng = recording.random
+    workers, held = rng.choice((8, 12, 16)), rng.uniform(0.015, 0.03)
+    after = held * rng.uniform(0.3, 0.7) * workers
+    lock = threading.Lock()
+    pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
+    for future in [pool.submit(locked_first, lock, held, after) for _ in range(int(5 / held))]:
+        future.result()
+
+
 def pooled_query(task, connections, held):
     with task:
         connection = connections.get()  # <- connection
@@ -214,10 +267,14 @@ def gated_query(task, slots, held):
     return task
 
 
-def connecting(recording, load):
-    """A pool of two to four connections; `load` gives the moments of tasks for so many a second."""
+def connecting(recording, load, large=False):
+    """A pool of few connections, or of half as many as workers and more; `load` gives the moments of tasks for so many
+    a second."""
     rng = recording.random
     workers, count, held = rng.choice((12, 16)), rng.choice((2, 3, 4)), rng.uniform(0.04, 0.08)
+    if large:
+        workers, count = rng.choice(((8, 4), (8, 5), (12, 6), (12, 8), (16, 10)))
+    recording.limit = count
     pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
     times = load(rng, count / held)
     if rng.random() < 0.5:
@@ -238,6 +295,16 @@ def connection_pool(recording):
 @family(scarce("connection"))
 def connection_pool_at_once(recording):
     connecting(recording, lambda rng, full: [0.0] * int(rng.uniform(4, 6) * full))
+
+
+@family(scarce("connection"))
+def large_connection_pool(recording):
+    connecting(recording, lambda rng, full: arrivals(rng, phases(rng, full, over=(2.0, 2.8))), large=True)
+
+
+@family(scarce("connection"))
+def large_connection_pool_at_once(recording):
+    connecting(recording, lambda rng, full: [0.0] * int(rng.uniform(4, 6) * full), large=True)
 
 
 def write(task, path, held):
@@ -277,6 +344,7 @@ def semaphore_in_c(recording):
     """No lock of Python's in sight: a semaphore of the system."""
     rng = recording.random
     workers, count, held = rng.choice((10, 12, 16)), rng.choice((1, 2, 3)), rng.uniform(0.03, 0.06)
+    recording.limit = count
     semaphore = multiprocessing.Semaphore(count)
     pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
     load = arrivals(rng, phases(rng, count / held, over=(2.0, 2.8)))

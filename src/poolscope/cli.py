@@ -16,8 +16,8 @@ from poolscope.errors import PoolscopeError
 
 if TYPE_CHECKING:
     from poolscope.config import Settings
-    from poolscope.programs import Program
-    from poolscope.supervisor import Plan
+    from poolscope.parent.plan import Plan
+    from poolscope.parent.programs import Program
 
 #: As in `model.SEVERITIES`, whose import takes longer than all of this.
 _SEVERITIES = ("info", "warning", "critical")
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         status = -2
     if status < 0:
-        from poolscope.supervisor import end_by
+        from poolscope.parent.supervisor import end_by
 
         status = end_by(status)
     sys.exit(status)
@@ -162,13 +162,13 @@ def _split(arguments: list[str], parser: argparse.ArgumentParser) -> tuple[list[
 
 
 def _run(options: argparse.Namespace, rest: list[str]) -> int:
-    from poolscope.supervisor import supervise
+    from poolscope.parent.supervisor import supervise
 
     return supervise(_plan(_program(rest), options))
 
 
 def _program(rest: list[str]) -> Program:
-    from poolscope import programs
+    from poolscope.parent import programs
 
     if rest[:1] == ["--"]:
         if len(rest) == 1:
@@ -186,9 +186,9 @@ def _program(rest: list[str]) -> Program:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from poolscope import programs
     from poolscope.export import shipped
-    from poolscope.supervisor import supervise
+    from poolscope.parent import programs
+    from poolscope.parent.supervisor import supervise
 
     story = options.story
     if story is None:
@@ -205,7 +205,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _plan(program: Program, options: argparse.Namespace) -> Plan:
     from poolscope import outputs
-    from poolscope.supervisor import Plan
+    from poolscope.parent.plan import Plan
 
     json_path = outputs.check(options.json, "--json") if options.json is not None else None
     session_path = outputs.check(options.session, "--session") if options.session is not None else None

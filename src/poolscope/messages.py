@@ -17,7 +17,7 @@ import msgspec
 
 from poolscope.errors import PoolscopeError
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 #: A line of code as (file, line, function).
 Line = tuple[str, int, str]
@@ -126,13 +126,24 @@ class WorkersReady(_Message, tag="pool_ready", frozen=True):
     ready_ns: int
 
 
+class Stack(msgspec.Struct, frozen=True, array_like=True):
+    """Workers that are at the same place: the user's line first, and then the library line below it, if any.
+
+    `spot` tells places in the last line from each other: it is the instruction. `tasks` is flat, 3 integers a worker:
+    worker, function, started.
+    """
+
+    lines: list[Line]
+    spot: int
+    tasks: list[int]
+
+
 class StackSample(_Message, tag="stacks", frozen=True):
-    """Where workers of a pool were, at one moment: [[worker, ...], [line, ...]] with the user's line first and then
-    the library line below it, if any."""
+    """Where workers of a pool were, at one moment."""
 
     pool: int
     at_ns: int
-    stacks: list[tuple[list[int], list[Line]]]
+    stacks: list[Stack]
 
 
 class Wait(msgspec.Struct, frozen=True, array_like=True):

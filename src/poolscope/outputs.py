@@ -69,7 +69,8 @@ def _is_special(path: str) -> bool:
 def _temporary(path: str) -> tuple[str, int]:
     """A new file beside `path`, and its descriptor."""
     folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name[:50]}.{os.getpid()}")
+    # By chance: in a container each run has the same pid, and one that was killed may have left its file.
+    temporary = os.path.join(folder, f".{name[:50]}.{os.urandom(6).hex()}")
     # Not by tempfile: its files are for the owner only, a report is a file like any other.
     return temporary, os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 

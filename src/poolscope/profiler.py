@@ -26,10 +26,9 @@ from poolscope.probe.native import RLock, allocate_lock
 from poolscope.probe.settings import ProbeSettings
 
 if TYPE_CHECKING:
+    from poolscope.endpoint import Endpoint
     from poolscope.probe.runtime import Probe
-    from poolscope.prometheus import Server, SnapshotCollector
-    from poolscope.workers.hosting import Hosted
-    from poolscope.workers.member import Member
+    from poolscope.prometheus import SnapshotCollector
 
 #: The one source of messages that this judge has.
 _OWN = 0
@@ -176,7 +175,7 @@ class Observer:
         """What /findings shows, and a scrape does not need."""
         return self.snapshot(details=True)
 
-    def serve(self, listen: str) -> Server | Hosted | Member:
+    def serve(self, listen: str) -> Endpoint:
         """Serves the metrics of this process and of the others that serve this address. Raises ListenError."""
         from poolscope.workers.member import Member
         from poolscope.workers.serving import serve
@@ -307,7 +306,7 @@ def collector() -> SnapshotCollector:
     return SnapshotCollector(observer.snapshot, observer.settings, observer.failed)
 
 
-def serve(listen: str | None = None, *, config: str | os.PathLike[str] | None = None) -> Server | Hosted | Member:
+def serve(listen: str | None = None, *, config: str | os.PathLike[str] | None = None) -> Endpoint:
     """Serves Prometheus metrics of this process from a thread of its own; `.url`, `.close()`, context manager.
 
     Processes of one program that serve the same address have one endpoint together: one of them answers for all, and

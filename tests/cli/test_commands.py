@@ -200,7 +200,7 @@ def test_a_killed_poolscope_leaves_a_session(tmp_path: Path) -> None:
         time.sleep(60)
         """,
     )
-    often = "import poolscope.supervisor as s; s.CHECKPOINT_SECONDS = 0.2; from poolscope.cli import main; main()"
+    often = "import poolscope.parent.watch as w; w.CHECKPOINT_SECONDS = 0.2; from poolscope.cli import main; main()"
     words = (sys.executable, "-c", often, "run", "--quiet", "--session", "it.session", "program.py")
     path = tmp_path / "it.session"
 

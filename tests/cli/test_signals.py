@@ -11,7 +11,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_support import PATIENCE, alive, await_path, await_true, end, environment, line, script, started
+from cli_support import (
+    PATIENCE,
+    alive,
+    await_path,
+    await_true,
+    end,
+    environment,
+    line,
+    python,
+    script,
+    started,
+    watched,
+)
 
 RUN = (sys.executable, "-m", "poolscope", "run", "--quiet", "--json", "report.json")
 
@@ -58,6 +70,26 @@ def test_a_signal_that_ends_the_program_ends_poolscope(tmp_path: Path, number: i
         os.kill(int(line(process)), number)
         assert process.wait(PATIENCE) == -number
     assert report(tmp_path)["exit_code"] == -number
+
+
+OWN_SIGNAL = """
+    import signal
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(2, "pool")
+    for task in [pool.submit(int) for _ in range(1000)]:
+        task.result()
+    signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_a_program_that_ends_itself_by_a_signal_loses_no_task(tmp_path: Path) -> None:
+    program = script(tmp_path, OWN_SIGNAL)
+    outcome, told = watched(program, cwd=tmp_path)
+    assert outcome == python(program, cwd=tmp_path)
+    assert outcome.status == told["exit_code"] == -signal.SIGTERM
+    [pool] = told["pools"]
+    assert pool["tasks"]["succeeded"] == 1000
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextvars
 import functools
 import gc
+import json
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -16,10 +18,11 @@ import anyio
 import anyio._backends._asyncio
 import anyio._backends._trio
 import pytest
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, from_thread, to_thread
 from anyio._core._synchronization import CapacityLimiterAdapter
-from cli_support import script, watched
+from cli_support import script, started, watched
 from probe_support import FakeProbe, Ledger
+from probe_support import waits as told
 
 from poolscope.probe import adapters
 from poolscope.probe.adapters import anyio as adapter
@@ -477,10 +480,10 @@ def test_a_start_that_had_to_wait_is_coupled_and_another_is_not(probe):
         submit = functools.partial(to_thread.run_sync, limiter=limiter)
         gates = [Gate() for _ in range(3)]
         async with anyio.create_task_group() as tasks:
-            for gate in gates:
+            for gate in gates[:2]:
                 tasks.start_soon(submit, gate)
-            await gates[0].started(1)
-            await gates[1].started(1)
+                await gate.started(1)
+            tasks.start_soon(submit, gates[2])
             await until(waiting(limiter, 1))
             gates[1].open()
             await gates[2].started(1)
@@ -495,6 +498,60 @@ def test_a_start_that_had_to_wait_is_coupled_and_another_is_not(probe):
     assert third[0] == second[0] != first[0]  # it took the place that was given back
     assert third[3] < second[5] < third[4]  # and was submitted before that
     assert alone[3] > max(row[5] for row in finished[:3])
+
+
+@pytest.mark.parametrize("options", [{}, {"use_uvloop": True}], ids=["asyncio", "uvloop"])
+def test_threads_that_wait_for_a_token_through_the_loop(probe, options):
+    """All tokens are held by threads that wait for coroutines, which wait for a token: nobody goes on."""
+
+    async def main():
+        limiter = CapacityLimiter(2)
+        submit = functools.partial(to_thread.run_sync, limiter=limiter)
+
+        async def inner():
+            return await submit(square, 3)
+
+        async with anyio.create_task_group() as tasks:
+            # Threads that other limiters have used too are no places of this one's.
+            for _ in range(5):
+                tasks.start_soon(to_thread.run_sync, square, 1)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):
+                tasks.start_soon(functools.partial(submit, abandon_on_cancel=True), from_thread.run, inner)
+            await until(waiting(limiter, 2))
+            number = probe.recorders[-1].id
+            stuck = [(number, worker, False, {(number, 0)}) for worker in (1, 2)]
+            await until(lambda: told(probe) == stuck)
+            book = ledger(probe).read()
+            assert (book.workers, book.max_workers) == (2, 2)
+            await until(lambda: told(probe) == stuck)
+            limiter.total_tokens = 3
+        assert told(probe) == []
+
+    adapter.patch(probe)
+    anyio.run(main, backend_options=options)
+
+
+def test_who_has_been_abandoned_holds_no_token(probe):
+    async def main():
+        limiter, free = CapacityLimiter(1), anyio.Event()
+        found = []
+
+        def thread():
+            from_thread.run(free.wait)
+
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(functools.partial(to_thread.run_sync, thread, limiter=limiter, abandon_on_cancel=True))
+                await until(lambda: told(probe) == [(1, 1, False, {(0, 0)})])
+                scope.cancel()
+        found = told(probe)
+        free.set()
+        await until(lambda: ledger(probe).read().running == 0)
+        return found
+
+    adapter.patch(probe)
+    assert anyio.run(main) == []
 
 
 def test_places_count_the_cpu_time_of_their_tasks():
@@ -601,3 +658,42 @@ def test_a_program_that_imports_nothing_else(tmp_path):
     assert (row["name"], row["tasks"]["succeeded"]) == ("anyio.to_thread", 12)
     assert [loop["kind"] for loop in report["event_loops"]] == ["asyncio"]
     assert not report["notices"]
+
+
+DEADLOCKED = """
+import anyio
+from anyio import from_thread, to_thread
+
+def work():
+    pass
+
+async def asked():
+    await to_thread.run_sync(work)
+
+def ask():
+    from_thread.run(asked)
+
+async def main():
+    to_thread.current_default_thread_limiter().total_tokens = 3
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(to_thread.run_sync, ask)
+
+anyio.run(main)
+"""
+
+
+def test_a_deadlock_through_the_loop_is_told_while_it_lasts(tmp_path):
+    script(tmp_path, DEADLOCKED)
+    words = (sys.executable, "-m", "poolscope", "run", "--json", "report.json", "program.py")
+    with started(*words, cwd=tmp_path) as process:
+        told = process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        process.wait(LIMIT)
+    assert f"critical: pool '{adapter.DEFAULT}': deadlock (nested_wait)" in told
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["verdict"] == "deadlock"
+    [finding] = [finding for finding in report["findings"] if finding["severity"] != "info"]
+    assert (finding["evidence"]["deadlocked_workers"], finding["advice"]["pool"]) == (3, adapter.DEFAULT)
+    assert finding["detected_after_seconds"] < 1
+    assert finding["frames"][0]["source"] == "from_thread.run(asked)"

@@ -18,13 +18,14 @@ from importlib import metadata
 import pytest
 from asgiref.current_thread_executor import CurrentThreadExecutor
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, async_to_sync, sync_to_async
-from probe_support import FakeProbe, Ledger
+from probe_support import FakeProbe, Ledger, waits
 
 from poolscope.probe import adapters
 from poolscope.probe.adapters import asgiref as adapter
 from poolscope.probe.cpu import CpuClocks
 from poolscope.probe.pools import threadpool, watching
 from poolscope.probe.pools.groups import READINGS
+from poolscope.probe.pools.waits import WaitReader
 
 LIMIT = 30  # seconds for what is sure to come
 SINGLE, CONTEXTS, LOOPS = "asgiref.sync_to_async", "asgiref.contexts", "asgiref.async_to_sync"
@@ -458,3 +459,31 @@ def test_the_time_of_its_threads_is_counted():
     recorder = probe.recorders[0]
     gc.collect()
     assert sum(place.cpu_now(CpuClocks()) for place in recorder.workers) >= 15_000_000
+
+
+def test_a_thread_that_waits_for_a_task_that_waits_for_the_thread(probe, single_thread):
+    """The task is older than the call, and so knows nothing of the thread that waits for it."""
+    single_thread()
+
+    async def main():
+        begin = asyncio.Event()
+
+        async def other():
+            await begin.wait()
+            return await sync_to_async(square)(3)
+
+        async def inner():
+            begin.set()
+            return await asyncio.shield(task)
+
+        task = asyncio.create_task(other())
+        outer = asyncio.create_task(sync_to_async(lambda: async_to_sync(inner)())())
+        reader = WaitReader()
+        await until(lambda: waits(probe, reader) == [(1, 1, True, {(1, 0)})])
+        assert ledger(probe, SINGLE).read().running == 1
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await outer
+        assert waits(probe, reader) == []
+
+    asyncio.run(main())

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_support import environment, python, script, watched
-from workers_support import free_port
+from cli_support import environment, python, reserved_port, script, watched
 
 SHARED = """
 import os, sys, time, urllib.request
@@ -53,9 +52,9 @@ def home() -> Iterator[Path]:
 def check(folder: Path, home: Path, text: str) -> None:
     script(folder, SHARED, "shared.py")
     script(folder, text)
-    address = f"127.0.0.1:{free_port()}"
     env = environment(TMPDIR=str(home), XDG_RUNTIME_DIR="", PYTHONWARNINGS="error")
-    assert python("program.py", address, cwd=folder, env=env) == (0, "done\n", "")
+    with reserved_port() as port:
+        assert python("program.py", f"127.0.0.1:{port}", cwd=folder, env=env) == (0, "done\n", "")
 
 
 def test_a_fork_of_a_serving_process_joins_with_its_first_task(tmp_path: Path, home: Path) -> None:
@@ -104,7 +103,8 @@ def test_a_fork_under_run_joins_too(tmp_path: Path, home: Path) -> None:
     script(tmp_path, SHARED, "shared.py")
     script(tmp_path, text)
     env = environment(TMPDIR=str(home), XDG_RUNTIME_DIR="")
-    outcome, report = watched("program.py", f"127.0.0.1:{free_port()}", cwd=tmp_path, env=env)
+    with reserved_port() as port:
+        outcome, report = watched("program.py", f"127.0.0.1:{port}", cwd=tmp_path, env=env)
     assert outcome == (0, "done\n", "")
     assert sorted(pool["tasks"]["succeeded"] for pool in report["pools"]) == [4, 4]
 

@@ -40,6 +40,24 @@ TWO_POOLS = """
     threading.Event().wait()
 """
 
+THROUGH_A_LOOP = (
+    """
+    import asyncio
+
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+
+    async def submitted(pool):
+        return await loop.run_in_executor(pool, inner)
+
+    def hold(met, pool, timeout=None):
+        met.wait()
+        future = asyncio.run_coroutine_threadsafe(submitted(pool), loop)
+        return wait([future], timeout)
+"""
+    + OWN_POOL
+)
+
 WITH_TIMEOUT = """
     pool, met = ThreadPoolExecutor(2, "nested"), threading.Barrier(2)
     tasks = [pool.submit(hold, met, pool, 3.0) for _ in range(2)]
@@ -75,8 +93,12 @@ def findings(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("program", "after"),
-    [(OWN_POOL, {"nested": "nested"}), (TWO_POOLS, {"front": "back", "back": "front"})],
-    ids=["in one pool", "across two"],
+    [
+        (OWN_POOL, {"nested": "nested"}),
+        (TWO_POOLS, {"front": "back", "back": "front"}),
+        (THROUGH_A_LOOP, {"nested": "nested"}),
+    ],
+    ids=["in one pool", "across two", "through an event loop"],
 )
 def test_a_deadlock_is_told_while_it_lasts(tmp_path: Path, program: str, after: dict[str, str]) -> None:
     script(tmp_path, HEAD + program)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from heapq import heapify, heapreplace
 from pathlib import Path
@@ -18,7 +18,6 @@ import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 Outcome = tuple[subprocess.CompletedProcess[str], dict[str, Any]]
-Start = Callable[..., Future[Outcome]]
 
 
 def run(folder: Path, program: str, *options: str) -> Outcome:

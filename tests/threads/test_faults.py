@@ -22,7 +22,7 @@ from poolscope.analysis.pool_case import PoolCase
 from poolscope.analysis.rows import PoolRow
 from poolscope.config import Settings
 from poolscope.executors.threads import ThreadPoolExecutor
-from poolscope.probe import runtime, ticker
+from poolscope.probe import life, runtime
 from poolscope.probe.cpu import CpuClocks
 from poolscope.probe.runtime import Probe
 from poolscope.prometheus import SnapshotCollector, serve_snapshots
@@ -192,7 +192,7 @@ def test_no_thread_can_be_started(monkeypatch: Patch, caplog: pytest.LogCaptureF
     def start(*args: Any) -> int:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(ticker, "start_new_thread", start)
+    monkeypatch.setattr(life, "start_new_thread", start)
     observer = profiler.Observer(probe, Settings())
     for _ in range(2):
         with ThreadPoolExecutor(2, name="blind") as pool:

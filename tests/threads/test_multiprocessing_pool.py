@@ -39,7 +39,7 @@ def make(request, probe):
         if request.param == "older than the patch":
             family.patch(probe)
         elif request.param == "attached":
-            family.attach(pool, probe, None)
+            family.watch_own(pool, lambda: probe, None)
         return pool
 
     yield make
@@ -272,7 +272,7 @@ def test_tasks_from_before_are_left_alone(probe):
     with ThreadPool(1) as pool:
         results = [pool.apply_async(gate) for _ in range(2)]
         gate.await_started(1)
-        family.attach(pool, probe, None)
+        family.watch_own(pool, lambda: probe, None)
         results.append(pool.apply_async(square, (2,)))
         book = ledger(probe)
         book.only(submitted=1, queued=1)

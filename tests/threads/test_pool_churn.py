@@ -11,8 +11,9 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 import poolscope
-from poolscope import judge, profiler
+from poolscope import profiler
 from poolscope.config import Settings
+from poolscope.judge import records
 from poolscope.probe import runtime
 from poolscope.probe.pools import watching
 from poolscope.probe.runtime import Probe
@@ -137,7 +138,7 @@ def test_a_pool_of_the_same_name_goes_on_counting(executor_class, probe):
 
 
 def test_names_of_pools_that_ended_are_bounded(executor_class, probe, monkeypatch):
-    monkeypatch.setattr(judge, "ENDED_ROWS_KEPT", 10)
+    monkeypatch.setattr(records, "ENDED_ROWS_KEPT", 10)
     collector = SnapshotCollector(profiler._observer.snapshot, Settings())
     with executor_class(1, "stays") as stays:
         used(stays)

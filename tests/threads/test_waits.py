@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import gc
 import itertools
@@ -201,6 +202,49 @@ def test_other_pools_are_looked_at_only_if_one_waits_in_a_full_pool(pools):
     pools.there.submit(pools.here.submit(pools.opened.wait, LIMIT).result)
     everyone = pools.watches()
     assert pools.reader.read(everyone[:1], everyone) == []
+
+
+async def submitted(pools):
+    return await asyncio.get_running_loop().run_in_executor(pools.there, nothing)
+
+
+async def through_a_task(pools):
+    return await asyncio.create_task(submitted(pools))
+
+
+async def shielded(pools):
+    return await asyncio.shield(asyncio.wrap_future(pools.holder))
+
+
+async def in_a_group(pools):
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(submitted(pools))
+
+
+async def without_a_pool(pools):
+    await asyncio.sleep(0)
+    while not pools.opened.is_set():
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("coroutine", "target"),
+    [(submitted, THERE), (through_a_task, THERE), (shielded, HOLDER), (in_a_group, UNKNOWN), (without_a_pool, UNKNOWN)],
+)
+def test_through_the_tasks_of_an_event_loop(pools, coroutine, target):
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        task = pools.here.submit(lambda: asyncio.run_coroutine_threadsafe(coroutine(pools), loop).result())
+        pools.await_waits((1, False, {target}))
+        pools.opened.set()
+        task.result(LIMIT)
+        pools.await_waits()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(LIMIT)
+        loop.close()
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

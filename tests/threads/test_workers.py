@@ -23,11 +23,12 @@ from msgspec.structs import replace
 from poolscope.config import MetricsSettings, Settings
 from poolscope.errors import ListenError
 from poolscope.model import Snapshot
-from poolscope.workers import folder as folders
+from poolscope.workers import asking, places, processes
 from poolscope.workers import member as members
-from poolscope.workers import processes
-from poolscope.workers.folder import VERSION, Folder, FolderError, Told, encoded, open_folder
+from poolscope.workers.contents import VERSION, Told, encoded
+from poolscope.workers.folder import Folder, FolderError
 from poolscope.workers.member import Member
+from poolscope.workers.places import open_folder
 from poolscope.workers.serving import serve
 
 METRICS = MetricsSettings(wait_buckets=tuple(BOUNDS), run_buckets=tuple(BOUNDS))
@@ -68,7 +69,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFacto
     """Where the directories are made: with a path short enough for sockets."""
     path = Path(f"/tmp/ps-test-{os.urandom(3).hex()}")
     path.mkdir(0o700)
-    monkeypatch.setattr(folders, "candidates", lambda: [str(path)])
+    monkeypatch.setattr(places, "candidates", lambda: [str(path)])
     monkeypatch.setattr(members, "PERIOD_SECONDS", 0.05)
     yield path
     assert list(path.iterdir()) == [], "something was left behind"
@@ -359,7 +360,7 @@ def test_port_0_is_for_one_process(home: Path) -> None:
 
 
 def test_without_a_directory_a_process_is_served_alone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "candidates", lambda: ["/proc"])
+    monkeypatch.setattr(places, "candidates", lambda: ["/proc"])
     heard, failed = failures()
     with serve(snapshot, settings(port := free_port()), failed) as server:
         assert not isinstance(server, Member)
@@ -381,7 +382,7 @@ def test_a_directory_that_was_cleaned_away_is_made_again(home: Path) -> None:
 
 
 def test_a_silent_member_does_not_hold_up_a_scrape(home: Path, others: Others, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(members, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(asking, "ANSWER_SECONDS", 0.1)
     heard, failed = failures()
     port = free_port()
     with opened(port, lambda: 3, failed):

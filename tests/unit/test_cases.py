@@ -3,17 +3,18 @@
 import random
 from heapq import heappop, heappush
 
+import msgspec
 import pytest
 from pool_support import ORIGIN, SECOND, TICK, VirtualPool, batches, poisson, simulate
 
 from poolscope.analysis.detection import Rules
-from poolscope.analysis.findings import frames_of
+from poolscope.analysis.findings import bursts_together, frames_of
 from poolscope.analysis.loop_case import LoopCase
 from poolscope.analysis.loop_history import LoopHistory
 from poolscope.analysis.pool_case import PoolCase
 from poolscope.analysis.rows import PoolRow
 from poolscope.analysis.signals import ProcessSignals
-from poolscope.messages import LoopBlock, LoopOpened, StackSample
+from poolscope.messages import LoopBlock, LoopOpened, Stack, StackSample
 from poolscope.model import Thresholds
 
 GENTLE = [(number * 0.25, 0.2, 1) for number in range(24)]
@@ -156,6 +157,16 @@ def test_runs_that_have_grown_a_little_warn_of_what_is_behind_the_pool() -> None
     assert "a task already runs 260 ms, and 200 ms with the pool nearly idle" in finding.advice.text
 
 
+def test_few_tasks_beyond_all_measure_leave_the_cause_unknown() -> None:
+    """Three of four workers starve in a call that takes 5 ms otherwise: nobody knows whether more would as well."""
+    load = [(0.1, 5.0, 1)] * 3 + [(0.2, 0.005, 1)] * 900
+    (finding,) = VirtualPool(4).run(load).case.findings()
+    assert (finding.pattern, finding.cause, finding.advice.action) == ("async_then_serial", "unknown", "none")
+    several = [(0.1, 5.0, 2)] * 3 + [(0.2, 0.005, 1)] * 900
+    (finding,) = VirtualPool(4).run(several).case.findings()
+    assert finding.cause == "slow_tasks"
+
+
 def test_one_worker() -> None:
     (finding,) = VirtualPool(1).run([(0.5, 0.1, 1)] * 50).case.findings()
     assert (finding.pattern, finding.cause) == ("serial", "single_worker")
@@ -177,6 +188,21 @@ def test_short_bursts_are_one_note() -> None:
     assert (finding.pattern, finding.severity) == ("burst", "info")
     assert finding.evidence["bursts"] == 10
     assert not pool.events, "a note is nobody's alarm"
+
+
+def test_the_bursts_of_pools_of_one_name_are_one_note() -> None:
+    """A program that makes a pool for each batch."""
+    findings = [
+        finding for load in (3, 5) for finding in VirtualPool(4).run([(0.5, 0.1, 1)] * 4 * load).case.findings()
+    ]
+    other = msgspec.structs.replace(findings[0], pattern="serial")
+    kept, burst = bursts_together("batch", [findings[0], other, findings[1]])
+    assert kept is other
+    assert (burst.evidence["bursts"], burst.since_seconds, burst.until_seconds) == (2, 0.5, pytest.approx(0.9))
+    assert burst.evidence["saturated_seconds"] == pytest.approx(0.6)
+    assert burst.evidence["longest_seconds"] == pytest.approx(0.4)
+    assert burst.summary.startswith("Pool 'batch' was full with tasks queued 2 times, 600 ms in all (longest 400 ms)")
+    assert bursts_together("batch", [findings[0], other]) == [other, findings[0]]
 
 
 def test_flapping_load_is_one_finding_and_not_a_page_of_them() -> None:
@@ -208,7 +234,10 @@ def test_the_line_where_the_workers_are_comes_first_with_its_share() -> None:
     pool = VirtualPool(4)
     mine, below = ("/app/db.py", 88, "load"), ("/lib/driver.py", 5, "execute")
     for tenth in range(60, 140):
-        stacks = [([1, 2, 3], [mine, below]), ([4], [("/app/other.py", 2, "parse")])]
+        stacks = [
+            Stack([mine, below], 0, [1, 1, 0, 2, 1, 0, 3, 1, 0]),
+            Stack([("/app/other.py", 2, "parse")], 0, [4, 1, 0]),
+        ]
         pool.history.sample(StackSample(1, ORIGIN + tenth * SECOND // 10, stacks))
     (finding,) = pool.run(GENTLE + FAST).case.findings()
     assert [(frame.file, frame.line, frame.share) for frame in finding.frames] == [
@@ -340,16 +369,20 @@ def test_an_overload_after_a_stall_is_one() -> None:
 def test_a_cause_is_told_once_the_lines_of_the_workers_are_known() -> None:
     """One worker of four is past the lock. Until ten samples have shown that, nothing else is blamed."""
     lock, held = ("/app/db.py", 8, "save"), ("/app/db.py", 9, "save")
-    load = [(0.5, 0.4, 1)] * 200
+    # The first task finds the lock free.
+    load = [(0.1, 0.1, 1)] + [(0.5 + 0.1 * min(number, 3), 0.4, 1) for number in range(200)]
     tasks = simulate(load, 4)
     pool = VirtualPool(4)
     for batch in batches(tasks, 4):
         at = batch.at_ns
         pool.history.fold(batch)
         pool.history.settle(at - 2 * TICK)
-        running = [worker for worker, *_ in zip(batch.running[::4], strict=True)]
+        running = sorted(zip(batch.running[3::4], batch.running[::4], strict=True))
         if len(running) == 4 and (at // TICK) % 2:
-            pool.history.sample(StackSample(1, at, [(running[:1], [held]), (running[1:], [lock])]))
+            (first, worker), *others = running
+            waiting = [number for started, other in others for number in (other, 1, started)]
+            stacks = [Stack([held], 0, [worker, 1, first]), Stack([lock], 0, waiting)]
+            pool.history.sample(StackSample(1, at, stacks))
         for finding, began in pool.case.judge(at):
             if began:
                 assert finding.cause in ("shared_resource", "blocking_io")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from poolscope.children import _LOOKS, Children, Seen
+from poolscope.parent.children import _LOOKS, Children, Seen
 
 HERE = frozenset({"PATH", "POOLSCOPE_RUN"})
 

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from poolscope import config, config_schema
-from poolscope.config import EndpointSettings, MetricsSettings, PoolSettings, Settings, TlsSettings
+from poolscope import config
+from poolscope.config import EndpointSettings, MetricsSettings, PoolSettings, Settings, TlsSettings, schema
 from poolscope.errors import ConfigError
 from poolscope.model import Thresholds
 
 FOLDER = Path(__file__).parents[2] / "config"
-SCHEMA = config_schema.schema()
+SCHEMA = schema.schema()
 VALIDATOR = Draft202012Validator(SCHEMA)
 
 #: Where each section's keys are, in the settings and in the schema.
@@ -41,8 +41,8 @@ def is_accepted(values: Any) -> bool:
 
 
 def test_the_file_is_what_the_code_generates() -> None:
-    made = "python -m poolscope.config_schema > config/poolscope.schema.json"
-    assert (FOLDER / "poolscope.schema.json").read_text() == config_schema.text(), f"run {made}"
+    made = "python -m poolscope.config.schema > config/poolscope.schema.json"
+    assert (FOLDER / "poolscope.schema.json").read_text() == schema.text(), f"run {made}"
 
 
 def test_it_is_a_schema() -> None:

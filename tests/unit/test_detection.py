@@ -84,17 +84,17 @@ from poolscope.model import Thresholds
             Rules(),
             ("serial", "shared_resource", "warning", "relieve_shared_resource", False),
         ),
-        # two stages of fixed length look like a lock, but runs are what they are alone
+        # the resource goes to the same few, whose runs are short, and the others starve
         (
             but(contention=LOCK),
             Rules(),
-            ("async_then_serial", "blocking_io", "warning", "raise_max_workers", True),
-        ),
-        # the resource goes to the same few, whose runs are short, and the others starve
-        (
-            but(contention=LOCK, running_p50_seconds=1.8),
-            Rules(),
             ("async_then_serial", "shared_resource", "warning", "relieve_shared_resource", False),
+        ),
+        # few tasks that take beyond all measure hold the workers: more workers may go the same way
+        (
+            but(overlong_share=0.8),
+            Rules(),
+            ("async_then_serial", "unknown", "warning", "none", False),
         ),
         # few long tasks before many short ones
         (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pool_support import ORIGIN, SECOND, TICK, VirtualPool, batches, simulate
 
 from poolscope.analysis.history import PoolHistory
-from poolscope.messages import PoolBatch, PoolOpened, StackSample
+from poolscope.messages import PoolBatch, PoolOpened, Stack, StackSample
 
 OPENED = PoolOpened(1, "pool", "thread", "x.ThreadPoolExecutor", "app.py:1", 2, ORIGIN)
 
@@ -182,7 +182,7 @@ def test_lines_are_counted_within_a_window_only() -> None:
     subject = history()
     line = ("app.py", 3, "fetch")
     for at in (1.0, 2.0, 3.0):
-        subject.sample(StackSample(1, ns(at), [([1, 2, 3, 4], [line])]))
+        subject.sample(StackSample(1, ns(at), [Stack([line], 0, [1, 1, 0, 2, 1, 0, 3, 1, 0, 4, 1, 0])]))
     groups, total = subject.lines(ns(1.5), ns(2.5))
     assert (groups, total) == ([((line,), 4)], 4)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from poolscope.errors import PoolscopeError
-from poolscope.intake import TICK_NS, Collector
+from poolscope.parent.intake import LATE_ROUNDS, TICK_NS, Collector
 from poolscope.probe.channel import encode
 
 SECOND = 1_000_000_000
@@ -80,6 +80,9 @@ class Setup:
         else:
             self._processes.append(process)
 
+    def say(self, data: bytes) -> None:
+        self._processes[0].sendall(data)
+
     def run(self, patience_ns: int = 10 * SECOND) -> FakeJudge:
         self.collector.finish(patience_ns)
         self.collector.run(self.judge)
@@ -105,6 +108,28 @@ def test_everything_that_was_sent_is_heard(setup: Setup) -> None:
     assert judge.heard == {1: [["hello", "a"], ["bye", 1]], 2: [["hello", "b"], ["bye", 1]]}
     assert sorted(judge.gone) == [1, 2]
     assert setup.collector.connections == 2
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_was_sent_in_time_is_heard_however_late_it_is_read(setup: Setup, ends: bool) -> None:
+    """On a busy machine the judge may be ready only when the program has ended, and the patience with it."""
+    setup.process(encode(("hello", "a")) + encode(("bye", 1)), ends=ends)
+    judge = setup.run(patience_ns=0)
+    assert judge.heard == {1: [["hello", "a"], ["bye", 1]]}
+    assert judge.gone == [1] * ends
+
+
+def test_who_goes_on_to_talk_is_not_heard_for_ever(setup: Setup) -> None:
+    setup.process(encode(("hello", "a")), ends=False)
+    feed = setup.judge.feed
+
+    def talk(source: int, raw: Sequence[Any]) -> None:
+        feed(source, raw)
+        setup.say(encode(("more",)))
+
+    setup.judge.feed = talk  # type: ignore[method-assign]
+    judge = setup.run(patience_ns=0)
+    assert 2 <= len(judge.heard[1]) <= LATE_ROUNDS + 1
 
 
 def test_more_than_one_read_can_take(setup: Setup) -> None:

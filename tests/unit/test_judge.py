@@ -12,6 +12,7 @@ from poolscope.analysis.rows import PoolRow
 from poolscope.config import MetricsSettings, PoolSettings, Settings
 from poolscope.errors import PoolscopeError
 from poolscope.judge import Judge
+from poolscope.judge.records import rules_for
 from poolscope.messages import PROTOCOL
 from poolscope.model import PoolSnapshot, Thresholds
 
@@ -255,7 +256,8 @@ def test_counters_of_a_dead_process_stay_and_its_gauges_go() -> None:
     run = Run()
     run.process(0, 7)
     run.pool(0, [(0.0, 0.1, 1)] * 6)
-    run.judge.lost(0, run.end, exit_code=-9)
+    run.judge.lost(0, run.end)
+    run.judge.exited(7, -9)
     (row,) = run.judge.snapshot(run.end).pools
     assert (row.alive, row.max_workers, row.submitted) == (False, 0, 6)
     (process,) = run.report().processes
@@ -317,7 +319,7 @@ def test_thresholds_of_the_settings_and_of_a_rule_reach_the_judgement(settings: 
 
 def test_a_rule_overrides_all_that_a_pool_is_judged_by() -> None:
     other = dict.fromkeys(("sustain_seconds", "min_amplification", "stall_seconds", "stuck_task_seconds"), 7.0)
-    rules = Run(Settings(pools=(PoolSettings(match="c*", long_running=True, **other),))).judge._rules("crawler")
+    rules = rules_for(Settings(pools=(PoolSettings(match="c*", long_running=True, **other),)), "crawler")
     assert rules.long_running
     assert {key: getattr(rules.thresholds, key) for key in other} == other
 

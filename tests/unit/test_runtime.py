@@ -431,11 +431,12 @@ class TestStacks:
         executor = FakeExecutor()
         monkeypatch.setattr(probe._stacks, "_current_frames", lambda: {77: self.Frame})
         recorder = self.full_pool(probe, executor)
+        started = probe.clock()
         tick(probe)
         tick(probe)
         at = probe.clock()
         assert record.tags() == ["pool_opened", *["pool_batch", "waits", "stacks"] * 2]
-        assert record.messages[-1] == ("stacks", recorder.id, at, [[[1], [("app.py", 3, "task")]]])
+        assert record.messages[-1] == ("stacks", recorder.id, at, [[[("app.py", 3, "task")], 0, [1, 1, started]]])
         # A scrape asks for numbers, not for stacks.
         record.clear()
         probe.flush()
@@ -515,7 +516,7 @@ def test_a_thread_that_cannot_be_started_is_told_of(probe, record, monkeypatch):
     def start(function, args):
         raise RuntimeError(errors.pop(0))
 
-    monkeypatch.setattr("poolscope.probe.ticker.start_new_thread", start)
+    monkeypatch.setattr("poolscope.probe.life.start_new_thread", start)
     probe.wake()
     probe.wake()
     probe.flush()

@@ -28,36 +28,42 @@ def pool(workers, pool_id=1):
     return SimpleNamespace(recorder=recorder, delay=WorkerDelay())
 
 
-def sampler(frames, cpu=None, lines=lambda frame: frame.lines):
-    return StackSampler(cpu or FakeCpu(), lambda: dict(frames), lines)
+def sampler(frames, cpu=None, place=lambda frame: (frame.lines, frame.spot)):
+    return StackSampler(cpu or FakeCpu(), lambda: dict(frames), place)
 
 
-def frame(*lines):
-    return SimpleNamespace(lines=list(lines), f_code=None, f_back=None)
+def frame(*lines, spot=0):
+    return SimpleNamespace(lines=list(lines), spot=spot, f_code=None, f_back=None)
 
 
 def test_equal_stacks_are_counted_together():
     frames = {1000: frame(LINE, BELOW), 1001: frame(LINE), 1002: frame(LINE, BELOW), 7: frame(("other.py", 1, "x"))}
     [message] = sampler(frames).sample([pool(3)], 5)
     assert message[:3] == ("stacks", 1, 5)
-    assert sorted(message[3]) == [[[1, 3], [LINE, BELOW]], [[2], [LINE]]]
+    assert sorted(message[3]) == [[[LINE], 0, [2, 1, 1]], [[LINE, BELOW], 0, [1, 1, 0, 3, 1, 2]]]
+
+
+def test_places_in_one_line_are_told_from_each_other():
+    frames = {1000: frame(LINE, spot=4), 1001: frame(LINE, spot=9), 1002: frame(LINE, spot=4)}
+    [message] = sampler(frames).sample([pool(3)], 5)
+    assert message[3] == [[[LINE], 4, [1, 1, 0, 3, 1, 2]], [[LINE], 9, [2, 1, 1]]]
 
 
 def test_only_workers_in_a_task_count():
     watch = pool(2)
     watch.recorder.workers[0].running = None
     [message] = sampler({1000: frame(LINE), 1001: frame(LINE)}).sample([watch], 5)
-    assert message[3] == [[[2], [LINE]]]
+    assert message[3] == [[[LINE], 0, [2, 1, 1]]]
 
 
 def test_a_worker_that_leaves_its_task_meanwhile_does_not_count():
     watch = pool(1)
 
-    def lines(frame):
+    def place(frame):
         watch.recorder.workers[0].running = (1, 0, 99)
-        return frame.lines
+        return frame.lines, 0
 
-    assert sampler({1000: frame(LINE)}, lines=lines).sample([watch], 5) == []
+    assert sampler({1000: frame(LINE)}, place=place).sample([watch], 5) == []
 
 
 def test_a_worker_without_frames_or_lines_does_not_count():
@@ -68,13 +74,13 @@ def test_of_many_workers_all_get_their_turn():
     watch = pool(STACKS_LIMIT + 10)
     seen = []
 
-    def lines(frame):
+    def place(frame):
         seen.append(frame)
-        return [LINE]
+        return [LINE], 0
 
-    reader = sampler({1000 + number: number for number in range(STACKS_LIMIT + 10)}, lines=lines)
+    reader = sampler({1000 + number: number for number in range(STACKS_LIMIT + 10)}, place=place)
     [message] = reader.sample([watch], 1)
-    assert [len(workers) for workers, _ in message[3]] == [STACKS_LIMIT]
+    assert [len(tasks) // 3 for _, _, tasks in message[3]] == [STACKS_LIMIT]
     reader.sample([watch], 2)
     assert set(seen) == set(range(STACKS_LIMIT + 10))
 
@@ -99,7 +105,7 @@ def test_holds_no_frame():
 
     alive = []
     watch = pool(1)
-    reader = StackSampler(FakeCpu(), lambda: {1000: sys._getframe(3)}, lambda frame: [LINE])
+    reader = StackSampler(FakeCpu(), lambda: {1000: sys._getframe(3)}, lambda frame: ([LINE], 0))
     assert task()
     gc.disable()
     try:

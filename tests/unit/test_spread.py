@@ -77,6 +77,16 @@ def test_a_clock_that_steps_back_gives_zero() -> None:
     assert spread.total == 3
 
 
+def test_the_fastest_is_within_its_bucket() -> None:
+    spread = Spread()
+    assert spread.fastest == 0
+    spread.add([40, 7])
+    assert spread.fastest == 7
+    spread = Spread()
+    spread.add([10_000, 20_000])
+    assert spread.fastest == pytest.approx(10_000, rel=0.016)
+
+
 def test_other_bounds_for_what_was_counted() -> None:
     """As if it had been counted between them, but for values that share a log-linear bucket with a bound."""
     values = [0, 5, 63, 64, 1000, 10**6, 10**9, 10**9 + 10**7 * 5]

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from poolscope.probe import stacks
-from poolscope.probe.stacks import DEPTH_LIMIT, creation_site, is_user_file, user_lines
+from poolscope.probe.stacks import DEPTH_LIMIT, creation_site, is_user_file, user_lines, user_place
 
 STDLIB = sysconfig.get_path("stdlib")
 HERE = __file__
@@ -67,6 +67,25 @@ class TestUserLines:
         library.__globals__["seen"] = lambda _: seen.extend(user_lines(sys._getframe(1)))
         user(library)
         assert seen == [("/srv/app.py", 2, "user"), ("/x/site-packages/lib.py", 2, "library")]
+
+    def test_the_instruction_tells_places_in_one_line_from_each_other(self):
+        seen = []
+        library = function_in("/x/site-packages/lib.py", "library", "return [seen(1), seen(1)]")
+        library.__globals__["seen"] = lambda _: seen.append(user_place(sys._getframe(1)))
+        function_in("/srv/app.py", "user", "return call(1)")(library)
+        function_in("/srv/app.py", "user", "return [call(1), call(1)]")(
+            lambda _: seen.append(user_place(sys._getframe(1)))
+        )
+        function_in("/x/site-packages/lib.py", "alone", "return [call(1), call(1)]")(
+            lambda _: seen.append(user_place(sys._getframe(1), id(sys._getframe(2))))
+        )
+        called, called_again, here, here_again, alone, alone_again = seen
+        assert called[0] == called_again[0] == [("/srv/app.py", 2, "user"), ("/x/site-packages/lib.py", 2, "library")]
+        assert here[0] == here_again[0] == [("/srv/app.py", 2, "user")]
+        assert alone[0] == alone_again[0] == [("/x/site-packages/lib.py", 2, "alone")]
+        assert called[1] < called_again[1]
+        assert here[1] < here_again[1]
+        assert alone[1] < alone_again[1]
 
     def test_no_library_below(self):
         seen = []

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from poolscope.model import Advice, Finding, Frame, SizingPoint, TimelinePoint
 from poolscope.model import Session as Recorded
-from poolscope.rendering.terminal import layout, render, summary_line
+from poolscope.rendering.layout import layout
+from poolscope.rendering.terminal import render
 from poolscope.rendering.text import ASCII, UNICODE, Medium, cells, line_cells, plain
 from poolscope.rendering.timeline import Column, columns, span
 
@@ -73,7 +74,7 @@ class TestVerdict:
             "◀ now",
             "◀ suggested",
             "assumes run times unchanged",
-            "info: Pool fetch was full for 0.1 s.",
+            "info  Pool fetch was full for 0.1 s.",
             "overhead 31.0 ms CPU (0.2 %)",
         ]
         places = [text.find(piece) for piece in order]
@@ -102,12 +103,11 @@ class TestVerdict:
     def test_how_the_program_ended(self, code: int, said: str) -> None:
         session = change(report_support.overlap(), exit_code=code)
         assert said in shown(session)
-        assert said in summary_line(session.report)
 
     @pytest.mark.parametrize("code", [0, None])
     def test_an_end_in_order_is_not_worth_a_line(self, code: int | None) -> None:
         session = change(report_support.overlap(), exit_code=code)
-        assert "The program" not in shown(session) + summary_line(session.report)
+        assert "The program" not in shown(session)
 
     def test_the_worst_finding_is_the_headline(self) -> None:
         text = shown(report_support.several_pools())
@@ -134,7 +134,7 @@ class TestVerdict:
         burst = report_support.finding(severity="info", pattern="burst", cause="unknown", summary="Full for 0.1 s.")
         text = shown(change(report_support.empty(), verdict="concurrent", findings=(burst,)))
         assert text.startswith("CONCURRENT")
-        assert "\ninfo: Full for 0.1 s.  (burst, unknown)\n" in text
+        assert "\ninfo  Full for 0.1 s. (burst)\n" in text
 
     def test_many_findings_are_told_in_short(self) -> None:
         findings = tuple(report_support.finding(since_seconds=float(number)) for number in range(30))
@@ -154,19 +154,6 @@ class TestVerdict:
         session = report_support.hard_limit()
         pool = msgspec.structs.replace(session.report.pools[0], name="my pool; rm")
         assert "--set 'my pool; rm.max_workers=9'" in shown(change(session, pools=(pool,)))
-
-    @pytest.mark.parametrize("name", NAMES)
-    def test_one_line(self, name: str) -> None:
-        line = summary_line(report_support.SESSIONS[name]().report)
-        assert line.isprintable()
-        assert 10 < len(line) < 700
-
-    def test_one_line_of_each_kind(self) -> None:
-        assert summary_line(report_support.hard_limit().report).startswith("async_then_serial: Pool fetch turned")
-        assert summary_line(report_support.several_pools().report).endswith("(3 more findings)")
-        assert summary_line(report_support.overlap().report) == (
-            "concurrent: Nothing turned serial: 1 event loop in 3.02 s."
-        )
 
 
 class TestFitting:

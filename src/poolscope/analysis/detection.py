@@ -26,8 +26,6 @@ COMPUTING_LEAST = 0.25
 SEVERAL_CORES = 1.2
 #: Workers that use less CPU than this while busy are waiting for something else.
 OFF_CPU_SHARE = 0.5
-#: Tasks of two ordinary stages have run for half of their time when they are looked at; those that starve, for longer.
-STARVING_RUNS = 3.0
 #: Runs that take up to this many times as long as alone are not hindering each other.
 RUN_INFLATION = 1.5
 #: Once raised, a finding stays until the amplification is below this part of its threshold.
@@ -38,6 +36,7 @@ STUCK_RUNS = 10.0
 WAIT_RUNS = 5.0
 #: Most of the worker time.
 DOWNSTREAM_SHARE = 0.5
+OVERLONG_SHARE = 0.5
 #: No task finished for this many times the longest run so far: not slow, stalled.
 STALL_RUNS = 5.0
 
@@ -226,24 +225,8 @@ def _inflated(signals: PoolSignals) -> tuple[bool, bool] | None:
 
 
 def _shared_resource(signals: PoolSignals, rules: Rules) -> bool:
-    """The workers queue for something scarcer than the pool: shown by how their runs grow, or by where they are.
-
-    A line that admits only so many may also be one of two stages that take fixed times: then runs do not grow, and no
-    task has run for longer than they take. Where the resource goes to the same few again and again, theirs do not grow
-    either, but the others starve.
-    """
-    inflated = _inflated(signals)
-    if not _off_cpu(signals):
-        return False
-    return inflated == (True, True) or (
-        signals.contention is not None and (inflated is None or inflated[1] or _starving(signals))
-    )
-
-
-def _starving(signals: PoolSignals) -> bool:
-    """Whether most of the tasks that run have run for much longer than tasks take."""
-    age, run = signals.running_p50_seconds, signals.run_mean_seconds
-    return age is not None and run is not None and age > STARVING_RUNS * run
+    """The workers queue for something scarcer than the pool: shown by how their runs grow, or by where they are."""
+    return _off_cpu(signals) and (signals.contention is not None or _inflated(signals) == (True, True))
 
 
 def _slow_tasks(signals: PoolSignals, rules: Rules) -> bool:
@@ -253,9 +236,13 @@ def _slow_tasks(signals: PoolSignals, rules: Rules) -> bool:
 
 
 def _blocking_io(signals: PoolSignals, rules: Rules) -> bool:
-    """The workers wait for something else than each other, as far as is known."""
+    """The workers wait for something else than each other, as far as is known.
+
+    It is not, where few tasks that take beyond all measure of their function hold most of them: stuck, or starved by
+    those that pass. More workers may go the same way.
+    """
     inflated = _inflated(signals)
-    return _off_cpu(signals) and (inflated is None or not inflated[1])
+    return _off_cpu(signals) and (inflated is None or not inflated[1]) and signals.overlong_share <= OVERLONG_SHARE
 
 
 #: Patterns whose cause is about the size of the pool and the work in it.

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
+import msgspec
+
+from poolscope.analysis import words
 from poolscope.analysis.detection import cpu_limit
 from poolscope.analysis.signals import PoolSignals
 from poolscope.messages import Line
@@ -23,8 +27,11 @@ SHARE_SHOWN = 0.1
 READY_SHOWN = 0.1
 
 
-def frames_of(groups: Sequence[tuple[tuple[Line, ...], int]], total: int, source_of: SourceOf) -> tuple[Frame, ...]:
-    """The lines where most workers were: each user's line with the library line most often below it."""
+def frames_of(
+    groups: Sequence[tuple[tuple[Line, ...], int]], total: int, source_of: SourceOf, first: tuple[Line, ...] = ()
+) -> tuple[Frame, ...]:
+    """The lines where most workers were: each user's line with the library line most often below it. What is `first`
+    comes first, however few are there."""
     by_line: dict[Line, int] = {}
     below: dict[Line, Line] = {}
     for lines, count in groups:  # by count: the first library line met is the most frequent
@@ -33,8 +40,9 @@ def frames_of(groups: Sequence[tuple[tuple[Line, ...], int]], total: int, source
         by_line[lines[0]] = by_line.get(lines[0], 0) + count
         if len(lines) > 1:
             below.setdefault(lines[0], lines[1])
+    below.update(pairwise(first))
     frames: list[Frame] = []
-    for line, count in sorted(by_line.items(), key=lambda item: -item[1])[:LINES_SHOWN]:
+    for line, count in sorted(by_line.items(), key=lambda item: (item[0] not in first, -item[1]))[:LINES_SHOWN]:
         share = count / total
         if share < SHARE_SHOWN and frames:
             break
@@ -43,6 +51,27 @@ def frames_of(groups: Sequence[tuple[tuple[Line, ...], int]], total: int, source
                 file, number, function = shown
                 frames.append(Frame(file, number, function, source_of(file, number), share))
     return tuple(frames)
+
+
+def bursts_together(name: str, findings: Sequence[Finding]) -> list[Finding]:
+    """The findings of the pools of one name, with one burst in the place of all: that of the longest stretch, which
+    counts the others."""
+    others = [finding for finding in findings if finding.pattern != "burst"]
+    bursts = [finding for finding in findings if finding.pattern == "burst"]
+    if len(bursts) < 2:
+        return [*others, *bursts]
+    longest = max(bursts, key=lambda finding: finding.evidence["longest_seconds"])
+    sums = {what: sum(finding.evidence[what] for finding in bursts) for what in ("bursts", "saturated_seconds")}
+    burst = msgspec.structs.replace(
+        longest,
+        since_seconds=min(finding.since_seconds for finding in bursts),
+        until_seconds=max(finding.until_seconds or 0.0 for finding in bursts),
+        evidence=longest.evidence | sums,
+        summary=words.burst_summary(
+            name, int(sums["bursts"]), longest.evidence["longest_seconds"], sums["saturated_seconds"]
+        ),
+    )
+    return [*others, burst]
 
 
 def evidence(signals: PoolSignals) -> dict[str, float]:

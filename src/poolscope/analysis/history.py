@@ -383,8 +383,8 @@ class PoolHistory:
         counts: dict[tuple[Line, ...], int] = {}
         for sample in self.stacks:
             if begin_ns <= sample.at_ns <= end_ns:
-                for workers, stack in sample.stacks:
-                    key = tuple(stack)
+                for stack in sample.stacks:
+                    key, workers = tuple(stack.lines), stack.tasks[::3]
                     count = len(workers) if only is None else sum(worker in only for worker in workers)
                     if count:
                         counts[key] = counts.get(key, 0) + count

@@ -5,9 +5,11 @@ Each fact stands for itself; what follows from it is decided in `detection`. Pur
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from operator import itemgetter
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,24 +19,40 @@ from poolscope.messages import Line, StackSample
 SAMPLES_NEEDED = 10
 #: Part of the workers that must be seen in a sample for it to count: the others are between two tasks.
 SEEN_SHARE = 0.75
-#: Part of the samples in which exactly k workers are elsewhere than at the line where the others wait. Tasks of two
-#: stages scatter: were each worker at the second stage by itself, k of them would be there in less than half of the
-#: samples (the mode of a binomial distribution of mean 1 has 0.37 to 0.5).
+#: Part of the samples in which exactly k workers are past the line where the others wait, and somebody does wait.
 CONSTANT_SHARE = 0.8
-#: The holders must be this few of the workers: nearly all others wait. Of two halves nobody could say which one waits.
-HOLDERS_SHARE = 1 / 3
+#: From here on one count is as constant as another.
+CONSTANT_ENOUGH = 0.9
+#: How often tasks of two stages that have nothing to do with each other may look like that.
+CHANCE = 5e-4
 #: Tasks that must have started for each holder, so that the samples saw different ones (by Little's law k holders are
 #: renewed once in k starts).
 RENEWALS_NEEDED = 10
+#: So many generations of those that wait must have been seen, or so many that starve: a single one may be stuck.
+QUEUES_NEEDED = 2
+STARVING_NEEDED = 2
+#: Of more samples than this only so many are looked at, and of a large pool only so many workers in all, as long as
+#: that leaves enough samples.
+SAMPLES_KEPT = 100
+OCCUPANTS = 1_200
+SAMPLES_LEFT = 30
+#: The places looked at, those with the most workers first.
+PLACES = 5
 #: Functions hold a pool if they are less than half of the starts and more than half of the worker time, and take this
 #: many times as long as the others.
 LONGER = 5.0
 #: Fewer tasks of the others than this give no median.
 OTHERS_NEEDED = 10
 
+#: A task is overdue once it has run for this many times the median run of its function.
+OVERDUE_RUNS = 3.0
+
+#: Lines, and the instruction in the last of them.
+Place = tuple[tuple[Line, ...], int]
+
 
 class Contention(msgspec.Struct, frozen=True):
-    """`holders` workers at a time are past the line `waiting`, and nearly all others wait at it."""
+    """`holders` workers at a time are past the line `waiting`, and others wait at it."""
 
     holders: int
     waiting: tuple[Line, ...]
@@ -43,42 +61,178 @@ class Contention(msgspec.Struct, frozen=True):
     samples: int
 
 
+class _Occupant(NamedTuple):
+    """A worker in a sample, at a place by its number."""
+
+    place: int
+    #: Whether the task has run for far longer than is usual.
+    overdue: bool
+    function: int
+    started_ns: int
+    #: How long the task went on after that (ns); at least, if it has not ended.
+    left_ns: int
+    lasting: bool
+
+
 def contention(
-    samples: Iterable[StackSample], max_workers: int, *, lasting: frozenset[int], starts: int
+    samples: Sequence[StackSample],
+    max_workers: int,
+    *,
+    lasting: frozenset[int],
+    starts: int,
+    ended: Mapping[tuple[int, int], int],
+    usual: Mapping[int, float],
+    worth: float,
 ) -> Contention | None:
     """Whether the workers queue for something scarcer than the pool, judged by the lines they are at.
 
-    Of all lines, take the one where most are, and count in each sample the workers that are elsewhere, or, where tasks
-    do something else first, those at one other line. If that number k is the same again and again, though tasks come
-    and go, then something lets only k of them pass at a time: a lock (1), a pool of connections (its size), a database
-    that admits one writer. `lasting` are workers that were in one task all the time; elsewhere, they are consumers that
-    keep their workers and no holders. `starts`: of tasks, meanwhile.
+    Take a line, and count in each sample the workers that are past it: at any other line, or, where tasks do something
+    else as well, at one other line. If that number k is the same again and again, though tasks come and go, and there
+    is always somebody at the first line, then something lets only k of them pass at a time: a lock (1), a pool of
+    connections (its size), a database that admits one writer.
+
+    What else looks like that is ruled out by what is known of the tasks:
+
+    - Tasks of two ordinary stages scatter. Were each of n workers at the second one by itself, with probability p, then
+      the count would be binomial and its most frequent value would come with some probability q < 1. That it comes in
+      a part s > q of N samples then has a probability of at most exp(-N D), D = s ln(s / q) + (1 - s) ln((1 - s) /
+      (1 - q)) (Chernoff 1952). N counts samples that saw other holders: by Little's law these are renewed once in k
+      starts.
+    - Stages of fixed times may be in step. But then tasks are never held up: what gets done at once, had each task
+      taken only as long as it can, is all workers' worth. `worth` is that number of tasks (Little's law: tasks finished
+      a second, times that run). Where w workers wait on average, it is less by w.
+    - The line comes before what is held: whoever is at it has longer to go. `ended` gives (function, started) ->
+      finished, as far as tasks have.
+    - Who waits does come and go. Those who starve all the time want what the holders have: their tasks are of a
+      function that is seen there.
+
+    Where all are at one line, as in a call that takes a lock and does its work in C, those that starve show by having
+    run for far longer than the median of their function, which `usual` gives (ns). Then others must have starved
+    before them as well, or they may just be long.
+
+    `lasting` are workers that were in one task all the time; elsewhere, they are consumers that keep their workers and
+    no holders. `starts`: of tasks, meanwhile.
     """
-    seen = [
-        {worker: tuple(lines) for workers, lines in sample.stacks if lines for worker in workers} for sample in samples
-    ]
-    seen = [places for places in seen if len(places) >= SEEN_SHARE * max_workers]
+    if len(samples) < SAMPLES_NEEDED or worth > max_workers - CONSTANT_SHARE / 2:
+        return None  # all workers are worth all workers: nobody waits
+    latest_ns = max(sample.at_ns for sample in samples)
+    kept = min(SAMPLES_KEPT, max(SAMPLES_LEFT, OCCUPANTS // max_workers))
+    #: By place, so that what follows need not look at lines again and again.
+    numbers: dict[Place, int] = {}
+    seen: list[list[_Occupant]] = []
+    for sample in samples[:: max(1, len(samples) // kept)]:
+        occupants = []
+        for stack in sample.stacks:
+            place, tasks = numbers.setdefault((tuple(stack.lines), stack.spot), len(numbers)), iter(stack.tasks)
+            for worker, function, started in zip(tasks, tasks, tasks, strict=True):
+                overdue = function in usual and sample.at_ns - started > OVERDUE_RUNS * usual[function]
+                left_ns = ended.get((function, started), latest_ns) - sample.at_ns
+                occupants.append(_Occupant(place, overdue, function, started, left_ns, worker in lasting))
+        if len(occupants) >= SEEN_SHARE * max_workers:
+            seen.append(occupants)
     if len(seen) < SAMPLES_NEEDED:
         return None
-    lines = Counter(place for places in seen for place in places.values())
-    waiting, most = lines.most_common(1)[0]
-    elsewhere = [
-        Counter(place for worker, place in places.items() if place != waiting and worker not in lasting)
-        for places in seen
-    ]
-    whereabouts = sum(elsewhere, Counter[tuple[Line, ...]]()).most_common()
-    if 2 * most < lines.total() or not whereabouts:
+    # All may be at one place: then by whether they are overdue.
+    found = _Places(seen, by_age=False).find(starts, worth) or _Places(seen, by_age=True).find(starts, worth)
+    if found is None:
         return None
-    candidates = [(whereabouts[0][0], [places.total() for places in elsewhere])]
-    candidates += [(line, [places[line] for places in elsewhere]) for line, _ in whereabouts]
-    found: tuple[int, int, tuple[Line, ...]] | None = None
-    for holding, counts in candidates:
-        holders, often = Counter(counts).most_common(1)[0]
-        constant = often >= CONSTANT_SHARE * len(seen)
-        if constant and 1 <= holders <= HOLDERS_SHARE * max_workers and starts >= RENEWALS_NEEDED * holders:
-            # Few samples may make those that are on their way there look constant, too.
-            found = max(found or (0, 0, holding), (often, -holders, holding), key=itemgetter(0, 1))
-    return None if found is None else Contention(-found[1], waiting, found[2], len(seen))
+    holders, waiting, holding = found
+    lines = [lines for lines, _ in numbers]
+    return Contention(holders, lines[waiting], lines[holding], len(seen))
+
+
+class _Places:
+    """How many workers were where, in each of the samples `seen`. A place is a number, and if it counts `by_age`, one
+    and another for those that are overdue."""
+
+    def __init__(self, seen: Sequence[Sequence[_Occupant]], *, by_age: bool) -> None:
+        self._seen = len(seen)
+        self._present = sum(map(len, seen)) / len(seen)
+        # In each sample: all by place and function, and by place those who come and go.
+        self._all: list[dict[int, Counter[int]]] = []
+        self._passing: list[Counter[int]] = []
+        # All together, by place.
+        self._tasks: dict[int, set[tuple[int, int]]] = {}
+        self._left: dict[int, list[int]] = {}
+        self._functions: dict[int, set[int]] = {}
+        for occupants in seen:
+            everyone: dict[int, Counter[int]] = defaultdict(Counter)
+            passing: Counter[int] = Counter()
+            for number, overdue, function, started_ns, left_ns, lasting in occupants:
+                place = 2 * number + (by_age and overdue)
+                everyone[place][function] += 1
+                self._left.setdefault(place, []).append(left_ns)
+                self._tasks.setdefault(place, set()).add((function, started_ns))
+                if not lasting:
+                    passing[place] += 1
+                    self._functions.setdefault(place, set()).add(function)
+            self._all.append(everyone)
+            self._passing.append(passing)
+
+    def find(self, starts: int, worth: float) -> tuple[int, int, int] | None:
+        """How many workers are past which place, and where these are, if that looks like contention."""
+        places = sorted(self._left, key=lambda place: -len(self._left[place]))[:PLACES]
+        left = {place: median(self._left[place]) for place in places}
+        best: tuple[tuple[float, int, float], tuple[int, int, int]] | None = None
+        for waiting in places:
+            for holding in (None, *(place for place in places if left[place] < left[waiting])):
+                found = self._admitted(waiting, holding, starts, worth)
+                if found is None:
+                    continue
+                often, holders, where = found
+                # Few samples may make those that are on their way there look constant, too. Of several lines that come
+                # before, the last one is where the others wait.
+                rank = min(often, CONSTANT_ENOUGH), -holders, -left[waiting]
+                if left.get(where, 0) < left[waiting] and (best is None or rank > best[0]):
+                    best = rank, (holders, waiting // 2, where // 2)
+        return None if best is None else best[1]
+
+    def _admitted(self, waiting: int, holding: int | None, starts: int, worth: float) -> tuple[float, int, int] | None:
+        """In which part of the samples exactly how many workers are at `holding`, or anywhere but at `waiting`, and
+        where most of them are; None if nothing follows from that."""
+        if holding is not None:
+            past = [passing[holding] for passing in self._passing]
+        else:
+            past = [passing.total() - passing[waiting] for passing in self._passing]
+        holders, times = Counter(past).most_common(1)[0]
+        often = times / self._seen
+        if holders < 1 or often < CONSTANT_SHARE or starts < RENEWALS_NEEDED * holders:
+            return None
+        held = [holding] if holding is not None else [place for place in self._functions if place != waiting]
+        where = max(held, key=lambda place: sum(passing[place] for passing in self._passing))
+        queued = [everyone[waiting].total() for everyone in self._all]
+        renewals = len(self._tasks[waiting]) * self._seen / sum(queued)
+        samples = min(self._seen, starts // holders)
+        if where // 2 == waiting // 2:
+            samples = min(samples, int(renewals))
+        elif renewals < QUEUES_NEEDED:
+            # Those who starve want what others get; who never gets past that place may want something else.
+            wanted = set().union(*(self._functions[place] for place in held))
+            queued = [sum(everyone[waiting][function] for function in wanted) for everyone in self._all]
+            if sum(queued) < STARVING_NEEDED * sum(map(bool, queued)):
+                return None
+        if sum(map(bool, queued)) < CONSTANT_SHARE * self._seen:
+            return None
+        if worth > self._present - sum(queued) / self._seen / 2:
+            return None
+        share = sum(past) / self._seen / self._present
+        if samples * _divergence(often, _most_likely(round(self._present), share)) < -math.log(CHANCE):
+            return None
+        return often, holders, where
+
+
+def _most_likely(count: int, share: float) -> float:
+    """The probability of the most frequent value of a binomial distribution."""
+    value = min(count, int((count + 1) * share))
+    return math.comb(count, value) * share**value * (1 - share) ** (count - value)
+
+
+def _divergence(share: float, likely: float) -> float:
+    """How much a share tells against a probability: Kullback-Leibler, in nats; 0 if it is no greater."""
+    if share <= likely:
+        return 0.0
+    rest = (1 - share) * math.log((1 - share) / (1 - likely)) if share < 1 else 0.0
+    return share * math.log(share / likely) + rest
 
 
 class FunctionShare(msgspec.Struct, frozen=True):

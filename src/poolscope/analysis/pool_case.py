@@ -25,12 +25,12 @@ from poolscope.analysis.detection import (
 )
 from poolscope.analysis.findings import FINDINGS_KEPT, LINES_SHOWN, Event, SourceOf, evidence, frames_of
 from poolscope.analysis.history import PoolHistory
-from poolscope.analysis.occupants import SAMPLES_NEEDED
+from poolscope.analysis.occupants import OCCUPANTS, SAMPLES_NEEDED
 from poolscope.analysis.signals import PoolSignals, ProcessSignals, held_workers, measure
 from poolscope.analysis.stretches import Stretch
 from poolscope.analysis.tracking import Episode, Sort, Tracker
 from poolscope.analysis.window import before
-from poolscope.messages import FunctionNamed
+from poolscope.messages import FunctionNamed, Line
 from poolscope.model import Advice, Finding, Frame, SizingPoint
 
 #: Gives the process's signals over [begin, end] ns.
@@ -50,8 +50,10 @@ FEEDERS = 8
 POPULATION_TASKS = 2_000
 #: A long stretch is judged by its last part, so that what changed shows.
 WINDOW_NS = 60_000_000_000
-#: Judging a window costs about a microsecond a task: a busy one is judged less often, never more than this apart.
+#: Judging a window costs about a microsecond a task, and some more a worker in a sample: a busy one is judged less
+#: often, never more than this apart.
 REST_PER_TASK_NS = 20_000
+REST_PER_OCCUPANT_NS = 400_000
 REST_NS = 500_000_000
 #: Told this much later than it could be, a finding has had time to see where the workers are.
 PATIENCE_NS = 600_000_000
@@ -185,7 +187,9 @@ class PoolCase:
             if now_ns < self._rest_until_ns and not self._final:
                 return events
             item = self._diagnose(current, self._tracker.active is not None)
-            self._rest_until_ns = now_ns + min(REST_NS, item.signals.starts * REST_PER_TASK_NS)
+            occupants = min(OCCUPANTS, item.signals.samples * item.signals.max_workers)
+            rest_ns = item.signals.starts * REST_PER_TASK_NS + occupants * REST_PER_OCCUPANT_NS
+            self._rest_until_ns = now_ns + min(REST_NS, rest_ns)
             if self._too_early(item, current):
                 return events
             if item.diagnosis.pattern != "burst":
@@ -414,10 +418,12 @@ class PoolCase:
     def _offset(self, at_ns: int) -> float:
         return (at_ns - self._origin_ns) / 1e9
 
-    def _frames(self, begin_ns: int, end_ns: int, workers: frozenset[int] | None = None) -> tuple[Frame, ...]:
+    def _frames(
+        self, begin_ns: int, end_ns: int, workers: frozenset[int] | None, first: tuple[Line, ...]
+    ) -> tuple[Frame, ...]:
         groups, total = self.history.lines(begin_ns, end_ns, workers)
         if groups:
-            return frames_of(groups, total, self._source_of)
+            return frames_of(groups, total, self._source_of, first)
         # Nothing was sampled: the functions that hold the workers are the best that is known.
         busiest = max(self.history.functions.items(), key=lambda item: item[1].run.total, default=None)
         named = self._function_of(busiest[0]) if busiest is not None else None
@@ -435,7 +441,9 @@ class PoolCase:
             workers = frozenset(item.signals.deadlock.cycle.workers)
         elif item.diagnosis.pattern == "stuck_workers":
             workers = frozenset(held.worker for held in stuck_workers(item.signals.held, self.rules))
-        frames = self._frames(item.begin_ns, episode.last_seen_ns, workers)
+        contention = item.signals.contention if item.diagnosis.cause == "shared_resource" else None
+        waiting = contention.waiting if contention is not None else ()
+        frames = self._frames(item.begin_ns, episode.last_seen_ns, workers, waiting)
         since = self._offset(episode.since_ns)
         name = self.history.name
         sized = self._sized if item.diagnosis.sized else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence, Set
 
 from poolscope.analysis.busiest import Busiest, Total
-from poolscope.analysis.findings import FINDINGS_KEPT
+from poolscope.analysis.findings import FINDINGS_KEPT, bursts_together
 from poolscope.analysis.history import PoolHistory
 from poolscope.analysis.loop_case import LoopCase
 from poolscope.analysis.pool_case import PoolCase
@@ -136,8 +136,8 @@ class PoolRow:
         self._run.merge(history.run)
         self._take_functions(history)
         self._add_functions(history, self._past_functions, now_ns)
-        self._past_findings += case.findings()
-        del self._past_findings[:-FINDINGS_KEPT]
+        past = [*self._past_findings, *case.findings()]
+        self._past_findings = bursts_together(self.name, past)[-FINDINGS_KEPT:]
         if self._main is not None and self._main is not case and self._weight(case) > self._weight(self._main):
             self._main = case
 
@@ -167,7 +167,8 @@ class PoolRow:
         for name, theirs in ended._past_functions.items():
             self._past_functions.setdefault(name, _Function()).merge(theirs)
         self._busiest.add(ended._busiest.done())
-        self._past_findings = [*ended._past_findings, *self._past_findings][-FINDINGS_KEPT:]
+        past = [*ended._past_findings, *self._past_findings]
+        self._past_findings = bursts_together(self.name, past)[-FINDINGS_KEPT:]
         for sort, total in ended.tally.totals.items():
             self.tally.totals[sort] = self.tally.totals.get(sort, 0) + total
         for peak, value in ended._peaks.items():
@@ -285,7 +286,7 @@ class PoolRow:
     def findings(self) -> tuple[Finding, ...]:
         """All findings of the row's pools, in order of time."""
         found = [*self._past_findings, *(finding for case in self.cases for finding in case.findings())]
-        return tuple(sorted(found, key=lambda finding: finding.since_seconds))
+        return tuple(sorted(bursts_together(self.name, found), key=lambda finding: finding.since_seconds))
 
     def finding_counts(self) -> list[FindingCount]:
         """For a scrape."""

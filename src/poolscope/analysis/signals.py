@@ -13,7 +13,7 @@ import msgspec
 from poolscope.analysis.chance import Before, Crowd, Runs
 from poolscope.analysis.deadlock import Awaited, Deadlock
 from poolscope.analysis.history import CpuReading, PoolHistory
-from poolscope.analysis.occupants import Contention, FunctionShare, Hogs, contention, hogs
+from poolscope.analysis.occupants import SAMPLES_NEEDED, Contention, FunctionShare, Hogs, contention, hogs
 from poolscope.analysis.stretches import Stretch
 from poolscope.analysis.window import TASKS_NEEDED, Window, Work, median, seconds, sums
 
@@ -64,14 +64,14 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     workers_ready: float | None
     seconds_since_finish: float | None
     longest_run_seconds: float | None
-    #: How long the tasks that run now have run: the median.
-    running_p50_seconds: float | None
     process: ProcessSignals
     #: Workers in tasks that take long, the longest first.
     held: tuple[HeldWorker, ...] = ()
     #: How often the lines of the workers were looked at.
     samples: int = 0
     contention: Contention | None = None
+    #: The part of the workers' time that tasks have which take many times the p99 run of their function.
+    overlong_share: float = 0.0
     hogs: Hogs | None = None
     deadlock: Deadlock | None = None
     awaited: Awaited | None = None
@@ -158,6 +158,7 @@ def measure(
     samples = [sample for sample in history.stacks if begin_ns <= sample.at_ns <= end_ns]
     lasting = frozenset(worker for worker, task in history.running.items() if task.started_ns <= begin_ns)
     busy_ns = window.busy_ns
+    work = window.work(history.occupancy.unhindered)
     return PoolSignals(
         window_seconds=length_ns / 1e9,
         max_workers=history.max_workers,
@@ -172,17 +173,25 @@ def measure(
         run_mean_seconds=sum(window.runs) / len(window.runs) / 1e9 if enough else None,
         stretch_seconds=stretch.length_ns / 1e9,
         crowd=_crowd(history, stretch, sums(window.runs) if enough else Runs(), came_before),
-        work=window.work(history.occupancy.unhindered),
+        work=work,
         worker_cores=worker_cores,
         worker_cpu_share=(worker_cores * length_ns / busy_ns if worker_cores is not None and busy_ns > 0 else None),
         workers_ready=rate(history.ready_readings, begin_ns, end_ns),
         seconds_since_finish=((end_ns - history.last_finish_ns) / 1e9 if history.last_finish_ns is not None else None),
         longest_run_seconds=history.run.maximum / 1e9 if history.run.count else None,
-        running_p50_seconds=seconds(median([end_ns - task.started_ns for task in history.running.values()])),
         process=process,
         held=held_workers(history, end_ns),
         samples=len(samples),
-        contention=contention(samples, history.max_workers, lasting=lasting, starts=window.starts),
+        contention=contention(
+            samples,
+            history.max_workers,
+            lasting=lasting,
+            starts=window.starts,
+            ended=window.ended() if len(samples) >= SAMPLES_NEEDED else {},
+            usual={function: median(share.runs) or 0.0 for function, share in window.shares.items() if share.runs},
+            worth=_worth(history, window, work, length_ns),
+        ),
+        overlong_share=window.overlong_share,
         hogs=hogs(
             [
                 FunctionShare(function, share.starts, share.busy_ns, share.waits, share.runs)
@@ -190,6 +199,17 @@ def measure(
             ]
         ),
     )
+
+
+def _worth(history: PoolHistory, window: Window, work: Work, length_ns: int) -> float:
+    """How many tasks' worth of work got done at once, had each taken only as long as it can: as alone, or if that is
+    not known, as the fastest of its function."""
+    least_ns = sum(
+        share.finished * history.functions[function].run.fastest
+        for function, share in window.shares.items()
+        if share.finished
+    )
+    return max(least_ns, (work.done_seconds or 0.0) * 1e9) / length_ns
 
 
 def _crowd(history: PoolHistory, stretch: Stretch, runs: Runs, came_before: Before) -> Crowd:

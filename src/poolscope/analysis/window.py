@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import takewhile
 
 import msgspec
 
@@ -15,6 +16,9 @@ LATE_NS = 1_000_000_000
 TASKS_NEEDED = 5
 #: Fewer unhindered runs than this say nothing about how long a task takes when nothing is in its way.
 UNHINDERED_NEEDED = 20
+#: A task is overlong from this many times the p99 run of its function on, which takes so many runs to know.
+OVERLONG_RUNS = 10.0
+P99_NEEDED = 100
 #: How many of them are looked at for the time just before the pool filled.
 LAST_UNHINDERED = 5
 #: Part of the workers' time that the functions have, the busiest first, whose runs are compared with those.
@@ -25,14 +29,24 @@ BEFORE_RUNS = 1_000
 
 
 class Share:
-    """What one function did in a window; ns."""
+    """What one function did in a window; ns. `ages`: how long the tasks that run have run."""
 
-    __slots__ = ("busy_ns", "finished", "runs", "starts", "waits")
+    __slots__ = ("ages", "busy_ns", "finished", "runs", "starts", "waits")
 
     def __init__(self) -> None:
         self.starts = self.busy_ns = self.finished = 0
         self.waits: list[int] = []
         self.runs: list[int] = []
+        self.ages: list[int] = []
+
+    @property
+    def overlong_ns(self) -> int:
+        """What tasks have run that take many times the p99 run; 0 if that is not known."""
+        if len(self.runs) < P99_NEEDED:
+            return 0
+        runs = sorted(self.runs)
+        least = OVERLONG_RUNS * runs[int(0.99 * len(runs))]
+        return sum(run for run in self.ages + runs[int(0.99 * len(runs)) :] if run >= least)
 
 
 class Work(msgspec.Struct, frozen=True):
@@ -57,6 +71,7 @@ class Window:
 
     def __init__(self, history: PoolHistory, begin_ns: int, end_ns: int) -> None:
         self.begin_ns, self.end_ns = begin_ns, end_ns
+        self._recent = history.recent
         #: Tasks that started in the window, and those of them that had to wait for another task to end.
         self.starts = self.coupled = 0
         self.shares: dict[int, Share] = {}
@@ -75,6 +90,7 @@ class Window:
         waits = [wait for share in self.shares.values() for wait in share.waits]
         for running in history.running.values():
             share = self.shares.get(running.function) or self.shares.setdefault(running.function, Share())
+            share.ages.append(max(0, end_ns - running.started_ns))
             share.busy_ns += max(0, end_ns - max(running.started_ns, begin_ns))
             if begin_ns <= running.started_ns <= end_ns:
                 share.starts += 1
@@ -86,6 +102,16 @@ class Window:
         self.starts = sum(share.starts for share in self.shares.values())
         self.finished = sum(share.finished for share in self.shares.values())
         self.busy_ns = sum(share.busy_ns for share in self.shares.values())
+
+    @property
+    def overlong_share(self) -> float:
+        """The part of the workers' time that tasks have which take many times the p99 run of their function."""
+        return min(1.0, sum(share.overlong_ns for share in self.shares.values()) / max(1, self.busy_ns))
+
+    def ended(self) -> dict[tuple[int, int], int]:
+        """(function, started) -> when that task ended."""
+        latest = takewhile(lambda task: task[3] >= self.begin_ns - LATE_NS, reversed(self._recent))
+        return {(function, started): ended for function, _, started, ended, _ in latest}
 
     def work(self, unhindered: Collection[tuple[int, int]]) -> Work:
         """See `Work`; `unhindered` are (function, run in ns)."""

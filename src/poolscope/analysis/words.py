@@ -140,8 +140,8 @@ def burst_summary(name: str, count: int, longest: float, total: float) -> str:
     """One sentence on saturation that was short, or whose waits were."""
     times = "once" if count == 1 else f"{count} times"
     return (
-        f"Pool {name!r} was full with tasks queued {times}, {seconds(total)} in all (longest {seconds(longest)}): no "
-        "more than random load brings to a healthy pool."
+        f"Pool {name!r} was full with tasks queued {times}, {seconds(total)} in all (longest {seconds(longest)}): too "
+        "short, or no more than random load brings, to be a fault."
     )
 
 

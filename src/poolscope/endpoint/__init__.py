@@ -4,6 +4,7 @@ The standard library's `http.server` reads the requests. `ssl` is imported only 
 `hashlib` only where they ask for passwords.
 """
 
+from poolscope.endpoint.base import Endpoint
 from poolscope.endpoint.server import Server
 
-__all__ = ["Server"]
+__all__ = ["Endpoint", "Server"]

@@ -79,7 +79,6 @@ class Acceptor:
         speaks_tls: bool = False,
         request_seconds: float = REQUEST_SECONDS,
         max_requests: int = MAX_REQUESTS,
-        max_silent: int = MAX_SILENT,
     ) -> None:
         self._listening = listening
         # A client that goes away between select and accept must not keep the accepting thread in accept.
@@ -87,7 +86,6 @@ class Acceptor:
         self._serve = serve
         self._speaks_tls = speaks_tls
         self._seconds = request_seconds
-        self._max_silent = max_silent
         self._stop, self._stopped = socket.socketpair()
         self._stop.setblocking(False)
         self._selector = selectors.DefaultSelector()
@@ -158,7 +156,7 @@ class Acceptor:
             return
         accepted.setblocking(False)
         connection = Connection(accepted, str(address[0]), time.monotonic() + self._seconds)
-        while len(self._silent) >= self._max_silent:
+        while len(self._silent) >= MAX_SILENT:
             self._drop(next(iter(self._silent.values())))
         self._silent[accepted] = connection
         self._selector.register(accepted, selectors.EVENT_READ)

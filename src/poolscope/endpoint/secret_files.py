@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
+from poolscope.config.wording import one_line
 from poolscope.errors import ListenError
-from poolscope.yamltree import one_line
 
 #: No file of secrets is larger; a mistaken path must not fill the memory.
 MAX_BYTES = 256 * 1024

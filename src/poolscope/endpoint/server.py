@@ -10,7 +10,6 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -18,7 +17,8 @@ from prometheus_client import CollectorRegistry
 from poolscope.config import EndpointSettings, listen_address
 from poolscope.endpoint.access import Access
 from poolscope.endpoint.answers import Site, serve
-from poolscope.endpoint.connections import MAX_REQUESTS, MAX_SILENT, REQUEST_SECONDS, Acceptor
+from poolscope.endpoint.base import Endpoint
+from poolscope.endpoint.connections import MAX_REQUESTS, REQUEST_SECONDS, Acceptor
 from poolscope.endpoint.tls import Certificate
 from poolscope.errors import ListenError
 from poolscope.model import Finding
@@ -29,7 +29,7 @@ _BACKLOG = 128
 _log = logging.getLogger("poolscope")
 
 
-class Server:
+class Server(Endpoint):
     """The endpoint while it is open: /metrics, /findings and /healthz. A context manager that closes it.
 
     One thread accepts, one more per request answers; all are daemons and none waits for the program's loop
@@ -45,7 +45,6 @@ class Server:
         *,
         request_seconds: float = REQUEST_SECONDS,
         max_requests: int = MAX_REQUESTS,
-        max_silent: int = MAX_SILENT,
         failed: Callable[[str, Exception], object] | None = None,
         findings: Callable[[], Sequence[Finding] | None] = lambda: None,
     ) -> None:
@@ -71,7 +70,6 @@ class Server:
             speaks_tls=certificate is not None,
             request_seconds=request_seconds,
             max_requests=max_requests,
-            max_silent=max_silent,
         )
         self._lock = threading.Lock()
         self._closed = False
@@ -86,12 +84,12 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port listened on, also where port 0 was asked for."""
+        """See `Endpoint.port`."""
         return int(self._address[1])
 
     @property
     def url(self) -> str:
-        """What the endpoint is reached by from this machine, such as "http://127.0.0.1:9464"."""
+        """See `Endpoint.url`."""
         address = ipaddress.ip_address(str(self._address[0]).partition("%")[0])
         if address.is_unspecified:
             address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
@@ -107,14 +105,6 @@ class Server:
         self._acceptor.stop()
         self._thread.join(timeout=5)
         self._acceptor.close()
-
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _accept(self) -> None:
         try:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from poolscope.probe.runtime import Probe
 
 #: As in `poolscope.messages`, which the program may be unable to import.
-PROTOCOL = 1
+PROTOCOL = 2
 
 #: Where `poolscope run` leaves, as JSON, the path of its socket and the probe's settings.
 VARIABLE = "POOLSCOPE_RUN"
@@ -160,6 +160,9 @@ class Watched:
             # Another thread was in the midst of importing the second of them, likewise.
             self._installation.uninstall()
             self._installation = install.install(ran=ran)
+        from poolscope.probe import ending
+
+        ending.register(self.finish)
 
     def _disable(self) -> None:
         """The parent is gone: nothing of ours in the program's way from here on."""
@@ -170,6 +173,9 @@ class Watched:
             self._probe.after_fork.clear()
         if self._installation is not None:
             self._installation.uninstall()
+            from poolscope.probe import ending
+
+            ending.unregister(self.finish)
 
     def _link_of_child(self, _: Probe | None = None) -> Link | None:
         """The sink of a forked child, made with its first event: most children have none, they call exec."""

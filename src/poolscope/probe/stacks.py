@@ -70,13 +70,19 @@ def _is_generated(frame: FrameType) -> bool:
 
 
 def user_lines(frame: FrameType | None, stop: int | None = None) -> list[Line]:
-    """The user's innermost line, then the line of the frame that it called, if any.
+    """The lines of `user_place`."""
+    return user_place(frame, stop)[0]
+
+
+def user_place(frame: FrameType | None, stop: int | None = None) -> tuple[list[Line], int]:
+    """The user's innermost line, then the line of the frame that it called, if any; and the instruction in the last one
+    of these: of a line that takes a lock and does something with it, that tells who waits from who has it.
 
     Without a line of the user's: the innermost one only. `stop` is the `id` of a frame: it and what is outside of it
     do not count. Holds no frame after it returned.
     """
-    innermost: Line | None = None
-    called: tuple[CodeType, int | None] | None = None
+    innermost: tuple[list[Line], int] | None = None
+    called: tuple[CodeType, int | None, int] | None = None
     for _ in range(DEPTH_LIMIT):
         if frame is None or id(frame) == stop:
             break
@@ -84,12 +90,14 @@ def user_lines(frame: FrameType | None, stop: int | None = None) -> list[Line]:
         number = frame.f_lineno
         if is_user_file(code.co_filename) and not _is_generated(frame):
             line = _line(code, number)
-            return [line] if called is None else [line, _line(*called)]
-        called = (code, number)
+            if called is None:
+                return [line], frame.f_lasti
+            return [line, _line(*called[:2])], called[2]
+        called = (code, number, frame.f_lasti)
         if innermost is None:
-            innermost = _line(code, number)
+            innermost = [_line(code, number)], frame.f_lasti
         frame = frame.f_back
-    return [] if innermost is None else [innermost]
+    return ([], 0) if innermost is None else innermost
 
 
 def creation_site(depth: int = 0) -> tuple[str, str]:

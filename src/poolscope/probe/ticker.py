@@ -1,15 +1,11 @@
-"""The probe's one background thread, and the jobs that it runs.
-
-It is started below `threading`: nobody finds it in `threading.enumerate()`, a program that waits for its
-threads does not wait for it, and tools that replace `threading` (gevent) do not reach it.
-"""
+"""The probe's one background thread, and the jobs that it runs."""
 
 from __future__ import annotations
 
 import sys
 
-from poolscope.probe.cpu import thread_clocks_readable, thread_cpu_ns
-from poolscope.probe.native import allocate_lock, get_ident, get_native_id, sleep, start_new_thread
+from poolscope.probe.life import Life
+from poolscope.probe.native import allocate_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +15,6 @@ if TYPE_CHECKING:
 
 #: The longest sleep between two looks at the jobs (s).
 _LONGEST_WAIT = 1.0
-#: How long one look for the end of a thread lasts (s).
-_POLL = 0.0002
 
 
 class Job:
@@ -36,22 +30,6 @@ class Job:
         self.period_ns = period_ns
         self.run = run
         self.due_ns = now_ns + period_ns
-
-
-class _Run:
-    """One life of the thread. `ended` is held until it is over.
-
-    Each field is set once: `stopping` by whoever stops it, the others by the thread itself.
-    """
-
-    __slots__ = ("ended", "ident", "native_id", "stopping")
-
-    def __init__(self) -> None:
-        self.stopping = False
-        self.ident = 0
-        self.native_id = 0
-        self.ended = allocate_lock()
-        self.ended.acquire()
 
 
 class Ticker:
@@ -76,7 +54,7 @@ class Ticker:
         self._jobs: list[Job] = []
         #: By how much the thread has woken up too late, in sum: nobody runs while the process is stopped or starved.
         self.overslept_ns = 0
-        self._run: _Run | None = None
+        self._life: Life | None = None
         self._starting = allocate_lock()
         # Held but while somebody wants the thread's attention: waiting for it with a timeout is our sleep.
         self._call = allocate_lock()
@@ -85,7 +63,7 @@ class Ticker:
     @property
     def running(self) -> bool:
         """Whether the thread has been started and not been told to stop."""
-        return self._run is not None
+        return self._life is not None
 
     def add(self, part: str, period_ns: int, run: Callable[[int], object]) -> Job:
         """Has `run(now_ns)` called each `period_ns`, first after one period. One that raises is taken out."""
@@ -124,20 +102,19 @@ class Ticker:
     def wake(self) -> None:
         """Starts the thread if it is not running. Raises RuntimeError if the system gives us none."""
         # Never waits for the lock: a finalizer or signal handler may come here in the thread that holds it.
-        if self._run is not None or not self._starting.acquire(blocking=False):
+        if self._life is not None or not self._starting.acquire(blocking=False):
             return
         try:
-            if self._run is None:
-                run = _Run()
-                self._run = run
+            if self._life is None:
+                life = self._life = Life()
                 now = self._clock()
                 for job in list(self._jobs):
                     # Not at once: the program is busy with its first task.
                     job.due_ns = max(job.due_ns, now + job.period_ns)
                 try:
-                    start_new_thread(self._live, (run,))
+                    life.begin(self._live)
                 except BaseException:
-                    self._run = None
+                    self._life = None
                     raise
         finally:
             self._starting.release()
@@ -149,13 +126,10 @@ class Ticker:
         For a fork and for the end of the process: what is recorded after it stays where it is until the next
         `wake`.
         """
-        run, self._run = self._run, None
-        if run is None:
+        life, self._life = self._life, None
+        if life is None:
             return False
-        run.stopping = True
-        self._interrupt()
-        if run.ident != get_ident() and run.ended.acquire(timeout=timeout):
-            _await_exit(run.native_id, timeout)
+        life.end(self._interrupt, timeout)
         return True
 
     def _interrupt(self) -> None:
@@ -164,16 +138,14 @@ class Ticker:
         except RuntimeError:
             pass  # somebody has called already, and the thread has yet to hear it
 
-    def _live(self, run: _Run) -> None:
+    def _live(self, life: Life) -> None:
         try:
-            run.ident = get_ident()
-            run.native_id = get_native_id()
-            while not run.stopping:
+            while not life.stopping:
                 wanted = self.seconds_to_next()
                 before = self._clock()
                 if not self._call.acquire(timeout=wanted):
                     self.overslept_ns += max(0, self._clock() - before - round(wanted * 1e9))
-                if not run.stopping:
+                if not life.stopping:
                     self.tick()
             self._last()
         except BaseException as exc:
@@ -181,16 +153,5 @@ class Ticker:
             if sys is not None and not sys.is_finalizing():
                 self._failed("thread", exc)
         finally:
-            if self._run is run:
-                self._run = None
-            run.ended.release()
-
-
-def _await_exit(native_id: int, timeout: float) -> None:
-    """Waits until the system has let go of a thread that has run its last line: it still counts in a fork."""
-    if not thread_clocks_readable:
-        return
-    for _ in range(int(timeout / _POLL)):
-        if thread_cpu_ns(native_id) is None:
-            return
-        sleep(_POLL)
+            if self._life is life:
+                self._life = None

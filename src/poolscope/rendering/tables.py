@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 from typing import NamedTuple, TypeVar
 
 from poolscope.model import FunctionReport, LoopReport, PoolReport, SizingPoint
-from poolscope.rendering.text import Line, Medium, Style, cells, count
+from poolscope.rendering.text import Line, Medium, Style, cells, count, more
 
 Item = TypeVar("Item")
 
@@ -100,8 +100,7 @@ def pools(
         )
         rows.append(Row(medium.name(pool.name), _without(values, skipped), style))
     lines = table(medium, title, _without(heads, skipped), rows, indent=2)
-    if len(reports) > MOST_ROWS:
-        lines.append(((f"  and {count(len(reports) - MOST_ROWS, 'more pool')}", "dim"),))
+    lines += more(len(reports) - MOST_ROWS, "pool", indent=2)
     for pool in reports[:MOST_ROWS]:
         lines += _losses(medium, pool)
     return lines
@@ -157,9 +156,7 @@ def loops(
         )
         rows.append(Row(medium.name(loop.name), _without(values, skipped), style))
     lines = table(medium, "event loop", _without(heads, skipped), rows, indent=2)
-    if len(reports) > MOST_ROWS:
-        lines.append(((f"  and {count(len(reports) - MOST_ROWS, 'more event loop')}", "dim"),))
-    return lines
+    return lines + more(len(reports) - MOST_ROWS, "event loop", indent=2)
 
 
 def functions(medium: Medium, pool: PoolReport) -> list[Line]:
@@ -191,9 +188,7 @@ def functions(medium: Medium, pool: PoolReport) -> list[Line]:
     ]
     title = f"functions of {medium.name(pool.name, 20)}"
     lines = table(medium, title, heads, rows, indent=2)
-    if len(reports) > MOST_FUNCTIONS:
-        lines.append(((f"  and {count(len(reports) - MOST_FUNCTIONS, 'more function')}", "dim"),))
-    return lines
+    return lines + more(len(reports) - MOST_FUNCTIONS, "function", indent=2)
 
 
 def sizing(medium: Medium, pool: PoolReport, suggested: int | None) -> list[Line]:

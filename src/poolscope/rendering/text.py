@@ -205,6 +205,11 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def more(number: int, noun: str, *, indent: int = 0) -> list[Line]:
+    """The line that tells of so many more than are shown, if there are."""
+    return [((f"{' ' * indent}and {count(number, f'more {noun}')}", "dim"),)] if number > 0 else []
+
+
 def _cells(char: str) -> int:
     if unicodedata.east_asian_width(char) in "WF":
         return 2

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import _socket
 import socket
 import time
 from collections.abc import Mapping
 
-from poolscope.workers.folder import MAX_BYTES, Told, decoded
+from poolscope.workers.contents import MAX_BYTES, Told, decoded
 
 COUNTS = b"c"
 #: The same with all findings in full.
 DETAILS = b"d"
 #: No question: the member shall look whether it is to end.
 WAKE = b"w"
+
+#: Seconds that a scrape waits for the answers of all members together.
+ANSWER_SECONDS = 2.0
 
 _LENGTH_BYTES = 4
 _READ_BYTES = 1 << 16
@@ -62,6 +66,19 @@ def ask(paths: Mapping[str, str], question: bytes, seconds: float) -> tuple[dict
                 assert isinstance(key.fileobj, socket.socket)
                 key.fileobj.close()
     return answers, silent
+
+
+def wake(path: str) -> None:
+    """Wakes the member that answers there."""
+    caller = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
+    try:
+        caller.setblocking(False)
+        caller.connect(path)
+        caller.send(WAKE)
+    except OSError:
+        pass  # it wakes up by itself soon
+    finally:
+        caller.close()
 
 
 def _asked(path: str, question: bytes) -> socket.socket:

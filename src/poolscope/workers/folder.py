@@ -8,62 +8,28 @@ others does it under `lock`; each file of a dead member goes into the totals onc
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import stat
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
-
-import msgspec
 
 from poolscope.errors import PoolscopeError
-from poolscope.model import Snapshot, storable
 from poolscope.probe.native import allocate_lock, sleep
 from poolscope.workers import processes
+from poolscope.workers.contents import MAX_BYTES, VERSION, Dead, Told, decoded, encoded
 from poolscope.workers.merging import retired
-
-#: What is written here and told at the sockets; members of another version are not understood.
-VERSION = 1
-
-#: The most bytes of a file or an answer that are believed.
-MAX_BYTES = 1 << 26
-
-#: The longest path of a UNIX socket, in bytes, that all systems take.
-_MAX_SOCKET_PATH = 100
-_LONGEST_NAME = len("/4194304.18446744073709551615.sock")
 
 _SOCKET, _TOLD = ".sock", ".told"
 _DEAD, _LOCK, _HOLDER = "dead", "lock", "holder"
 
-_Content = TypeVar("_Content", "Told", "Dead")
+#: Seconds that a scrape, or a look, waits for the directory.
+SCRAPE_PATIENCE = 0.5
 
 #: Seconds between two attempts to get the lock.
-_POLL = 0.005
+POLL_SECONDS = 0.005
 
 
 class FolderError(PoolscopeError):
     """There is no directory that is ours alone."""
-
-
-class Told(msgspec.Struct, frozen=True, array_like=True):
-    """What a member says. `bounds` stand for its wait and run buckets, `family` as `processes.family` says."""
-
-    version: int
-    family: str
-    bounds: tuple[int, int]
-    snapshot: Snapshot
-
-
-class Dead(msgspec.Struct, frozen=True, array_like=True):
-    """The totals of the dead. `included` are those whose files may be there still."""
-
-    version: int
-    family: str
-    bounds: tuple[int, int]
-    included: tuple[str, ...]
-    snapshot: Snapshot
 
 
 class Folder:
@@ -147,9 +113,9 @@ class Folder:
 
         path = os.path.join(self.path, _LOCK)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        for attempt in range(max(1, int(patience / _POLL))):
+        for attempt in range(max(1, int(patience / POLL_SECONDS))):
             if attempt:
-                sleep(_POLL)
+                sleep(POLL_SECONDS)
             descriptor = os.open(path, flags, 0o600)
             try:
                 # Not `flock`: a child of the program's that inherits the descriptor would inherit the lock.
@@ -257,108 +223,6 @@ class Folder:
             os.unlink(os.path.join(self.path, entry))
         except FileNotFoundError:
             pass
-
-
-def open_folder(host: str, port: int, bases: Callable[[], list[str]] | None = None) -> Folder:
-    """The directory for an address, made if need be. Raises FolderError.
-
-    It is one per user, address, program and (on Linux) network and process namespace: a port of one container is none
-    of another's, though both may share a directory.
-    """
-    uid = os.geteuid()
-    # Only who sees the same processes can tell which of them live.
-    ours = f"poolscope-{uid}-{_digest(_namespace('pid'), 6)}-"
-    name = ours + _digest((host, port, sys.argv[:1], _namespace("net")), 12)
-    refused = []
-    for base in (bases or candidates)():
-        path = os.path.join(base, name)
-        if len(os.fsencode(path)) + _LONGEST_NAME > _MAX_SOCKET_PATH:
-            continue
-        try:
-            _check_base(base)
-            try:
-                os.mkdir(path, 0o700)
-            except FileExistsError:
-                pass
-            _check(path, uid)
-        except OSError as error:
-            refused.append(f"{path}: {error.strerror}")
-            continue
-        _sweep(base, ours, name, uid)
-        return Folder(path)
-    found = "; ".join(refused) or "every path is too long"
-    raise FolderError(f"no directory for the sockets of several processes: {found}; set TMPDIR to a writable one")
-
-
-def candidates() -> list[str]:
-    """Where private directories may be made, the best first; the last is there in a container with a read-only root."""
-    told = [os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), "/tmp", "/var/tmp", "/dev/shm"]
-    return [os.path.abspath(base) for base in told if base]
-
-
-def _sweep(base: str, ours: str, but: str, uid: int) -> None:
-    """Removes the directories of services whose last process was killed."""
-    for entry in os.listdir(base):
-        if entry.startswith(ours) and entry != but:
-            path = os.path.join(base, entry)
-            try:
-                _check(path, uid)
-                with Folder(path).lock(_POLL) as locked:
-                    if locked:
-                        Folder(path).leave("")
-            except OSError:
-                pass  # it was none of ours, or has gone
-
-
-def _digest(value: object, length: int) -> str:
-    return hashlib.sha256(repr(value).encode("utf-8", "backslashreplace")).hexdigest()[:length]
-
-
-def _check_base(base: str) -> None:
-    status = os.stat(base)
-    if status.st_uid not in (0, os.geteuid()) and not status.st_mode & stat.S_ISVTX:
-        raise PermissionError(errno.EPERM, f"{base} belongs to somebody else")
-    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
-        raise PermissionError(errno.EPERM, f"anybody may replace what is in {base}")
-
-
-def _check(path: str, uid: int) -> None:
-    """Raises PermissionError for a directory that somebody else has made, or can look into."""
-    status = os.lstat(path)
-    if not stat.S_ISDIR(status.st_mode):
-        raise PermissionError(errno.EPERM, "it is no directory")
-    if status.st_uid != uid:
-        raise PermissionError(errno.EPERM, f"it belongs to user {status.st_uid}")
-    if status.st_mode & 0o077:
-        raise PermissionError(errno.EPERM, f"others may look into it (mode {stat.S_IMODE(status.st_mode):o})")
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "it cannot be written")
-
-
-def _namespace(kind: str) -> int:
-    try:
-        return os.stat(f"/proc/self/ns/{kind}").st_ino
-    except OSError:
-        return 0
-
-
-def encoded(value: Told | Dead) -> bytes:
-    """As msgpack."""
-    try:
-        return msgspec.msgpack.encode(value)
-    except UnicodeEncodeError:  # names with lone surrogates
-        return msgspec.msgpack.encode(storable(msgspec.to_builtins(value)))
-
-
-def decoded(data: bytes | None, kind: type[_Content]) -> _Content | None:
-    """What `encoded` made; None for nothing, and for what another version made."""
-    if data is None:
-        return None
-    try:
-        value = msgspec.msgpack.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return value if value.version == VERSION else None
 
 
 def _same(descriptor: int, path: str) -> bool:

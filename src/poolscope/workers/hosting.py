@@ -7,31 +7,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Self
 
+from poolscope.endpoint import Endpoint
 from poolscope.probe.native import allocate_lock, replaced, start_new_thread
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from poolscope.prometheus import Server
 
 #: Seconds of one turn in which the greenlets run, and that an end waits for.
 _TURN_SECONDS = 0.1
 _PATIENCE_SECONDS = 2.0
 
 
-def hosted(start: Callable[[], Server]) -> Server | Hosted:
+def hosted(start: Callable[[], Endpoint]) -> Endpoint:
     """What `start` returns, in a thread of its own if need be. Raises what it raises."""
     return Hosted(start) if replaced() else start()
 
 
-class Hosted:
+class Hosted(Endpoint):
     """An endpoint in a native thread. Any thread may call any method."""
 
-    def __init__(self, start: Callable[[], Server]) -> None:
+    def __init__(self, start: Callable[[], Endpoint]) -> None:
         self._start = start
-        self._server: Server | None = None
+        self._server: Endpoint | None = None
         self._error: BaseException | None = None
         self._stopping = False
         self._started, self._ended = allocate_lock(), allocate_lock()
@@ -42,22 +37,24 @@ class Hosted:
         if self._error is not None:
             raise self._error
         assert self._server is not None
-        self.port: int = self._server.port
-        self.url: str = self._server.url
+        self._port: int = self._server.port
+        self._url: str = self._server.url
+
+    @property
+    def port(self) -> int:
+        """See `Endpoint.port`."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """See `Endpoint.url`."""
+        return self._url
 
     def close(self) -> None:
         """Stop listening; does nothing the second time."""
         if not self._stopping:
             self._stopping = True
             self._ended.acquire(timeout=_PATIENCE_SECONDS)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _live(self) -> None:
         try:

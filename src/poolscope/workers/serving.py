@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 from poolscope.config import DEFAULT_LISTEN, Settings, listen_address
 from poolscope.errors import ListenError
 from poolscope.model import Snapshot
+from poolscope.probe import ending
 from poolscope.prometheus import serve_snapshots
 from poolscope.workers.folder import FolderError
-from poolscope.workers.hosting import Hosted, hosted
+from poolscope.workers.hosting import hosted
 from poolscope.workers.member import Member
 
 if TYPE_CHECKING:
-    from poolscope.prometheus import Failed, Server
+    from poolscope.endpoint import Endpoint
+    from poolscope.prometheus import Failed
 
 #: Addresses that this image of the program has served: its counts go on when it does so again.
 _served: set[tuple[str, int]] = set()
@@ -30,14 +32,14 @@ def serve(
     settings: Settings,
     failed: Failed,
     detailed: Callable[[], Snapshot] | None = None,
-) -> Server | Hosted | Member:
+) -> Endpoint:
     """Serves what `snapshot` returns at `settings.listen`, together with the other processes that serve this address.
 
     An endpoint of this process alone where the port is 0, and where no directory can be shared. `failed` hears of what
     fails later. Raises ListenError if the address cannot be used, or belongs to a program that is none of ours.
     """
 
-    def alone() -> Server | Hosted:
+    def alone() -> Endpoint:
         return hosted(lambda: serve_snapshots(snapshot, settings, failed, detailed=detailed))
 
     listen = settings.listen or DEFAULT_LISTEN
@@ -56,6 +58,7 @@ def serve(
     _members[:] = [*(other for other in _members if not other.closed), member]
     _watch_forks()
     _close_with_multiprocessing()
+    ending.register(_close_all)
     return member
 
 
@@ -83,15 +86,19 @@ def _close_with_multiprocessing() -> None:
     """Its children end by `os._exit`, without `atexit`, but with the end of `threading`."""
     threading = sys.modules.get("threading")
     callbacks = getattr(threading, "_threading_atexits", None)
-    if isinstance(callbacks, list) and _close_all not in callbacks:
-        callbacks.insert(0, _close_all)  # they run from the last to the first
+    if isinstance(callbacks, list) and _close_in_child not in callbacks:
+        callbacks.insert(0, _close_in_child)  # they run from the last to the first
+
+
+def _close_in_child() -> None:
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        _close_all()
 
 
 def _close_all() -> None:
-    process = sys.modules.get("multiprocessing.process")
-    if process is not None and process.parent_process() is not None:
-        for member in list(_members):
-            member.close()
+    for member in list(_members):
+        member.close()
 
 
 _watching = False

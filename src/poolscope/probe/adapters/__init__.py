@@ -12,10 +12,11 @@ from poolscope.probe.families import WRAPPING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from poolscope.probe.pools.names import Wrapper
+    from poolscope.probe.pools.patching import Patch
 
 # What the log has heard of. Single set operations only: any thread may ask.
 _logged: set[str] = set()
@@ -38,6 +39,29 @@ def unfamiliar(probe: Any, library: str, why: str) -> None:
             logging.getLogger("poolscope").warning(text)
     except Exception as exc:
         probe.fail("install", exc)
+
+
+def fresh_modules(
+    state: Patch, library: str, otherwise: str, modules: Mapping[str, str], missing: Callable[[str, Any], str | None]
+) -> Iterator[tuple[str, Any]]:
+    """Those modules of a library that are imported and not patched by `state` yet, by name. They count as patched
+    from here on.
+
+    `modules` gives what each defines last of what we need. `missing(name, module)` says what one has not of that:
+    then it is left alone, and the probe hears of it and of what follows, `otherwise`.
+    """
+    for name, defines in modules.items():
+        module: Any = sys.modules.get(name)
+        if module is None or module in state.modules:
+            continue
+        if not hasattr(module, defines) and getattr(module.__spec__, "_initializing", False):
+            continue  # another thread is in the midst of importing it, and we hear of its end
+        lacks = missing(name, module)
+        if lacks:
+            unfamiliar(state.probe, library, f"{otherwise}: no {lacks} in {name}")
+            continue
+        state.modules.append(module)
+        yield name, module
 
 
 def meet(probe: Any, module: str) -> None:

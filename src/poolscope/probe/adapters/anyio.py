@@ -21,7 +21,8 @@ import sys
 from _thread import RLock
 from weakref import ref
 
-from poolscope.probe.adapters import unfamiliar
+from poolscope.probe.adapters import fresh_modules
+from poolscope.probe.pools.coroutines import THREAD_CALLS
 from poolscope.probe.pools.groups import PlacedGroup
 from poolscope.probe.pools.names import WRAPPERS
 from poolscope.probe.pools.patching import Patch
@@ -123,7 +124,6 @@ class _Patch(Patch):
 
     def __init__(self, probe: Any) -> None:
         super().__init__(probe)
-        self.modules: list[Any] = []
         self.limiters: list[Any] = []
 
     def made(self, limiter: Any) -> None:
@@ -206,7 +206,9 @@ def _sizer(pool: _Pool) -> Callable[[], tuple[int, int] | None]:
     def size() -> tuple[int, int] | None:
         if pool.limiter() is None:
             return None
-        return 0 if pool.slots is None else len(pool.slots.threads), _read(pool, "total_tokens")
+        most = _read(pool, "total_tokens")
+        # The loop's threads serve its other limiters too, and there may be more of them.
+        return 0 if pool.slots is None else min(len(pool.slots.threads), most), most
 
     return size
 
@@ -231,21 +233,12 @@ def patch(probe: Any) -> None:
     global _current, _last_probe
     with _lock:
         state = _current or _Patch(probe)
-        for name, backend in _BACKENDS.items():
-            module = sys.modules.get(name)
-            if module is None or module in state.modules:
-                continue
-            if not hasattr(module, backend) and getattr(module.__spec__, "_initializing", False):
-                continue  # another thread is in the midst of importing it, and we hear of its end
-            missing = _missing(module, backend)
-            if missing:
-                unfamiliar(probe, "anyio", f"its worker threads are not watched: no {missing} in {name}")
-                continue
+        for name, module in fresh_modules(state, "anyio", "its worker threads are not watched", _BACKENDS, _missing):
             # A limiter that outlives the patch is the same pool under the next one.
             if _last_probe is not probe:
                 _forget()
             _last_probe = probe
-            _put_on(state, module, getattr(module, backend))
+            _put_on(state, module, getattr(module, _BACKENDS[name]))
             _current = state
 
 
@@ -258,8 +251,9 @@ def unpatch() -> None:
             _current = None
 
 
-def _missing(module: Any, backend: str) -> str | None:
+def _missing(name: str, module: Any) -> str | None:
     """What we need of a backend and it has not."""
+    backend = _BACKENDS[name]
     try:
         method = getattr(module, backend).__dict__["run_sync_in_worker_thread"]
         if type(method) is not classmethod or list(inspect.signature(method.__func__).parameters) != _PARAMETERS:
@@ -274,7 +268,6 @@ def _missing(module: Any, backend: str) -> str | None:
 
 
 def _put_on(state: _Patch, module: Any, backend: Any) -> None:
-    state.modules.append(module)
     common: Any = sys.modules.get("anyio._core._synchronization")
     # Made outside of an event loop, a limiter is of this class.
     for cls in (module.CapacityLimiter, getattr(common, "CapacityLimiterAdapter", None)):
@@ -286,7 +279,6 @@ def _put_on(state: _Patch, module: Any, backend: Any) -> None:
 
 
 def _run_sync(state: _Patch, original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
     async def run_sync_in_worker_thread(
         cls: Any, func: Any, args: Any, abandon_on_cancel: bool = False, limiter: Any = None
     ) -> Any:
@@ -302,4 +294,5 @@ def _run_sync(state: _Patch, original: Callable[..., Any]) -> Callable[..., Any]
             exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
             raise
 
-    return run_sync_in_worker_thread
+    THREAD_CALLS[run_sync_in_worker_thread.__code__] = "task"
+    return functools.wraps(original)(run_sync_in_worker_thread)

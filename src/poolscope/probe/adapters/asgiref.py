@@ -30,10 +30,11 @@ from poolscope.probe.pools.names import WRAPPERS
 from poolscope.probe.pools.patching import Patch
 from poolscope.probe.pools.registry import size_of
 from poolscope.probe.pools.slots import SlotTask
-from poolscope.probe.pools.watching import ADOPTERS, ATTRIBUTE, UNOPENED, open_watch, report
+from poolscope.probe.pools.watching import ADOPTERS, ATTRIBUTE, UNOPENED, WAITS, open_watch, report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import FrameType
     from typing import Any
 
     from poolscope.probe.pools.watching import Watch
@@ -112,6 +113,18 @@ class _Patch(Patch):
             return future
 
         self.put(cls, "submit", submit)
+        WAITS[cls.run_until_future.__code__] = _awaited_by
+
+
+def _awaited_by(frame: FrameType) -> Any:
+    """See `WAITS`: the task of the event loop in which the asynchronous code runs that `async_to_sync` was given. What
+    else the thread runs meanwhile does not end its wait."""
+    caller = frame.f_back
+    if caller is None or caller.f_globals.get("__name__") != _MODULE:
+        return None
+    coroutine = caller.f_locals.get("awaitable")
+    inner = coroutine.cr_frame if type(coroutine) is CoroutineType else None
+    return None if inner is None else inner.f_locals.get("current_task")
 
 
 def _ended(task: SlotTask, future: Any) -> None:

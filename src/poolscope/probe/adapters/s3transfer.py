@@ -18,21 +18,36 @@ import sys
 import threading
 from _thread import RLock
 
-from poolscope.probe.adapters import unfamiliar
+from poolscope.probe.adapters import fresh_modules
 from poolscope.probe.pools.patching import Patch
-from poolscope.probe.pools.watching import ADOPTERS, ATTRIBUTE, UNOPENED, UNREAD_LIMIT, Instances, Watch, report
+from poolscope.probe.pools.watching import (
+    ADOPTERS,
+    ATTRIBUTE,
+    UNOPENED,
+    UNREAD_LIMIT,
+    WAITS,
+    Instances,
+    Room,
+    Watch,
+    report,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import CodeType, FrameType
     from typing import Any
 
+#: Module -> its class that is patched.
+_MODULES = {"s3transfer.futures": "BoundedExecutor", "s3transfer.manager": "TransferManager"}
 #: The executors of a `TransferManager`: which they are.
 _ROLES = {"_request_executor": "request", "_submission_executor": "submission", "_io_executor": "io"}
 #: Where a bounded executor keeps what it is and where it was made, as (name or None, site).
 _MADE = "_poolscope_made"
 #: How far a task that is being submitted has come.
 _WAITING, _NAMED, _STAMPED, _RECORDED = range(4)
+#: Frames from the wait of a semaphore to the patched `submit`, at most.
+_SUBMIT_DEPTH = 4
 
 
 class _Entry:
@@ -147,10 +162,6 @@ def _adopt(_: Any, made: bool) -> Any:
 class _Patch(Patch):
     """The patch of both modules."""
 
-    def __init__(self, probe: Any) -> None:
-        super().__init__(probe)
-        self.modules: list[Any] = []
-
     def watch(self, bounded: Any) -> _BoundedWatch | None:
         """The watch of the executor inside, opened unless it is; None if there is none, or it is not to be watched."""
         inner = bounded._executor
@@ -184,22 +195,12 @@ def patch(probe: Any) -> None:
     global _current, _last_probe
     with _lock:
         state = _current or _Patch(probe)
-        for name, cls, put_on in _MODULES:
-            module: Any = sys.modules.get(name)
-            if module is None or module in state.modules:
-                continue
-            if not hasattr(module, cls) and getattr(module.__spec__, "_initializing", False):
-                continue  # another thread is in the midst of importing it, and we hear of its end
-            missing = _missing(name, module)
-            if missing:
-                unfamiliar(probe, "s3transfer", f"waits to submit are not seen: no {missing} in {name}")
-                continue
+        for name, module in fresh_modules(state, "s3transfer", "waits to submit are not seen", _MODULES, _missing):
             # An executor that outlives the patch is the same pool under the next one.
             if _last_probe is not probe:
                 _instances.forget(owned=False)
             _last_probe = probe
-            put_on(state, module)
-            state.modules.append(module)
+            _PUT_ON[name](state, module)
             _current = state
 
 
@@ -244,8 +245,32 @@ def _put_on_futures(state: _Patch, module: Any) -> None:
         _note(state, self, None)
 
     state.put(cls, "__init__", __init__)
-    state.put(cls, "submit", _submit(state, cls.submit))
+    submit = _submit(state, cls.submit)
+    state.put(cls, "submit", submit)
     ADOPTERS.append(_adopt)
+    sliding = getattr(sys.modules.get("s3transfer.utils"), "SlidingWindowSemaphore", None)
+    for semaphore in (threading.Semaphore, sliding):
+        if semaphore is not None:
+            WAITS[semaphore.acquire.__code__] = functools.partial(_room, submit.__code__)
+
+
+def _room(code: CodeType, frame: FrameType | None) -> Room | None:
+    """See `WAITS`: what a caller of the `submit` with this code waits for at a semaphore; None if it is none of those.
+
+    The executor's own semaphore is released by the ends of its tasks alone; those for tags may serve others too.
+    """
+    for _ in range(_SUBMIT_DEPTH):
+        if frame is None:
+            return None
+        if frame.f_code is code:
+            names = frame.f_locals
+            entry, watch, bounded = names.get("entry"), names.get("watch"), names.get("self")
+            if watch is None or entry is None or entry.stage != _WAITING:
+                return None
+            own = None if names.get("tag") else getattr(getattr(bounded, "_semaphore", None), "_semaphore", None)
+            return Room(watch.recorder.id, own if type(own) is threading.Semaphore else None)
+        frame = frame.f_back
+    return None
 
 
 def _put_on_manager(state: _Patch, module: Any) -> None:
@@ -260,10 +285,7 @@ def _put_on_manager(state: _Patch, module: Any) -> None:
     state.put(module.TransferManager, "__init__", __init__)
 
 
-_MODULES = (
-    ("s3transfer.futures", "BoundedExecutor", _put_on_futures),
-    ("s3transfer.manager", "TransferManager", _put_on_manager),
-)
+_PUT_ON = {"s3transfer.futures": _put_on_futures, "s3transfer.manager": _put_on_manager}
 
 
 def _note(state: _Patch, bounded: Any, name: str | None) -> None:

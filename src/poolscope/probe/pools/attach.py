@@ -52,7 +52,7 @@ def _watched(executor: Any, probe: Any, name: str | None) -> Watch | None:
     if _is_a(executor, "multiprocessing.pool", "ThreadPool"):
         from poolscope.probe.pools import multiprocessing_pool
 
-        return multiprocessing_pool.attach(executor, probe, name)
+        return multiprocessing_pool.watch_own(executor, lambda: probe, name)
     cls = type(executor)
     raise PoolscopeError(
         f"cannot attach to {cls.__module__}.{cls.__qualname__}: pass a ThreadPoolExecutor, a ProcessPoolExecutor or"

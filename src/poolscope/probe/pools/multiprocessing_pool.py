@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import functools
 import sys
-from _thread import RLock
 from weakref import ref
 
-from poolscope.probe.pools.patching import Patch
+from poolscope.probe.pools.patching import Patch, Switch
 from poolscope.probe.pools.watching import (
     ATTRIBUTE,
     UNOPENED,
     Instances,
-    size_from_settings,
 )
 from poolscope.probe.pools.wrapped import WrappedTask
 
@@ -93,7 +91,7 @@ class _TaskQueue:
 
     def _arrived(self, fn: Any, args: Any) -> Any:
         watch = self._watch
-        if not (watch.own or _current is not None):
+        if not (watch.own or _switch.current is not None):
             return fn
         task = watch.arrive(args[0][0]) if fn in self._mappers else watch.arrive(fn, args)
         return fn if task is None else _Task(fn, watch, *task)
@@ -121,59 +119,18 @@ _instances = Instances("multiprocessing", _sizer, _equip)
 class _Patch(Patch):
     """The patch of `ThreadPool`."""
 
-    def sized(self) -> int | None:
-        """The size that the settings want for the pool that is being made."""
-        return size_from_settings(self.find_probe) if self.active else None
-
     def watch(self, pool: Any) -> Watch | None:
         """Open `pool`: when it is made, or with its first task if it is older."""
         return _instances.open(pool, self.find_probe, "") if self.active else None
 
 
-# Reentrant: a finalizer that runs while we are inside may uninstall.
-_lock = RLock()
-_current: _Patch | None = None
-_last_probe: Any = None
-
-
-def patch(probe: Any) -> None:
-    """Watch every thread pool of `multiprocessing` in this process. Does nothing if that is so already.
-
-    Where the standard library is not the one we know, nothing is patched and the probe gets a notice.
-    """
-    global _current, _last_probe
-    with _lock:
-        if _current is not None or not familiar(probe):
-            return
-        state = _Patch(probe)
-        # A pool that outlives the patch keeps its watch, and is the same under the next one.
-        if _last_probe is not probe:
-            _instances.forget(owned=False)
-        _last_probe = probe
-        pool: Any = sys.modules["multiprocessing.pool"].ThreadPool
-        state.put(pool, ATTRIBUTE, UNOPENED)
-        state.put(pool, "_check_running", _check_running(state, pool._check_running))
-        state.put_constructor(pool, "processes", state.sized, state.watch)
-        _current = state
-
-
-def unpatch() -> None:
-    """Put everything back as it was. Does nothing if nothing is patched."""
-    global _current
-    with _lock:
-        if _current is not None:
-            _current.take_off()
-            _current = None
-
-
-def attach(pool: Any, probe: Any, name: str | None) -> Watch | None:
-    """Record this pool from now on, whatever `unpatch` says."""
-    if not familiar(probe):
-        return None
-    watch = _instances.open(pool, lambda: probe, "", name)
-    if watch is not None:
-        watch.own = True
-    return watch
+def _put_on(probe: Any) -> _Patch:
+    state = _Patch(probe)
+    pool: Any = sys.modules["multiprocessing.pool"].ThreadPool
+    state.put(pool, ATTRIBUTE, UNOPENED)
+    state.put(pool, "_check_running", _check_running(state, pool._check_running))
+    state.put_constructor(pool, "processes", state.sized, state.watch)
+    return state
 
 
 def familiar(probe: Any) -> bool:
@@ -198,6 +155,10 @@ def familiar(probe: Any) -> bool:
         version = sys.version.split()[0]
         probe.emit(("notice", f"multiprocessing's thread pools are not watched: unknown in Python {version}"))
     return known
+
+
+_switch = Switch(_instances, familiar, _put_on)
+patch, unpatch, watch_own = _switch.on, _switch.off, _switch.watch_own
 
 
 def _check_running(state: _Patch, original: Callable[[Any], None]) -> Callable[[Any], None]:

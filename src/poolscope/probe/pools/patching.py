@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
+from _thread import RLock
+
+from poolscope.probe.pools.watching import size_from_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from poolscope.probe.pools.watching import Instances, Watch
 
 _MISSING = object()
 
@@ -24,6 +29,8 @@ class Patch:
         self.pid = os.getpid()
         self.active = True
         self.undo: list[tuple[Any, str, Any, Any]] = []
+        #: The modules that are patched, where a library has several (see `adapters.fresh_modules`).
+        self.modules: list[Any] = []
 
     def put(self, owner: Any, name: str, ours: Any) -> None:
         """Replaces an attribute of a class or module."""
@@ -74,3 +81,51 @@ class Patch:
             self.probe = runtime.current()
             self.pid = os.getpid()
         return self.probe
+
+    def sized(self) -> int | None:
+        """The size that the settings want for the pool that is being made, for `put_constructor`."""
+        return size_from_settings(self.find_probe) if self.active else None
+
+
+class Switch:
+    """Whether a family of executors is patched, and by what. Any thread may call any method.
+
+    An executor that outlives the patch keeps its watch, and is the same pool under the next one of the same probe.
+    """
+
+    def __init__(self, instances: Instances, familiar: Callable[[Any], bool], put: Callable[[Any], Patch]) -> None:
+        """`familiar(probe)` says whether the family is one that we know, and tells the probe if not; `put(probe)`
+        makes a patch and puts it in place."""
+        self._instances = instances
+        self._familiar = familiar
+        self._put = put
+        # Reentrant: a finalizer that runs while we are inside may uninstall.
+        self._lock = RLock()
+        self._last_probe: Any = None
+        self.current: Patch | None = None
+
+    def on(self, probe: Any) -> None:
+        """Patches. Does nothing if that is so already, or where the family is not as we know it."""
+        with self._lock:
+            if self.current is not None or not self._familiar(probe):
+                return
+            if self._last_probe is not probe:
+                self._instances.forget(owned=False)
+            self._last_probe = probe
+            self.current = self._put(probe)
+
+    def off(self) -> None:
+        """Puts everything back as it was. Does nothing if nothing is patched."""
+        with self._lock:
+            if self.current is not None:
+                self.current.take_off()
+                self.current = None
+
+    def watch_own(self, executor: Any, find_probe: Callable[[], Any], name: str | None) -> Watch | None:
+        """Records this executor for its own sake, patched or not. None if it is not to be watched, or unfamiliar."""
+        if not self._familiar(find_probe()):
+            return None
+        watch = self._instances.open(executor, find_probe, "", name)
+        if watch is not None:
+            watch.own = True
+        return watch

@@ -15,12 +15,11 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from _thread import RLock
 from weakref import ref
 
-from poolscope.probe.pools.patching import Patch
+from poolscope.probe.pools.patching import Patch, Switch
 from poolscope.probe.pools.processcalls import Calls, alive
-from poolscope.probe.pools.watching import ATTRIBUTE, UNOPENED, Instances, size_from_settings
+from poolscope.probe.pools.watching import ATTRIBUTE, UNOPENED, Instances
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def _equip_with(executor: Any, watch: Watch, calls: Calls) -> None:
 
 
 def _is_patched() -> bool:
-    return _current is not None
+    return _switch.current is not None
 
 
 def _sizer(executor: Any) -> Callable[[], tuple[int, int] | None]:
@@ -94,10 +93,6 @@ _instances = Instances("process", _sizer, _equip)
 class _Patch(Patch):
     """The patch of the standard process pool."""
 
-    def sized(self) -> int | None:
-        """The size that the settings want for the pool that is being made."""
-        return size_from_settings(self.find_probe) if self.active else None
-
     def watch(self, executor: Any) -> Watch | None:
         """Open the pool of `executor`: when it is made, or with its first task if it is older."""
         if not self.active or getattr(type(executor), "_poolscope_own", False):
@@ -105,51 +100,14 @@ class _Patch(Patch):
         return _instances.open(executor, self.find_probe, "")
 
 
-# Reentrant: a finalizer that runs while we are inside may uninstall.
-_lock = RLock()
-_current: _Patch | None = None
-_last_probe: Any = None
-
-
-def patch(probe: Any) -> None:
-    """Watch every standard process pool of this process. Does nothing if that is so already.
-
-    Where the standard library is not the one we know, nothing is patched and the probe gets a notice.
-    """
-    global _current, _last_probe
-    with _lock:
-        if _current is not None or not familiar(probe):
-            return
-        state = _Patch(probe)
-        # An executor that outlives the patch keeps its watch, and is the same pool under the next one.
-        if _last_probe is not probe:
-            _instances.forget(owned=False)
-        _last_probe = probe
-        module: Any = sys.modules["concurrent.futures.process"]
-        executor = module.ProcessPoolExecutor
-        state.put(executor, ATTRIBUTE, UNOPENED)
-        state.put(executor, "submit", _submit(state, executor.submit))
-        state.put_constructor(executor, "max_workers", state.sized, state.watch)
-        _current = state
-
-
-def unpatch() -> None:
-    """Put everything back as it was. Does nothing if nothing is patched."""
-    global _current
-    with _lock:
-        if _current is not None:
-            _current.take_off()
-            _current = None
-
-
-def watch_own(executor: Any, find_probe: Callable[[], Any], name: str | None) -> Watch | None:
-    """Records this executor, patched or not."""
-    if not familiar(find_probe()):
-        return None
-    watch = _instances.open(executor, find_probe, "", name)
-    if watch is not None:
-        watch.own = True
-    return watch
+def _put_on(probe: Any) -> _Patch:
+    state = _Patch(probe)
+    module: Any = sys.modules["concurrent.futures.process"]
+    executor = module.ProcessPoolExecutor
+    state.put(executor, ATTRIBUTE, UNOPENED)
+    state.put(executor, "submit", _submit(state, executor.submit))
+    state.put_constructor(executor, "max_workers", state.sized, state.watch)
+    return state
 
 
 def familiar(probe: Any) -> bool:
@@ -173,6 +131,9 @@ def familiar(probe: Any) -> bool:
         probe.emit(("notice", f"process pools are not watched: unknown to this version in Python {version}"))
     return known
 
+
+_switch = Switch(_instances, familiar, _put_on)
+patch, unpatch, watch_own = _switch.on, _switch.off, _switch.watch_own
 
 #: What the standard `_spawn_process`, for which `Calls.spawn` stands in, looks up; and its target's parameters.
 _SPAWN = (

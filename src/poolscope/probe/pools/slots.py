@@ -19,7 +19,7 @@ from time import perf_counter_ns, thread_time_ns
 from weakref import ref
 
 from poolscope.probe.pools.recording import WorkerLog
-from poolscope.probe.pools.watching import Watch
+from poolscope.probe.pools.watching import RUN_CODES, Watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,14 +73,16 @@ class Threads:
 class Slot(WorkerLog):
     """One place. Its CPU time is that of its tasks, not of their threads.
 
-    `ended_ns` is when its last task ended.
+    `ended_ns` is when its last task ended; `abandoned` the last one whose caller did not wait for its end, as in
+    `running`: others may run in its stead.
     """
 
-    __slots__ = ("_told_ns", "_used", "ended_ns")
+    __slots__ = ("_told_ns", "_used", "abandoned", "ended_ns")
 
     def __init__(self, worker: int) -> None:
         super().__init__(worker, 0, 0)
         self.ended_ns = 0
+        self.abandoned: tuple[int, int, int] | None = None
         # What ended tasks have used; of the running one, the thread and what that had used before.
         self._used: tuple[int, int | None, int] = (0, None, 0)
         self._told_ns = 0
@@ -246,13 +248,28 @@ class SlotTask:
         except Exception as exc:
             self._watch.give_up(exc)
 
+    def queued(self) -> tuple[int, int] | None:
+        """The number of its pool, and when it was submitted, if it waits for a place of its pool's; else None."""
+        # Of a pool that stands for several, no place need be one of those that it waits for.
+        if type(self._watch) is not Watch or not self._claim:
+            return None
+        return self._watch.recorder.id, self._submitted
+
     def cancelled(self) -> None:
-        """It was cancelled, unless it has started. Never raises."""
+        """It was cancelled, or nobody waits for its end if it has started. Never raises."""
         if self._claimed():
             self._watch.cancelled(self._function, self._submitted)
+            return
+        for log in list(self._watch.recorder.workers):
+            task = log.running
+            if task is not None and task[:2] == (self._function, self._submitted) and isinstance(log, Slot):
+                log.abandoned = task
 
     def refused(self) -> None:
         """Its submission was refused, unless it has started. Never raises."""
         if self._claimed():
             self._watch.withdrawn(self._function, self._submitted)
             self._watch.rejected()
+
+
+RUN_CODES.add(SlotTask.__call__.__code__)

@@ -5,7 +5,9 @@ A thread that waits for a future is in `Condition.wait`, called by `Future.resul
 names lead to the futures. What a worker runs is told by the frame that runs its work item (`RUN_CODES`).
 
 A wait that is over by the time we look has a future that is done then, so no wait is told that is not one; only a
-timeout may have passed in between. Frames, futures and what hangs on them are let go before `read` returns.
+timeout may have passed in between. The future of a coroutine leads on to what that waits for (`coroutines`). Libraries
+that wait in ways of their own say so (`WAITS`). Frames, futures and what hangs on them are let go before `read`
+returns.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from functools import partial
 from itertools import islice
 from types import MethodType
 
-from poolscope.probe.pools.watching import CLAIM, RUN_CODES
+from poolscope.probe.pools.coroutines import Follower
+from poolscope.probe.pools.slots import SlotTask
+from poolscope.probe.pools.watching import CLAIM, RUN_CODES, WAITS, Room
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +31,8 @@ if TYPE_CHECKING:
     from poolscope.probe.pools.recording import WorkerLog
     from poolscope.probe.pools.registry import PoolWatch
 
-    #: When the wait is over, as `concurrent.futures.wait` says it, and the futures; None: one that we know nothing of.
+    #: When the wait is over, as `concurrent.futures.wait` says it, and what for: futures, tasks, a `Room`; None: one
+    #: that we know nothing of.
     Waiting = tuple[str, list[Any]]
     #: Pool, worker, its task, and what it waits for.
     Found = tuple[int, WorkerLog, tuple[int, int, int], Waiting]
@@ -75,6 +80,7 @@ class _Codes:
         self.future: tuple[CodeType, ...] = (base.Future.result.__code__, base.Future.exception.__code__)
         self.wait: CodeType = base.wait.__code__
         self.as_completed: CodeType = base.as_completed.__code__
+        self.follow = Follower(base).follow
 
 
 class WaitReader:
@@ -106,8 +112,9 @@ class WaitReader:
                     self._find(watch, frames, found)
             running: dict[int, Target] | None = None
             told: list[list[Any]] = []
-            for pool, log, task, (until, futures) in found:
-                if running is None and any(future is not None and future._state == "RUNNING" for future in futures):
+            for pool, log, task, (until, awaited) in found:
+                futures = [self._follow(each) for each in awaited]
+                if running is None and any(map(_runs, futures)):
                     running = _running(everyone, frames)
                 targets = _targets(until, futures, running or {})
                 # The thread went on while we read: it may wait no more, or for another task.
@@ -117,7 +124,7 @@ class WaitReader:
             return told
         finally:
             # What we held would keep the locals of the user's tasks alive, and their futures.
-            futures = []
+            futures = awaited = []
             found.clear()
             frames.clear()
 
@@ -125,7 +132,8 @@ class WaitReader:
         for log in list(watch.recorder.workers):
             task = log.running
             frame = None if task is None else frames.get(log.ident)
-            if task is not None and frame is not None:
+            # Whom nobody waits for holds nobody up, and gives no place free.
+            if task is not None and frame is not None and getattr(log, "abandoned", None) is not task:
                 waiting = self._futures(frame)
                 if waiting is not None:
                     found.append((watch.recorder.id, log, task, waiting))
@@ -139,6 +147,10 @@ class WaitReader:
             return None
         if caller.f_code in codes.future:
             return _ALL, self._some([_self_of(caller)])
+        told = WAITS.get(caller.f_code)
+        if told is not None:
+            awaited = told(caller)
+            return None if awaited is None else (_FIRST, [awaited])
         caller = caller.f_back if caller.f_code is codes.event else None
         if caller is None:
             return None
@@ -151,9 +163,7 @@ class WaitReader:
 
     def _some(self, futures: Any) -> list[Any]:
         """As many of them as the sample may look at, those of unknown kind as None, and None if there are more."""
-        assert self._codes is not None
-        ours = sys.modules.get("poolscope.executors.futures")
-        known = (self._codes.base.Future, None if ours is None else ours.Future)
+        known = self._known()
         try:
             some = list(islice(futures, self._budget))
         except RuntimeError:
@@ -163,6 +173,27 @@ class WaitReader:
         some = [future if type(future) in known else None for future in some]
         return some if len(some) == len(futures) else [*some, None]
 
+    def _known(self) -> tuple[Any, ...]:
+        """The classes of futures that are looked into."""
+        assert self._codes is not None
+        ours = sys.modules.get("poolscope.executors.futures")
+        return (self._codes.base.Future, None if ours is None else ours.Future)
+
+    def _follow(self, awaited: Any) -> Any:
+        """What has to happen first for what a thread waits for; None: we do not know."""
+        if awaited is None or type(awaited) is Room or awaited._state != "PENDING":
+            return awaited
+        assert self._codes is not None
+        awaited = self._codes.follow(awaited)
+        return awaited if type(awaited) in (SlotTask, *self._known()) else None
+
+
+def _runs(awaited: Any) -> bool:
+    """Whether a worker may be running it."""
+    if type(awaited) is SlotTask:
+        return awaited.queued() is None
+    return getattr(awaited, "_state", None) == "RUNNING"
+
 
 def _targets(until: str, futures: list[Any], running: dict[int, Target]) -> dict[Target, int]:
     """For whom a thread waits, and when that was submitted (0: not known). Empty if the wait is over."""
@@ -170,6 +201,18 @@ def _targets(until: str, futures: list[Any], running: dict[int, Target]) -> dict
     for future in futures:
         if future is None:
             targets[_UNKNOWN] = 0
+        elif type(future) is Room:
+            if future.free():
+                return {}
+            targets[future.pool, 0] = 0
+            if future.semaphore is None:
+                targets[_UNKNOWN] = 0
+        elif type(future) is SlotTask:
+            queued = future.queued()
+            if queued is None:
+                targets[running.get(id(future), _UNKNOWN)] = 0
+            else:
+                targets[queued[0], 0] = queued[1]
         elif future._state in _DONE:
             if until == _FIRST or (until == _FAILED and future._state == "FINISHED" and future._exception is not None):
                 return {}
@@ -202,7 +245,7 @@ def _queued(future: Any) -> tuple[Target, int] | None:
 
 
 def _running(watches: list[PoolWatch], frames: dict[int, FrameType]) -> dict[int, Target]:
-    """Which worker runs the task of a future, by the future's `id`.
+    """Which worker runs the task of a future, by the future's `id`, or a `SlotTask`, by its own.
 
     To be used while the futures that are looked up are held, as an `id` may be given again.
     """
@@ -217,7 +260,8 @@ def _running(watches: list[PoolWatch], frames: dict[int, FrameType]) -> dict[int
                     break
                 if frame.f_code in RUN_CODES:
                     # A task may take another one out of a queue and run it inside of itself.
-                    futures.append(id(getattr(_self_of(frame), "future", None)))
+                    item = _self_of(frame)
+                    futures.append(id(getattr(item, "future", item)))
                 frame = frame.f_back
             if log.running is task:
                 found.update(dict.fromkeys(futures, (watch.recorder.id, log.worker)))

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import ThreadPoolExecutor
-    from types import CodeType
+    from types import CodeType, FrameType
     from typing import Any
 
     from poolscope.probe.pools.recording import PoolRecorder, WorkerLog
@@ -45,8 +45,29 @@ ATTRIBUTE = "_poolscope"
 NAME_ATTRIBUTE = "_poolscope_name"
 #: Where a standard future of a task that has not started keeps its claim.
 CLAIM = "_poolscope_claim"
-#: Code of the frames in which workers run a task: `self` there is the work item, with its `future`.
+#: Code of the frames in which workers run a task: `self` there is the work item, with its `future` if it has one.
 RUN_CODES: set[CodeType] = set()
+#: Code of the function of a library that waits at a condition -> from its frame, what for, or None: for nothing that is
+#: told. Must not raise.
+WAITS: dict[CodeType, Callable[[FrameType], Any]] = {}
+
+
+class Room:
+    """What a thread waits for that may submit to a pool once fewer tasks are in: the end of any one of them.
+
+    `semaphore` is the one that it waits at, if only the ends of tasks release that; None: others may make room too.
+    """
+
+    __slots__ = ("pool", "semaphore")
+
+    def __init__(self, pool: int, semaphore: threading.Semaphore | None) -> None:
+        self.pool = pool
+        self.semaphore = semaphore
+
+    def free(self) -> bool:
+        """Whether there is room by now, as far as we know."""
+        value: int = 0 if self.semaphore is None else self.semaphore._value
+        return value > 0
 
 
 class Watch:

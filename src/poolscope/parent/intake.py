@@ -20,6 +20,9 @@ TICK_NS = 100_000_000
 #: others.
 _READ_BYTES = 1 << 18
 
+#: What was sent before the patience ended is read after it too: in so many rounds, should somebody go on to talk.
+LATE_ROUNDS = 1000
+
 
 class Hears(Protocol):
     """What the collector needs of a judge."""
@@ -73,13 +76,14 @@ class Collector:
         self._selector.register(self._wake_read, selectors.EVENT_READ)
         self._open: set[_Connection] = set()
         self._finish_ns: int | None = None
+        self._late_rounds = 0
         self._judge_failed = False
         # Around the end: `finish` must not write to what `close` has closed.
         self._ending = threading.Lock()
         self._closed = False
 
     def finish(self, patience_ns: int) -> None:
-        """Let `run` return when every process has ended, after `patience_ns` at the latest."""
+        """Let `run` return when every process has ended, or has sent nothing more after `patience_ns`."""
         self._finish_ns = self._clock() + patience_ns
         with self._ending:
             if not self._closed:
@@ -114,10 +118,13 @@ class Collector:
 
     def _all_read(self, finish_ns: int) -> bool:
         """Nothing more will come, or it is too late for it: processes that live on are not waited for."""
-        if self._clock() >= finish_ns:
-            return True
-        # A process may have connected, spoken and ended before we accepted it.
-        return not self._open and not self._selector.select(0)
+        late = self._clock() >= finish_ns
+        # A process may have connected, spoken and ended before we accepted it. And on a busy machine it may be late
+        # before we have read anything.
+        if self._selector.select(0):
+            self._late_rounds += late
+            return self._late_rounds > LATE_ROUNDS
+        return late or not self._open
 
     def _round(self, timeout_seconds: float) -> None:
         for key, _ in self._selector.select(timeout_seconds):

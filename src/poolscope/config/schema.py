@@ -1,4 +1,4 @@
-"""The JSON Schema of the settings, for editors: `python -m poolscope.config_schema > config/poolscope.schema.json`.
+"""The JSON Schema of the settings, for editors: `python -m poolscope.config.schema > config/poolscope.schema.json`.
 
 Made of the settings' classes and of what `keys` says. It cannot say everything that the reader checks: that bounds
 increase, that a key needs its certificate.
@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from poolscope.config import EndpointSettings, MetricsSettings, PoolSettings, Settings, TlsSettings
-from poolscope.keys import BUCKETS, BUCKETS_SCHEMA, EXPECTED
+from poolscope.config.keys import BUCKETS, BUCKETS_SCHEMA, EXPECTED
+from poolscope.config.settings import EndpointSettings, MetricsSettings, PoolSettings, Settings, TlsSettings
 from poolscope.model import Thresholds
 
 _SECTIONS: dict[str, tuple[type[msgspec.Struct], str]] = {

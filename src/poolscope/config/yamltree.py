@@ -7,11 +7,12 @@ are unique, and every value knows its line. For settings, so strict where YAML i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import yaml
 
+from poolscope.config.wording import joined, one_line, shown
 from poolscope.errors import ConfigError
 
 # A settings file is a page or two. The bounds keep a hostile or mistaken file from costing seconds.
@@ -137,31 +138,3 @@ class _Tree:
     def _told(self, node: yaml.Node, path: str, message: str) -> str:
         at = f"{one_line(path)}: " if path else ""
         return f"{self._where}, line {node.start_mark.line + 1}: {at}{message}"
-
-
-def joined(path: str, key: object) -> str:
-    """The path of a key below a path."""
-    return f"{path}.{key}" if path else str(key)
-
-
-def one_line(text: str, limit: int = 200) -> str:
-    """Printable text on one line: a file's name or a key can hold anything."""
-    safe = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:limit])
-    return safe if len(text) <= limit else f"{safe}..."
-
-
-def shown(value: object) -> str:
-    """A value for an error: short, on one line, and cheap even for a list that contains itself."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return repr(value) if len(value) <= 60 else f"{value[:60]!r}..."
-    if isinstance(value, Mapping):
-        return "keys with values"
-    if isinstance(value, (list, tuple)):
-        return "an empty list" if not value else f"a list of {len(value)}"
-    if isinstance(value, float) or (isinstance(value, int) and abs(value) < 10**20):
-        return repr(value)
-    return "a huge number" if isinstance(value, int) else f"a {type(value).__name__}"
