@@ -1,9 +1,14 @@
 """What a scrape costs, beside prometheus_client's own metric objects rendered to as many lines, and what tasks notice.
 
-    python benchmarks/scrape.py [--pools 1,10,100,1000] [--functions 10000] [--repeat N] [--seconds S] [--json FILE]
+    python benchmarks/scrape.py [--pools 1,10,100,1000] [--functions 10000] [--held 1000] [--repeat N] [--seconds S]
+        [--json FILE]
 
-Each case is a process of its own: so many drop-in pools that have worked, or one pool with so many functions, judged in
-the same process and scraped there, as `poolscope.serve()` does it.
+Each case is a process of its own, judged in the same process and scraped there, as `poolscope.serve()` does it:
+
+    pools                    so many drop-in pools that have worked
+    functions                one pool with so many functions, that have worked; and one where all of them work again
+                             between two scrapes
+    pools held up            so many pools whose tasks do not come back: each has a finding that lasts
 
     flush, judge, families   what collecting consists of: fetching what was recorded since the last time, reading the
                              judge, building the families
@@ -22,6 +27,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import logging
 import random
 import statistics
 import threading
@@ -42,6 +48,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 
 import poolscope
 from poolscope.config import Settings
+from poolscope.model import Thresholds
 from poolscope.probe import runtime
 from poolscope.profiler import Observer
 from poolscope.prometheus import SnapshotCollector
@@ -84,7 +91,7 @@ def timed(call):
 def collected(observer, collector):
     """Milliseconds of each part of collecting."""
     found = {}
-    found["flush"] = timed(observer._fetch)
+    found["flush"] = timed(lambda: observer._fetch(process=False))
     now = time.perf_counter_ns()
     with observer._lock:
         found["judge"] = timed(lambda: observer._judge.snapshot(now))
@@ -120,15 +127,37 @@ def round_trips(pool, beside, seconds):
     return passed / count * 1e6
 
 
-def measure(pools, different, options):
-    observer = Observer(runtime.current(), Settings())
+def hold_up(pools, observer):
+    """Has a task in each pool that waits, one that waits for a worker, and the findings that come of it."""
+    gate = threading.Event()
+    for pool in pools:
+        for _ in range(2):
+            pool.submit(gate.wait)
+    while sum(finding.active for finding in observer.snapshot().findings) < len(pools):
+        time.sleep(0.5)
+    return gate
+
+
+def measure(pools, different, kind, options):
+    logging.disable(logging.CRITICAL)  # a line for each pool that is held up
+    observer = Observer(runtime.current(), Settings(detection=Thresholds(stall_seconds=1.0)))
     chosen = functions(different)
-    made = [poolscope.ThreadPoolExecutor(2, name=f"pool-{number}") for number in range(pools)]
-    for pool in made:
-        for task in (chosen * TASKS_PER_POOL)[: max(TASKS_PER_POOL, different)]:
-            pool.submit(task)
-    for pool in made:
-        pool.submit(int).result()
+    workers = 1 if kind == "held" else 2
+    made = [poolscope.ThreadPoolExecutor(workers, name=f"pool-{number}") for number in range(pools)]
+
+    def work():
+        for pool in made:
+            for task in (chosen * TASKS_PER_POOL)[: max(TASKS_PER_POOL, different)]:
+                pool.submit(task)
+        for pool in made:
+            pool.submit(int).result()
+        observer._fetch()
+        time.sleep(3 * observer.settings.sample_interval)  # until our thread has done with it
+
+    work()
+    gate = hold_up(made, observer) if kind == "held" else threading.Event()
+    beside = poolscope.ThreadPoolExecutor(1, name="beside") if kind == "held" else made[0]
+    again = work if kind == "working" else gc.collect
     collector = SnapshotCollector(observer.snapshot, observer.settings)
     judged = SnapshotCollector(lambda: observer._judge.snapshot(time.perf_counter_ns()), observer.settings)
     ours = CollectorRegistry()
@@ -145,17 +174,20 @@ def measure(pools, different, options):
     trips = {"alone": [], "scrape": [], "prometheus_client": [], "compute": []}
     rng = random.Random(pools)
     for _ in range(options.repeat):
+        again()
         gc.collect()
         for part, took in collected(observer, judged).items():
             samples[part].append(took)
         for name in rng.sample(RENDERINGS, len(RENDERINGS)):
+            again()
             gc.collect()
             samples[name].append(timed(calls[name]))
     for _ in range(options.repeat):
         for name in rng.sample(list(trips), len(trips)):
-            trips[name].append(round_trips(made[0], compute if name == "compute" else calls.get(name), options.seconds))
+            trips[name].append(round_trips(beside, compute if name == "compute" else calls.get(name), options.seconds))
     result = {"lines": len(text.splitlines()), "bytes": len(text), "milliseconds": samples, "round_trip_us": trips}
     result["their_lines"] = len(calls["prometheus_client"]().splitlines())
+    gate.set()
     print(json.dumps(result))
 
 
@@ -167,22 +199,26 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pools", type=integers, default=[1, 10, 100, 1000])
     parser.add_argument("--functions", type=int, default=10_000)
+    parser.add_argument("--held", type=int, default=1000, metavar="POOLS", help="that are held up")
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.2, help="of round trips, beside each neighbour")
     parser.add_argument("--json", metavar="FILE", help="write every sample there")
-    parser.add_argument("--measure", nargs=2, type=int, metavar=("POOLS", "FUNCTIONS"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=3, metavar=("POOLS", "FUNCTIONS", "KIND"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        measure(*options.measure, options)
+        pools, different, kind = options.measure
+        measure(int(pools), int(different), kind, options)
         return
     started = starting()
     headline(f"{options.repeat} repetitions")
-    cases = [(f"{count:,} pools", count, 1) for count in options.pools]
-    cases.append((f"{options.functions:,} functions", 1, options.functions))
+    cases = [(f"{count:,} pool{'s' if count > 1 else ''}", count, 1, "worked") for count in options.pools]
+    cases.append((f"{options.functions:,} functions", 1, options.functions, "worked"))
+    cases.append((f"{options.functions:,} functions at work", 1, options.functions, "working"))
+    cases.append((f"{options.held:,} pools held up", options.held, 1, "held"))
     results, costs, noticed = [], [], []
-    for name, pools, different in cases:
+    for name, pools, different, kind in cases:
         sizes = ["--repeat", options.repeat, "--seconds", options.seconds]
-        found = in_child(__file__, *sizes, "--measure", pools, different)
+        found = in_child(__file__, *sizes, "--measure", pools, different, kind)
         took, trips = found["milliseconds"], found["round_trip_us"]
         ratio = ratios(took, "scrape", "prometheus_client")
         modern = ratios(took, "scrape, OpenMetrics", "prometheus_client, OpenMetrics")

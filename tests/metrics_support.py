@@ -64,6 +64,7 @@ def pool(name: str = "pool", **values: Any) -> PoolSnapshot:
         "wait_buckets": (0, 0, 0),
         "run_buckets": (0, 0, 0),
         "functions": (),
+        "former_functions": (),
         "suggested_max_workers": None,
     }
     return PoolSnapshot(**(fields | values))

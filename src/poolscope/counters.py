@@ -5,17 +5,22 @@ Prometheus takes a counter that goes down for one that began anew, and its whole
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from heapq import nlargest
-from math import fsum
+from collections.abc import Iterable, Sequence
 from threading import Lock
-from typing import NamedTuple
+from typing import TypeVar
 
-#: The label `task` of all functions beyond the busiest ones.
-OTHER = "other"
+from poolscope.analysis.busiest import Busiest, Total
+from poolscope.model import PoolSnapshot
 
 #: Values of the identifying labels: (pool,) or (pool, pid), likewise for loops and findings.
 Key = tuple[str, ...]
+
+T = TypeVar("T")
+
+
+def _keep(kept: dict[Key, T], keys: Iterable[Key]) -> None:
+    for key in kept.keys() - keys:
+        del kept[key]
 
 
 class Floors:
@@ -27,104 +32,50 @@ class Floors:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._highest: dict[Key, dict[str, float]] = {}
+        self._highest: dict[Key, tuple[float, ...]] = {}
 
     def keep(self, keys: Iterable[Key]) -> None:
         """Forgets what is in none of `keys`: its series are gone."""
         with self._lock:
-            for key in self._highest.keys() - set(keys):
-                del self._highest[key]
+            _keep(self._highest, keys)
 
-    def hold(self, key: Key, name: str, value: float) -> float:
-        """The value, or the one before if that was higher."""
+    def hold(self, key: Key, values: tuple[float, ...]) -> tuple[float, ...]:
+        """The values, or those before where they were higher."""
         with self._lock:
-            highest = self._highest.setdefault(key, {})
-            value = max(value, highest.get(name, value))
-            highest[name] = value
-            return value
-
-
-class Total(NamedTuple):
-    """What the tasks of one function come to: how many started, and seconds of workers."""
-
-    started: int
-    busy_seconds: float
-
-
-_NOTHING = Total(0, 0.0)
-
-
-class _Split:
-    """How much of each function of one pool was counted under its own name, and how much as `other`."""
-
-    def __init__(self) -> None:
-        #: What went out under its own name, of every function that ever had one.
-        self.named: dict[str, Total] = {}
-        #: What had gone into `other` of those that have their own name now, when they got it.
-        self.before: dict[str, Total] = {}
-        self.other: Total | None = None
-        self.seen: Mapping[str, Total] = {}
-        self.seen_started = 0
+            before = self._highest.get(key, values)
+            highest = self._highest[key] = tuple(map(max, values, before))
+            return highest
 
 
 class TaskLabels:
     """Bounds the label `task` of each pool to its busiest functions, and keeps every counter from going down.
 
-    Which functions are the busiest changes from scrape to scrape. What a function adds goes to where it is shown now,
-    and what was counted stays where it was. Only those that are shown cost more than an addition. Safe to use from
-    several threads: one lock around all of it.
+    Each process has chosen its own already; here they become one choice. Safe to use from several threads: one lock
+    around all of it.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = Lock()
-        self._splits: dict[Key, _Split] = {}
+        self._pools: dict[Key, Busiest] = {}
 
     def keep(self, keys: Iterable[Key]) -> None:
         """Forgets the pools that are in none of `keys`: their series are gone."""
         with self._lock:
-            for key in self._splits.keys() - set(keys):
-                del self._splits[key]
+            _keep(self._pools, keys)
 
-    def bounded(self, key: Key, totals: Mapping[str, Total]) -> dict[str, Total]:
-        """Totals by label value: at most `limit` functions, and `other` once there were more."""
-        busiest = self._busiest(totals)
-        started, busy = sum(total[0] for total in totals.values()), fsum(total[1] for total in totals.values())
+    def bounded(self, key: Key, rows: Sequence[PoolSnapshot]) -> list[tuple[str, Total]]:
+        """Tasks started and busy ns by label value: at most `limit` functions, and `other` once there were more."""
+        totals: dict[str, Total] = {}
+        for row in rows:
+            for name, started, seconds in (*row.functions, *row.former_functions):
+                before = totals.get(name, (0, 0))
+                totals[name] = (before[0] + started, before[1] + round(seconds * 1e9))
+        candidates = {name for row in rows for name, _, _ in row.functions}
         with self._lock:
-            split = self._splits.setdefault(key, _Split())
-            split.before = {
-                name: split.before[name]
-                if name in split.before
-                else _minus(split.seen.get(name), split.named.get(name))
-                for name in busiest
-            }
-            for name in busiest:
-                # `_highest`: a slow scrape may come here with an older snapshot than the one before it.
-                rest = _minus(totals[name], split.before[name])
-                split.named[name] = _highest(rest, split.named.get(name, _NOTHING))
-            if started >= split.seen_started:
-                split.seen, split.seen_started = totals, started
-            if split.other is not None or len(busiest) < len(totals):
-                named = split.named.values()
-                other = Total(started - sum(it[0] for it in named), busy - fsum(it[1] for it in named))
-                split.other = _highest(other, split.other or _NOTHING)
-            shown = {name: split.named[name] for name in busiest}
-            return shown if split.other is None else {**shown, OTHER: split.other}
-
-    def _busiest(self, totals: Mapping[str, Total]) -> list[str]:
-        names = [name for name in totals if name != OTHER]
-        if len(names) > self._limit:
-            least = nlargest(self._limit, (totals[name][1] for name in names))[-1]
-            names = [name for name in names if totals[name][1] >= least]
-        names.sort(key=lambda name: (-totals[name][1], -totals[name][0], name))
-        return names[: self._limit]
-
-
-def _minus(total: Total | None, other: Total | None) -> Total:
-    """Never less than nothing: rounding leaves a little."""
-    of, less = total or _NOTHING, other or _NOTHING
-    return Total(max(0, of[0] - less[0]), max(0.0, of[1] - less[1]))
-
-
-def _highest(total: Total, other: Total) -> Total:
-    return Total(max(total[0], other[0]), max(total[1], other[1]))
+            busiest = self._pools.get(key)
+            if busiest is None:
+                busiest = self._pools[key] = Busiest(self._limit)
+            busiest.put(totals)
+            busiest.count(candidates)
+            return list(busiest.shown())

@@ -243,7 +243,9 @@ class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """All pools of one name in one process, at one moment, for a scrape.
 
     Gauges are of the pools that live, ages are maxima, counters include pools that ended. `*_buckets` are counts
-    per bucket (not cumulative), one more than there are bounds. `functions` is (name, started, busy seconds).
+    per bucket (not cumulative), one more than there are bounds. `functions` is (name, started, busy seconds) of the
+    busiest and, as `other`, of the rest; `former_functions` is what was counted under the names of those that were
+    among the busiest before. Both together are all that was done.
     """
 
     name: str
@@ -272,6 +274,7 @@ class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     run_sum_seconds: float
     functions: tuple[tuple[str, int, float], ...]
     suggested_max_workers: int | None
+    former_functions: tuple[tuple[str, int, float], ...] = ()
 
 
 class LoopSnapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -125,9 +125,9 @@ class Observer:
             self._detach.pop()()
             self._detach.append(self._probe.add_job(settings.sample_interval, self._tick))
 
-    def _fetch(self) -> int:
+    def _fetch(self, *, process: bool = True) -> int:
         # Not under our lock: the flush takes the probe's, which its thread holds while it waits for ours.
-        self._probe.flush()
+        self._probe.flush(process=process)
         try:
             self._fetched_ns = self._clock()
         except Exception as error:
@@ -167,7 +167,7 @@ class Observer:
 
     def snapshot(self, *, details: bool = False) -> Snapshot:
         """What a scrape shows; with `details` also all findings in full."""
-        now = self._fetch()
+        now = self._fetch(process=False)
         with self._lock:
             return self._read(lambda judge: judge.snapshot(now, details=details))
 

@@ -7,27 +7,23 @@ object is ever touched by a task.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import blake2b
 from itertools import accumulate
 from math import fsum
-from typing import NamedTuple, TypeVar, overload
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeVar, overload
 
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
 from poolscope import __version__
 from poolscope.config import DEFAULT_LISTEN, Settings
-from poolscope.counters import Floors, Key, TaskLabels, Total
+from poolscope.counters import Floors, Key, TaskLabels
 from poolscope.endpoint import Server
 from poolscope.model import FindingCount, LoopSnapshot, PoolSnapshot, Snapshot
 
@@ -36,102 +32,88 @@ __all__ = ["Server", "SnapshotCollector", "serve_snapshots"]
 #: Characters of a label value; a longer name is cut, and keeps apart from others by a digest of all of it.
 MAX_LABEL = 200
 
-Pools = Sequence[PoolSnapshot]
-Loops = Sequence[LoopSnapshot]
 #: Told of a part of poolscope that has failed, and how.
 Failed = Callable[[str, Exception], object]
-_Row = TypeVar("_Row", PoolSnapshot, LoopSnapshot, FindingCount)
+_Row = TypeVar("_Row", PoolSnapshot, LoopSnapshot)
 
-
-def _advised(pools: Pools) -> float | None:
-    # A process without advice keeps its size, so that the sum compares with the sum of max_workers.
-    if all(pool.suggested_max_workers is None for pool in pools):
-        return None
-    return sum(pool.suggested_max_workers or pool.max_workers for pool in pools)
-
-
-class _PoolValue(NamedTuple):
-    """A metric with one value per pool. `read` merges the rows of one key; None: no series."""
-
-    name: str
-    help: str
-    read: Callable[[Pools], float | None]
-
-
-_POOL_GAUGES: tuple[_PoolValue, ...] = (
-    _PoolValue(
-        "poolscope_pool_max_workers",
-        "Most tasks that can run at once.",
-        lambda pools: sum(pool.max_workers for pool in pools),
-    ),
-    _PoolValue(
-        "poolscope_pool_workers",
-        "Workers that exist now.",
-        lambda pools: sum(pool.workers for pool in pools),
-    ),
-    _PoolValue(
-        "poolscope_pool_active_workers",
-        "Workers that run a task now.",
-        lambda pools: sum(pool.active for pool in pools),
-    ),
-    _PoolValue(
-        "poolscope_pool_queue_depth",
-        "Tasks submitted, not started and not cancelled.",
-        lambda pools: sum(pool.queue_depth for pool in pools),
-    ),
-    _PoolValue(
+# The families are made once, and copied for each scrape: to check their names takes longer than to fill them.
+_BUILD = Metric("poolscope_build", "Version of poolscope, and of the Python it watches. Always 1.", "info")
+_OVERHEAD = Metric(
+    "poolscope_overhead_cpu_seconds", "CPU seconds that poolscope itself used in the watched processes.", "counter"
+)
+_ERRORS = Metric("poolscope_errors", "Failures of poolscope itself, by part.", "counter")
+_POOL = Metric("poolscope_pool", "What a pool is. Always 1.", "info")
+#: Field of a pool's row -> the family that shows it.
+_POOL_GAUGES = {
+    "max_workers": Metric("poolscope_pool_max_workers", "Most tasks that can run at once.", "gauge"),
+    "workers": Metric("poolscope_pool_workers", "Workers that exist now.", "gauge"),
+    "active": Metric("poolscope_pool_active_workers", "Workers that run a task now.", "gauge"),
+    "queue_depth": Metric("poolscope_pool_queue_depth", "Tasks submitted, not started and not cancelled.", "gauge"),
+    "oldest_queued_seconds": Metric(
         "poolscope_pool_oldest_queued_seconds",
         "Age of the oldest queued task in seconds, 0 if none is queued.",
-        lambda pools: max(pool.oldest_queued_seconds for pool in pools),
+        "gauge",
     ),
-    _PoolValue(
+    "longest_running_seconds": Metric(
         "poolscope_pool_longest_running_seconds",
         "Seconds that the longest running task has run so far, 0 if none runs.",
-        lambda pools: max(pool.longest_running_seconds for pool in pools),
+        "gauge",
     ),
-    _PoolValue(
+    "suggested_max_workers": Metric(
         "poolscope_pool_suggested_max_workers",
         "Size that would have kept the pool out of sustained saturation, while there is such advice.",
-        _advised,
+        "gauge",
     ),
-)
-
-# `fsum` is exact whatever the order: a sum that comes out one rounding error lower than at the last scrape
-# would be a counter that went back to zero.
-_POOL_COUNTERS: tuple[_PoolValue, ...] = (
-    _PoolValue(
-        "poolscope_pool_tasks_submitted",
-        "Tasks submitted.",
-        lambda pools: sum(pool.submitted for pool in pools),
-    ),
-    _PoolValue(
-        "poolscope_pool_tasks_rejected",
-        "Submissions that the pool refused.",
-        lambda pools: sum(pool.rejected for pool in pools),
-    ),
-    _PoolValue(
+}
+_POOL_COUNTERS = {
+    "submitted": Metric("poolscope_pool_tasks_submitted", "Tasks submitted.", "counter"),
+    "rejected": Metric("poolscope_pool_tasks_rejected", "Submissions that the pool refused.", "counter"),
+    "busy_seconds": Metric(
         "poolscope_pool_busy_seconds",
         "Seconds spent in tasks, summed over the workers: the time integral of active workers.",
-        lambda pools: fsum(pool.busy_seconds for pool in pools),
+        "counter",
     ),
-    _PoolValue(
+    "queued_seconds": Metric(
         "poolscope_pool_queued_seconds",
         "Seconds spent waiting, summed over the tasks: the time integral of queue depth.",
-        lambda pools: fsum(pool.queued_seconds for pool in pools),
+        "counter",
     ),
-    _PoolValue(
-        "poolscope_pool_saturated_seconds",
-        "Seconds that the pool had no idle worker while tasks waited.",
-        lambda pools: fsum(pool.saturated_seconds for pool in pools),
+    "saturated_seconds": Metric(
+        "poolscope_pool_saturated_seconds", "Seconds that the pool had no idle worker while tasks waited.", "counter"
     ),
-    _PoolValue(
-        "poolscope_pool_cpu_seconds",
-        "CPU seconds of the pool's workers.",
-        lambda pools: fsum(pool.cpu_seconds for pool in pools),
-    ),
+    "cpu_seconds": Metric("poolscope_pool_cpu_seconds", "CPU seconds of the pool's workers.", "counter"),
+}
+_OUTCOMES = ("succeeded", "failed", "cancelled")
+_FINISHED = Metric(
+    "poolscope_pool_tasks_finished",
+    "Tasks that ended, by outcome: succeeded, failed, or cancelled before they started.",
+    "counter",
 )
-
+_WAIT = Metric("poolscope_task_wait_seconds", "Seconds from submission to start of a task.", "histogram")
+_RUN = Metric("poolscope_task_run_seconds", "Seconds from start to end of a task.", "histogram")
+_STARTED = Metric("poolscope_function_started", "Tasks started, by submitted function.", "counter")
+_BUSY = Metric(
+    "poolscope_function_busy_seconds", "Seconds that workers spent in tasks, by submitted function.", "counter"
+)
+_FINDING = Metric("poolscope_finding", "1 while a finding of this sort lasts, then 0.", "gauge")
+_FINDINGS = Metric("poolscope_findings", "Findings that began.", "counter")
 _FINDING_LABELS = ("kind", "name", "pattern", "cause", "severity")
+_LOOP_TASKS = Metric("poolscope_loop_tasks", "Tasks of the event loop that are not done.", "gauge")
+_BLOCKED = Metric("poolscope_loop_blocked_seconds", "Seconds that callbacks blocked the event loop.", "counter")
+_LAG = Metric("poolscope_loop_lag_seconds", "Seconds that the event loop ran a callback late.", "histogram")
+
+#: What must not go down, of a pool.
+_COUNTED = (*_POOL_COUNTERS, *_OUTCOMES)
+_counted = attrgetter(*_COUNTED)
+
+
+class _Pool(NamedTuple):
+    """The rows of one pool, and what they come to. All its samples share the labels: nobody changes them."""
+
+    key: Key
+    labels: dict[str, str]
+    rows: Sequence[PoolSnapshot]
+    sum: PoolSnapshot
 
 
 class _Samples(Sequence[Sample]):
@@ -158,9 +140,11 @@ class _Samples(Sequence[Sample]):
         return list(self)[at]
 
 
-def _lazy(family: Metric, make: Callable[[], Iterator[Sample]]) -> Metric:
-    family.samples = _Samples(make)  # type: ignore[assignment]  # a list to prometheus_client, which only iterates
-    return family
+def _shown(family: Metric, samples: Sequence[Sample]) -> Metric:
+    copy = Metric.__new__(Metric)
+    copy.__dict__.update(family.__dict__)
+    copy.samples = samples  # type: ignore[assignment]  # a list to prometheus_client, which only iterates
+    return copy
 
 
 class SnapshotCollector(Collector):
@@ -189,9 +173,7 @@ class SnapshotCollector(Collector):
     def describe(self) -> Iterable[Metric]:
         """The families without samples. A registry that asks for these does not collect when it registers."""
         empty = Snapshot(python="", pools=(), loops=(), findings=(), overhead_cpu_seconds=0.0, errors={})
-        for family in self._families(empty, {}, {}):
-            family.samples = []
-            yield family
+        return [_shown(family, []) for family in self._families(empty, [], {})]
 
     def collect(self) -> Iterator[Metric]:
         """The families of one snapshot, one after the other, so that only one is in memory while they are written.
@@ -204,7 +186,7 @@ class SnapshotCollector(Collector):
             self._tasks.keep(pools)
             self._pool_floors.keep(pools)
             self._loop_floors.keep(loops)
-            for family in self._families(snapshot, pools, loops):
+            for family in self._families(snapshot, self._pools(pools), loops):
                 if self._failed is not None:
                     # In a registry of the program's: what fails, fails here.
                     family.samples = list(family.samples)
@@ -214,150 +196,114 @@ class SnapshotCollector(Collector):
                 raise
             self._failed("collector", error)
 
-    def _families(self, snapshot: Snapshot, pools: Mapping[Key, Pools], loops: Mapping[Key, Loops]) -> Iterator[Metric]:
+    def _families(
+        self, snapshot: Snapshot, pools: Sequence[_Pool], loops: Mapping[Key, Sequence[LoopSnapshot]]
+    ) -> Iterator[Metric]:
         yield from self._about(snapshot)
-        yield from self._pool_gauges(self._merged([pool for pool in snapshot.pools if pool.alive]))
+        yield from self._pool_gauges([pool for pool in pools if pool.sum.alive])
         yield from self._pool_counters(pools)
         # Not those of the settings alone: the program may have given the judge others meanwhile.
         wait_bounds = _shown_bounds(snapshot.wait_bounds or self._metrics.wait_buckets)
         run_bounds = _shown_bounds(snapshot.run_bounds or self._metrics.run_buckets)
-        yield from self._pool_histograms(pools, wait_bounds, run_bounds)
+        yield _shown(_WAIT, _Samples(partial(_histograms, _WAIT.name, pools, wait_bounds, "wait")))
+        yield _shown(_RUN, _Samples(partial(_histograms, _RUN.name, pools, run_bounds, "run")))
         if self._metrics.functions:
             yield from self._functions(pools)
         yield from self._findings(snapshot.findings)
-        yield from self._loops(loops, self._merged([loop for loop in snapshot.loops if loop.alive]), wait_bounds)
+        yield from self._loops(loops, wait_bounds)
 
-    def _about(self, snapshot: Snapshot) -> Iterable[Metric]:
+    def _about(self, snapshot: Snapshot) -> Iterator[Metric]:
         hold = self._own_floors.hold
-        build = InfoMetricFamily("poolscope_build", "Version of poolscope, and of the Python it watches. Always 1.")
-        build.add_metric((), {"version": __version__, "python": _label(snapshot.python)})
-        overhead = CounterMetricFamily(
-            "poolscope_overhead_cpu_seconds",
-            "CPU seconds that poolscope itself used in the watched processes.",
-        )
-        overhead.add_metric((), hold((), "overhead", snapshot.overhead_cpu_seconds))
-        errors = CounterMetricFamily("poolscope_errors", "Failures of poolscope itself, by part.", labels=("part",))
+        versions = {"version": __version__, "python": _label(snapshot.python)}
+        yield _shown(_BUILD, [Sample("poolscope_build_info", versions, 1)])
+        (overhead,) = hold(("overhead",), (snapshot.overhead_cpu_seconds,))
+        yield _shown(_OVERHEAD, [Sample("poolscope_overhead_cpu_seconds_total", {}, overhead)])
+        errors = []
         for part, count in snapshot.errors.items():
-            key = (_label(part),)
-            errors.add_metric(key, hold(key, "errors", count))
-        return build, overhead, errors
+            name = _label(part)
+            (total,) = hold(("errors", name), (count,))
+            errors.append(Sample("poolscope_errors_total", {"part": name}, total))
+        yield _shown(_ERRORS, errors)
 
-    def _pool_gauges(self, living: Mapping[Key, Pools]) -> Iterator[Metric]:
-        names = self._labels("pool")
-
+    def _pool_gauges(self, living: Sequence[_Pool]) -> Iterator[Metric]:
         def infos() -> Iterator[Sample]:
-            for key, rows in living.items():
-                for kind, executor in sorted({(_label(row.kind), _label(row.executor)) for row in rows}):
-                    labels = dict(zip(names, key, strict=True)) | {"kind": kind, "executor": executor}
-                    yield Sample("poolscope_pool_info", labels, 1)
+            for pool in living:
+                alive = {(_label(row.kind), _label(row.executor)) for row in pool.rows if row.alive}
+                for kind, executor in sorted(alive):
+                    yield Sample("poolscope_pool_info", {**pool.labels, "kind": kind, "executor": executor}, 1)
 
-        def values(gauge: _PoolValue) -> Iterator[Sample]:
-            for key, rows in living.items():
-                if (value := gauge.read(rows)) is not None:
-                    yield Sample(gauge.name, dict(zip(names, key, strict=True)), value)
+        yield _shown(_POOL, _Samples(infos))
+        for field, family in _POOL_GAUGES.items():
+            yield _shown(family, _Samples(partial(_values, family.name, living, field)))
 
-        yield _lazy(InfoMetricFamily("poolscope_pool", "What a pool is. Always 1."), infos)
-        for gauge in _POOL_GAUGES:
-            yield _lazy(GaugeMetricFamily(gauge.name, gauge.help), partial(values, gauge))
-
-    def _pool_counters(self, pools: Mapping[Key, Pools]) -> Iterator[Metric]:
-        names, hold = self._labels("pool"), self._pool_floors.hold
-
-        def values(counter: _PoolValue) -> Iterator[Sample]:
-            sample = f"{counter.name}_total"
-            for key, rows in pools.items():
-                value = hold(key, counter.name, counter.read(rows) or 0)
-                yield Sample(sample, dict(zip(names, key, strict=True)), value)
-
+    def _pool_counters(self, pools: Sequence[_Pool]) -> Iterator[Metric]:
         def outcomes() -> Iterator[Sample]:
-            for key, rows in pools.items():
-                for outcome in ("succeeded", "failed", "cancelled"):
-                    value = hold(key, outcome, sum(getattr(row, outcome) for row in rows))
-                    labels = dict(zip(names, key, strict=True)) | {"outcome": outcome}
-                    yield Sample("poolscope_pool_tasks_finished_total", labels, value)
+            for pool in pools:
+                for outcome in _OUTCOMES:
+                    labels = {**pool.labels, "outcome": outcome}
+                    yield Sample("poolscope_pool_tasks_finished_total", labels, getattr(pool.sum, outcome))
 
-        for counter in _POOL_COUNTERS:
-            yield _lazy(CounterMetricFamily(counter.name, counter.help), partial(values, counter))
-        finished = CounterMetricFamily(
-            "poolscope_pool_tasks_finished",
-            "Tasks that ended, by outcome: succeeded, failed, or cancelled before they started.",
-        )
-        yield _lazy(finished, outcomes)
+        for field, family in _POOL_COUNTERS.items():
+            yield _shown(family, _Samples(partial(_values, f"{family.name}_total", pools, field)))
+        yield _shown(_FINISHED, _Samples(outcomes))
 
-    def _pool_histograms(
-        self, pools: Mapping[Key, Pools], wait_bounds: Sequence[str], run_bounds: Sequence[str]
-    ) -> Iterator[Metric]:
-        names = self._labels("pool")
+    def _functions(self, pools: Sequence[_Pool]) -> Iterator[Metric]:
+        shown = [(pool.labels, self._tasks_of(pool)) for pool in pools]
 
-        def waits() -> Iterator[Sample]:
-            for key, rows in pools.items():
-                total = fsum(row.wait_sum_seconds for row in rows)
-                counts = [row.wait_buckets for row in rows]
-                labels = dict(zip(names, key, strict=True))
-                yield from _histogram("poolscope_task_wait_seconds", labels, wait_bounds, counts, total)
+        def started() -> Iterator[Sample]:
+            for labels, tasks in shown:
+                for task, (count, _) in tasks:
+                    yield Sample("poolscope_function_started_total", {**labels, "task": task}, count)
 
-        def runs() -> Iterator[Sample]:
-            for key, rows in pools.items():
-                total = fsum(row.run_sum_seconds for row in rows)
-                counts = [row.run_buckets for row in rows]
-                labels = dict(zip(names, key, strict=True))
-                yield from _histogram("poolscope_task_run_seconds", labels, run_bounds, counts, total)
+        def busy() -> Iterator[Sample]:
+            for labels, tasks in shown:
+                for task, (_, busy_ns) in tasks:
+                    yield Sample("poolscope_function_busy_seconds_total", {**labels, "task": task}, busy_ns / 1e9)
 
-        wait = HistogramMetricFamily("poolscope_task_wait_seconds", "Seconds from submission to start of a task.")
-        yield _lazy(wait, waits)
-        yield _lazy(HistogramMetricFamily("poolscope_task_run_seconds", "Seconds from start to end of a task."), runs)
+        yield _shown(_STARTED, _Samples(started))
+        yield _shown(_BUSY, _Samples(busy))
 
-    def _functions(self, pools: Mapping[Key, Pools]) -> Iterable[Metric]:
-        names = (*self._labels("pool"), "task")
-        started = CounterMetricFamily("poolscope_function_started", "Tasks started, by submitted function.")
-        busy = CounterMetricFamily(
-            "poolscope_function_busy_seconds", "Seconds that workers spent in tasks, by submitted function."
-        )
-        for key, rows in pools.items():
-            shown: dict[str, Total] = {}
-            for name, total in self._tasks.bounded(key, _function_totals(rows)).items():
-                task = _label(name)  # of the few that are shown; two that look alike as labels are one
-                before = shown.get(task)
-                shown[task] = total if before is None else Total(before[0] + total[0], before[1] + total[1])
-            for task, total in shown.items():
-                labels = dict(zip(names, (*key, task), strict=True))
-                started.samples.append(Sample(f"{started.name}_total", labels, total.started))
-                busy.samples.append(Sample(f"{busy.name}_total", labels.copy(), total.busy_seconds))
-        return started, busy
+    def _tasks_of(self, pool: _Pool) -> Iterable[tuple[str, tuple[int, int]]]:
+        shown: dict[str, tuple[int, int]] = {}
+        for name, (started, busy_ns) in self._tasks.bounded(pool.key, pool.rows):
+            task = _label(name)  # of the few that are shown; two that look alike as labels are one
+            before = shown.get(task, (0, 0))
+            shown[task] = (before[0] + started, before[1] + busy_ns)
+        return shown.items()
 
-    def _findings(self, findings: Sequence[FindingCount]) -> Iterable[Metric]:
+    def _findings(self, findings: Sequence[FindingCount]) -> Iterator[Metric]:
         names = (*_FINDING_LABELS, "pid") if self._per_process else _FINDING_LABELS
-        lasting = GaugeMetricFamily("poolscope_finding", "1 while a finding of this sort lasts, then 0.", labels=names)
-        total = CounterMetricFamily("poolscope_findings", "Findings that began.", labels=names)
         groups: dict[Key, list[FindingCount]] = {}
         for finding in findings:
             key = tuple(_label(getattr(finding, name)) for name in _FINDING_LABELS)
             groups.setdefault((*key, str(finding.pid)) if self._per_process else key, []).append(finding)
         if groups:  # none also when only described
             self._finding_floors.keep(groups)
+        lasting, began = [], []
         for key, rows in groups.items():
-            lasting.add_metric(key, any(row.active for row in rows))
-            total.add_metric(key, self._finding_floors.hold(key, "total", sum(row.total for row in rows)))
-        return lasting, total
-
-    def _loops(
-        self, loops: Mapping[Key, Loops], living: Mapping[Key, Loops], lag_bounds: Sequence[str]
-    ) -> Iterable[Metric]:
-        names = self._labels("loop")
-        tasks = GaugeMetricFamily("poolscope_loop_tasks", "Tasks of the event loop that are not done.", labels=names)
-        for key, rows in living.items():
-            tasks.add_metric(key, sum(row.tasks for row in rows))
-        blocked = CounterMetricFamily(
-            "poolscope_loop_blocked_seconds", "Seconds that callbacks blocked the event loop.", labels=names
-        )
-        lag = HistogramMetricFamily("poolscope_loop_lag_seconds", "Seconds that the event loop ran a callback late.")
-        for key, rows in loops.items():
-            held = self._loop_floors.hold(key, "blocked", fsum(row.blocked_seconds for row in rows))
-            blocked.add_metric(key, held)
-            lags = [row.lag_buckets for row in rows], fsum(row.lag_sum_seconds for row in rows)
             labels = dict(zip(names, key, strict=True))
-            lag.samples += _histogram("poolscope_loop_lag_seconds", labels, lag_bounds, *lags)
-        return tasks, blocked, lag
+            (total,) = self._finding_floors.hold(key, (sum(row.total for row in rows),))
+            lasting.append(Sample("poolscope_finding", labels, any(row.active for row in rows)))
+            began.append(Sample("poolscope_findings_total", labels, total))
+        yield _shown(_FINDING, lasting)
+        yield _shown(_FINDINGS, began)
+
+    def _loops(self, loops: Mapping[Key, Sequence[LoopSnapshot]], lag_bounds: Sequence[str]) -> Iterator[Metric]:
+        names = self._labels("loop")
+        tasks: list[Sample] = []
+        blocked: list[Sample] = []
+        lags: list[Sample] = []
+        for key, rows in loops.items():
+            labels = dict(zip(names, key, strict=True))
+            if any(row.alive for row in rows):
+                tasks.append(Sample("poolscope_loop_tasks", labels, sum(row.tasks for row in rows if row.alive)))
+            (held,) = self._loop_floors.hold(key, (fsum(row.blocked_seconds for row in rows),))
+            blocked.append(Sample("poolscope_loop_blocked_seconds_total", labels, held))
+            counts = _buckets([row.lag_buckets for row in rows])
+            lags += _histogram(_LAG.name, labels, lag_bounds, counts, fsum(row.lag_sum_seconds for row in rows))
+        yield _shown(_LOOP_TASKS, tasks)
+        yield _shown(_BLOCKED, blocked)
+        yield _shown(_LAG, lags)
 
     def _labels(self, name: str) -> tuple[str, ...]:
         return (name, "pid") if self._per_process else (name,)
@@ -369,6 +315,18 @@ class SnapshotCollector(Collector):
             name = _label(row.name)
             merged.setdefault((name, str(row.pid)) if self._per_process else (name,), []).append(row)
         return merged
+
+    def _pools(self, merged: Mapping[Key, Sequence[PoolSnapshot]]) -> list[_Pool]:
+        names = self._labels("pool")
+        pools = []
+        for key, rows in merged.items():
+            total = rows[0] if len(rows) == 1 else _sum(rows)
+            counts = _counted(total)
+            held = self._pool_floors.hold(key, counts)
+            if held != counts:
+                total = replace(total, **dict(zip(_COUNTED, held, strict=True)))
+            pools.append(_Pool(key, dict(zip(names, key, strict=True)), rows, total))
+        return pools
 
 
 def serve_snapshots(
@@ -390,35 +348,70 @@ def serve_snapshots(
     return Server(registry, listen, settings.endpoint, failed=failed, findings=lambda: source().details)
 
 
-def _function_totals(pools: Pools) -> dict[str, Total]:
-    if len(pools) == 1:
-        return {name: Total(started, busy) for name, started, busy in pools[0].functions}
-    parts: dict[str, list[tuple[int, float]]] = {}
+def _sum(rows: Sequence[PoolSnapshot]) -> PoolSnapshot:
+    """What several rows of one pool come to. Gauges are of those that live.
+
+    `fsum` is exact whatever the order: a sum that comes out one rounding error lower than at the last scrape would be a
+    counter that went back to zero.
+    """
+    living = [row for row in rows if row.alive]
+    sums: dict[str, Any] = {}
+    for field in ("max_workers", "workers", "active", "queue_depth"):
+        sums[field] = sum(getattr(row, field) for row in living)
+    for field in ("oldest_queued_seconds", "longest_running_seconds"):
+        sums[field] = max((getattr(row, field) for row in living), default=0)
+    for field in ("submitted", "rejected", *_OUTCOMES):
+        sums[field] = sum(getattr(row, field) for row in rows)
+    for field in ("busy_seconds", "queued_seconds", "saturated_seconds", "cpu_seconds"):
+        sums[field] = fsum(getattr(row, field) for row in rows)
+    for kind in ("wait", "run"):
+        sums[f"{kind}_buckets"] = _buckets([getattr(row, f"{kind}_buckets") for row in rows])
+        sums[f"{kind}_sum_seconds"] = fsum(getattr(row, f"{kind}_sum_seconds") for row in rows)
+    return replace(rows[0], alive=bool(living), suggested_max_workers=_advised(living), **sums)
+
+
+def _advised(living: Sequence[PoolSnapshot]) -> int | None:
+    # A process without advice keeps its size, so that the sum compares with the sum of max_workers.
+    if all(pool.suggested_max_workers is None for pool in living):
+        return None
+    return sum(pool.suggested_max_workers or pool.max_workers for pool in living)
+
+
+def _buckets(rows: Sequence[Sequence[int]]) -> Sequence[int]:
+    return rows[0] if len(rows) == 1 else tuple(map(sum, zip(*rows, strict=True)))
+
+
+def _values(name: str, pools: Sequence[_Pool], field: str) -> Iterator[Sample]:
+    """One value of each pool that has it."""
     for pool in pools:
-        for name, started, busy in pool.functions:
-            parts.setdefault(name, []).append((started, busy))
-    # Exact whatever the order, as above.
-    return {
-        name: Total(sum(started for started, _ in rows), fsum(busy for _, busy in rows)) for name, rows in parts.items()
-    }
+        value = getattr(pool.sum, field)
+        if value is not None:
+            yield Sample(name, pool.labels, value)
+
+
+def _histograms(name: str, pools: Sequence[_Pool], bounds: Sequence[str], kind: str) -> Iterator[Sample]:
+    for pool in pools:
+        counts, total = getattr(pool.sum, f"{kind}_buckets"), getattr(pool.sum, f"{kind}_sum_seconds")
+        yield from _histogram(name, pool.labels, bounds, counts, total)
 
 
 def _histogram(
-    name: str, labels: Mapping[str, str], bounds: Sequence[str], rows: Sequence[Sequence[int]], total_seconds: float
+    name: str, labels: dict[str, str], bounds: Sequence[str], counts: Sequence[int], total_seconds: float
 ) -> Iterator[Sample]:
-    """The samples of one histogram, of counts per bucket of several rows; cumulative, as Prometheus wants them.
+    """The samples of one histogram, of counts per bucket; cumulative, as Prometheus wants them.
 
     Not `add_metric`, which takes half of the time of a scrape to put the labels together.
     """
     bucket, count = f"{name}_bucket", 0
-    for bound, count in zip(bounds, accumulate(map(sum, zip(*rows, strict=True))), strict=True):
+    for bound, count in zip(bounds, accumulate(counts), strict=True):
         yield Sample(bucket, {**labels, "le": bound}, count)
-    yield Sample(f"{name}_count", dict(labels), count)
-    yield Sample(f"{name}_sum", dict(labels), total_seconds)
+    yield Sample(f"{name}_count", labels, count)
+    yield Sample(f"{name}_sum", labels, total_seconds)
 
 
-def _shown_bounds(bounds: Sequence[float]) -> list[str]:
-    return [*map(floatToGoString, bounds), "+Inf"]
+@lru_cache(maxsize=4)
+def _shown_bounds(bounds: tuple[float, ...]) -> tuple[str, ...]:
+    return (*map(floatToGoString, bounds), "+Inf")
 
 
 def _label(text: str) -> str:

@@ -56,6 +56,66 @@ def test_any_accept_header_is_answered(server: Server, accept: str) -> None:
     assert b"poolscope_pool_queue_depth" in body
 
 
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+PROTOBUF = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+PROMETHEUS_2 = (
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+PROMETHEUS_3 = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,"
+    "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+
+
+@pytest.mark.parametrize(
+    ("accept", "shown"),
+    [
+        (PROMETHEUS_2, f"{OPENMETRICS}; escaping=underscores"),
+        (PROMETHEUS_3, f"{OPENMETRICS}; escaping=allow-utf-8"),
+        (f"{PROTOBUF};q=0.7,{PROMETHEUS_3}", f"{OPENMETRICS}; escaping=allow-utf-8"),
+        (PROTOBUF, TEXT),
+        ("application/openmetrics-text", OPENMETRICS),
+        ('Application/OpenMetrics-Text; Version="1.0.0"; escaping=dots', f"{OPENMETRICS}; escaping=dots"),
+        ("text/plain;version=1.0.0;escaping=values", "text/plain; version=1.0.0; charset=utf-8; escaping=values"),
+        ("text/plain;version=1.0.0;escaping=x y", "text/plain; version=1.0.0; charset=utf-8; escaping=underscores"),
+        # Not what we have, or not wanted.
+        ("application/openmetrics-text;version=0.0.1", TEXT),
+        ("application/openmetrics-text;version=99.0.0,text/plain;version=0.0.4;q=0.1", TEXT),
+        ("application/openmetrics-text;q=0,*/*", TEXT),
+        ("application/openmetrics-text;q=0.1,text/plain;q=0.9", TEXT),
+        ("application/openmetrics-text;q=nan", TEXT),
+        ("application/openmetrics-text;q=much", OPENMETRICS),
+    ],
+)
+def test_the_format_is_the_most_wanted_one_that_there_is(server: Server, accept: str, shown: str) -> None:
+    status, headers, body = get(f"{server.url}/metrics", Accept=accept)
+    assert (status, headers["Content-Type"]) == (200, shown)
+    modern = shown.startswith("application/")
+    name = "poolscope_pool_queue_depth".replace("_", "__" if "dots" in shown else "_")
+    assert Scrape(body.decode(), openmetrics=modern).value(name, pool="db") == 4
+    assert body.endswith(b"# EOF\n") is modern
+    assert headers["Vary"] == "Accept, Accept-Encoding"
+
+
+@pytest.mark.parametrize(
+    ("encodings", "shown"),
+    [
+        ("gzip", "gzip"),
+        ("br, GZIP;q=0.5", "gzip"),
+        ("gzip;q=0", None),
+        ("gzip; q=0.0, identity", None),
+        ("notgzip, br", None),
+        ("", None),
+    ],
+)
+def test_compressed_only_if_that_is_wanted(server: Server, encodings: str, shown: str | None) -> None:
+    _, headers, _ = get(f"{server.url}/metrics", **{"Accept-Encoding": encodings})
+    assert headers["Content-Encoding"] == shown
+
+
 def test_compressed_if_asked_for(server: Server) -> None:
     status, headers, body = get(f"{server.url}/metrics", **{"Accept-Encoding": "identity"})
     assert headers["Content-Encoding"] is None
@@ -67,6 +127,12 @@ def test_compressed_if_asked_for(server: Server) -> None:
 def test_single_metrics_can_be_asked_for(server: Server) -> None:
     _, _, body = get(f"{server.url}/metrics?name[]=poolscope_pool_queue_depth")
     assert set(Scrape(body.decode()).families) == {"poolscope_pool_queue_depth"}
+    names = "name[]=poolscope_task_wait_seconds_count&name[]=poolscope_pool_tasks_submitted_total&name[]=up"
+    _, _, body = get(f"{server.url}/metrics?{names}")
+    assert {name for name, _ in Scrape(body.decode()).samples} == {
+        "poolscope_task_wait_seconds_count",
+        "poolscope_pool_tasks_submitted_total",
+    }
     status, _, body = get(f"{server.url}/metrics?{'&'.join(['a=1'] * 2000)}")
     assert (status, body) == (400, b"400 Too many parameters\n")
 

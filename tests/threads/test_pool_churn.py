@@ -154,7 +154,7 @@ def test_names_of_pools_that_ended_are_bounded(executor_class, probe, monkeypatc
             assert sum(submitted.values()) == 2 * number + 2
             assert sum(shown["poolscope_function_started_total"].values()) == 2 * number + 2
             assert len(submitted) <= 10 + 1 + 2  # the limit, the one that lives, and those that it is told of at once
-            assert len(collector._tasks._splits) == len(submitted)
+            assert len(collector._tasks._pools) == len(submitted)
         assert submitted["stays",] == 2
         assert submitted["other",] > 2 * 40
     report = profiler.report()

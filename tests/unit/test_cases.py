@@ -11,6 +11,8 @@ from poolscope.analysis.detection import Rules
 from poolscope.analysis.findings import bursts_together, frames_of
 from poolscope.analysis.loop_case import LoopCase
 from poolscope.analysis.loop_history import LoopHistory
+from poolscope.analysis.pool_case import PoolCase
+from poolscope.analysis.rows import PoolRow
 from poolscope.analysis.signals import ProcessSignals
 from poolscope.messages import LoopBlock, LoopOpened, Stack, StackSample
 from poolscope.model import Thresholds
@@ -73,6 +75,28 @@ def test_while_it_lasts_a_finding_has_no_end() -> None:
     # The last batch is three ticks after the last task; the hold of two seconds has not passed.
     assert pool.case.active is not None
     assert pool.case.suggested == pool.case.active.advice.suggested_max_workers
+
+
+def test_what_a_scrape_asks_of_a_finding_is_not_put_into_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = VirtualPool(4).run(GENTLE + FAST, finish=False)
+    finding = pool.case.active
+    assert finding is not None
+    row = PoolRow(pool.history, lambda function: None, 50)
+    row.add(pool.case)
+    row.tally.began(finding)
+    monkeypatch.setattr(PoolCase, "_finding", None)
+    (count,) = row.finding_counts()
+    assert (count.pattern, count.cause, count.severity) == (finding.pattern, finding.cause, finding.severity)
+    assert count.active
+    assert pool.case.warned
+    assert row.snapshot(pool.history.last_batch_ns).submitted == len(GENTLE + FAST)
+
+
+def test_a_pool_has_warned_if_a_finding_lasts_or_did() -> None:
+    assert not VirtualPool(4).run(GENTLE).case.warned
+    over = VirtualPool(4).run(GENTLE + FAST)
+    assert over.case.active_sort is None
+    assert over.case.warned
 
 
 def test_a_batch_by_map_saturates_its_pool_and_is_told_what_size_would_have_done() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import subprocess
 import sys
 from email.message import Message
 from pathlib import Path
@@ -83,6 +84,13 @@ def test_the_command_prints_a_line_that_works(
     assert passwords.main(["prometheus"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert read_users(line)["prometheus"].matches(PASSWORD.encode())
+
+
+def test_the_command_says_nothing_but_the_line() -> None:
+    command = [sys.executable, "-m", "poolscope.endpoint.passwords", "prometheus"]
+    made = subprocess.run(command, input=PASSWORD + "\n", capture_output=True, text=True, timeout=60, check=True)
+    assert made.stderr == ""
+    assert read_users(made.stdout)["prometheus"].matches(PASSWORD.encode())
 
 
 @pytest.mark.parametrize(("arguments", "typed"), [([], "x"), (["a:b"], "x"), (["a", "b"], "x"), (["a"], "\n")])

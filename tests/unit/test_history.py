@@ -220,6 +220,18 @@ def test_a_pool_that_shrinks_below_its_load_is_saturated_from_then_on() -> None:
     assert subject.saturated_ns == ns(2) - ns(1)
 
 
+def test_what_a_function_has_added_is_told_once() -> None:
+    subject = history()
+    subject.fold(batch(1, arrivals=[1, ns(0), 2, ns(0)], running=[1, 1, ns(0), ns(0), 2, 2, ns(0), ns(0.5)]))
+    assert sorted(subject.grown()) == [(1, 1, 0), (2, 1, 0)]
+    assert list(subject.grown()) == []
+    subject.fold(batch(2, finished=[1, 2, ns(0), ns(0), ns(1.5)], running=[2, 2, ns(0), ns(0.5)]))
+    assert list(subject.grown()) == [(1, 0, 3 * SECOND // 2)]
+    records = [item for number in range(30) for item in (1, 2 + 2 * (number % 3), ns(2), ns(2), ns(2) + 1)]
+    subject.fold(batch(3, arrivals=[1, ns(2)] * 30, finished=records, running=[2, 2, ns(0), ns(0.5)]))
+    assert sorted(subject.grown()) == [(1, 10, 10), (2, 10, 10), (3, 10, 10)]
+
+
 @pytest.mark.parametrize("tasks", [3, 200])
 def test_functions_have_their_own_distributions_however_many_tasks_come_at_once(tasks: int) -> None:
     subject = history()

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from pool_support import ORIGIN, SECOND, batches, simulate
 
-from poolscope.config import PoolSettings, Settings
+from poolscope.analysis.pool_case import PoolCase
+from poolscope.analysis.rows import PoolRow
+from poolscope.config import MetricsSettings, PoolSettings, Settings
 from poolscope.errors import PoolscopeError
 from poolscope.judge import Judge
 from poolscope.judge.records import rules_for
 from poolscope.messages import PROTOCOL
-from poolscope.model import Thresholds
+from poolscope.model import PoolSnapshot, Thresholds
 
 FLOOD = [(0.5, 0.1, 1)] * 200
 
@@ -89,6 +91,120 @@ def test_a_counter_that_ran_ahead_does_not_go_back() -> None:
     assert early.queued_seconds == late.queued_seconds == pytest.approx(2.1)
     run.judge.feed(0, ("bye", ns(3.3)))
     assert run.report().pools[0].busy_seconds == pytest.approx(0.3)
+
+
+def batch(at: float, finished: list[int], running: list[int] | None = None) -> tuple[Any, ...]:
+    arrivals = [
+        item for key, submitted in zip(finished[1::5], finished[2::5], strict=True) for item in (key >> 1, submitted)
+    ]
+    return ("pool_batch", 1, ns(at), 4, 4, 0, 0, finished, running or [], [], [], arrivals)
+
+
+def test_a_scrape_of_many_functions_looks_at_those_that_have_worked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    name_of = PoolRow._name_of
+
+    def counting(row: PoolRow, function: int) -> str:
+        asked.append(function)
+        return name_of(row, function)
+
+    monkeypatch.setattr(PoolRow, "_name_of", counting)
+    run = Run()
+    run.process(0, 7)
+    for number in range(10_000):
+        run.judge.feed(0, ("function", number, f"app.f{number}", "/app/app.py", number))
+    run.judge.feed(0, opened())
+    every = [item for number in range(10_000) for item in (1, 2 * number, ns(0), ns(0), ns(0) + number)]
+    run.judge.feed(0, batch(1.0, every))
+    (first,) = run.judge.snapshot(ns(1)).pools
+    assert len(first.functions) == 51
+    assert ("app.f9999", 1, 9999 / 1e9) in first.functions
+    assert sum(started for _, started, _ in first.functions) == 10_000
+
+    asked.clear()
+    run.judge.feed(0, batch(2.0, [1, 2 * 7, ns(1), ns(1), ns(2)], [2, 5, ns(1), ns(1)]))
+    (second,) = run.judge.snapshot(ns(3)).pools
+    assert set(asked) == {7, 5}
+    functions = {name: (started, busy) for name, started, busy in second.functions}
+    assert (functions["app.f7"], functions["app.f5"]) == ((1, 1.0), (1, 2.0))
+    every = [*second.functions, *second.former_functions]
+    assert sum(started for _, started, _ in every) == second.succeeded + second.active
+    assert sum(round(busy * 1e9) for _, _, busy in every) == round(second.busy_seconds * 1e9)
+
+
+def test_what_a_pool_at_rest_showed_is_shown_again_only_as_long_as_it_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run()
+    again = 0
+    shown: tuple[PoolSnapshot, ...] = ()
+
+    def check(at: int) -> PoolSnapshot:
+        nonlocal again, shown
+        before, shown = shown, run.judge.snapshot(at).pools
+        again += bool(before) and shown[0] is before[0]
+        with monkeypatch.context() as patch:
+            patch.setattr(PoolCase, "resting", False)
+            before, shown = shown, run.judge.snapshot(at).pools
+        assert shown == before
+        return shown[0]
+
+    run.process(0, 7)
+    run.judge.feed(0, opened(workers=2))
+    check(ORIGIN)
+    for batch in batches(simulate([(0.05, 0.03, 1), (0.3, 0.5, 1), (0.3, 0.2, 1), (0.3, 0.2, 1)], 2), 2):
+        fields = [getattr(batch, name) for name in batch.__struct_fields__]
+        run.judge.feed(0, ("pool_batch", 1, *fields[1:]))
+        check(batch.at_ns)
+        run.judge.tick(batch.at_ns)
+        check(batch.at_ns)
+    for _ in range(5):
+        run.end = batch.at_ns + SECOND
+        run.judge.tick(run.end)
+        check(run.end)
+    assert again == 4
+    run.judge.configure(Settings(metrics=MetricsSettings(wait_buckets=(1.0,))))
+    assert len(check(run.end).wait_buckets) == 2
+    run.judge.feed(0, opened(pool=2, workers=8))
+    assert check(run.end).max_workers == 10
+    run.judge.feed(0, ("pool_closed", 2, run.end))
+    assert check(run.end).max_workers == 2
+
+
+def test_functions_are_counted_as_time_goes_on_once_there_was_a_scrape() -> None:
+    run = Run(Settings(metrics=MetricsSettings(max_functions=1)))
+    run.process(0, 7)
+    run.judge.feed(0, ("function", 2, "app.save", "/app/app.py", 20))
+    run.judge.feed(0, opened())
+    run.judge.feed(0, batch(1.0, [1, 2, ns(0), ns(0), ns(0.25)]))
+    run.judge.tick(ns(1))
+    run.judge.feed(0, batch(1.1, [1, 4, ns(0), ns(0.5), ns(1)]))
+    run.judge.tick(ns(1.1))
+    (row,) = run.judge.snapshot(ns(2)).pools
+    assert row.functions == (("app.save", 1, 0.5), ("other", 1, 0.25))
+    run.judge.feed(0, batch(2.1, [1, 2, ns(2), ns(2), ns(2.125), 1, 2, ns(2), ns(2.125), ns(2.5)]))
+    run.judge.tick(ns(2.1))
+    run.judge.feed(0, batch(3.1, [1, 2, ns(3), ns(3), ns(3.5), 1, 4, ns(3), ns(3.5), ns(4.5)]))
+    (row,) = run.judge.snapshot(ns(5)).pools
+    # It is overtaken before the second scrape, and overtakes again: what was counted meanwhile stays where it was.
+    assert (row.functions, row.former_functions) == (
+        (("app.save", 2, 1.5), ("other", 2, 0.75)),
+        (("app.fetch", 2, 0.5),),
+    )
+
+
+def test_functions_of_pools_that_ended_count_on_under_their_names() -> None:
+    run = Run(Settings(metrics=MetricsSettings(max_functions=1)))
+    run.process(0, 7)
+    run.judge.feed(0, ("function", 2, "app.save", "/app/app.py", 20))
+    run.judge.feed(0, opened())
+    run.judge.feed(0, batch(1.0, [1, 2, ns(0), ns(0), ns(0.5), 1, 4, ns(0), ns(0.5), ns(0.75)]))
+    assert run.judge.snapshot(ns(1)).pools[0].functions == (("app.fetch", 1, 0.5), ("other", 1, 0.25))
+    run.judge.feed(0, batch(2.0, [1, 4, ns(1), ns(1), ns(1.125)]))
+    run.judge.feed(0, ("pool_closed", 1, ns(2)))
+    (row,) = run.judge.snapshot(ns(2)).pools
+    assert (row.functions, row.former_functions) == ((("app.fetch", 1, 0.5), ("other", 2, 0.375)), ())
+    run.judge.configure(Settings(metrics=MetricsSettings(max_functions=2)))
+    (row,) = run.judge.snapshot(ns(2)).pools
+    assert row.functions == (("app.fetch", 1, 0.5), ("app.save", 0, 0.0), ("other", 2, 0.375))
 
 
 def test_too_little_is_not_judged_and_enough_is_concurrent() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from metrics_support import BOUNDS, CONTRACT, Scrape, finding, loop, pool, snapshot
+from msgspec.structs import replace
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
@@ -397,6 +398,20 @@ def test_functions_that_change_places_take_nothing_back() -> None:
     assert functions(source.collector) == {"b": 20, "other": 6}
     source.functions = {"a": (40, 40.0), "b": (26, 26.0)}
     assert functions(source.collector) == {"a": 39, "other": 7}
+
+
+def test_processes_that_show_different_functions_share_one_choice() -> None:
+    first = pool(pid=1, functions=(("a", 9, 9.0), ("b", 8, 8.0), ("other", 2, 0.5)), former_functions=(("c", 3, 2.0),))
+    second = pool(pid=2, functions=(("a", 1, 0.25), ("c", 7, 7.0)))
+    now = [snapshot(first, second)]
+    shown = collector(lambda: now[0], metrics={"max_functions": 2})
+    # c has 9 s of two processes; b goes into the rest, to the others that its process does not show.
+    assert functions(shown) == {"a": 10, "c": 10, "other": 10}
+    second = pool(pid=2, functions=(("a", 1, 0.25),), former_functions=(("c", 7, 7.0),))
+    now[0] = snapshot(first, second)
+    assert functions(shown) == {"a": 10, "b": 0, "other": 10}
+    now[0] = snapshot(replace(first, functions=(("a", 9, 9.0), ("b", 9, 8.5), ("other", 3, 1.0))), second)
+    assert functions(shown) == {"a": 10, "b": 1, "other": 11}
 
 
 def test_functions_can_be_switched_off() -> None:

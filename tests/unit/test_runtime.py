@@ -249,6 +249,15 @@ class TestMessages:
 
 
 class TestProcess:
+    def test_a_flush_without_it_tells_it_only_if_it_is_due(self, probe, record, clock):
+        probe.flush(process=False)
+        probe.flush(process=False)
+        assert record.tags(without=()) == ["process_tick"]
+        probe.flush()
+        clock.advance(0.5)
+        probe.flush(process=False)
+        assert record.tags(without=()) == ["process_tick"] * 3
+
     def test_told_every_half_second(self, probe, record, clock):
         probe._cpu.clocks.process_ns = 123
         times = []

@@ -133,6 +133,14 @@ def test_no_sum_is_less_after_a_death(seconds: list[float], seed: int) -> None:
     assert exact <= Fraction(before) <= Fraction(most)
 
 
+def test_what_was_counted_by_names_of_former_functions_outlives_its_process() -> None:
+    one = pool("db", pid=1, functions=(("a", 5, 1.0), ("other", 2, 0.5)), former_functions=(("b", 3, 2.0),))
+    two = pool("db", pid=2, functions=(("b", 1, 1.0),))
+    totals = retired(retired(None, snapshot(one)), snapshot(two))
+    (row,) = totals.pools
+    assert sorted((*row.functions, *row.former_functions)) == [("a", 5, 1.0), ("b", 4, 3.0), ("other", 2, 0.5)]
+
+
 def test_names_and_functions_of_the_dead_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "NAMES_KEPT", 10)
     monkeypatch.setattr(merging, "FUNCTIONS_KEPT", 10)

@@ -51,10 +51,12 @@ class CpuReading(msgspec.Struct, frozen=True, array_like=True):
 class FunctionTotals:
     """Started tasks of one function of a pool, and its distributions."""
 
-    __slots__ = ("run", "started", "wait")
+    __slots__ = ("run", "started", "told", "wait")
 
     def __init__(self) -> None:
         self.started = 0
+        #: Tasks started, and ns that they ran, as `PoolHistory.grown` told them last.
+        self.told = (0, 0)
         self.wait = Spread()
         self.run = Spread()
 
@@ -85,6 +87,7 @@ class PoolHistory:
         self.wait = Spread(wait_bounds)
         self.run = Spread(run_bounds)
         self.functions: dict[int, FunctionTotals] = {}
+        self._grown: set[int] = set()
         self.running: dict[int, RunningTask] = {}
         self.recent: deque[RecentTask] = deque(maxlen=RECENT_TASKS)
         #: When the latest tasks were submitted, about in order.
@@ -121,6 +124,7 @@ class PoolHistory:
             coupled = self.occupancy.start(worker, submitted, started)
             self._backlog.leave((submitted,))
             self._function(function).started += 1
+            self._grown.add(function)
             self.running[worker] = RunningTask(function, submitted, started, coupled)
 
     def _read_cpu(self, at_ns: int, cpu_ns: int) -> None:
@@ -207,6 +211,7 @@ class PoolHistory:
     def _spread(self, functions: list[int], waits: list[int], runs: list[int]) -> None:
         """Adds to the distributions of the pool and of the functions."""
         if functions.count(functions[0]) == len(functions):
+            self._grown.add(functions[0])
             totals = self._function(functions[0])
             totals.started += len(functions)
             self.wait.add(waits, totals.wait)
@@ -214,7 +219,9 @@ class PoolHistory:
             return
         self.wait.add(waits)
         self.run.add(runs)
-        if len(set(functions)) * FEW > len(functions):
+        different = set(functions)
+        self._grown |= different
+        if len(different) * FEW > len(functions):
             for function, wait, run in zip(functions, waits, runs, strict=True):
                 totals = self._function(function)
                 totals.started += 1
@@ -267,6 +274,17 @@ class PoolHistory:
         self.occupancy.settle(until_ns, {task.started_ns for task in self.running.values()})
 
     # -- reading -------------------------------------------------------------------------------------------
+
+    def grown(self) -> Iterator[tuple[int, int, int]]:
+        """What each function has added since it was asked last: (function, tasks started, ns that ended tasks ran).
+
+        Those that have added nothing are left out. For one caller.
+        """
+        grown, self._grown = self._grown, set()
+        for function in grown:
+            totals = self.functions[function]
+            before, totals.told = totals.told, (totals.started, totals.run.total)
+            yield function, totals.told[0] - before[0], totals.told[1] - before[1]
 
     @property
     def started(self) -> int:

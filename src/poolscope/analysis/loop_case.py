@@ -10,7 +10,7 @@ from poolscope.analysis import words
 from poolscope.analysis.detection import LoopLineSignals, diagnose_loop
 from poolscope.analysis.findings import FINDINGS_KEPT, Event, SourceOf
 from poolscope.analysis.loop_history import BlockingLine, LoopHistory
-from poolscope.analysis.tracking import Episode, Tracker
+from poolscope.analysis.tracking import Episode, Sort, Tracker
 from poolscope.model import Finding, Frame
 
 #: A line of a loop that caused no block for this long is over.
@@ -73,6 +73,11 @@ class LoopCase:
                 note.until_ns = line.last_ns
                 found.append(self._finding(line, note))
         return tuple(found)
+
+    def active_sorts(self) -> set[Sort]:
+        """The sorts of the findings that last. Asked at each scrape, which has no use for their words."""
+        lasting = (tracker.active for tracker in self._trackers.values())
+        return {active.key for active in lasting if active is not None and active.until_ns is None}
 
     def _told(self, line: BlockingLine) -> bool:
         tracker = self._trackers.get(line)

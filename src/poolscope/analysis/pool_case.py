@@ -27,7 +27,7 @@ from poolscope.analysis.history import PoolHistory
 from poolscope.analysis.occupants import OCCUPANTS, SAMPLES_NEEDED
 from poolscope.analysis.signals import PoolSignals, ProcessSignals, held_workers, measure
 from poolscope.analysis.stretches import Stretch
-from poolscope.analysis.tracking import Episode, Tracker
+from poolscope.analysis.tracking import Episode, Sort, Tracker
 from poolscope.analysis.window import before
 from poolscope.messages import FunctionNamed, Line
 from poolscope.model import Advice, Finding, Frame, SizingPoint
@@ -136,6 +136,18 @@ class PoolCase:
         """The finding that lasts."""
         active = self._tracker.active
         return None if active is None else self._finding(active)
+
+    @property
+    def active_sort(self) -> Sort | None:
+        """What sort of finding it is. Asked at each scrape, which has no use for its frames and words."""
+        active = self._tracker.active
+        return None if active is None else active.key
+
+    @property
+    def warned(self) -> bool:
+        """Whether there is, or was, a finding above info."""
+        active = self._tracker.active
+        return (active is not None and active.key[2] != "info") or any(past.severity != "info" for past in self._past)
 
     @property
     def suggested(self) -> int | None:

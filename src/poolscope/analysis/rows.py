@@ -6,13 +6,15 @@ and for several taken per tick as that of the pool saturated longest in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 
+from poolscope.analysis.busiest import Busiest, Total
 from poolscope.analysis.findings import FINDINGS_KEPT, bursts_together
 from poolscope.analysis.history import PoolHistory
 from poolscope.analysis.loop_case import LoopCase
 from poolscope.analysis.pool_case import PoolCase
 from poolscope.analysis.spread import Spread
+from poolscope.analysis.tracking import Sort
 from poolscope.messages import FunctionNamed
 from poolscope.model import (
     Finding,
@@ -34,14 +36,14 @@ class FindingTally:
     """How many findings of one sort began; which last is asked of the cases."""
 
     def __init__(self) -> None:
-        self.totals: dict[tuple[str, str, str], int] = {}
+        self.totals: dict[Sort, int] = {}
 
     def began(self, finding: Finding) -> None:
         """A finding began, or became one of another sort."""
         key = (finding.pattern, finding.cause, finding.severity)
         self.totals[key] = self.totals.get(key, 0) + 1
 
-    def counts(self, kind: str, name: str, pid: int, active: set[tuple[str, str, str]]) -> list[FindingCount]:
+    def counts(self, kind: str, name: str, pid: int, active: Set[Sort]) -> list[FindingCount]:
         """One value per sort seen so far."""
         return [
             FindingCount(
@@ -58,13 +60,14 @@ class FindingTally:
         ]
 
 
-def _sort(finding: Finding) -> tuple[str, str, str]:
-    return finding.pattern, finding.cause, finding.severity
-
-
 def _added(spreads: Sequence[Spread]) -> tuple[int, ...]:
     """Counts per bucket of several distributions over the same bounds."""
-    return tuple(map(sum, zip(*(spread.buckets for spread in spreads), strict=True)))
+    filled = [spread.buckets for spread in spreads if spread.count] or [spreads[0].buckets]
+    return tuple(filled[0] if len(filled) == 1 else map(sum, zip(*filled, strict=True)))
+
+
+def _in_seconds(functions: Iterable[tuple[str, Total]]) -> tuple[tuple[str, int, float], ...]:
+    return tuple((name, started, busy_ns / 1e9) for name, (started, busy_ns) in functions)
 
 
 class _Function:
@@ -85,7 +88,8 @@ class _Function:
 class PoolRow:
     """The pools of one name in one process."""
 
-    def __init__(self, first: PoolHistory, function_of: FunctionOf) -> None:
+    def __init__(self, first: PoolHistory, function_of: FunctionOf, max_functions: int) -> None:
+        """Scrapes show at most `max_functions` functions by name."""
         self.name = first.name
         self.pid = first.pid
         self.cases: list[PoolCase] = []
@@ -97,6 +101,10 @@ class PoolRow:
         self._past_busy_ns = self._past_queued_ns = 0
         self._past_findings: list[Finding] = []
         self._past_functions: dict[str, _Function] = {}
+        self._busiest = Busiest(max_functions)
+        #: What the last scrape showed, until something changes.
+        self._shown: PoolSnapshot | None = None
+        self._scraped = False
         self._wait = Spread(first.wait.bounds)
         self._run = Spread(first.run.bounds)
         self._saturated_ns = 0
@@ -107,6 +115,7 @@ class PoolRow:
 
     def add(self, case: PoolCase) -> None:
         """A pool of this name was made."""
+        self._shown = None
         self.cases.append(case)
         self._seen_saturated[case] = 0
         if self._main is None:
@@ -114,6 +123,7 @@ class PoolRow:
 
     def remove(self, case: PoolCase, now_ns: int) -> None:
         """A pool ended and has been judged for the last time: its totals stay."""
+        self._shown = None
         self.tick()
         self.cases.remove(case)
         del self._seen_saturated[case]
@@ -124,6 +134,7 @@ class PoolRow:
         self._past_queued_ns += history.queued_ns(now_ns)
         self._wait.merge(history.wait)
         self._run.merge(history.run)
+        self._take_functions(history)
         self._add_functions(history, self._past_functions, now_ns)
         past = [*self._past_findings, *case.findings()]
         self._past_findings = bursts_together(self.name, past)[-FINDINGS_KEPT:]
@@ -132,13 +143,20 @@ class PoolRow:
 
     def rebound(self, wait_bounds: Sequence[int], run_bounds: Sequence[int]) -> None:
         """Other bounds (ns) of the histograms."""
+        self._shown = None
         for wait in (self._wait, *(case.history.wait for case in self.cases)):
             wait.rebound(wait_bounds)
         for run in (self._run, *(case.history.run for case in self.cases)):
             run.rebound(run_bounds)
 
+    def resize(self, max_functions: int) -> None:
+        """Another number of functions that scrapes show by name."""
+        self._shown = None
+        self._busiest.resize(max_functions)
+
     def absorb(self, ended: PoolRow) -> None:
         """Takes over all that a row without live pools has counted; that one is of no more use."""
+        self._shown = None
         for counter in _COUNTERS:
             self._past[counter] += ended._past[counter]
         self._past_busy_ns += ended._past_busy_ns
@@ -148,6 +166,7 @@ class PoolRow:
         self._run.merge(ended._run)
         for name, theirs in ended._past_functions.items():
             self._past_functions.setdefault(name, _Function()).merge(theirs)
+        self._busiest.add(ended._busiest.done())
         past = [*ended._past_findings, *self._past_findings]
         self._past_findings = bursts_together(self.name, past)[-FINDINGS_KEPT:]
         for sort, total in ended.tally.totals.items():
@@ -159,6 +178,7 @@ class PoolRow:
 
     def tick(self) -> None:
         """Time has gone on: takes peaks, and what was saturated."""
+        self._shown = None
         histories = [case.history for case in self.cases]
         most = [
             ("workers", [h.workers for h in histories], [h.peak_workers for h in histories]),
@@ -177,32 +197,47 @@ class PoolRow:
             if first is not None and (self._first_submit_ns is None or first < self._first_submit_ns):
                 self._first_submit_ns = first
         self._saturated_ns += grown
+        if self._scraped:
+            # As it comes, so that little is left for the next scrape. Before the first one nothing has its place yet.
+            for case in self.cases:
+                self._take_functions(case.history)
+            self._busiest.count()
 
     @staticmethod
     def _weight(case: PoolCase) -> tuple[bool, int]:
-        return any(finding.severity != "info" for finding in case.findings()), case.history.started
+        return case.warned, case.history.started
 
     def _leading(self) -> PoolCase:
+        if [self._main] == self.cases:
+            return self.cases[0]  # as nearly always
         candidates = [*self.cases, *([self._main] if self._main is not None else [])]
         return max(candidates, key=self._weight)
 
-    def _count(self, counter: str) -> int:
-        return self._past[counter] + sum(int(getattr(case.history, counter)) for case in self.cases)
+    def _counts(self) -> dict[str, int]:
+        counts = dict(self._past)
+        for case in self.cases:
+            for counter in _COUNTERS:
+                counts[counter] += getattr(case.history, counter)
+        return counts
 
     @property
     def finished(self) -> int:
         """Tasks that ran to their end, well or not."""
-        return self._count("succeeded") + self._count("failed")
+        counts = self._counts()
+        return counts["succeeded"] + counts["failed"]
 
     @property
     def weight(self) -> tuple[bool, int]:
         """How much is lost with the row: whether it warned, and how much it did."""
         return any(finding.severity != "info" for finding in self.findings()), self.finished
 
+    def _name_of(self, function: int) -> str:
+        named = self._function_of(function)
+        return named.name if named is not None else "unknown"
+
     def _add_functions(self, history: PoolHistory, into: dict[str, _Function], now_ns: int) -> None:
         for function, totals in history.functions.items():
-            named = self._function_of(function)
-            name = named.name if named is not None else "unknown"
+            name = self._name_of(function)
             sums = into.get(name)
             if sums is None:
                 sums = into[name] = _Function()
@@ -211,8 +246,7 @@ class PoolRow:
             sums.wait.merge(totals.wait)
             sums.run.merge(totals.run)
         for task in history.running.values():
-            named = self._function_of(task.function)
-            into[named.name if named is not None else "unknown"].busy_ns += max(0, now_ns - task.started_ns)
+            into[self._name_of(task.function)].busy_ns += max(0, now_ns - task.started_ns)
 
     def _functions(self, now_ns: int) -> dict[str, _Function]:
         functions: dict[str, _Function] = {}
@@ -232,20 +266,22 @@ class PoolRow:
             run.merge(case.history.run)
         return wait, run
 
-    def _function_totals(self, now_ns: int) -> dict[str, list[int]]:
-        """Tasks started and busy ns by function: what a scrape shows, without the distributions that it does not."""
-        totals = {name: [past.started, past.busy_ns] for name, past in self._past_functions.items()}
+    def _take_functions(self, history: PoolHistory) -> None:
+        name_of = self._name_of
+        self._busiest.add((name_of(function), started, busy_ns) for function, started, busy_ns in history.grown())
+
+    def _count_functions(self, now_ns: int) -> None:
+        """For a scrape, which does not need their distributions."""
+        running: dict[str, int] = {}
         for case in self.cases:
-            for function, found in case.history.functions.items():
-                named = self._function_of(function)
-                total = totals.setdefault(named.name if named is not None else "unknown", [0, 0])
-                total[0] += found.started
-                total[1] += found.run.total
+            self._take_functions(case.history)
             for task in case.history.running.values():
-                named = self._function_of(task.function)
-                total = totals.setdefault(named.name if named is not None else "unknown", [0, 0])
-                total[1] += max(0, now_ns - task.started_ns)
-        return totals
+                name = self._name_of(task.function)
+                running[name] = running.get(name, 0) + max(0, now_ns - task.started_ns)
+        # As if they ended now.
+        self._busiest.add((name, 0, busy_ns) for name, busy_ns in running.items())
+        self._busiest.count()
+        self._busiest.add((name, 0, -busy_ns) for name, busy_ns in running.items())
 
     def findings(self) -> tuple[Finding, ...]:
         """All findings of the row's pools, in order of time."""
@@ -254,45 +290,67 @@ class PoolRow:
 
     def finding_counts(self) -> list[FindingCount]:
         """For a scrape."""
-        active = {_sort(finding) for case in self.cases if (finding := case.active) is not None}
+        if not self.tally.totals:
+            return []
+        active = {sort for case in self.cases if (sort := case.active_sort) is not None}
         return self.tally.counts("pool", self.name, self.pid, active)
 
     def snapshot(self, now_ns: int) -> PoolSnapshot:
-        """For a scrape."""
-        histories = [case.history for case in self.cases]
-        leading = self._leading().history
-        waits = [self._wait, *(history.wait for history in histories)]
-        runs = [self._run, *(history.run for history in histories)]
-        suggestions = [case.suggested for case in self.cases if case.suggested is not None]
+        """For a scrape. The same while all its pools rest: one that does something is awake until the next tick."""
+        shown = self._shown
+        if shown is None or shown.name != self.name or not all(case.resting for case in self.cases):
+            shown = self._shown = self._snapshot(now_ns)
+        return shown
+
+    def _snapshot(self, now_ns: int) -> PoolSnapshot:
+        self._scraped = True
+        self._count_functions(now_ns)
+        leading, counts = self._leading(), self._counts()
+        max_workers = workers = active = queue_depth = oldest_ns = longest_ns = 0
+        busy_ns, queued_ns = self._past_busy_ns, self._past_queued_ns
+        waits, runs, suggested = [self._wait], [self._run], None
+        for case in self.cases:
+            history = case.history
+            max_workers += history.max_workers
+            workers += history.workers
+            active += len(history.running)
+            queue_depth += history.queue_depth
+            oldest_ns = max(oldest_ns, history.oldest_queued_ns(now_ns))
+            longest_ns = max(longest_ns, history.longest_running_ns(now_ns))
+            busy_ns += history.busy_ns(now_ns)
+            queued_ns += history.queued_ns(now_ns)
+            waits.append(history.wait)
+            runs.append(history.run)
+            if case.suggested is not None:
+                suggested = max(suggested or 0, case.suggested)
         return PoolSnapshot(
             name=self.name,
-            kind=leading.opened.kind,
-            executor=leading.opened.executor,
+            kind=leading.history.opened.kind,
+            executor=leading.history.opened.executor,
             pid=self.pid,
             alive=bool(self.cases),
-            max_workers=sum(history.max_workers for history in histories),
-            workers=sum(history.workers for history in histories),
-            active=sum(len(history.running) for history in histories),
-            queue_depth=sum(history.queue_depth for history in histories),
-            oldest_queued_seconds=max((h.oldest_queued_ns(now_ns) for h in histories), default=0) / 1e9,
-            longest_running_seconds=max((h.longest_running_ns(now_ns) for h in histories), default=0) / 1e9,
-            submitted=self._count("submitted"),
-            rejected=self._count("rejected"),
-            succeeded=self._count("succeeded"),
-            failed=self._count("failed"),
-            cancelled=self._count("cancelled"),
-            busy_seconds=self._grown("busy", self._past_busy_ns + sum(h.busy_ns(now_ns) for h in histories)),
-            queued_seconds=self._grown("queued", self._past_queued_ns + sum(h.queued_ns(now_ns) for h in histories)),
+            max_workers=max_workers,
+            workers=workers,
+            active=active,
+            queue_depth=queue_depth,
+            oldest_queued_seconds=oldest_ns / 1e9,
+            longest_running_seconds=longest_ns / 1e9,
+            submitted=counts["submitted"],
+            rejected=counts["rejected"],
+            succeeded=counts["succeeded"],
+            failed=counts["failed"],
+            cancelled=counts["cancelled"],
+            busy_seconds=self._grown("busy", busy_ns),
+            queued_seconds=self._grown("queued", queued_ns),
             saturated_seconds=self._saturated_ns / 1e9,
-            cpu_seconds=self._count("cpu_ns") / 1e9,
+            cpu_seconds=counts["cpu_ns"] / 1e9,
             wait_buckets=_added(waits),
             wait_sum_seconds=sum(wait.total for wait in waits) / 1e9,
             run_buckets=_added(runs),
             run_sum_seconds=sum(run.total for run in runs) / 1e9,
-            functions=tuple(
-                (name, started, busy_ns / 1e9) for name, (started, busy_ns) in self._function_totals(now_ns).items()
-            ),
-            suggested_max_workers=max(suggestions, default=None),
+            functions=_in_seconds(self._busiest.shown()),
+            former_functions=_in_seconds(self._busiest.former()),
+            suggested_max_workers=suggested,
         )
 
     def _grown(self, integral: str, ns: int) -> float:
@@ -302,7 +360,7 @@ class PoolRow:
 
     def report(self, now_ns: int, origin_ns: int) -> tuple[PoolReport, PoolTrace]:
         """For the report: the row, and what its leading pool's part was made from."""
-        leading = self._leading()
+        leading, counts = self._leading(), self._counts()
         history = leading.history
         wait, run = self._distributions()
         first = self._first_submit_ns
@@ -321,15 +379,8 @@ class PoolRow:
             busy_seconds=(self._past_busy_ns + sum(case.history.busy_ns(now_ns) for case in self.cases)) / 1e9,
             queued_seconds=(self._past_queued_ns + sum(case.history.queued_ns(now_ns) for case in self.cases)) / 1e9,
             saturated_seconds=self._saturated_ns / 1e9,
-            cpu_seconds=self._count("cpu_ns") / 1e9,
-            tasks=TaskCounts(
-                submitted=self._count("submitted"),
-                started=self._count("started"),
-                succeeded=self._count("succeeded"),
-                failed=self._count("failed"),
-                cancelled=self._count("cancelled"),
-                rejected=self._count("rejected"),
-            ),
+            cpu_seconds=counts["cpu_ns"] / 1e9,
+            tasks=TaskCounts(**{field: counts[field] for field in TaskCounts.__struct_fields__}),
             wait_seconds=wait.distribution(),
             run_seconds=run.distribution(),
             functions=tuple(
@@ -350,9 +401,8 @@ class PoolRow:
     def _trace(self, history: PoolHistory, origin_ns: int) -> PoolTrace:
         ids = history.function_ids()
         indices = {function: index for index, function in enumerate(ids)}
-        named = [self._function_of(function) for function in ids]
         return PoolTrace(
-            functions=tuple(function.name if function is not None else "unknown" for function in named),
+            functions=tuple(map(self._name_of, ids)),
             tasks=history.packed_tasks(origin_ns, indices),
             timeline=history.occupancy.timeline(origin_ns),
         )
@@ -365,11 +415,10 @@ class LoopRow:
         self.case = case
         self.tally = FindingTally()
 
-    def finding_counts(self, now_ns: int) -> list[FindingCount]:
+    def finding_counts(self) -> list[FindingCount]:
         """For a scrape."""
-        active = {_sort(finding) for finding in self.case.findings(now_ns) if finding.until_seconds is None}
         history = self.case.history
-        return self.tally.counts("loop", history.name, history.pid, active)
+        return self.tally.counts("loop", history.name, history.pid, self.case.active_sorts())
 
     def snapshot(self) -> LoopSnapshot:
         """For a scrape."""

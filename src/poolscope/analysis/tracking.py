@@ -12,6 +12,9 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
+#: Pattern, cause and severity of a finding.
+Sort = tuple[str, str, str]
+
 
 class Episode(Generic[Item]):
     """One finding while it is made: since when, and what it last was."""
@@ -27,7 +30,7 @@ class Episode(Generic[Item]):
         "until_ns",
     )
 
-    def __init__(self, key: tuple[str, str, str], item: Item, since_ns: int, now_ns: int) -> None:
+    def __init__(self, key: Sort, item: Item, since_ns: int, now_ns: int) -> None:
         self.key = key
         self.item = item
         self.since_ns = since_ns
@@ -35,7 +38,7 @@ class Episode(Generic[Item]):
         self.last_seen_ns = now_ns
         #: End of what was seen, once it is not seen any more.
         self.until_ns: int | None = None
-        self.rival: tuple[str, str, str] | None = None
+        self.rival: Sort | None = None
         self.rival_since_ns = 0
 
 
@@ -48,9 +51,7 @@ class Tracker(Generic[Item]):
         self.active: Episode[Item] | None = None
         self.ended: list[Episode[Item]] = []
 
-    def offer(
-        self, key: tuple[str, str, str], item: Item, since_ns: int, now_ns: int, *, refined: bool = False
-    ) -> bool:
+    def offer(self, key: Sort, item: Item, since_ns: int, now_ns: int, *, refined: bool = False) -> bool:
         """`key` (pattern, cause, severity) is diagnosed now; returns whether a finding began or changed its key. It is
         changed at once where something takes the place of nothing known (`refined`)."""
         active = self.active

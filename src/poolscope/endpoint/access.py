@@ -12,10 +12,13 @@ import time
 from collections.abc import Sequence
 from email.message import Message
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from poolscope.config import EndpointSettings
-from poolscope.endpoint.passwords import PasswordHash, make, read_users
 from poolscope.endpoint.secret_files import SecretFile
+
+if TYPE_CHECKING:
+    from poolscope.endpoint.passwords import PasswordHash
 
 #: Passwords being tried or waiting for it; more are told to come back. A password that was right is not tried again.
 MAX_TRIES = 3
@@ -47,17 +50,21 @@ class Access:
         """Raises ListenError for a file that cannot be used."""
         self._tokens: SecretFile[tuple[bytes, ...]] | None = None
         self._users: SecretFile[dict[str, PasswordHash]] | None = None
+        self._nobody: PasswordHash | None = None
         if endpoint.bearer_token_file is not None:
             self._tokens = SecretFile("endpoint.bearer_token_file", endpoint.bearer_token_file, _read_tokens)
         if endpoint.basic_auth_file is not None:
+            # Not with this module: it is run as a program too, and Python warns of one that is there before it runs.
+            from poolscope.endpoint.passwords import make, read_users
+
             self._users = SecretFile("endpoint.basic_auth_file", endpoint.basic_auth_file, read_users)
+            # For a user that is not there: it must take as long as a wrong password.
+            self._nobody = make("")
         self._pause_seconds = pause_seconds
         self._places = threading.BoundedSemaphore(MAX_TRIES)
         self._trying = threading.Lock()
         self._key = os.urandom(32)
         self._known: dict[str, tuple[PasswordHash, bytes]] = {}
-        # For a user that is not there: it must take as long as a wrong password.
-        self._nobody = make("") if self._users is not None else None
 
     @property
     def required(self) -> bool:
@@ -109,7 +116,8 @@ class Access:
             return Verdict.BUSY
         try:
             with self._trying:
-                if (expected or self._nobody or make("")).matches(secret) and expected is not None:
+                asked = expected or self._nobody
+                if asked is not None and asked.matches(secret) and expected is not None:
                     # Only users of the file get here, so there are never more entries than users; those that left
                     # it stay without effect.
                     self._known = {name: entry for name, entry in self._known.items() if name in users}

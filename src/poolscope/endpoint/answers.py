@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder, gzip_accepted
+from prometheus_client.exposition import choose_encoder
 
 from poolscope.endpoint.access import Access, Verdict, is_local
 from poolscope.endpoint.connections import Connection, plain_answer
@@ -27,6 +27,8 @@ from poolscope.model import PATTERNS, SEVERITIES, Finding, storable
 MAX_REQUEST_BYTES = 64 * 1024
 
 _PLAIN = "text/plain; charset=utf-8"
+#: The formats of the metrics, and what a client may say of their version.
+_VERSIONS = {"application/openmetrics-text": (None, "1.0.0"), "text/plain": (None, "0.0.4", "1.0.0")}
 _NOT_TLS = plain_answer("400 Bad Request", "400 This port speaks HTTPS: ask with https:// URLs")
 #: How the texts of findings name a line: "at file.py:12 (function)".
 _PLACE = re.compile(r"\b(at|in) \S+:\d+ \([^)]*\)")
@@ -211,12 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
         return verdict is Verdict.ALLOWED
 
     def _metrics(self, query: str) -> None:
-        # On one line whatever the client folded: the encoder's content type repeats parts of it.
-        accept = " ".join(",".join(self.headers.get_all("Accept", [])).split())
-        try:
-            encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # a version that is none
-            encode, content_type = choose_encoder("")
+        encode, content_type = _format_for(",".join(self.headers.get_all("Accept", [])))
         try:
             names = parse_qs(query, max_num_fields=1000).get("name[]")
         except ValueError:
@@ -226,11 +223,11 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._made("metrics", lambda: encode(registry.restricted_registry(names) if names else registry))
         if body is None:
             return
-        if gzip_accepted(self.headers.get("Accept-Encoding", "")):
+        more = [("Vary", "Accept, Accept-Encoding")]
+        if "gzip" in (coding for coding, _ in _choices(",".join(self.headers.get_all("Accept-Encoding", [])))):
             body = gzip.compress(body, compresslevel=1, mtime=0)
-            self._answer(200, content_type, body, ("Content-Encoding", "gzip"))
-        else:
-            self._answer(200, content_type, body)
+            more.append(("Content-Encoding", "gzip"))
+        self._answer(200, content_type, body, *more)
 
     def _findings(self) -> None:
         frames = self._site.access.required or is_local(self._link.peer, self.headers)
@@ -287,6 +284,35 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name in the base class
         pass  # a scrape is no news
+
+
+def _choices(header: str) -> list[tuple[str, dict[str, str]]]:
+    """What a header of the `Accept` family names, with its parameters: the most wanted first, without the unwanted."""
+    found = []
+    for choice in header.lower().split(","):
+        name, *pairs = (part.strip() for part in choice.split(";"))
+        parameters = {key.strip(): value.strip(' "') for key, _, value in (pair.partition("=") for pair in pairs)}
+        try:
+            quality = float(parameters.get("q", 1))
+        except ValueError:
+            quality = 1.0
+        if quality > 0:
+            found.append((quality, name, parameters))
+    found.sort(key=lambda choice: -choice[0])
+    return [(name, parameters) for _, name, parameters in found]
+
+
+def _format_for(accept: str) -> tuple[Callable[[Any], bytes], str]:
+    """The encoder for the first format of an `Accept` header that we have, and its content type.
+
+    prometheus_client asks for the first in the order of the header, wanted or not, and takes every version that comes
+    after its own for one that it has.
+    """
+    for name, parameters in _choices(accept):
+        if parameters.get("version") in _VERSIONS.get(name, ()):
+            options = [f"{key}={parameters[key]}" for key in ("version", "escaping") if key in parameters]
+            return choose_encoder(";".join([name, *options]))
+    return choose_encoder("")
 
 
 def _linger(connection: Connection) -> None:

@@ -38,7 +38,7 @@ def _order(finding: Finding, end_seconds: float) -> tuple[int, int, float]:
 def snapshot(records: Records, now_ns: int, *, details: bool) -> Snapshot:
     """What a scrape shows; with `details` also all findings in full."""
     counts = _of_pools(records, PoolRow.finding_counts)
-    counts += _of_loops(records, lambda row: row.finding_counts(now_ns))
+    counts += _of_loops(records, LoopRow.finding_counts)
     metrics = records.settings.metrics
     return Snapshot(
         python=_python(records),

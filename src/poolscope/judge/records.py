@@ -84,6 +84,7 @@ class Records:
         before, self.settings = self.settings.metrics, settings
         self._measure()
         for row in self.pool_rows.values():
+            row.resize(settings.metrics.max_functions)
             for case in row.cases:
                 case.rules = rules_for(settings, row.name)
                 case.history.keep_tasks = settings.keep_tasks
@@ -193,7 +194,8 @@ class Records:
         key = (process.hello.pid, opened.name)
         row = self.pool_rows.get(key)
         if row is None:
-            row = self.pool_rows[key] = PoolRow(history, process.functions.get)
+            most = self.settings.metrics.max_functions
+            row = self.pool_rows[key] = PoolRow(history, process.functions.get, most)
         row.add(case)
 
     def _close_pool(self, process: WatchedProcess, case: PoolCase, at_ns: int) -> None:

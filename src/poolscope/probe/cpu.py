@@ -99,7 +99,8 @@ class GuardedClocks(CpuClocks):
 
     def allowed(self, now_ns: int) -> float:
         """See `CpuClocks.allowed`."""
-        return self._ask(float(os.cpu_count() or 1), self.clocks.allowed, now_ns)
+        # Asked only if nothing is known: to count the CPUs, the system reads a file.
+        return self._ask(None, self.clocks.allowed, now_ns) or float(os.cpu_count() or 1)
 
     def _ask(self, otherwise: T, read: Callable[..., T], *args: int) -> T:
         if not self._broken:

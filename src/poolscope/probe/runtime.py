@@ -243,9 +243,10 @@ class Probe:
         """Does what is due now. Our thread's work; tests with a clock of their own call it by hand."""
         self._ticker.tick()
 
-    def flush(self, timeout: float = FLUSH_PATIENCE) -> bool:
+    def flush(self, timeout: float = FLUSH_PATIENCE, *, process: bool = True) -> bool:
         """Reads everything and hands it over before it returns, in the calling thread.
 
+        Without `process` the CPU time of the process is told only if that is due: a scrape can do with half a second.
         False if that could not be done: another reader took longer than `timeout` seconds, or the caller is
         itself called by a reading.
         """
@@ -256,7 +257,9 @@ class Probe:
         try:
             self._find_parent()
             self._pools.read(read_cpu=True)
-            self._tell_process(self.clock())
+            now = self.clock()
+            if process or self._process_due(now):
+                self._tell_process(now)
             self._outlet.deliver()
         except Exception as exc:
             self._give_up("reader", exc)

@@ -122,7 +122,8 @@ def _pools_sum(one: PoolSnapshot, other: PoolSnapshot) -> PoolSnapshot:
         one,
         wait_buckets=_buckets(one.wait_buckets, other.wait_buckets),
         run_buckets=_buckets(one.run_buckets, other.run_buckets),
-        functions=_functions(one.functions, other.functions),
+        functions=_functions(_all_functions(one), _all_functions(other)),
+        former_functions=(),
         **sums,
     )
 
@@ -138,6 +139,10 @@ def _loops_sum(one: LoopSnapshot, other: LoopSnapshot) -> LoopSnapshot:
 
 def _buckets(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
     return tuple(a + b for a, b in zip(one, other, strict=True))
+
+
+def _all_functions(pool: PoolSnapshot) -> Iterable[tuple[str, int, float]]:
+    return (*pool.functions, *pool.former_functions)
 
 
 def _functions(
