@@ -265,7 +265,7 @@ class PoolCase:
             or any("closed_population" in finding.evidence or finding.advice.pool is not None for finding in advised)
         ):
             return None
-        sizes = sizing.sizes_around(self.history.max_workers, advised[-1].advice.suggested_max_workers)
+        sizes = sizing.sizes_around(self.history.size, advised[-1].advice.suggested_max_workers)
         return sizing.curve(self.history.tasks_for_replay(self.history.last_batch_ns), sizes)
 
     # -- from stretches to episodes ------------------------------------------------------------------------
@@ -276,7 +276,7 @@ class PoolCase:
         signals = msgspec.structs.replace(
             measure(self.history, stretch, begin, process, self._came_before(stretch)),
             deadlock=deadlock,
-            awaited=self.waits.awaited(begin, stretch.end_ns, self.history.max_workers),
+            awaited=self.waits.awaited(begin, stretch.end_ns, self.history.size),
         )
         rules = msgspec.structs.replace(self.rules, raised=raised)
         diagnosis = diagnose(signals, rules)
@@ -355,7 +355,7 @@ class PoolCase:
         if not history.keep_tasks:
             self._sized, self._sized_ns = sizing.Sizing(None, recorded=False), now_ns
             return
-        population = closed_population(history.spans(most), history.max_workers, item.begin_ns, item.end_ns)
+        population = closed_population(history.spans(most), history.size, item.begin_ns, item.end_ns)
         # The feeder may have ended before what it fed.
         feeder = self._feeder(item) or (self._sized.feeder if self._sized is not None else None)
         suggested = None

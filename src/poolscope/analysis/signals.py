@@ -160,7 +160,7 @@ def measure(
     busy_ns = window.busy_ns
     return PoolSignals(
         window_seconds=length_ns / 1e9,
-        max_workers=history.max_workers,
+        max_workers=history.size,
         starts=window.starts,
         coupled_starts=window.coupled,
         finished=window.finished,
@@ -182,7 +182,7 @@ def measure(
         process=process,
         held=held_workers(history, end_ns),
         samples=len(samples),
-        contention=contention(samples, history.max_workers, lasting=lasting, starts=window.starts),
+        contention=contention(samples, history.size, lasting=lasting, starts=window.starts),
         hogs=hogs(
             [
                 FunctionShare(function, share.starts, share.busy_ns, share.waits, share.runs)
@@ -195,7 +195,7 @@ def measure(
 def _crowd(history: PoolHistory, stretch: Stretch, runs: Runs, came_before: Before) -> Crowd:
     crest = history.occupancy.crests.get(stretch.begin_ns)
     return Crowd(
-        workers=history.max_workers,
+        workers=history.size,
         stretch_seconds=stretch.length_ns / 1e9,
         queue=crest.queued if crest is not None else 0,
         arrivals=crest.arrivals if crest is not None else 0,
