@@ -96,6 +96,27 @@ def test_a_saturated_pool_gives_the_verdict_and_one_line_when_it_begins_and_ends
     assert report.overhead.cpu_seconds == pytest.approx(1e-6)
 
 
+def test_a_deadlock_is_told_with_the_second_sample_of_it() -> None:
+    """Both workers are in their tasks from 1 s on, and wait for what the pool has queued."""
+    run = Run()
+    run.process(0, 7)
+    run.judge.feed(0, opened(workers=2))
+    arrivals = [1, ns(1.0)] * 4
+    running = [1, 1, ns(1.0), ns(1.0), 2, 1, ns(1.0), ns(1.0)]
+    told = []
+    for at in (1.1, 1.2, 1.3, 1.4, 1.5):
+        run.judge.feed(0, ("pool_batch", 1, ns(at), 2, 2, 0, 0, [], running, [], [], arrivals))
+        run.judge.feed(0, ("waits", ns(at), [[1, worker, ns(1.0), ns(1.0), False, [[1, 0]]] for worker in (1, 2)]))
+        run.judge.tick(ns(at))
+        told.append([finding.pattern for finding in run.judge.findings(ns(at))])
+        arrivals = []
+    assert told[0] == []
+    assert told[-1] == ["deadlock"]
+    run.end = ns(1.5)
+    (finding,) = run.report().findings
+    assert finding.detected_after_seconds < 1
+
+
 def test_a_counter_that_ran_ahead_does_not_go_back() -> None:
     """In the parent: a task that had ended by the last scrape, which its process has told only now."""
     run = Run()
