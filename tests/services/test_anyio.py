@@ -695,5 +695,4 @@ def test_a_deadlock_through_the_loop_is_told_while_it_lasts(tmp_path):
     assert report["verdict"] == "deadlock"
     [finding] = [finding for finding in report["findings"] if finding["severity"] != "info"]
     assert (finding["evidence"]["deadlocked_workers"], finding["advice"]["pool"]) == (3, adapter.DEFAULT)
-    assert finding["detected_after_seconds"] < 1
     assert finding["frames"][0]["source"] == "from_thread.run(asked)"

@@ -114,12 +114,15 @@ def test_waits_runs_and_what_is_cancelled_at_the_end(probe, dispatcher):
     closing = threading.Thread(target=pool.shutdown)
     closing.start()
     await_true(lambda: pool.stop_count == 2, "it does not close")
+    ledger.only(submitted=5, succeeded=1, queued=2, running=2)
+    assert (ledger.workers, ledger.max_workers) == (2, 2)
     # The threads take nothing more, and what is queued is cancelled.
     tasks[1].go.set()
     tasks[2].go.set()
     closing.join(LIMIT)
     assert [task.cancelled for task in tasks] == [False, False, False, True, True]
     ledger.only(submitted=5, succeeded=3, cancelled=2)
+    assert (ledger.workers, ledger.max_workers) == (0, 2)
 
 
 def test_what_a_task_raises_is_logged_as_without_us(probe, dispatcher, caplog):

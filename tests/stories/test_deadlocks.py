@@ -118,8 +118,6 @@ def test_a_deadlock_is_told_while_it_lasts(tmp_path: Path, program: str, after: 
         assert (finding["pattern"], finding["cause"], finding["severity"]) == ("deadlock", "nested_wait", "critical")
         assert finding["advice"]["action"] == "avoid_nested_wait"
         assert finding["advice"]["suggested_max_workers"] is None
-        # As recorded: from the earliest that it can have begun until it was told.
-        assert finding["detected_after_seconds"] < 1
         assert (Path(finding["frames"][0]["file"]).name, finding["frames"][0]["function"]) == ("program.py", "hold")
         assert finding["frames"][0]["source"] == "return wait([future], timeout)"
         assert finding["evidence"]["deadlocked_pools"] == len(after)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from pool_support import ORIGIN, SECOND, batches, simulate
 
@@ -45,8 +46,12 @@ class Run:
 
     def pool(self, source: int, load: list[tuple[float, float, int]], workers: int = 4, **about: Any) -> None:
         number = about.get("pool", 1)
+        without = about.pop("without", None)
         self.judge.feed(source, opened(workers=workers, **about))
-        for batch in batches(simulate(load, workers), workers):
+        told = list(batches(simulate(load, workers), workers))
+        for place, batch in enumerate(told):
+            if without is not None and place >= without % len(told):
+                batch = msgspec.structs.replace(batch, max_workers=0)
             fields = [getattr(batch, name) for name in batch.__struct_fields__]
             self.judge.feed(source, ("pool_batch", number, *fields[1:]))
             self.judge.feed(source, ("process_tick", batch.at_ns, 0, 1000, 2.0))
@@ -57,6 +62,25 @@ class Run:
     def report(self, exit_code: int | None = 0) -> Any:
         self.judge.finish(self.end)
         return self.judge.session(self.end, command=["app.py"], started_at="now", exit_code=exit_code).report
+
+
+@pytest.mark.parametrize("batch", [0, 5, 30, 60, -1])
+def test_a_pool_that_lets_nothing_run_is_judged_by_its_last_size(batch: int) -> None:
+    """A limiter may have no tokens for a while. From that batch of the flood on, and a second longer."""
+    run = Run()
+    run.process(0, 7)
+    run.pool(0, FLOOD, without=batch)
+    run.end += SECOND
+    run.judge.feed(0, ("pool_batch", 1, run.end, 0, 0, 0, 0, [], [], [], [], []))
+    run.judge.tick(run.end)
+    (gauges,) = run.judge.snapshot(run.end).pools
+    assert gauges.max_workers == 0
+    report = run.report()
+    assert not report.notices
+    (pool,) = report.pools
+    assert (pool.max_workers, pool.tasks.succeeded) == (4, 200)
+    assert pool.findings[0].evidence["max_workers"] == 4
+    assert {4, 8} <= {point.workers for point in pool.sizing}
 
 
 def test_a_saturated_pool_gives_the_verdict_and_one_line_when_it_begins_and_ends() -> None:
@@ -73,6 +97,27 @@ def test_a_saturated_pool_gives_the_verdict_and_one_line_when_it_begins_and_ends
     assert pool.functions[0].name == "app.fetch"
     assert pool.findings == report.findings
     assert report.overhead.cpu_seconds == pytest.approx(1e-6)
+
+
+def test_a_deadlock_is_told_with_the_second_sample_of_it() -> None:
+    """Both workers are in their tasks from 1 s on, and wait for what the pool has queued."""
+    run = Run()
+    run.process(0, 7)
+    run.judge.feed(0, opened(workers=2))
+    arrivals = [1, ns(1.0)] * 4
+    running = [1, 1, ns(1.0), ns(1.0), 2, 1, ns(1.0), ns(1.0)]
+    told = []
+    for at in (1.1, 1.2, 1.3, 1.4, 1.5):
+        run.judge.feed(0, ("pool_batch", 1, ns(at), 2, 2, 0, 0, [], running, [], [], arrivals))
+        run.judge.feed(0, ("waits", ns(at), [[1, worker, ns(1.0), ns(1.0), False, [[1, 0]]] for worker in (1, 2)]))
+        run.judge.tick(ns(at))
+        told.append([finding.pattern for finding in run.judge.findings(ns(at))])
+        arrivals = []
+    assert told[0] == []
+    assert told[-1] == ["deadlock"]
+    run.end = ns(1.5)
+    (finding,) = run.report().findings
+    assert finding.detected_after_seconds < 1
 
 
 def test_a_counter_that_ran_ahead_does_not_go_back() -> None:

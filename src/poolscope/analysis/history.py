@@ -77,6 +77,8 @@ class PoolHistory:
         self.name = opened.name
         self.pid = pid
         self.max_workers = self.peak_max_workers = opened.max_workers
+        #: What it is judged by: the last size that lets something run. A limiter may have no token left for a while.
+        self.size = opened.max_workers or 1
         self.workers = self.peak_workers = 0
         self.submitted = self.succeeded = self.failed = self.cancelled = self.rejected = self.broken = 0
         self.first_submit_ns: int | None = None
@@ -108,6 +110,7 @@ class PoolHistory:
         """Takes in what happened since the last batch."""
         self.workers = batch.workers
         self.max_workers = self.occupancy.max_workers = batch.max_workers
+        self.size = batch.max_workers or self.size
         self.peak_workers = max(self.peak_workers, batch.workers)
         self.peak_max_workers = max(self.peak_max_workers, batch.max_workers)
         self.rejected += batch.rejected

@@ -279,7 +279,7 @@ class PoolCase:
             or any("closed_population" in finding.evidence or finding.advice.pool is not None for finding in advised)
         ):
             return None
-        sizes = sizing.sizes_around(self.history.max_workers, advised[-1].advice.suggested_max_workers)
+        sizes = sizing.sizes_around(self.history.size, advised[-1].advice.suggested_max_workers)
         return sizing.curve(self.history.tasks_for_replay(self.history.last_batch_ns), sizes)
 
     # -- from stretches to episodes ------------------------------------------------------------------------
@@ -290,7 +290,7 @@ class PoolCase:
         signals = msgspec.structs.replace(
             measure(self.history, stretch, begin, process, self._came_before(stretch)),
             deadlock=deadlock,
-            awaited=self.waits.awaited(begin, stretch.end_ns, self.history.max_workers),
+            awaited=self.waits.awaited(begin, stretch.end_ns, self.history.size),
         )
         rules = msgspec.structs.replace(self.rules, raised=raised)
         diagnosis = diagnose(signals, rules)
@@ -310,7 +310,7 @@ class PoolCase:
 
     def _population(self, begin_ns: int, end_ns: int, most: int | None) -> Population | None:
         """Of the latest tasks, or of all."""
-        return closed_population(self.history.spans(most), self.history.max_workers, begin_ns, end_ns)
+        return closed_population(self.history.spans(most), self.history.size, begin_ns, end_ns)
 
     def _over(self, stretch: Stretch, now_ns: int) -> list[Event]:
         try:

@@ -161,7 +161,7 @@ def measure(
     work = window.work(history.occupancy.unhindered)
     return PoolSignals(
         window_seconds=length_ns / 1e9,
-        max_workers=history.max_workers,
+        max_workers=history.size,
         starts=window.starts,
         coupled_starts=window.coupled,
         finished=window.finished,
@@ -184,7 +184,7 @@ def measure(
         samples=len(samples),
         contention=contention(
             samples,
-            history.max_workers,
+            history.size,
             lasting=lasting,
             starts=window.starts,
             ended=window.ended() if len(samples) >= SAMPLES_NEEDED else {},
@@ -215,7 +215,7 @@ def _worth(history: PoolHistory, window: Window, work: Work, length_ns: int) -> 
 def _crowd(history: PoolHistory, stretch: Stretch, runs: Runs, came_before: Before) -> Crowd:
     crest = history.occupancy.crests.get(stretch.begin_ns)
     return Crowd(
-        workers=history.max_workers,
+        workers=history.size,
         stretch_seconds=stretch.length_ns / 1e9,
         queue=crest.queued if crest is not None else 0,
         arrivals=crest.arrivals if crest is not None else 0,

@@ -75,7 +75,8 @@ def _sizer(dispatcher: Any) -> Callable[[], tuple[int, int] | None]:
         if found is None:
             return None
         threads = len(found.threads)
-        return threads, threads - found.stop_count
+        # All of them end with the server: that is no size to judge it by.
+        return (threads, threads - found.stop_count) if threads > found.stop_count else None
 
     return size
 
