@@ -71,7 +71,7 @@ class TaskLabels:
             for name, started, seconds in (*row.functions, *row.former_functions):
                 before = totals.get(name, (0, 0))
                 totals[name] = (before[0] + started, before[1] + round(seconds * 1e9))
-        candidates = {name for row in rows for name, _, _ in row.functions}
+        candidates = dict.fromkeys(name for row in rows for name, _, _ in row.functions)
         with self._lock:
             busiest = self._pools.get(key)
             if busiest is None:

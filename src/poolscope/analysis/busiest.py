@@ -7,8 +7,7 @@ done something cost more than a look.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
-from heapq import nlargest
+from collections.abc import Iterable, Iterator, Mapping
 
 #: What all functions but the busiest go by, and one that is called so.
 OTHER = "other"
@@ -68,7 +67,7 @@ class Busiest:
         """All that functions have done, as `add` takes it."""
         return ((name, function.started, function.busy_ns) for name, function in self._functions.items())
 
-    def count(self, among: Set[str] | None = None) -> None:
+    def count(self, among: Iterable[str] | None = None) -> None:
         """Chooses by the most that each was known to have done, and counts what is new of it.
 
         A total that is lower than it was counts as no change: a task that runs is counted up to now, and that it had
@@ -124,10 +123,11 @@ class Busiest:
 
     def _choose(self, candidates: Mapping[str, _Function]) -> None:
         names = {name: max(it.busy_ns, it.counted_ns) for name, it in candidates.items() if name != OTHER}
-        if len(names) > self._limit:
-            # Sorted are only those that may be in it: of ten thousand few are.
-            least = nlargest(self._limit, names.values())[-1]
-            names = {name: busy_ns for name, busy_ns in names.items() if busy_ns >= least}
-        order = sorted(names, key=lambda name: (-names[name], -candidates[name].started, name))
-        self._chosen = {name: candidates[name] for name in order[: self._limit]}
+        chosen = list(names)
+        if len(chosen) > self._limit:
+            least = sorted(names.values())[-self._limit]
+            chosen = [name for name, busy_ns in names.items() if busy_ns >= least]
+            if len(chosen) > self._limit:  # as busy as one another
+                chosen.sort(key=lambda name: (-names[name], -candidates[name].started, name))
+        self._chosen = {name: candidates[name] for name in chosen[: self._limit]}
         self._named |= self._chosen
