@@ -153,17 +153,20 @@ async def _drive(port: int, path: str, clients: int, requests: int) -> list[Answ
     async def client(number: int) -> list[Answer]:
         answers: list[Answer] = []
         reader = writer = None
-        for request in range(number * requests, (number + 1) * requests):
-            if writer is None or reader is None:
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(f"GET {path.replace('{}', str(request))} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-            answer, closed = await _answer(reader)
-            answers.append(answer)
-            if closed:
+        try:
+            for request in range(number * requests, (number + 1) * requests):
+                if writer is None or reader is None:
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                asked = path.replace("{}", str(request))
+                writer.write(f"GET {asked} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+                answer, closed = await _answer(reader)
+                answers.append(answer)
+                if closed:
+                    writer.close()
+                    writer = None
+        finally:
+            if writer is not None:
                 writer.close()
-                writer = None
-        if writer is not None:
-            writer.close()
         return answers
 
     async with asyncio.timeout(PATIENCE):

@@ -134,12 +134,13 @@ def test_sixty_clients_of_forty_threads_are_a_note(tmp_path: Path) -> None:
     """A third of them waits, for half the time that a request takes: less than what is warned of."""
     script(tmp_path, APP, "app.py")
     with serving(*uvicorn(), folder=tmp_path) as server:
-        check(server.drive("/items/{}", clients=60, requests=6))
+        check(server.drive("/items/{}", clients=60, requests=9))
         ended = server.stop()
     assert ended.report["verdict"] == "concurrent"
     [finding] = ended.pool(POOL)["findings"]
     assert (finding["pattern"], finding["severity"]) == ("burst", "info")
-    assert finding["evidence"]["longest_seconds"] > 1
+    # In one piece, unless the clients are held up themselves.
+    assert finding["evidence"]["saturated_seconds"] > 1
 
 
 def test_a_light_load_is_concurrent(tmp_path: Path) -> None:
