@@ -274,3 +274,31 @@ def test_a_batch_that_has_the_last_reading_of_the_cpu_again_is_none() -> None:
     for tenth in range(16, 30):
         pool.fold(msgspec.structs.replace(batch(0.1 * tenth), cpu_ns=3 * SECOND // 2))
     assert rate(pool.cpu_readings, ns(1.6), ns(2.9)) == 0.0
+
+
+@pytest.mark.parametrize(("kind", "knee"), [("thread", 0.302), ("multiprocessing", 1.2)])
+def test_a_worker_that_is_started_for_a_task_is_not_idle(kind: str, knee: float) -> None:
+    """The first worker computes under the GIL, and the second gets at it a second after it was started. A pool that
+    gives a worker several tasks at once may well leave others idle."""
+    pool = PoolHistory(
+        msgspec.structs.replace(OPENED, kind=kind), pid=1, keep_tasks=1000, wait_bounds=(), run_bounds=()
+    )
+    times = [ns(0.3 + each / 1000) for each in range(6)]
+    pool.fold(batch(0.4, running=[1, 7, times[0], ns(0.3)], arrivals=[number for at in times for number in (7, at)]))
+    pool.settle(ns(0.4))
+    pool.fold(batch(1.3, running=[1, 7, times[0], ns(0.3), 2, 7, times[1], ns(1.2)]))
+    pool.settle(ns(1.3))
+    stretch = pool.occupancy.stretches.current
+    assert stretch is not None
+    assert stretch.begin_ns == ns(knee)
+    assert pool.occupancy.crests[stretch.begin_ns].queued == 4
+    # What runs and what is queued are told as they are.
+    assert (pool.occupancy.peak_active, pool.occupancy.peak_queue_depth) == (2, 5)
+
+
+def test_a_pool_is_not_saturated_before_its_first_worker_is_in_a_task() -> None:
+    """Its workers may be starting for long, as with an initializer."""
+    pool = history()
+    pool.fold(batch(0.4, arrivals=[7, ns(0.1)] * 5))
+    pool.settle(ns(0.4))
+    assert pool.occupancy.stretches.current is None

@@ -32,6 +32,8 @@ LATEST_ARRIVALS = 100
 #: How long (ns) a pool that says nothing is waited for. Where tasks compute, the probe gets at the GIL late, and what
 #: it then tells happened up to a second ago.
 PATIENCE_NS = 2_000_000_000
+#: The kind of pool that wakes or starts a worker for each task, while there is one that is idle or not started.
+HANDS_OUT = "thread"
 #: Fewer tasks of a function in a batch go into its distributions one by one.
 FEW = 10
 
@@ -94,7 +96,7 @@ class PoolHistory:
         self.keep_tasks = keep_tasks
         self._tasks = array("q")
         self._backlog = Backlog()
-        self.occupancy = Occupancy(opened.max_workers, opened.at_ns)
+        self.occupancy = Occupancy(opened.max_workers, opened.at_ns, hands_out=opened.kind == HANDS_OUT)
         self._last_starts: dict[int, int] = {}  # worker -> start of its last task that ended
 
     # -- folding -------------------------------------------------------------------------------------------

@@ -4,6 +4,10 @@ From each worker's own order of tasks it is known whether a task was already wai
 before (a coupled start): between two such tasks the worker was never idle. So each coupled start merges with the end
 before it, and sweeping the remaining events in order of time gives saturation, its stretches, peaks and timeline.
 
+A worker that was woken or started for a task is not idle either, though where others compute under the GIL it takes
+long until it is in the task. So a pool that wakes or starts one for each task while there is one (`hands_out`) is full
+once more tasks are in it than it has workers.
+
 Pure: times (ns) come in with the events. Not thread-safe: the judge's owner guards it.
 """
 
@@ -75,8 +79,9 @@ class _Step:
 class Occupancy:
     """Takes the events of a pool's tasks as they become known, and sweeps them in order of time as that goes on."""
 
-    def __init__(self, max_workers: int, opened_ns: int) -> None:
+    def __init__(self, max_workers: int, opened_ns: int, *, hands_out: bool = False) -> None:
         self.max_workers = max_workers
+        self._hands_out = hands_out
         self.peak_active = self.peak_queue_depth = 0
         self.stretches = StretchTracker()
         #: Crest of each stretch that has not been judged for the last time, by its begin.
@@ -179,7 +184,7 @@ class Occupancy:
         step.queued_ns += self._queued * width
         step.active_ns += self._occupied * width
         # The limit may be another one than it was.
-        self.stretches.turn(self._queued > 0 and self._occupied >= self.max_workers, self._swept_ns)
+        self.stretches.turn(self._saturated, self._swept_ns)
         if any(self._pending):  # most pools do nothing most of the time
             due = [_take_until(times, until_ns) for times in self._pending]
             self._integrate(due, until_ns)
@@ -192,6 +197,12 @@ class Occupancy:
         self._ended = [ended for ended in self._ended if ended[0] > until_ns]
         self.stretches.advance(until_ns)
         self._end_step(until_ns)
+
+    @property
+    def _saturated(self) -> bool:
+        """Whether tasks wait while no worker is idle. Before the first worker is in a task, a pool is being set up."""
+        queued, occupied, limit = self._queued, self._occupied, self.max_workers
+        return queued > 0 and (occupied >= limit or (self._hands_out and 0 < occupied > limit - queued))
 
     def _integrate(self, due: Sequence[Sequence[int]], until_ns: int) -> None:
         """Adds to the sums of the queue and of the occupied workers what changes, each change from its time on."""
@@ -211,10 +222,10 @@ class Occupancy:
     def _sweep(self, events: list[int]) -> list[int]:
         """Goes through events in order of time; returns the starts while hardly any other worker was occupied. The
         judge's inner loop: what it needs is at hand in local names."""
-        queued, occupied, limit = self._queued, self._occupied, self.max_workers
+        queued, occupied, limit, hands_out = self._queued, self._occupied, self.max_workers, self._hands_out
         few = max(1, limit / 4)
         peak_queued, peak_occupied = self.peak_queue_depth, self.peak_active
-        saturated = queued > 0 and occupied >= limit
+        saturated = self._saturated
         alone: list[int] = []
         highest, arrivals = self._highest(saturated), self._stretch_arrivals
         crest = None  # event, queue and arrivals
@@ -236,7 +247,9 @@ class Occupancy:
                         peak_occupied = occupied
                 if occupied <= few and kind != _WITHDRAWN:
                     alone.append(event >> _KIND_BITS)
-            if (queued > 0 and occupied >= limit) is not saturated:
+            # As in `_saturated`.
+            full = queued > 0 and (occupied >= limit or (hands_out and 0 < occupied > limit - queued))
+            if full is not saturated:
                 if crest is not None:
                     self._set_crest(*crest)
                     crest = None
@@ -246,11 +259,14 @@ class Occupancy:
                 if saturated and kind == _ARRIVED:
                     arrivals += 1
             if saturated and queued > highest:
-                # What is queued as the last worker is taken has just come: before, an idle worker would have taken it.
-                if not highest:
-                    arrivals = queued
-                highest = queued
-                crest = (event, queued, arrivals)
+                # Some of it has a worker that is on its way.
+                waiting = queued if occupied >= limit else queued + occupied - limit
+                if waiting > highest:
+                    # What waits as the last worker is taken has just come: before, an idle worker would have taken it.
+                    if not highest:
+                        arrivals = waiting
+                    highest = waiting
+                    crest = (event, waiting, arrivals)
         if crest is not None:
             self._set_crest(*crest)
         self._queued, self._occupied, self._stretch_arrivals = queued, occupied, arrivals
