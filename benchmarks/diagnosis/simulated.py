@@ -41,9 +41,18 @@ def _pool(rng):
     return rng.choice((2, 3, 4, 6, 8, 16, 32)), rng.uniform(0.02, 0.3)
 
 
+class Open(list):
+    """An open load, and what it was drawn from: phases as in `arrivals`, the mean run (s), whether by a clock."""
+
+    def __init__(self, tasks, plan, run, regular):
+        super().__init__(tasks)
+        self.plan, self.run, self.regular = plan, run, regular
+
+
 def _open(rng, plan, run, *, exponential=False, regular=False):
     times = arrivals(rng, plan, regular=regular)
-    return [(at, rng.expovariate(1 / run) if exponential else run, 1) for at in times]
+    tasks = ((at, rng.expovariate(1 / run) if exponential else run, 1) for at in times)
+    return Open(tasks, plan, run, regular)
 
 
 @trace()
@@ -158,10 +167,15 @@ def computing(rng):
     return 4, _open(rng, [(rng.uniform(4, 8), rng.uniform(1.5, 2.5) * 4 / run)], run)
 
 
+def drawn(name, number):
+    """(workers, load) of one trace."""
+    return TRACES[name][0](random.Random(f"{name} {number}"))
+
+
 def one(name, number):
     """The subject of one trace."""
-    generate, expected, process, cpu_share = TRACES[name]
-    workers, load = generate(random.Random(f"{name} {number}"))
+    _, expected, process, cpu_share = TRACES[name]
+    workers, load = drawn(name, number)
     tasks = [(submitted, start, end, None) for _, _, submitted, start, end in simulate(load, workers)]
     pool = VirtualPool(workers, process=process).run(load, cpu_share)
     found, doubtful = truth.troubles(workers, tasks)
