@@ -399,8 +399,11 @@ def check_report(log, row):
         assert least <= function.busy_seconds * 1e9 + 1 <= most + 2
     surely_queued = [(task.submitted, leaves_after(log, task)) for task in tasks]
     maybe_queued = [(task.before, task.done if outcome(task) == "cancelled" else task.started) for task in tasks]
+    maybe_in_it = [(task.before, task.done) for task in tasks]
     assert length(surely_queued) <= row.queued_seconds * 1e9 + 1 <= length(maybe_queued) + 2
-    least, most = saturated(surely_queued, surely_busy, log.size), saturated(maybe_queued, maybe_busy, log.size)
+    # A worker that is on its way into a task is not idle: more tasks than workers are enough.
+    least = saturated(surely_queued, surely_busy, (), log.size)
+    most = saturated(maybe_queued, maybe_busy, maybe_in_it, log.size)
     assert least <= row.saturated_seconds * 1e9 + 1 <= most + 2
 
 
@@ -415,15 +418,17 @@ def length(intervals):
     return sum(max(0, end - begin) for begin, end in intervals)
 
 
-def saturated(queued, busy, size):
-    """For how long at least one task was queued and at least `size` workers busy (ns)."""
-    events = [(at, 0, step) for begin, end in queued if end > begin for at, step in ((begin, 1), (end, -1))]
-    events += [(at, 1, step) for begin, end in busy if end > begin for at, step in ((begin, 1), (end, -1))]
+def saturated(queued, busy, inside, size):
+    """For how long at least one task was queued and at least `size` workers busy, or more than `size` tasks in the
+    pool (ns)."""
+    kinds = enumerate((queued, busy, inside))
+    spans = [(begin, end, which) for which, each in kinds for begin, end in each if end > begin]
+    events = [(at, which, step) for begin, end, which in spans for at, step in ((begin, 1), (end, -1))]
     # An end and a begin at the same moment leave no gap.
     events.sort(key=lambda event: (event[0], -event[2]))
-    standing, last, total = [0, 0], 0, 0
+    standing, last, total = [0, 0, 0], 0, 0
     for at, which, step in events:
-        if standing[0] > 0 and standing[1] >= size:
+        if (standing[0] > 0 and standing[1] >= size) or standing[2] > size:
             total += at - last
         standing[which] += step
         last = at
