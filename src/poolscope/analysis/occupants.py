@@ -113,8 +113,8 @@ def contention(
     `lasting` are workers that were in one task all the time; elsewhere, they are consumers that keep their workers and
     no holders. `starts`: of tasks, meanwhile.
     """
-    if len(samples) < SAMPLES_NEEDED or worth > max_workers - CONSTANT_SHARE / 2:
-        return None  # all workers are worth all workers: nobody waits
+    if len(samples) < SAMPLES_NEEDED or starts < RENEWALS_NEEDED or worth > max_workers - CONSTANT_SHARE / 2:
+        return None  # what gets done is all workers' worth: nobody waits
     latest_ns = max(sample.at_ns for sample in samples)
     kept = min(SAMPLES_KEPT, max(SAMPLES_LEFT, OCCUPANTS // max_workers))
     #: By place, so that what follows need not look at lines again and again.

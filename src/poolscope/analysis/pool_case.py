@@ -54,6 +54,8 @@ WINDOW_NS = 60_000_000_000
 REST_PER_TASK_NS = 20_000
 REST_PER_OCCUPANT_NS = 400_000
 REST_NS = 500_000_000
+#: So many pools of a process may be full at once until each is judged less often still.
+FULL_POOLS = 8
 #: Told this much later than it could be, a finding has had time to see where the workers are.
 PATIENCE_NS = 600_000_000
 #: A pool's finding is over when nothing has been found for this many times `sustain_seconds`: the next stretch of a
@@ -188,7 +190,8 @@ class PoolCase:
             item = self._diagnose(current, self._tracker.active is not None)
             occupants = min(OCCUPANTS, item.signals.samples * item.signals.max_workers)
             rest_ns = item.signals.starts * REST_PER_TASK_NS + occupants * REST_PER_OCCUPANT_NS
-            self._rest_until_ns = now_ns + min(REST_NS, rest_ns)
+            full = sum(other.occupancy.stretches.current is not None for other in self._others_of())
+            self._rest_until_ns = now_ns + min(REST_NS, rest_ns) * max(1, full // FULL_POOLS)
             if self._too_early(item, current):
                 return events
             if item.diagnosis.pattern != "burst":
