@@ -70,6 +70,23 @@ def test_work_that_is_hindered_is_told_among_short_tasks_of_another_kind() -> No
     assert "take 4.0 times as long as alone" in finding.summary
 
 
+def test_more_of_the_longer_work_is_no_hindrance() -> None:
+    calm = [(0.1 + number * 0.05, 0.02 if number % 4 else 0.2, 1 if number % 4 else 2) for number in range(120)]
+    crowd = [
+        (6.2 + number * 0.02, 0.02 if number % 4 == 0 else 0.2, 1 if number % 4 == 0 else 2) for number in range(200)
+    ]
+    (finding,) = VirtualPool(4).run(calm + crowd).case.findings()
+    assert (finding.cause, finding.advice.action) == ("blocking_io", "raise_max_workers")
+
+
+def test_runs_that_are_nothing_alike_say_nothing_of_a_hindrance() -> None:
+    """In a calm most turns of a server's threads find that the client has gone."""
+    calm = [(0.1 + number * 0.05, 0.00004 if number % 4 else 0.03, 1) for number in range(120)]
+    crowd = [(6.2 + number * 0.005, 0.03, 1) for number in range(600)]
+    (finding,) = VirtualPool(4).run(calm + crowd).case.findings()
+    assert (finding.pattern, finding.cause) == ("async_then_serial", "blocking_io")
+
+
 def test_while_it_lasts_a_finding_has_no_end() -> None:
     pool = VirtualPool(4).run(GENTLE + FAST + [(9 + n * 0.02, 0.2, 1) for n in range(100)], finish=False)
     # The last batch is three ticks after the last task; the hold of two seconds has not passed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 
 import msgspec
@@ -19,8 +19,10 @@ UNHINDERED_NEEDED = 20
 #: A task is overlong from this many times the p99 run of its function on, which takes so many runs to know.
 OVERLONG_RUNS = 10.0
 P99_NEEDED = 100
-#: How many of them are looked at for the time just before the pool filled.
+#: How many of them are looked at for the time just before the pool filled, and needed of each function.
 LAST_UNHINDERED = 5
+#: Where the longest tenth of them takes this many times the median, there is no such thing as the run of a function.
+SPREAD_RUNS = 10.0
 #: Part of the workers' time that the functions have, the busiest first, whose runs are compared with those.
 WORK_SHARE = 0.8
 #: The load before a stretch is that of so much time (ns), and its run times are those of so many tasks.
@@ -113,29 +115,54 @@ class Window:
         latest = takewhile(lambda task: task[3] >= self.begin_ns - LATE_NS, reversed(self._recent))
         return {(function, started): ended for function, _, started, ended, _ in latest}
 
-    def work(self, unhindered: Collection[tuple[int, int]]) -> Work:
+    def work(self, unhindered: Iterable[tuple[int, int]]) -> Work:
         """See `Work`; `unhindered` are (function, run in ns)."""
         part = busiest(self.shares)
         runs = [run for share in part.values() for run in share.runs]
-        alone = [run for function, run in unhindered if function in part]
         enough = len(runs) >= TASKS_NEEDED
+        alone: dict[int, list[int]] = {function: [] for function in part}
+        for function, run in unhindered:
+            if function in part:
+                alone[function].append(run)
+        known = (
+            enough and sum(map(len, alone.values())) >= UNHINDERED_NEEDED and all(map(_is_of_a_kind, alone.values()))
+        )
+        # As many of each function as there are now: what is done more of than before has not become slower.
+        weights = {function: len(share.runs) for function, share in part.items()}
         return Work(
-            done_seconds=self._done_seconds(part, unhindered) if len(alone) >= UNHINDERED_NEEDED else None,
+            done_seconds=sum(part[it].finished * (median(alone[it]) or 0.0) for it in part) / 1e9 if known else None,
             run_p50_seconds=seconds(median(runs)) if enough else None,
             run_mean_seconds=_mean_seconds(runs) if enough else None,
-            alone_p50_seconds=seconds(median(alone)) if len(alone) >= UNHINDERED_NEEDED else None,
-            alone_mean_seconds=_mean_seconds(alone),
-            last_alone_seconds=_mean_seconds(alone[-LAST_UNHINDERED:]),
+            alone_p50_seconds=_middle(alone, weights) / 1e9 if known else None,
+            alone_mean_seconds=_mean(alone, weights) / 1e9 if known else None,
+            last_alone_seconds=(
+                _mean({it: runs[-LAST_UNHINDERED:] for it, runs in alone.items()}, weights) / 1e9 if known else None
+            ),
         )
 
-    def _done_seconds(self, part: Mapping[int, Share], unhindered: Iterable[tuple[int, int]]) -> float | None:
-        by_function: dict[int, list[int]] = {function: [] for function in part}
-        for function, run in unhindered:
-            if function in by_function:
-                by_function[function].append(run)
-        if any(len(runs) < LAST_UNHINDERED for runs in by_function.values()):
-            return None
-        return sum(part[function].finished * (median(runs) or 0.0) for function, runs in by_function.items()) / 1e9
+
+def _is_of_a_kind(runs: Sequence[int]) -> bool:
+    """Whether there are enough runs of a function to say how long one takes, and there is such a length: a server's
+    handler may end at once where there is no request."""
+    if len(runs) < LAST_UNHINDERED:
+        return False
+    ordered = sorted(runs)
+    return ordered[int(0.9 * len(ordered))] <= SPREAD_RUNS * ordered[len(ordered) // 2]
+
+
+def _mean(runs: Mapping[int, Sequence[int]], weights: Mapping[int, int]) -> float:
+    return sum(weights[it] * sum(own) / len(own) for it, own in runs.items()) / sum(weights.values())
+
+
+def _middle(runs: Mapping[int, Sequence[int]], weights: Mapping[int, int]) -> float:
+    """The weighted median."""
+    every = sorted((run, weights[it] / len(own)) for it, own in runs.items() for run in own)
+    half = sum(weight for _, weight in every) / 2
+    for run, weight in every:
+        half -= weight
+        if half <= 0:
+            return run
+    return every[-1][0]
 
 
 def busiest(shares: Mapping[int, Share]) -> dict[int, Share]:
