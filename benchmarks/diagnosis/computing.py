@@ -41,7 +41,7 @@ def _blocks(seconds):
 
 @family(
     # A machine of one core is used up by it.
-    Expected("pool", "saturated", "cpu_bound", line="compute", action="use_process_pool", limit=1, info=CORES == 1),
+    Expected("pool", "saturated", "cpu_bound", line="compute", action="use_process_pool", info=CORES == 1),
     alone=True,
 )
 def cpu_under_the_gil(recording):
