@@ -19,7 +19,8 @@ from _thread import RLock
 from weakref import ref
 
 from poolscope.probe.pools.patching import Patch
-from poolscope.probe.pools.processcalls import Calls, alive
+from poolscope.probe.pools.processcalls import Calls
+from poolscope.probe.pools.seats import alive
 from poolscope.probe.pools.watching import ATTRIBUTE, UNOPENED, Instances, size_from_settings
 
 TYPE_CHECKING = False
