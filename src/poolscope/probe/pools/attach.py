@@ -54,6 +54,14 @@ def _watched(executor: Any, probe: Any, name: str | None) -> Watch | None:
 
         return multiprocessing_pool.attach(executor, probe, name)
     cls = type(executor)
+    if _is_a(executor, "multiprocessing.pool", "Pool"):
+        seen: Watch | None = executor.__dict__.get(ATTRIBUTE)
+        if seen is not None:
+            return seen
+        raise PoolscopeError(
+            f"cannot attach to {cls.__module__}.{cls.__qualname__}: its processes are there already; call"
+            " poolscope.install() before it is made"
+        )
     raise PoolscopeError(
         f"cannot attach to {cls.__module__}.{cls.__qualname__}: pass a ThreadPoolExecutor, a ProcessPoolExecutor or"
         " a multiprocessing.pool.ThreadPool"

@@ -37,14 +37,19 @@ class PoolCalls:
         self.watch = watch
         self.tasks: dict[int, Task] = {}
         self._seats = Seats(watch, pool._processes, self.tasks)
-        # By seat, what was lost with its process, until the results before it have come.
-        self._lost: dict[Seat, tuple[int, Task | None, int]] = {}
+        # By worker and number of the call: what was lost with its process, until the results before it have come.
+        self._lost: dict[tuple[int, int], tuple[Task | None, int]] = {}
         # Reentrant: a finalizer that runs while we are inside may end another pool.
         self._lock = RLock()
 
     def arrived(self, job: int, index: int, task: Task) -> None:
         """A task is about to go to where the workers take it from."""
         self.tasks[work_id(job, index)] = task
+
+    def arrived_all(self, job: int, count: int, task: Task) -> None:
+        """So many tasks of one `map`, the first of which has been recorded as arrived, are about to go there."""
+        self.tasks.update(dict.fromkeys((work_id(job, index) for index in range(count)), task))
+        self.watch.arrivals.extend(task * (count - 1))
 
     def unsent(self, job: int, index: int) -> None:
         """A task cannot be sent to a worker, and has failed."""
@@ -92,7 +97,7 @@ class PoolCalls:
         number, key, started = call
         task = self.tasks.pop(key, None)
         with self._lock:
-            self._lost[seat] = number, task, started
+            self._lost[seat.worker, number] = task, started
             self._settle(seat)
         if task is None:
             return
@@ -106,9 +111,8 @@ class PoolCalls:
 
     def _settle(self, seat: Seat) -> None:
         # In the order of the calls: results that the process had sent before may still be under way.
-        if seat in self._lost and self._lost[seat][0] == seat.recorded + 1:
-            number, task, started = self._lost.pop(seat)
-            seat.end(task, True, number, started, self.watch.clock())
+        while lost := self._lost.pop((seat.worker, seat.recorded + 1), None):
+            seat.end(lost[0], True, seat.recorded + 1, lost[1], self.watch.clock())
 
     def terminated(self) -> None:
         """Nothing runs any more: what had started and is not back has failed, the rest was cancelled."""
@@ -116,10 +120,9 @@ class PoolCalls:
             with self._lock:
                 for seat in self._seats.all:
                     for number, key, started in seat.calls():
-                        lost = self._lost.get(seat)
-                        task = lost[1] if lost and lost[0] == number else self.tasks.pop(key, None)
-                        seat.end(task, True, number, started, self.watch.clock())
-                    self._lost.pop(seat, None)
+                        if (seat.worker, number) not in self._lost:
+                            self._lost[seat.worker, number] = self.tasks.pop(key, None), started
+                        self._settle(seat)
             for key in list(self.tasks):
                 left = self.tasks.pop(key, None)
                 if left is not None:

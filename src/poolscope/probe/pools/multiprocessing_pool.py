@@ -121,12 +121,45 @@ class _ThreadQueue(_TaskQueue):
         return job, index, _Task(fn, self._watch, *arrived), args, kwargs
 
 
+#: Tasks of one `map` that are recorded at once, at most. Of a greater one, each is when the pool takes it: the program
+#: must not pay for all of them with its memory.
+_AT_ONCE = 100_000
+
+
 class _ProcessQueue(_TaskQueue):
     """Of a `Pool`."""
 
-    def __init__(self, queue: Any, calls: PoolCalls) -> None:
+    def __init__(self, queue: Any, calls: PoolCalls, results: dict[int, Any]) -> None:
+        """`results`, by job, are those that are awaited: the pool's `_cache`."""
         super().__init__(queue, calls.watch)
         self._calls = calls
+        self._results = results
+        self._map_result: Any = sys.modules["multiprocessing.pool"].MapResult
+
+    def _each(self, tasks: Iterable[_Submitted]) -> Iterable[_Submitted]:
+        # They are taken one by one from here on, as the pipe to the workers has room. But all have arrived.
+        try:
+            return tasks if self._mapped(tasks) else super()._each(tasks)
+        except Exception as exc:
+            self._watch.give_up(exc)
+            return tasks
+
+    def _mapped(self, tasks: Any) -> bool:
+        """Records the tasks of a `map`, which are known at once; False: these are others."""
+        try:
+            # `_guarded_task_generation` of `_get_tasks`, neither of which has begun.
+            names = tasks.gi_frame.f_locals
+            job, fn = names["result_job"], names["iterable"].gi_frame.f_locals["func"]
+        except (AttributeError, KeyError):
+            return False
+        result = self._results.get(job)
+        if not isinstance(result, self._map_result) or result._number_left > _AT_ONCE:
+            return False
+        if self._watch.own or _current is not None:
+            arrived = self._watch.arrive(fn)
+            if arrived is not None:
+                self._calls.arrived_all(job, result._number_left, arrived)
+        return True
 
     def _arrived(self, task: _Submitted, arrived: Task) -> _Submitted:
         self._calls.arrived(*task[:2], arrived)
@@ -158,7 +191,7 @@ def _equip_processes(pool: Any, watch: Watch) -> None:
         terminate(*args)
         calls.terminated()
 
-    pool._taskqueue = _ProcessQueue(pool._taskqueue, calls)
+    pool._taskqueue = _ProcessQueue(pool._taskqueue, calls, pool._cache)
     pool._quick_put, pool._quick_get, pool._terminate_pool = put, get, end
     pool.__dict__[_CALLS] = calls
 
@@ -305,6 +338,8 @@ def familiar(probe: Any) -> bool:
                     (module.worker.__code__, ("inqueue", "outqueue")),
                     (pool._repopulate_pool_static.__code__, ("ctx", "Process")),
                     (pool._handle_tasks.__code__, ("taskqueue", "put", "outqueue", "pool", "cache")),
+                    (pool._guarded_task_generation.__code__, ("self", "result_job", "func", "iterable")),
+                    (pool._get_tasks.__code__, ("func", "it", "size")),
                     (pool._handle_results.__code__, ("outqueue", "get", "cache")),
                 )
             )

@@ -46,7 +46,11 @@ def work(
 
     def noting_get(*args: Any, **kwargs: Any) -> Any:
         nonlocal number, started, at
-        item = get(*args, **kwargs)
+        try:
+            item = get(*args, **kwargs)
+        except BaseException as exc:
+            _without_us(exc)
+            raise
         if item is not None:
             started = perf_counter_ns()
             number += 1
@@ -64,11 +68,24 @@ def work(
             item = (*item, stamps)
         elif hasattr(item, "work_id"):
             item._poolscope = stamps  # pickled with the rest
-        put(item)
+        try:
+            put(item)
+        except BaseException as exc:
+            _without_us(exc)
+            raise
         shown[at + 3] = 1
 
     calls.get, results.put = noting_get, noting_put
-    target(*args)
+    try:
+        target(*args)
+    except BaseException as exc:
+        _without_us(exc)
+        raise
+
+
+def _without_us(exc: BaseException) -> None:
+    """Takes the frame that has caught this out of what is printed. A bare `raise` does not add it again."""
+    exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
 
 
 def work_id(job: int, index: int) -> int:

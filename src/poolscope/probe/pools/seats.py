@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from operator import getitem
 
 from poolscope.probe.pools import processchild
@@ -35,11 +36,8 @@ class _ByPath:
         return runpy.run_path, (processchild.__file__,)
 
 
-class _Target:
+class _Target(partial[None]):
     """`processchild.work`: called as it is in a forked worker, pickled for a new interpreter."""
-
-    def __call__(self, *args: Any) -> None:
-        processchild.work(*args)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return getitem, (_ByPath(), "work")
@@ -110,9 +108,13 @@ class Seat(Worker):
         return max(self._shown[::ENTRY])
 
     def interrupted(self) -> tuple[int, int, int] | None:
-        """The call that a worker that has ended was in, as in `calls`; None if it was in none."""
-        call = self._call(self.last_number())
-        return None if call is None or call[3] else call[:3]
+        """The call that a worker that has ended was in, as in `calls`; None if it was in none, or if that was told."""
+        number = self.last_number()
+        call = self._call(number)
+        if call is None or call[3]:
+            return None
+        self._shown[number % SHOWN * ENTRY + 3] = 1
+        return call[:3]
 
     def _call(self, number: int) -> tuple[int, int, int, int] | None:
         shown = self._shown
@@ -169,7 +171,10 @@ class Seats:
 
     def occupied(self, seat: Seat, target: Callable[..., None], args: tuple[Any, ...]) -> dict[str, Any]:
         """What to make a process with that lives as the standard worker `target(*args)`, but on this seat."""
-        return {"target": _Target(), "args": (target, args, self._shared, seat.worker, seat.last_number())}
+        return {
+            "target": _Target(processchild.work),
+            "args": (target, args, self._shared, seat.worker, seat.last_number()),
+        }
 
     def record(self, task: Task | None, failed: bool, stamps: Stamps) -> Seat:
         """Records the end of a call that has come back. Returns where it was."""
