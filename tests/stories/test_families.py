@@ -35,7 +35,13 @@ def main(family):
             pool.close()
             pool.join()
         return
-    with ProcessPoolExecutor(2, multiprocessing.get_context(family)) as pool:
+    context = multiprocessing.get_context(family.removesuffix(" pool"))
+    if family.endswith(" pool"):
+        pool = context.Pool(2)
+        print(pool.map(work, range(20), chunksize=1))
+        tell(lambda: pool.apply(fail))
+        return  # it is ended with the program
+    with ProcessPoolExecutor(2, context) as pool:
         print(list(pool.map(work, range(20))))
         tell(pool.submit(fail).result)
         if os.fork() == 0:  # with a live pool, whose threads are not in the child
@@ -49,7 +55,15 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize(
     ("family", "kind"),
-    [("fork", "process"), ("spawn", "process"), ("forkserver", "process"), ("threads", "multiprocessing")],
+    [
+        ("fork", "process"),
+        ("spawn", "process"),
+        ("forkserver", "process"),
+        ("threads", "multiprocessing"),
+        ("fork pool", "process"),
+        ("spawn pool", "process"),
+        ("forkserver pool", "process"),
+    ],
 )
 def test_a_program_with_such_a_pool(tmp_path: Path, family: str, kind: str) -> None:
     program, report = tmp_path / "program.py", tmp_path / "report.json"

@@ -315,8 +315,10 @@ def test_a_dropped_pool_ends_its_processes(probe, watched):
     for ended in (*threads, *processes):
         ended.join(LIMIT)
         assert not ended.is_alive()
-    del threads, ended
+    left = list(map(weakref.ref, processes))
+    del threads, processes, ended
     assert reader() is None  # and with it the pipe
+    assert {process() for process in left} == {None}
     if watched:
         ledger(probe).only(submitted=3, succeeded=3)
 

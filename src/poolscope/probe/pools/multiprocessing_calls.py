@@ -123,6 +123,7 @@ class PoolCalls:
                         if (seat.worker, number) not in self._lost:
                             self._lost[seat.worker, number] = self.tasks.pop(key, None), started
                         self._settle(seat)
+                    seat.seat(None)  # nobody may find an ended process that is still held
             for key in list(self.tasks):
                 left = self.tasks.pop(key, None)
                 if left is not None:

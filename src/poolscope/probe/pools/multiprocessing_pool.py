@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import sys
 from _thread import RLock
+from operator import methodcaller
 from weakref import ref
 
 from poolscope.probe.pools.multiprocessing_calls import PoolCalls
@@ -200,26 +201,20 @@ def _equip_processes(pool: Any, watch: Watch) -> None:
 _CALLS = "_poolscope_calls"
 
 
-def _thread_sizer(pool: Any) -> Callable[[], tuple[int, int] | None]:
+def _sizer(is_alive: Callable[[Any], bool], pool: Any) -> Callable[[], tuple[int, int] | None]:
     weak = ref(pool)
 
     def size() -> tuple[int, int] | None:
         found: Any = weak()
         if found is None:
             return None
-        return sum(thread.is_alive() for thread in list(found._pool)), found._processes
+        return sum(map(is_alive, list(found._pool))), found._processes
 
     return size
 
 
-def _process_sizer(pool: Any) -> Callable[[], tuple[int, int] | None]:
-    # The workers go on after the pool is dropped, until its last thread has ended them.
-    processes, max_workers = pool._pool, pool._processes
-    return lambda: (sum(map(alive, list(processes))), max_workers)
-
-
-_thread_pools = Instances("multiprocessing", _thread_sizer, _equip_threads)
-_process_pools = Instances("process", _process_sizer, _equip_processes)
+_thread_pools = Instances("multiprocessing", functools.partial(_sizer, methodcaller("is_alive")), _equip_threads)
+_process_pools = Instances("process", functools.partial(_sizer, alive), _equip_processes)
 
 
 class _Patch(Patch):

@@ -64,7 +64,7 @@ class Worker(WorkerLog):
         self._told_ns = 0
 
     def seat(self, process: Any) -> None:
-        """Another process takes the place of one that has ended."""
+        """Another process, or none, takes the place of one that has ended."""
         self._ended_ns += self.seen_ns
         self.seen_ns = 0
         self.process = process
