@@ -298,6 +298,15 @@ def test_terminate_fails_what_runs_and_cancels_what_waits(make, probe, gate):
     assert book.read().workers == 0
 
 
+def test_what_is_submitted_while_the_pool_is_terminated_is_cancelled(make, probe, monkeypatch):
+    pool = make()
+    pool.terminate()
+    monkeypatch.setattr(pool, "_check_running", lambda: None)  # it was asked before
+    pool.apply_async(child.nothing)
+    pool.map_async(child.nothing_of, range(3), 1)
+    ledger(probe).only(submitted=4, cancelled=4)
+
+
 @pytest.mark.filterwarnings("ignore:unclosed running multiprocessing pool:ResourceWarning")
 @pytest.mark.parametrize("watched", [False, True])
 def test_a_dropped_pool_ends_its_processes(probe, watched):

@@ -39,17 +39,22 @@ class PoolCalls:
         self._seats = Seats(watch, pool._processes, self.tasks)
         # By worker and number of the call: what was lost with its process, until the results before it have come.
         self._lost: dict[tuple[int, int], tuple[Task | None, int]] = {}
+        self._over = False
         # Reentrant: a finalizer that runs while we are inside may end another pool.
         self._lock = RLock()
 
     def arrived(self, job: int, index: int, task: Task) -> None:
         """A task is about to go to where the workers take it from."""
         self.tasks[work_id(job, index)] = task
+        if self._over:
+            self._cancel()
 
     def arrived_all(self, job: int, count: int, task: Task) -> None:
         """So many tasks of one `map`, the first of which has been recorded as arrived, are about to go there."""
         self.tasks.update(dict.fromkeys((work_id(job, index) for index in range(count)), task))
         self.watch.arrivals.extend(task * (count - 1))
+        if self._over:
+            self._cancel()
 
     def unsent(self, job: int, index: int) -> None:
         """A task cannot be sent to a worker, and has failed."""
@@ -124,9 +129,14 @@ class PoolCalls:
                             self._lost[seat.worker, number] = self.tasks.pop(key, None), started
                         self._settle(seat)
                     seat.seat(None)  # nobody may find an ended process that is still held
-            for key in list(self.tasks):
-                left = self.tasks.pop(key, None)
-                if left is not None:
-                    self.watch.cancelled(*left)
+            # First, as another thread may be in the midst of submitting.
+            self._over = True
+            self._cancel()
         except Exception as exc:
             self.watch.give_up(exc)
+
+    def _cancel(self) -> None:
+        for key in list(self.tasks):
+            task = self.tasks.pop(key, None)
+            if task is not None:
+                self.watch.cancelled(*task)
