@@ -89,3 +89,35 @@ def test_a_program_with_such_a_pool(tmp_path: Path, family: str, kind: str) -> N
     assert pool["wait_seconds"]["max"] >= 0.08
     assert pool["run_seconds"]["max"] < pool["wait_seconds"]["max"]
     assert not told["notices"]
+
+
+KILLED = """
+import multiprocessing, os, signal, sys
+
+def work(number):
+    return number
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    with multiprocessing.get_context(sys.argv[1]).Pool(1) as pool:
+        never = pool.apply_async(die)
+        print(pool.map(work, range(3)), never.ready())
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_worker_of_a_pool_is_killed(tmp_path: Path, method: str) -> None:
+    program, report = tmp_path / "program.py", tmp_path / "report.json"
+    program.write_text(KILLED)
+    command = ["poolscope", "run", "--quiet", "--json", str(report), str(program), method]
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 1, 2] False\n", "")
+    told = json.loads(report.read_text())
+    [pool] = told["pools"]
+    assert (pool["tasks"]["submitted"], pool["tasks"]["succeeded"], pool["tasks"]["failed"]) == (4, 3, 1)
+    assert told["notices"] == [
+        "a worker of pool __main__:<module> was killed (signal 9) in __main__.die: multiprocessing.Pool does not tell,"
+        " and whoever waits for the result waits for ever"
+    ]

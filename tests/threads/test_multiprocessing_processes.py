@@ -444,8 +444,15 @@ def test_uninstall_and_install_while_tasks_run(make, probe, gate):
     assert len(probe.recorders) == 1
 
 
-def test_where_the_standard_library_is_another_one_nothing_is_done(probe, monkeypatch):
-    monkeypatch.setattr(multiprocessing.pool, "worker", lambda calls, results: None)
+@pytest.mark.parametrize(
+    ("owner", "name", "other"),
+    [
+        (multiprocessing.pool, "worker", lambda calls, results: None),
+        (Pool, "__init__", lambda self: (self._setup_queues(), self._quick_put, self._quick_get, self.Process)),
+    ],
+)
+def test_where_the_standard_library_is_another_one_nothing_is_done(probe, monkeypatch, owner, name, other):
+    monkeypatch.setattr(owner, name, other)
     before = dict(vars(Pool))
     family.patch(probe)
     assert dict(vars(Pool)) == before

@@ -78,8 +78,8 @@ class PoolCalls:
             self.watch.give_up(exc)
         return item[:3]
 
-    def make(self, make: Callable[..., Any], context: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """In place of the standard `Process`, which is `make`: the same, but for what it runs."""
+    def process(self, make: Callable[..., Any], context: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """In place of the pool's `Process`, which is `make`: the same, but for what it runs."""
         seat = None
         try:
             seat = self._seats.take(lambda seat: seat.process is not None and not alive(seat.process))

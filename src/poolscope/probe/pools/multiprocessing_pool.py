@@ -16,6 +16,7 @@ that has workers already.
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from _thread import RLock
 from operator import methodcaller
@@ -261,7 +262,7 @@ class _Process:
 
     def __get__(self, pool: Any, _: Any = None) -> Callable[..., Any]:
         calls = None if pool is None else self._state.calls(pool)
-        return self._original if calls is None else functools.partial(calls.make, self._original)
+        return self._original if calls is None else functools.partial(calls.process, self._original)
 
 
 # Reentrant: a finalizer that runs while we are inside may uninstall.
@@ -283,7 +284,7 @@ def patch(probe: Any) -> None:
         # A pool that outlives the patch keeps its watch, and is the same under the next one.
         if _last_probe is not probe:
             _thread_pools.forget(owned=False)
-            _process_pools.forget()
+            _process_pools.forget(owned=False)
         _last_probe = probe
         pool: Any = sys.modules["multiprocessing.pool"].Pool
         state.put(pool, ATTRIBUTE, UNOPENED)
@@ -338,7 +339,8 @@ def familiar(probe: Any) -> bool:
                     (pool._handle_results.__code__, ("outqueue", "get", "cache")),
                 )
             )
-            and callable(pool._terminate_pool)
+            # A pool must be opened before its threads are given what we replace.
+            and [name for name in inspect.unwrap(pool.__init__).__code__.co_names if name in _IN_ORDER] == _IN_ORDER
         )
     except AttributeError:
         known = False
@@ -346,6 +348,10 @@ def familiar(probe: Any) -> bool:
         version = sys.version.split()[0]
         probe.emit(("notice", f"multiprocessing's pools are not watched: unknown in Python {version}"))
     return known
+
+
+#: What the standard `Pool.__init__` looks up, in this order.
+_IN_ORDER = ["_setup_queues", "_repopulate_pool", "Process", "_quick_put", "_quick_get", "_terminate_pool"]
 
 
 def _check_running(state: _Patch, original: Callable[[Any], None]) -> Callable[[Any], None]:
