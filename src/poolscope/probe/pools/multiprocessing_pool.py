@@ -203,7 +203,10 @@ _CALLS = "_poolscope_calls"
 
 
 def _sizer(is_alive: Callable[[Any], bool], pool: Any) -> Callable[[], tuple[int, int] | None]:
-    weak = ref(pool)
+    # A pool that is part of a cycle is collected with all that it has, and what it writes to in `__del__` may go before
+    # it, if the collector has run meanwhile: oftener with us. So that is held from outside, until the pool is gone.
+    held = [pool._change_notifier]
+    weak = ref(pool, lambda _: held.clear())
 
     def size() -> tuple[int, int] | None:
         found: Any = weak()
