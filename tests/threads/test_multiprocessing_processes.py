@@ -24,6 +24,8 @@ from process_support import LIMIT, Gate
 from poolscope.probe.cpu import CpuClocks, thread_clocks_readable
 from poolscope.probe.pools import multiprocessing_pool as family
 from poolscope.probe.pools import processchild
+from poolscope.probe.pools.seats import Seats
+from poolscope.probe.pools.watching import Watch
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -194,9 +196,9 @@ def test_callbacks_find_their_task_recorded(make, probe):
 
 
 @pytest.fixture
-def held_up(make):
+def held_up(request, make):
     """A pool of one worker whose results nobody takes until the second value is set: a callback holds that thread."""
-    pool, held, go_on = make(), threading.Event(), threading.Event()
+    pool, held, go_on = make(**getattr(request, "param", {})), threading.Event(), threading.Event()
 
     def hold_up(_):
         held.set()
@@ -271,6 +273,20 @@ def test_a_worker_is_killed_while_results_are_under_way(held_up, probe, gate):
     assert [run[4] for run in book.finished] == sorted(run[4] for run in book.finished)
 
 
+@pytest.mark.parametrize("held_up", [{"maxtasksperchild": 3}], indirect=True)
+def test_a_worker_has_done_its_tasks_while_results_are_under_way(held_up, probe, gate):
+    pool, go_on = held_up
+    results = [pool.apply_async(child.square, (2,)) for _ in range(2)]
+    pool.apply_async(*task(gate, "a"))
+    gate.await_started("a")  # by the next one
+    assert not notices(probe)
+    go_on.set()
+    gate.open()
+    assert [result.get(LIMIT) for result in results] == [4, 4]
+    pool.apply(child.nothing)
+    ledger(probe).only(submitted=5, succeeded=5)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_processes_that_replace_each_other_are_one_worker(make, probe, method):
     pool = make(1, method, maxtasksperchild=2)
@@ -335,13 +351,15 @@ def test_a_dropped_pool_ends_its_processes(probe, watched):
 
 @pytest.mark.filterwarnings("ignore:unclosed running multiprocessing pool:ResourceWarning")
 def test_a_pool_in_a_cycle_ends_without_a_word(probe, monkeypatch):
-    """Without us, that depends on when garbage was collected: 3.11 may close what the pool's end still writes to."""
-    said = []
+    """Its end writes to a pipe that may have been collected before it, which without us is a matter of luck."""
+    said, context = [], multiprocessing.get_context("fork")
+    queues = [context.SimpleQueue() for _ in range(3)]  # older than the pool, they come first
     monkeypatch.setattr(sys, "unraisablehook", said.append)
     family.patch(probe)
-    pool = multiprocessing.get_context("fork").Pool(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(context, "SimpleQueue", queues.pop)
+        pool = context.Pool(1)
     pool.itself, gone, notifier = pool, weakref.ref(pool), weakref.ref(pool._change_notifier)
-    gc.collect()
     pool.apply(child.nothing)
     pool._terminate()  # as the end of the program does
     del pool
@@ -547,3 +565,20 @@ def test_an_interrupted_worker_prints_the_traceback_of_the_standard_one(at_get):
     with pytest.raises(KeyboardInterrupt) as caught:
         processchild.work(worker, (calls, results), shared, 1, 0)
     assert [entry.name for entry in caught.traceback[1:]] == ["worker", "interrupted"]
+
+
+def test_what_a_worker_was_lost_in_is_told_once(probe):
+    """The process that takes its place may end before its first call."""
+
+    def worker(calls, _):
+        calls.get()
+
+    recorder = probe.open_pool(probe, name="p", prefix="", kind="process", size=lambda: None)
+    seats = Seats(Watch(probe, recorder), 1, {})
+    seat = seats.take(lambda _: True)
+    process = seats.occupied(seat, worker, (SimpleNamespace(get=lambda: (1, 2)), SimpleNamespace(put=None)))
+    assert seat.interrupted() is None
+    process["target"](*process["args"])
+    assert seat.interrupted()[:2] == (1, processchild.work_id(1, 2))
+    assert seat.interrupted() is None
+    assert seat.last_number() == 1
