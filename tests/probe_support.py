@@ -39,6 +39,9 @@ class FakeProbe:
     def notice(self, text):
         self.emit(("notice", text))
 
+    def warn(self, text):
+        self.notice(text)
+
     def emit(self, message):
         self.messages.append(message)
 

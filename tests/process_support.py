@@ -15,6 +15,10 @@ def nothing():
     pass
 
 
+def nothing_of(_):
+    pass
+
+
 def hold(folder, name):
     """Says that it has started, and goes on when it may."""
     (Path(folder) / f"{name}.started").touch()
@@ -72,3 +76,12 @@ class Gate:
 
     def open(self):
         (self.folder / "go").touch()
+
+
+def leave(status):
+    os._exit(status)
+
+
+def first_numbers():
+    yield 1
+    raise KeyError("mine")

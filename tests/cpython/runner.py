@@ -8,7 +8,7 @@ A mode says what the tests find under the standard names:
 - `uninstalled`: the same after `uninstall`.
 
 The output is JSON: `outcomes` (test id -> passed, skipped, failed), `details` (test id -> traceback or reason of what
-did not pass), `recorded` (how many tasks of thread pools poolscope saw).
+did not pass), `recorded` (how many tasks poolscope saw).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 import unittest
 from pathlib import Path
 
-#: Tests of process pools, which the drop-in and the patch of the thread pool do not touch.
+#: Tests of executors other than those of threads, which the drop-in does not touch.
 OTHERS = ("ProcessPool", "InterpreterPool")
 
 
@@ -107,7 +107,7 @@ def recorded() -> int:
         return 0
     import poolscope
 
-    return sum(pool.tasks.submitted for pool in poolscope.report().pools if pool.kind == "thread")
+    return sum(pool.tasks.submitted for pool in poolscope.report().pools)
 
 
 def main(mode: str, output: str, *names: str) -> None:

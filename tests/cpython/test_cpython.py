@@ -1,4 +1,4 @@
-"""CPython's own tests of thread pools and of what asyncio does with them, with and without us.
+"""CPython's own tests of thread pools, of what asyncio does with them, and of multiprocessing, with and without us.
 
 What passes with the standard library as it is must pass in each mode of `runner`; none may go missing or be skipped.
 """
@@ -17,13 +17,18 @@ from pathlib import Path
 import pytest
 
 MODES = ("standard", "drop-in", "patched", "uninstalled")
+POOLS = "test_multiprocessing_fork"
 #: Each group runs in a process of its own. Of asyncio: what submits to executors, waits for their futures, or runs on
 #: loops that we patch; not TLS, child processes and the parts without a loop.
 GROUPS = {
     "test_concurrent_futures": "thread_pool wait as_completed shutdown init future deadlock",
     "test_asyncio": "base_events eager_task_factory events futures futures2 runners selector_events sendfile server"
     " sock_lowlevel streams tasks.RunCoroutineThreadsafeTests threads timeouts unix_events waitfor",
+    POOLS: "processes.WithProcessesTestPool processes.WithProcessesTestPoolWorkerLifetime threads.WithThreadsTestPool"
+    " misc.TestPoolNotLeakOnFailure",
 }
+#: There is no drop-in for multiprocessing's pools.
+RUNS = [(mode, group) for mode in MODES for group in GROUPS if (mode, group) != ("drop-in", POOLS)]
 #: Most of their time the tests sleep.
 AT_ONCE = 4
 LIMIT = 280  # seconds for one group
@@ -63,12 +68,11 @@ def runs(tmp_path_factory):
     directory = tmp_path_factory.mktemp("cpython")
     with ThreadPoolExecutor(AT_ONCE) as pool:
         # The baseline first: each comparison waits for it.
-        yield {(mode, group): pool.submit(run, mode, group, directory) for mode in MODES for group in GROUPS}
+        yield {(mode, group): pool.submit(run, mode, group, directory) for mode, group in RUNS}
         pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize("group", GROUPS)
-@pytest.mark.parametrize("mode", MODES[1:])
+@pytest.mark.parametrize(("mode", "group"), [run for run in RUNS if run[0] != "standard"])
 def test_what_passes_without_us_passes_with_us(runs, mode, group, capsys):
     without = runs["standard", group].result()["outcomes"]
     told = runs[mode, group].result()

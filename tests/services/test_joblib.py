@@ -1,4 +1,4 @@
-"""joblib's threads, driven beyond their number."""
+"""joblib's threads, driven beyond their number, and its processes."""
 
 from __future__ import annotations
 
@@ -54,3 +54,28 @@ def test_more_calls_than_threads(tmp_path: Path) -> None:
     assert 240 + 20 // 5 <= started["__main__.work"] < 240 + 20
     assert 1 <= started["__main__.fail"] <= 3
     assert started.keys() == {"__main__.work", "__main__.fail"}
+
+
+PROCESSES = """
+import time
+from joblib import Parallel, delayed
+
+def work(number):
+    time.sleep(0.01)
+    return number * number
+
+if __name__ == "__main__":
+    print(Parallel(n_jobs=2, backend="multiprocessing", batch_size=1)(delayed(work)(number) for number in range(40)))
+"""
+
+
+def test_processes(tmp_path: Path) -> None:
+    program = script(tmp_path, PROCESSES)
+    plain = python(program, cwd=tmp_path)
+    outcome, report = watched(program, cwd=tmp_path)
+    assert outcome == plain
+    pool = Ended(*outcome, report).pool("joblib.pool:PicklingPool.__init__")
+    assert (pool["kind"], pool["executor"]) == ("process", "joblib.pool.MemmappingPool")
+    assert pool["created_at"].rpartition(":")[0] == f"{tmp_path.name}/program.py"
+    assert (pool["tasks"]["succeeded"], pool["peak_active"], pool["max_workers"]) == (40, 2, 2)
+    assert [function["name"] for function in pool["functions"]] == ["__main__.work"]

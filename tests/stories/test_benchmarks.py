@@ -57,6 +57,18 @@ def test_the_ratios_of_each_contestant_and_workload(tmp_path: Path, options: lis
     assert set(record["options"]) >= {"repeat", "tasks", "cpu", "drained"}
 
 
+@pytest.mark.parametrize("options", [[], ["--cpu"]])
+def test_the_ratios_of_each_family_without_a_drop_in(tmp_path: Path, options: list[str]) -> None:
+    table, record = run(tmp_path, "otherpools", "--repeat", "2", "--tasks", "40", *options)
+    families = ["concurrent.futures.ProcessPoolExecutor", "multiprocessing.Pool", "multiprocessing.pool.ThreadPool"]
+    assert [row[0] for row in table] == ["", *families]
+    assert table[0][1:] == ["standard", "standard again", "watched"]
+    assert [result["family"] for result in record["results"]] == families
+    for result in record["results"]:
+        assert set(result["ratios"]) == {"standard again", "watched"}
+        assert all(len(samples) == 2 for samples in result["samples_ns_per_task"].values())
+
+
 def test_a_peer_that_is_missing_or_fails_says_so(tmp_path: Path) -> None:
     site = tmp_path / "site"
     package = site / "executor_exporter"

@@ -35,7 +35,13 @@ def main(family):
             pool.close()
             pool.join()
         return
-    with ProcessPoolExecutor(2, multiprocessing.get_context(family)) as pool:
+    context = multiprocessing.get_context(family.removesuffix(" pool"))
+    if family.endswith(" pool"):
+        pool = context.Pool(2)
+        print(pool.map(work, range(20), chunksize=1))
+        tell(lambda: pool.apply(fail))
+        return  # it is ended with the program
+    with ProcessPoolExecutor(2, context) as pool:
         print(list(pool.map(work, range(20))))
         tell(pool.submit(fail).result)
         if os.fork() == 0:  # with a live pool, whose threads are not in the child
@@ -49,7 +55,15 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize(
     ("family", "kind"),
-    [("fork", "process"), ("spawn", "process"), ("forkserver", "process"), ("threads", "multiprocessing")],
+    [
+        ("fork", "process"),
+        ("spawn", "process"),
+        ("forkserver", "process"),
+        ("threads", "multiprocessing"),
+        ("fork pool", "process"),
+        ("spawn pool", "process"),
+        ("forkserver pool", "process"),
+    ],
 )
 def test_a_program_with_such_a_pool(tmp_path: Path, family: str, kind: str) -> None:
     program, report = tmp_path / "program.py", tmp_path / "report.json"
@@ -75,3 +89,35 @@ def test_a_program_with_such_a_pool(tmp_path: Path, family: str, kind: str) -> N
     assert pool["wait_seconds"]["max"] >= 0.08
     assert pool["run_seconds"]["max"] < pool["wait_seconds"]["max"]
     assert not told["notices"]
+
+
+KILLED = """
+import multiprocessing, os, signal, sys
+
+def work(number):
+    return number
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    with multiprocessing.get_context(sys.argv[1]).Pool(1) as pool:
+        never = pool.apply_async(die)
+        print(pool.map(work, range(3)), never.ready())
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_worker_of_a_pool_is_killed(tmp_path: Path, method: str) -> None:
+    program, report = tmp_path / "program.py", tmp_path / "report.json"
+    program.write_text(KILLED)
+    command = ["poolscope", "run", "--quiet", "--json", str(report), str(program), method]
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 1, 2] False\n", "")
+    told = json.loads(report.read_text())
+    [pool] = told["pools"]
+    assert (pool["tasks"]["submitted"], pool["tasks"]["succeeded"], pool["tasks"]["failed"]) == (4, 3, 1)
+    assert told["notices"] == [
+        "a worker of pool __main__:<module> was killed (signal 9) in __main__.die: multiprocessing.Pool does not tell,"
+        " and whoever waits for the result waits for ever"
+    ]

@@ -182,6 +182,19 @@ def test_what_is_no_known_pool_is_refused(probe, what):
     assert "\n" not in str(raised.value)
 
 
+def test_a_pool_of_processes_must_be_watched_when_it_makes_them(probe):
+    context = multiprocessing.get_context("fork")
+    with context.Pool(1) as late:
+        with pytest.raises(poolscope.PoolscopeError, match=r"call poolscope.install\(\) before it is made") as raised:
+            poolscope.attach(late)
+        with install(loops=False), context.Pool(1) as pool:
+            assert poolscope.attach(pool, name="mine") is pool
+            assert pool.apply(square, (2,)) == 4
+    assert "\n" not in str(raised.value)
+    assert probe.recorders[0].name == "mine"
+    ledger(probe).only(submitted=1, succeeded=1)
+
+
 def test_an_executor_of_the_shape_of_3_14_is_left_alone(probe, monkeypatch):
     """There a work item is made of a future and a task, and run with a context of the worker."""
 

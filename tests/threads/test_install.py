@@ -18,7 +18,7 @@ from poolscope.probe.install import install
 
 EXECUTOR = concurrent.futures.thread.ThreadPoolExecutor
 LOOP = asyncio.base_events.BaseEventLoop
-PATCHED = (EXECUTOR, LOOP, concurrent.futures.process.ProcessPoolExecutor, multiprocessing.pool.ThreadPool)
+PATCHED = (EXECUTOR, LOOP, concurrent.futures.process.ProcessPoolExecutor, multiprocessing.pool.Pool)
 
 
 def patched():

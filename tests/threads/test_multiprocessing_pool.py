@@ -229,13 +229,6 @@ def test_a_pool_made_by_multiprocessing_dummy(probe):
     ledger(probe).only(submitted=1, succeeded=1)
 
 
-def test_process_pools_are_left_alone(probe):
-    family.patch(probe)
-    assert "_check_running" in vars(Pool)
-    assert vars(Pool)["_check_running"].__globals__ is vars(multiprocessing.pool)
-    assert not probe.recorders
-
-
 def test_undo_leaves_everything_as_it_was(probe):
     def state():
         return [dict(vars(owner)) for owner in (ThreadPool, Pool, multiprocessing.pool)]

@@ -106,6 +106,13 @@ def test_ids_are_stable_announced_once_and_not_zero(names):
     assert [message[:2] for message in names.messages] == [("function", 1), ("function", 2)]
 
 
+def test_an_id_tells_its_name(names):
+    number = names.table.identify(plain)
+    names.table.identify(Thing.free)
+    assert names.table.name(number) == f"{__name__}.plain"
+    assert names.table.name(OTHER) == "other"
+
+
 def test_the_announcement_comes_before_the_id():
     table = FunctionTable(lambda message: seen.append((message[1], list(table._ids.values()))))
     seen = []

@@ -59,9 +59,10 @@ class Installation:
 def install(*, pools: bool = True, loops: bool = True, ran: str | None = None) -> Installation:
     """Watches the pools and event loops of this process from now on, those that exist included.
 
-    The pools are the thread and process pools of `concurrent.futures`, `multiprocessing.pool.ThreadPool`, and those of
-    the libraries in `families`. Returns what undoes it; may be called several times. Starts no thread and imports none
-    of these modules. A failure of ours is logged and leaves the process as it was.
+    The pools are the thread and process pools of `concurrent.futures` and of `multiprocessing`, and those of the
+    libraries in `families`; of a `multiprocessing.Pool` that exists, no more than that it is not watched. Returns what
+    undoes it; may be called several times. Starts no thread and imports none of these modules. A failure of ours is
+    logged and leaves the process as it was.
 
     `ran` is for who calls this inside an import: the module that has just run. One that is in the midst of its import,
     which may be why the other one was imported, is left to `finished`.

@@ -10,21 +10,22 @@ from poolscope.probe.pools.watching import ATTRIBUTE
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from concurrent.futures import Executor
-    from multiprocessing.pool import ThreadPool
+    from multiprocessing.pool import Pool as ProcessPool  # the base of ThreadPool
     from typing import Any, TypeVar
 
     from poolscope.probe.pools.watching import Watch
 
-    Pool = TypeVar("Pool", bound=Executor | ThreadPool)
+    Pool = TypeVar("Pool", bound=Executor | ProcessPool)
 
 
 def attach(executor: Pool, *, name: str | None = None) -> Pool:
     """Records this pool from now on, and returns it.
 
-    Takes a ThreadPoolExecutor, a ProcessPoolExecutor or a `multiprocessing.pool.ThreadPool`. What was submitted
-    before is not recorded. Does nothing the second time, and to one of poolscope's own executors, but for `name`:
-    what poolscope calls the pool; a pool that was told of already keeps the name that it has. Submissions that a
-    process pool or a `multiprocessing` one refuses are not counted.
+    Takes a ThreadPoolExecutor, a ProcessPoolExecutor or a `multiprocessing.pool.ThreadPool`; a `multiprocessing.Pool`
+    only if `install` was called before it was made. What was submitted before is not recorded. Does nothing the second
+    time, and to one of poolscope's own executors, but for `name`: what poolscope calls the pool; a pool that was told
+    of already keeps the name that it has. Submissions that a process pool or a `multiprocessing` one refuses are not
+    counted.
 
     Any thread may call it. Raises PoolscopeError for anything else.
     """
@@ -54,6 +55,15 @@ def _watched(executor: Any, probe: Any, name: str | None) -> Watch | None:
 
         return multiprocessing_pool.watch_own(executor, lambda: probe, name)
     cls = type(executor)
+    if _is_a(executor, "multiprocessing.pool", "Pool"):
+        seen: Watch | None = executor.__dict__.get(ATTRIBUTE)
+        if seen is not None:
+            seen.own = True
+            return seen
+        raise PoolscopeError(
+            f"cannot attach to {cls.__module__}.{cls.__qualname__}: its processes are there already; call"
+            " poolscope.install() before it is made"
+        )
     raise PoolscopeError(
         f"cannot attach to {cls.__module__}.{cls.__qualname__}: pass a ThreadPoolExecutor, a ProcessPoolExecutor or"
         " a multiprocessing.pool.ThreadPool"

@@ -1,21 +1,29 @@
-"""`multiprocessing.pool.ThreadPool`: recorded by instance, attached or patched in place alike.
+"""`multiprocessing.pool`: `ThreadPool`, attached or patched in place alike, and `Pool`, patched in place.
 
-The pool's attribute `_taskqueue`, by which its methods submit, is replaced by one that passes on every task with
-its function wrapped (`_Task`): the threads of the pool keep the queues that they have, so this works for a pool that
-is in use as well. What counts as a task is what the pool puts into its queue: a chunk of `map`, one item of `imap`.
-`multiprocessing.pool.Pool` is left alone: a wrapped function cannot be pickled.
+Both: the pool's attribute `_taskqueue`, by which its methods submit, is replaced by one that hears of every task
+(`_TaskQueue`). What counts as a task is what the pool puts into its queue: a chunk of `map`, one item of `imap`. A task
+arrives when the pool takes it out of the call that submits it, which is at once but for the lazy `imap`. One that is
+dropped without a start, by `terminate`, was cancelled. Calls that a closed pool refuses are not counted.
 
-A task arrives when the pool takes it out of the call that submits it, which is at once but for the lazy `imap`. One
-that is dropped without a start, by `terminate`, was cancelled. Calls that a closed pool refuses are not counted.
+`ThreadPool`: the function of each task is wrapped (`_Task`). The threads of the pool keep the queues that they have, so
+this works for a pool that is in use as well.
+
+`Pool`: a wrapped function could not be pickled. What its workers do they tell themselves (`multiprocessing_calls`), so
+the pool is opened where it is about to make the first of them: where it looks up `Process`. It is too late for a pool
+that has workers already.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
+from operator import methodcaller
 from weakref import ref
 
+from poolscope.probe.pools.multiprocessing_calls import PoolCalls
 from poolscope.probe.pools.patching import Patch, Switch
+from poolscope.probe.pools.seats import alive
 from poolscope.probe.pools.watching import (
     ATTRIBUTE,
     UNOPENED,
@@ -25,10 +33,14 @@ from poolscope.probe.pools.wrapped import WrappedTask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from typing import Any
 
+    from poolscope.probe.pools.seats import Task
     from poolscope.probe.pools.watching import Watch
+
+    #: Job, index, function, arguments, keywords.
+    _Submitted = tuple[int, int, Any, Any, Any]
 
 
 class _Task(WrappedTask):
@@ -62,9 +74,10 @@ class _Task(WrappedTask):
 class _TaskQueue:
     """Stands in for a pool's `_taskqueue`. Any thread may submit."""
 
-    def __init__(self, queue: Any, watch: Watch, module: Any) -> None:
+    def __init__(self, queue: Any, watch: Watch) -> None:
         self._queue = queue
         self._watch = watch
+        module: Any = sys.modules["multiprocessing.pool"]
         self._mappers = (module.mapstar, module.starmapstar)
         self._reraises = module._helper_reraises_exception
 
@@ -72,64 +85,190 @@ class _TaskQueue:
         return getattr(self._queue, name)
 
     def put(self, submission: Any) -> None:
-        tasks, set_length = submission
-        # `apply_async` submits a list of one task, all others an iterator.
-        self._queue.put(([self._recorded(*tasks[0])] if type(tasks) is list else self._each(tasks), set_length))
+        if submission is not None:  # the end
+            tasks, set_length = submission
+            # `apply_async` submits a list of one task, all others an iterator.
+            submission = [self._recorded(tasks[0])] if type(tasks) is list else self._each(tasks), set_length
+        self._queue.put(submission)
 
-    def _each(self, tasks: Iterable[Any]) -> Iterator[Any]:
+    def _each(self, tasks: Iterable[_Submitted]) -> Iterable[_Submitted]:
         for task in tasks:
-            yield self._recorded(*task)
+            yield self._recorded(task)
 
-    def _recorded(self, job: int, index: int, fn: Any, args: Any, kwargs: Any) -> tuple[Any, ...]:
+    def _recorded(self, task: _Submitted) -> _Submitted:
+        _, _, fn, args, _ = task
+        watch = self._watch
         # An iterable that raised has this for a task, which is none of the program's.
         if fn is not self._reraises:
             try:
-                fn = self._arrived(fn, args)
+                if watch.own or _switch.current is not None:
+                    arrived = watch.arrive(args[0][0]) if fn in self._mappers else watch.arrive(fn, args)
+                    return task if arrived is None else self._arrived(task, arrived)
             except Exception as exc:
-                self._watch.give_up(exc)
-        return job, index, fn, args, kwargs
+                watch.give_up(exc)
+        return task
 
-    def _arrived(self, fn: Any, args: Any) -> Any:
-        watch = self._watch
-        if not (watch.own or _switch.current is not None):
-            return fn
-        task = watch.arrive(args[0][0]) if fn in self._mappers else watch.arrive(fn, args)
-        return fn if task is None else _Task(fn, watch, *task)
+    def _arrived(self, task: _Submitted, arrived: Task) -> _Submitted:
+        """A task goes by its function and has arrived; returns what is to go on in its place."""
+        raise NotImplementedError
 
 
-def _equip(pool: Any, watch: Watch) -> None:
-    pool._taskqueue = _TaskQueue(pool._taskqueue, watch, sys.modules["multiprocessing.pool"])
+class _ThreadQueue(_TaskQueue):
+    """Of a `ThreadPool`."""
+
+    def _arrived(self, task: _Submitted, arrived: Task) -> _Submitted:
+        job, index, fn, args, kwargs = task
+        return job, index, _Task(fn, self._watch, *arrived), args, kwargs
 
 
-def _sizer(pool: Any) -> Callable[[], tuple[int, int] | None]:
-    weak = ref(pool)
+#: Tasks of one `map` that are recorded at once, at most. Of a greater one, each is when the pool takes it: the program
+#: must not pay for all of them with its memory.
+_AT_ONCE = 100_000
+
+
+class _ProcessQueue(_TaskQueue):
+    """Of a `Pool`."""
+
+    def __init__(self, queue: Any, calls: PoolCalls, results: dict[int, Any]) -> None:
+        """`results`, by job, are those that are awaited: the pool's `_cache`."""
+        super().__init__(queue, calls.watch)
+        self._calls = calls
+        self._results = results
+        self._map_result: Any = sys.modules["multiprocessing.pool"].MapResult
+
+    def _each(self, tasks: Iterable[_Submitted]) -> Iterable[_Submitted]:
+        # They are taken one by one from here on, as the pipe to the workers has room. But all have arrived.
+        try:
+            return tasks if self._mapped(tasks) else super()._each(tasks)
+        except Exception as exc:
+            self._watch.give_up(exc)
+            return tasks
+
+    def _mapped(self, tasks: Any) -> bool:
+        """Records the tasks of a `map`, which are known at once; False: these are others."""
+        try:
+            # `_guarded_task_generation` of `_get_tasks`, neither of which has begun.
+            names = tasks.gi_frame.f_locals
+            job, fn = names["result_job"], names["iterable"].gi_frame.f_locals["func"]
+        except (AttributeError, KeyError):
+            return False
+        result = self._results.get(job)
+        if not isinstance(result, self._map_result) or result._number_left > _AT_ONCE:
+            return False
+        if self._watch.own or _switch.current is not None:
+            arrived = self._watch.arrive(fn)
+            if arrived is not None:
+                self._calls.arrived_all(job, result._number_left, arrived)
+        return True
+
+    def _arrived(self, task: _Submitted, arrived: Task) -> _Submitted:
+        self._calls.arrived(*task[:2], arrived)
+        return task
+
+
+def _equip_threads(pool: Any, watch: Watch) -> None:
+    pool._taskqueue = _ThreadQueue(pool._taskqueue, watch)
+
+
+def _equip_processes(pool: Any, watch: Watch) -> None:
+    calls = PoolCalls(watch, pool)
+    send, receive, terminate = pool._quick_put, pool._quick_get, pool._terminate_pool
+
+    def put(task: Any) -> None:
+        try:
+            send(task)
+        except Exception as exc:
+            if task is not None:
+                calls.unsent(*task[:2])
+            # A bare `raise` adds no line for this frame: the traceback is the one without us.
+            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            raise
+
+    def get() -> Any:
+        return calls.returned(receive())
+
+    def end(*args: Any) -> None:
+        terminate(*args)
+        calls.terminated()
+
+    pool._taskqueue = _ProcessQueue(pool._taskqueue, calls, pool._cache)
+    pool._quick_put, pool._quick_get, pool._terminate_pool = put, get, end
+    pool.__dict__[_CALLS] = calls
+
+
+#: Where a pool of processes keeps its `PoolCalls`.
+_CALLS = "_poolscope_calls"
+
+
+def _sizer(is_alive: Callable[[Any], bool], pool: Any) -> Callable[[], tuple[int, int] | None]:
+    # A pool that is part of a cycle is collected with all that it has, and what it writes to in `__del__` may go before
+    # it, if the collector has run meanwhile: oftener with us. So that is held from outside, until the pool is gone.
+    held = [pool._change_notifier]
+    weak = ref(pool, lambda _: held.clear())
 
     def size() -> tuple[int, int] | None:
         found: Any = weak()
         if found is None:
             return None
-        return sum(thread.is_alive() for thread in list(found._pool)), found._processes
+        return sum(map(is_alive, list(found._pool))), found._processes
 
     return size
 
 
-_instances = Instances("multiprocessing", _sizer, _equip)
+_thread_pools = Instances("multiprocessing", functools.partial(_sizer, methodcaller("is_alive")), _equip_threads)
+_process_pools = Instances("process", functools.partial(_sizer, alive), _equip_processes)
 
 
 class _Patch(Patch):
-    """The patch of `ThreadPool`."""
+    """The patch of both pools."""
 
-    def watch(self, pool: Any) -> Watch | None:
-        """Open `pool`: when it is made, or with its first task if it is older."""
-        return _instances.open(pool, self.find_probe, "") if self.active else None
+    def __init__(self, probe: Any) -> None:
+        super().__init__(probe)
+        module: Any = sys.modules["multiprocessing.pool"]
+        self._threads = module.ThreadPool
+
+    def used(self, pool: Any) -> None:
+        """A pool has been made, or has been there before and is used: open it, if it is not too late."""
+        if not self.active or getattr(pool, ATTRIBUTE, None) is not UNOPENED:
+            return
+        if isinstance(pool, self._threads):
+            _thread_pools.open(pool, self.find_probe, "")
+            return
+        pool.__dict__[ATTRIBUTE] = None
+        cls = type(pool)
+        self.find_probe().notice(
+            f"a pool of {cls.__module__}.{cls.__qualname__} is not watched: its processes were there before, or are"
+            " made in a way of its own"
+        )
+
+    def calls(self, pool: Any) -> PoolCalls | None:
+        """A pool is about to make a worker: what records its tasks, if anything does."""
+        slots = vars(pool)
+        if self.active and ATTRIBUTE not in slots and "_processes" in slots and not slots["_pool"]:
+            _process_pools.open(pool, self.find_probe, "")
+        calls: PoolCalls | None = slots.get(_CALLS)
+        return calls
+
+
+class _Process:
+    """Stands in for the static method `Process` of the class."""
+
+    def __init__(self, state: _Patch, original: Callable[..., Any]) -> None:
+        self._state = state
+        self._original = original
+
+    def __get__(self, pool: Any, _: Any = None) -> Callable[..., Any]:
+        calls = None if pool is None else self._state.calls(pool)
+        return self._original if calls is None else functools.partial(calls.process, self._original)
 
 
 def _put_on(probe: Any) -> _Patch:
     state = _Patch(probe)
-    pool: Any = sys.modules["multiprocessing.pool"].ThreadPool
+    pool: Any = sys.modules["multiprocessing.pool"].Pool
     state.put(pool, ATTRIBUTE, UNOPENED)
     state.put(pool, "_check_running", _check_running(state, pool._check_running))
-    state.put_constructor(pool, "processes", state.sized, state.watch)
+    state.put(pool, "Process", _Process(state, pool.Process))
+    state.put_constructor(pool, "processes", state.sized, state.used)
     return state
 
 
@@ -137,27 +276,45 @@ def familiar(probe: Any) -> bool:
     """Whether the standard library is one that we know; if not, the probe gets a notice."""
     module: Any = sys.modules["multiprocessing.pool"]
     try:
-        # Where tasks are submitted, and in which shape, is seen from what these look up.
-        pool = module.ThreadPool
+        # Where tasks are submitted, and in which shape, is seen from what these look up and take.
+        pool = module.Pool
         known = (
             all(
                 "_taskqueue" in method.__code__.co_names and "_check_running" in method.__code__.co_names
                 for method in (pool.apply_async, pool._map_async, pool.imap, pool.imap_unordered)
             )
-            and pool._wrap_exception is False
+            and (pool._wrap_exception, module.ThreadPool._wrap_exception) == (True, False)
             and all(
                 callable(getattr(module, name)) for name in ("mapstar", "starmapstar", "_helper_reraises_exception")
             )
+            and all(
+                code.co_varnames[: code.co_argcount][: len(names)] == names
+                for code, names in (
+                    (module.worker.__code__, ("inqueue", "outqueue")),
+                    (pool._repopulate_pool_static.__code__, ("ctx", "Process")),
+                    (pool._handle_tasks.__code__, ("taskqueue", "put", "outqueue", "pool", "cache")),
+                    (pool._guarded_task_generation.__code__, ("self", "result_job", "func", "iterable")),
+                    (pool._get_tasks.__code__, ("func", "it", "size")),
+                    (pool._handle_results.__code__, ("outqueue", "get", "cache")),
+                )
+            )
+            # A pool must be opened before its threads are given what we replace.
+            and [name for name in inspect.unwrap(pool.__init__).__code__.co_names if name in _IN_ORDER] == _IN_ORDER
         )
     except AttributeError:
         known = False
     if not known:
         version = sys.version.split()[0]
-        probe.emit(("notice", f"multiprocessing's thread pools are not watched: unknown in Python {version}"))
+        probe.emit(("notice", f"multiprocessing's pools are not watched: unknown in Python {version}"))
     return known
 
 
-_switch = Switch(_instances, familiar, _put_on)
+#: What the standard `Pool.__init__` looks up, in this order.
+_IN_ORDER = ["_setup_queues", "_repopulate_pool", "Process", "_quick_put", "_quick_get", "_terminate_pool"]
+
+
+#: `watch_own` is for pools of threads: those of processes have had theirs since they were made.
+_switch = Switch(_thread_pools, familiar, _put_on, _process_pools)
 patch, unpatch, watch_own = _switch.on, _switch.off, _switch.watch_own
 
 
@@ -167,7 +324,6 @@ def _check_running(state: _Patch, original: Callable[[Any], None]) -> Callable[[
     @functools.wraps(original)
     def _check_running(self: Any) -> None:
         original(self)
-        if state.active and getattr(self, ATTRIBUTE, None) is UNOPENED:
-            state.watch(self)
+        state.used(self)
 
     return _check_running

@@ -183,6 +183,11 @@ class FunctionTable:
         """The id of what `fn(*args)` runs. Never raises: what cannot be named is `OTHER`."""
         return self._identify(fn, args, _DEPTH)
 
+    def name(self, number: int) -> str:
+        """The name of the function that has this id."""
+        places = list(self._places)
+        return places[number - 1][0] if 0 < number <= len(places) else "other"
+
     def _identify(self, fn: Any, args: tuple[Any, ...], depth: int) -> int:
         submitted = fn
         try:

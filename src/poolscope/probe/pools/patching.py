@@ -93,10 +93,17 @@ class Switch:
     An executor that outlives the patch keeps its watch, and is the same pool under the next one of the same probe.
     """
 
-    def __init__(self, instances: Instances, familiar: Callable[[Any], bool], put: Callable[[Any], Patch]) -> None:
+    def __init__(
+        self,
+        instances: Instances,
+        familiar: Callable[[Any], bool],
+        put: Callable[[Any], Patch],
+        *others: Instances,
+    ) -> None:
         """`familiar(probe)` says whether the family is one that we know, and tells the probe if not; `put(probe)`
-        makes a patch and puts it in place."""
+        makes a patch and puts it in place. `instances` are those that can be recorded for their own sake."""
         self._instances = instances
+        self._all = (instances, *others)
         self._familiar = familiar
         self._put = put
         # Reentrant: a finalizer that runs while we are inside may uninstall.
@@ -110,7 +117,8 @@ class Switch:
             if self.current is not None or not self._familiar(probe):
                 return
             if self._last_probe is not probe:
-                self._instances.forget(owned=False)
+                for instances in self._all:
+                    instances.forget(owned=False)
             self._last_probe = probe
             self.current = self._put(probe)
 

@@ -15,118 +15,19 @@ import sys
 from _thread import RLock
 from functools import partial
 from itertools import islice
-from operator import getitem
 
 from poolscope.probe.pools import processchild
-from poolscope.probe.pools.processchild import ENTRY, SEAT, SHOWN
-from poolscope.probe.pools.recording import WorkerLog
+from poolscope.probe.pools.seats import Seats, Worker
 from poolscope.probe.pools.watching import UNREAD_LIMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from multiprocessing.heap import BufferWrapper
+    from collections.abc import Callable
     from typing import Any
 
-    from poolscope.probe.cpu import CpuClocks
+    from poolscope.probe.pools.recording import WorkerLog
+    from poolscope.probe.pools.seats import Seat, Task
     from poolscope.probe.pools.watching import Watch
-
-    #: Function, and when it was submitted (ns).
-    Task = tuple[int, int]
-
-
-class _ByPath:
-    """Pickled as what `processchild`, run by its path, defines."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        import runpy  # here: most programs start no new interpreter
-
-        return runpy.run_path, (processchild.__file__,)
-
-
-class _Target:
-    """`processchild.work`: called as it is in a forked worker, pickled for a new interpreter."""
-
-    def __call__(self, *args: Any) -> None:
-        processchild.work(*args)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return getitem, (_ByPath(), "work")
-
-
-def alive(process: Any) -> bool:
-    """Whether a worker process was started and its end not seen yet."""
-    # Not `is_alive`, which would fetch the exit status in the place of the thread that waits for it.
-    popen = getattr(process, "_popen", None)
-    return popen is not None and popen.returncode is None
-
-
-class _Worker(WorkerLog):
-    """A worker process, and the ones that took its place after it."""
-
-    __slots__ = ("_ended_ns", "_told_ns", "process", "seen_ns")
-
-    def __init__(self, worker: int) -> None:
-        super().__init__(worker, -worker, 0)
-        self.process: Any = None
-        #: CPU time of the present process as its last result told it. Managing thread only.
-        self.seen_ns = 0
-        self._ended_ns = 0
-        self._told_ns = 0
-
-    def seat(self, process: Any) -> None:
-        """Another process takes the place of one that has ended."""
-        self._ended_ns += self.seen_ns
-        self.seen_ns = 0
-        self.process = process
-
-    def cpu_now(self, clocks: CpuClocks) -> int | None:
-        process = self.process
-        now = clocks.child(process.pid) if process is not None and alive(process) else None
-        # The greatest yet: a process may have been replaced while we looked.
-        self._told_ns = max(self._told_ns, self._ended_ns + max(now or 0, self.seen_ns))
-        return self._told_ns
-
-    def delay_now(self, clocks: CpuClocks) -> int | None:
-        process = self.process
-        return clocks.delay(process.pid) if process is not None and alive(process) else None
-
-
-class _Seat(_Worker):
-    """A worker that stamps its calls. `recorded`: number of the last one whose end is in `finished`."""
-
-    __slots__ = ("_shared", "_shown", "_tasks", "recorded")
-
-    def __init__(self, worker: int, shared: BufferWrapper, tasks: dict[int, Task]) -> None:
-        self._shared = shared  # the memory may be another's as soon as nobody refers to this
-        self._shown = shared.create_memoryview().cast("q")[(worker - 1) * SEAT : worker * SEAT]
-        self._tasks = tasks
-        self.recorded = 0
-        super().__init__(worker)
-
-    def calls(self) -> Iterator[tuple[int, int, int]]:
-        """Number, work id and start of each call that is shown and not recorded, in order."""
-        shown, number = self._shown, self.recorded
-        for _ in range(SHOWN):
-            number += 1
-            at = number % SHOWN * ENTRY
-            before, work_id, started = shown[at : at + ENTRY]
-            if not before == shown[at] == number:
-                return
-            yield number, work_id, started
-
-    @property
-    def running(self) -> tuple[int, int, int] | None:
-        """The call that the worker is in. One whose result is under way comes first: a reader must hear of its
-        end before it hears of the next."""
-        for _, work_id, started in self.calls():
-            task = self._tasks.get(work_id)
-            return None if task is None else (*task, started)
-        return None
-
-    @running.setter
-    def running(self, _: object) -> None:
-        pass
 
 
 class _Guess:
@@ -190,7 +91,7 @@ class _Guess:
     def _free(self) -> WorkerLog:
         if self._idle:
             return self._idle.pop()
-        worker = self._calls.watch.recorder.add(_Worker)
+        worker = self._calls.watch.recorder.add(Worker)
         # Whichever it is: what counts is the CPU time of all of them.
         worker.process = next(islice(self._calls.processes.values(), worker.worker - 1, None), None)
         return worker
@@ -207,17 +108,14 @@ class Calls:
         self.max_workers: int = executor._max_workers
         self.processes: dict[int, Any] = executor._processes
         self._pending = executor._pending_work_items
-        self._seats: list[_Seat] = []
+        self._seats: Seats | None = None
         self._guess: _Guess | None = None
         module: Any = sys.modules["concurrent.futures.process"]
         self._chunk = module._process_chunk
+        self._worker = module._process_worker
         ours = type(executor)._spawn_process is module.ProcessPoolExecutor._spawn_process
         if ours and not self.processes and os.path.isfile(processchild.__file__):
-            from multiprocessing.heap import BufferWrapper
-
-            size = self.max_workers * SEAT * 8
-            self._shared = BufferWrapper(size)
-            self._shared.create_memoryview()[:] = bytes(size)
+            self._seats = Seats(watch, self.max_workers, self.tasks)
         else:
             present = list(self._pending.items())
             self._guess = _Guess(self, [work_id for work_id, _ in present])
@@ -227,7 +125,7 @@ class Calls:
     @property
     def stamped(self) -> bool:
         """Whether the workers are ours."""
-        return self._guess is None
+        return self._seats is not None
 
     def arrived(self, work_id: int) -> None:
         """Called under the lock of `submit`, before the call can be taken by anybody."""
@@ -252,14 +150,8 @@ class Calls:
         task = self.tasks.get(work_id)
         failed = item.exception is not None
         stamps = item.__dict__.pop("_poolscope", None)
-        if stamps is not None and self.stamped:
-            worker, number, started, ended, cpu_ns = stamps
-            seat = self._seats[worker - 1]
-            if task is not None:
-                seat.finished.extend((worker, task[0] * 2 + failed, task[1], started, ended))
-            # After the end: a reader that finds the next call running finds this one finished.
-            seat.recorded = number
-            seat.seen_ns = cpu_ns
+        if stamps is not None and self._seats is not None:
+            self._seats.record(task, failed, stamps)
         elif self._guess is not None:
             self._guess.end(work_id, task, failed)
         elif task is not None:
@@ -286,15 +178,12 @@ class Calls:
     def _lost(self, work_id: int) -> bool:
         """Whether the call had started in a worker, whose results will not come any more: then it has failed,
         and so have those that the worker had before it."""
-        for seat in self._seats:
+        for seat in () if self._seats is None else self._seats.all:
             calls = list(seat.calls())
             if not any(call[1] == work_id for call in calls):
                 continue
             for number, started_id, started in calls:
-                task = self.tasks.pop(started_id, None)
-                if task is not None:
-                    seat.finished.extend((seat.worker, task[0] * 2 + 1, task[1], started, self.watch.clock()))
-                seat.recorded = number
+                seat.end(self.tasks.pop(started_id, None), True, number, started, self.watch.clock())
                 if started_id == work_id:
                     return True
         return False
@@ -305,38 +194,27 @@ class Calls:
         Under the executor's `_shutdown_lock`.
         """
         seat = self._free_seat()
-        if seat is None:
+        if seat is None or self._seats is None:
             type(executor)._spawn_process(executor)
             return
-        process = executor._mp_context.Process(
-            target=_Target(),
-            args=(
-                executor._call_queue,
-                executor._result_queue,
-                executor._initializer,
-                executor._initargs,
-                executor._max_tasks_per_child,
-                self._shared,
-                seat.worker,
-                seat.recorded,
-            ),
+        arguments = (
+            executor._call_queue,
+            executor._result_queue,
+            executor._initializer,
+            executor._initargs,
+            executor._max_tasks_per_child,
         )
+        process = executor._mp_context.Process(**self._seats.occupied(seat, self._worker, arguments))
         process.start()
         executor._processes[process.pid] = process
         seat.seat(process)
 
-    def _free_seat(self) -> _Seat | None:
+    def _free_seat(self) -> Seat | None:
         try:
             # Whoever is not among the processes any more has told of all its calls, and ends.
             present = list(self.processes.values())
-            for seat in self._seats:
-                if seat.process not in present:
-                    return seat
-            if len(self._seats) == self.max_workers:
-                return None  # somebody has changed the executor's size
-            seat = self.watch.recorder.add(lambda worker: _Seat(worker, self._shared, self.tasks))
-            self._seats.append(seat)
-            return seat
+            # None is free if somebody has changed the executor's size.
+            return None if self._seats is None else self._seats.take(lambda seat: seat.process not in present)
         except Exception as exc:
             self.watch.give_up(exc)
             return None

@@ -1,4 +1,4 @@
-"""What runs in the worker processes of a watched process pool: it notes when each call starts and ends.
+"""What runs in the worker processes of a watched pool: it notes when each call starts and ends.
 
 A new interpreter loads this file by its path, so nothing of ours need be importable there, and this imports the
 standard library only. The calls themselves, their arguments and their results pass as they are.
@@ -8,7 +8,6 @@ standard library only. The calls themselves, their arguments and their results p
 
 from __future__ import annotations
 
-from concurrent.futures import process as standard
 from time import perf_counter_ns, process_time_ns
 
 TYPE_CHECKING = False
@@ -18,56 +17,77 @@ if TYPE_CHECKING:
     from typing import Any
 
 #: How many of its latest calls a worker shows to the parent: the one that it is in, and those before it whose
-#: results are still under way.
-SHOWN = 4
-#: Integers of a shown call: its number (the worker's first is 1), its work id, when it started (ns).
-ENTRY = 3
+#: results are still under way. Of short calls there may be many, where the thread that takes the results is held up.
+SHOWN = 256
+#: Integers of a shown call: its number (the worker's first is 1), its work id, when it started (ns), and whether its
+#: result was put into the pipe.
+ENTRY = 4
 #: Integers of a worker.
 SEAT = SHOWN * ENTRY
 
 
 def work(
-    call_queue: Any,
-    result_queue: Any,
-    initializer: Callable[..., object] | None,
-    initargs: tuple[Any, ...],
-    max_tasks: int | None,
+    target: Callable[..., None],
+    args: tuple[Any, ...],
     shared: BufferWrapper,
     worker: int,
     number: int,
 ) -> None:
-    """The standard worker's life as worker number `worker`, whose last call had the number `number`.
+    """The standard worker's life, `target(*args)`, as worker number `worker`, whose last call had the number `number`.
 
-    Each call is shown in the shared memory, and its result tells (worker, number, started, ended, CPU time of the
-    process), all times in ns.
+    The first two of `args` are the queues that calls come by and results go by: of `concurrent.futures`, items with a
+    `work_id`; of `multiprocessing.pool`, tuples that begin with (job, index). Each call is shown in the shared memory,
+    and its result tells (worker, number, started, ended, CPU time of the process), all times in ns.
     """
     shown = shared.create_memoryview().cast("q")
-    get, put = call_queue.get, result_queue.put
-    started = 0
+    calls, results = args[:2]
+    get, put = calls.get, results.put
+    started = at = 0
 
     def noting_get(*args: Any, **kwargs: Any) -> Any:
-        nonlocal number, started
-        item = get(*args, **kwargs)
+        nonlocal number, started, at
+        try:
+            item = get(*args, **kwargs)
+        except BaseException as exc:
+            _without_us(exc)
+            raise
         if item is not None:
             started = perf_counter_ns()
             number += 1
             at = (worker - 1) * SEAT + number % SHOWN * ENTRY
             shown[at] = 0  # a reader who finds another number before and after its reading does not use it
-            shown[at + 1] = item.work_id
+            shown[at + 1] = work_id(*item[:2]) if type(item) is tuple else item.work_id
             shown[at + 2] = started
+            shown[at + 3] = 0
             shown[at] = number
         return item
 
     def noting_put(item: Any) -> None:
-        if isinstance(item, standard._ResultItem):
-            item._poolscope = (  # type: ignore[attr-defined]  # ours; it is pickled with the rest
-                worker,
-                number,
-                started,
-                perf_counter_ns(),
-                process_time_ns(),
-            )
-        put(item)
+        stamps = worker, number, started, perf_counter_ns(), process_time_ns()
+        if type(item) is tuple:
+            item = (*item, stamps)
+        elif hasattr(item, "work_id"):
+            item._poolscope = stamps  # pickled with the rest
+        try:
+            put(item)
+        except BaseException as exc:
+            _without_us(exc)
+            raise
+        shown[at + 3] = 1
 
-    call_queue.get, result_queue.put = noting_get, noting_put
-    standard._process_worker(call_queue, result_queue, initializer, initargs, max_tasks)
+    calls.get, results.put = noting_get, noting_put
+    try:
+        target(*args)
+    except BaseException as exc:
+        _without_us(exc)
+        raise
+
+
+def _without_us(exc: BaseException) -> None:
+    """Takes the frame that has caught this out of what is printed. A bare `raise` does not add it again."""
+    exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+
+
+def work_id(job: int, index: int) -> int:
+    """One number for a task of `multiprocessing.pool`, of 64 bits."""
+    return (job & 0x7FFF_FFFF) << 32 | index & 0xFFFF_FFFF

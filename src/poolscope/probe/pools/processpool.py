@@ -18,7 +18,8 @@ import sys
 from weakref import ref
 
 from poolscope.probe.pools.patching import Patch, Switch
-from poolscope.probe.pools.processcalls import Calls, alive
+from poolscope.probe.pools.processcalls import Calls
+from poolscope.probe.pools.seats import alive
 from poolscope.probe.pools.watching import ATTRIBUTE, UNOPENED, Instances
 
 TYPE_CHECKING = False
