@@ -138,9 +138,9 @@ def test_what_grows(tmp_path: Path) -> None:
 
 
 def test_a_scrape_beside_the_library_s_own_metrics(tmp_path: Path) -> None:
-    sizes = ["--pools", "1,3", "--functions", "60", "--repeat", "2", "--seconds", "0.02"]
+    sizes = ["--pools", "1,3", "--functions", "60", "--held", "2", "--repeat", "2", "--seconds", "0.02"]
     table, record = run(tmp_path, "scrape", *sizes)
-    names = ["1 pools", "3 pools", "60 functions"]
+    names = ["1 pool", "3 pools", "60 functions", "60 functions at work", "2 pools held up"]
     assert [row[0] for row in table] == ["", *names, "round trip, us", *names]
     assert [row["case"] for row in record["results"]] == names
     for row in record["results"]:

@@ -73,7 +73,8 @@ class PoolCalls:
                 # Told as running as long as it is there, and as ended before it is not.
                 seat = self._seats.record(self.tasks.get(key), not result[0], stamps)
                 self.tasks.pop(key, None)
-                self._settle(seat)
+                if self._lost:
+                    self._settle(seat)
         except Exception as exc:
             self.watch.give_up(exc)
         return item[:3]
