@@ -324,6 +324,28 @@ def test_a_small_block_is_a_note_and_garbage_collection_never_more() -> None:
     assert {finding.severity for finding in case.findings(ORIGIN + 60 * SECOND)} == {"info"}
 
 
+def test_a_block_whose_line_was_not_seen_goes_with_the_one_that_is_known() -> None:
+    history = LoopHistory("MainThread", "asyncio", 1, (100_000_000,))
+    history.opened(LoopOpened(1, "MainThread", "asyncio", ORIGIN))
+    held, other = ("/app/a.py", 3, "hold"), ("/app/b.py", 3, "hold")
+
+    def block(at: int, *lines: tuple[str, int, str], cause: str = "gil_contention") -> None:
+        begin = ORIGIN + at * SECOND
+        history.block(LoopBlock(1, at, begin, begin + SECOND, cause, list(lines), 0.0))
+
+    block(1)
+    block(2, cause="gc")
+    block(3, held)
+    block(4)
+    (line,) = [line for line in history.lines.values() if line.cause == "gil_contention"]
+    assert (line.blocks, line.lines, line.first_ns) == (3, (held,), ORIGIN + SECOND)
+    block(5, other)
+    block(6)  # it may have been either
+    counts = {line.lines: line.blocks for line in history.lines.values() if line.cause == "gil_contention"}
+    assert counts == {(held,): 3, (other,): 1, (): 1}
+    assert ("gc", None) in history.lines
+
+
 @pytest.mark.parametrize(
     ("called", "severity"), [("<frozen importlib._bootstrap>", "info"), ("/lib/model.py", "warning")]
 )

@@ -103,7 +103,7 @@ class LoopHistory:
 
     def block(self, message: LoopBlock) -> None:
         """Takes in one block, while it lasts or when it ended."""
-        key = (message.cause, message.lines[0] if message.lines else None)
+        key = self._key(message)
         line = self.lines.get(key)
         if line is None:
             if len(self.lines) >= BLOCKING_LINES:
@@ -117,6 +117,20 @@ class LoopHistory:
             self._add(line, message.ended_ns - message.started_ns, message.cpu_share)
         else:
             self._open[message.loop] = (line, message.started_ns)
+
+    def _key(self, message: LoopBlock) -> tuple[str, Line | None]:
+        """Which line a block is counted at. Where other threads held the GIL it is not always seen where: such blocks
+        go with the line that is known, as long as there is one only."""
+        key = (message.cause, message.lines[0] if message.lines else None)
+        if message.cause != "gil_contention" or key in self.lines:
+            return key
+        alike = [known for known in self.lines if known[0] == message.cause]
+        if key[1] is None:
+            return alike[0] if len(alike) == 1 else key
+        if alike == [(message.cause, None)]:
+            self.lines[key] = unseen = self.lines.pop(alike[0])
+            unseen.lines = tuple(message.lines)
+        return key
 
     def advance(self, now_ns: int) -> None:
         """What is open lasts until now at least."""

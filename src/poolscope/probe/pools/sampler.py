@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Where the functions of tasks are wrapped.
 _ADAPTERS = os.sep.join(("", "poolscope", "probe", "adapters", ""))
 #: The most workers of a pool whose stacks are read at once.
-STACKS_LIMIT = 64
+STACKS_LIMIT = 256
 #: Where a worker is when it runs a builtin, which has no line of its own: no line of the program.
 _EXECUTORS = tuple(
     name.replace("/", os.sep)
