@@ -594,25 +594,7 @@ class TestBusyThreads:
         )
         monkeypatch.setattr(busythreads, "user_lines", lambda frame: [frame] if frame else [])
         monkeypatch.setattr(busythreads, "is_user_file", lambda filename: filename != "lib.py")
-        self.waits = dict.fromkeys((101, 102, 104), "futex")
-        self.frames = {}
-        return threads, used, BusyThreads(used.get, self.waits.get, lambda: dict(self.frames))
-
-    def test_one_that_waits_in_a_call_has_gone_on_unless_it_does_so_meanwhile(self, machine):
-        _, used, busy = machine
-        long, rest, other = ("a.py", 3, "a"), ("a.py", 4, "a"), ("a.py", 9, "b")
-        busy.read(None)
-
-        def read(before, after, wait):
-            used[101] += 30 * MS
-            self.waits[101], self.frames = wait, {1: after}
-            return [lines for _, lines, _ in busy.read({1: before})]
-
-        assert read(rest, rest, "call") == []  # nobody knows where it was
-        assert read(long, rest, "call") == [(long,)]
-        assert read(rest, rest, "call") == [(long,)]
-        assert read(other, other, "call") == []  # that was not in this function
-        assert read(rest, rest, "futex") == [(rest,)]
+        return threads, used, BusyThreads(used.get)
 
     def test_names_those_who_computed(self, machine):
         _, used, busy = machine

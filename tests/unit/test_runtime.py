@@ -370,6 +370,21 @@ class TestJudge:
         assert [message[1] for message in sink.of("pool_opened")] == [1, 2]
         assert sink.tags()[:2] == ["pool_opened", "pool_batch"]
 
+    def test_what_is_read_while_it_is_sought_waits_for_it(self, probe, monkeypatch, clock):
+        """A thread that is still importing it as the process forks is followed by another one."""
+        sink = Record()
+
+        def slow(probe):
+            tick(probe)
+            probe._drain(clock())
+            probe.add_sink(sink)
+
+        monkeypatch.setattr(runtime, "default_sink", slow)
+        executor = FakeExecutor()
+        submit(open_pool(probe, executor), clock)
+        tick(probe)
+        assert sink.tags() == ["pool_opened", "pool_batch"]
+
     def test_a_loop_asks_for_one_too(self, probe, sought):
         probe.emit(("loop_opened", 1, "loop", "asyncio", 5))
         tick(probe)

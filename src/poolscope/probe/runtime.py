@@ -81,7 +81,7 @@ class Probe:
         #: Nobody reads pools any more: none is opened.
         self._given_up = False
         self._something_opened = False
-        self._judge_sought = False
+        self._judge_sought = self._seeking_judge = False
         self._bereft = False
         self._failed_parts: set[str] = set()
         self._notices: set[str] = set()
@@ -297,7 +297,8 @@ class Probe:
     def _drain(self, now_ns: int) -> None:
         # Not under the lock: this imports, and somebody who imports may be waiting to read.
         self._find_judge()
-        if not self._enter(FLUSH_PATIENCE):
+        # A thread that did not end before a fork may still be at that: what is read now would go to nobody.
+        if self._seeking_judge or not self._enter(FLUSH_PATIENCE):
             return
         try:
             self._find_parent()
@@ -377,12 +378,14 @@ class Probe:
         self._something_opened = False
         if self._judge_sought or self.supervised or self._bereft or self._outlet.sinks:
             return
-        self._judge_sought = True
+        self._judge_sought = self._seeking_judge = True
         try:
             default_sink(self)
         except BaseException as exc:
             # Then nobody is told: what is recorded is read and dropped.
             self.fail("judge", exc)
+        finally:
+            self._seeking_judge = False
 
     def _find_parent(self) -> None:
         """In a forked child that has something to tell: the sinks in place of the parent's."""

@@ -6,7 +6,6 @@ import sys
 from _thread import get_ident
 
 from poolscope.probe.cpu import thread_cpu_ns
-from poolscope.probe.loops.vitals import kernel_wait
 from poolscope.probe.stacks import is_user_file, user_lines
 
 TYPE_CHECKING = False
@@ -25,23 +24,13 @@ _WORTH_NS = 1_000_000
 class BusyThreads:
     """The CPU clocks of this process's threads between two readings. One caller at a time."""
 
-    def __init__(
-        self,
-        clock_of: Callable[[int], int | None] = thread_cpu_ns,
-        wait_of: Callable[[int], str] = kernel_wait,
-        current_frames: Callable[[], dict[int, FrameType]] = sys._current_frames,
-    ) -> None:
+    def __init__(self, clock_of: Callable[[int], int | None] = thread_cpu_ns) -> None:
         self._clock_of = clock_of
-        self._wait_of = wait_of
-        self._current_frames = current_frames
         self._used: dict[int, int] = {}
-        #: Where each thread was last known to compute.
-        self._known: dict[int, Lines] = {}
         self._complete = False
 
     def read(self, frames: dict[int, FrameType] | None) -> list[tuple[int, Lines, int]]:
-        """(Ident, lines, CPU ns since the last reading) of the other threads that computed meanwhile, as far as it is
-        known where.
+        """(Ident, lines, CPU ns since the last reading) of the other threads that computed meanwhile.
 
         Without frames, only reads. The first reading has nothing to compare with.
         """
@@ -63,41 +52,15 @@ class BusyThreads:
                 lines = tuple(user_lines(frames.get(ident)))
                 # A pool's worker that has left the task meanwhile is at no line that anybody could change.
                 if lines and is_user_file(lines[0][0]):
-                    lines = self._computed_at(ident, native_id, lines)
-                    if lines:
-                        busy.append((ident, lines, now - before))
+                    busy.append((ident, lines, now - before))
         self._used = used
-        if len(self._known) > _THREADS_LIMIT:
-            self._known.clear()
         # Only of threads that were all there last time is it known that a missing one is new.
         self._complete = complete
         return busy
 
-    def _computed_at(self, ident: int, native_id: int, lines: Lines) -> Lines:
-        """Where a thread has computed that was found at `lines`; empty if that is not known.
-
-        C code that lets the GIL go at its end lets others have it first, and these may let the thread go on to a call
-        that waits, before we have it. It was in that call already if it still is: to ask the kernel gives the GIL away.
-        """
-        if self._wait_of(native_id) != "call":
-            self._known[ident] = lines
-            return lines
-        frames = self._current_frames()
-        try:
-            gone_on = tuple(user_lines(frames.get(ident))) == lines
-        finally:
-            frames.clear()  # it holds our own frame too
-        if not gone_on:
-            self._known[ident] = lines
-            return lines
-        known = self._known.get(ident, ())
-        (file, _, function) = lines[0]
-        return known if known and (known[0][0], known[0][2]) == (file, function) else ()
-
     def forget(self) -> None:
         """Begins anew."""
         self._used = {}
-        self._known = {}
         self._complete = False
 
 
