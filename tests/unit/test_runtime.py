@@ -381,9 +381,10 @@ class TestJudge:
 
         monkeypatch.setattr(runtime, "default_sink", slow)
         executor = FakeExecutor()
-        submit(open_pool(probe, executor), clock)
+        submitted = submit(open_pool(probe, executor), clock)
         tick(probe)
         assert sink.tags() == ["pool_opened", "pool_batch"]
+        assert sink.messages[1][-1] == [1, submitted]
 
     def test_a_loop_asks_for_one_too(self, probe, sought):
         probe.emit(("loop_opened", 1, "loop", "asyncio", 5))
