@@ -29,6 +29,8 @@ _MOST = 0.5
 _NEARLY_ALL = 0.8
 #: Of a core: what is too little to explain anything.
 _LITTLE = 0.2
+#: Answers of the kernel that are more than chance.
+_SEEN_OFTEN = 2
 #: A thread that waits for the GIL for this many switch intervals has woken up at least once.
 _STILL_INTERVALS = 3
 #: Whoever waits for the GIL wakes up once in each switch interval; this part of it is enough to be sure, if it is
@@ -241,19 +243,23 @@ def classify(evidence: Evidence) -> str:
         return HOST_DESCHEDULED if used < _NEARLY_ALL else UNKNOWN
     if e.cpu >= _MOST * (1 - min(e.late, _MOST)) * (1 - delay):
         return CPU_BOUND
-    if e.still >= _MOST:
+    ready, waits = e.run_seen, e.call_seen + e.futex_seen
+    if e.still >= _MOST and ready <= waits:
         return BLOCKING_CALL
     # On a machine that is too busy, those who keep the GIL do not burn a core. But we had to wait for it as well.
     kept = e.waited >= _MOST and e.other >= max(_LITTLE, 4 * e.cpu)
     if e.other >= _MOST or kept:
         if e.call_seen > e.futex_seen:
-            return BLOCKING_CALL
+            # Seen once, it may have been one of the short calls of a callback that waits for the GIL after each.
+            return BLOCKING_CALL if e.call_seen >= _SEEN_OFTEN else UNKNOWN
         return GIL_CONTENTION if e.gil else UNKNOWN
-    if e.run_seen > e.call_seen + e.futex_seen:
+    if ready > waits:
         # Ready to run most of the time, but slowed down by something that nothing here measures.
         return CPU_BOUND if e.cpu >= _LITTLE else UNKNOWN
-    # It slept, woke up often, and what others used does not explain why: sleeps and short calls, if those are most.
-    return BLOCKING_CALL if 1 - e.cpu - e.other - e.late - delay >= _MOST else UNKNOWN
+    # It slept, woke up often, and what others used does not explain why: sleeps and short calls, if those are most,
+    # and if the kernel, where it was asked, has not seen it elsewhere.
+    slept = 1 - e.cpu - max(e.other, e.waited) - e.late - delay
+    return BLOCKING_CALL if slept >= _MOST and e.call_seen >= e.futex_seen + ready else UNKNOWN
 
 
 class Meter:
