@@ -15,7 +15,7 @@ from poolscope.probe.loops.busythreads import BusyThreads
 from poolscope.probe.loops.cause import Counters, Evidence, Meter, Reading, classify
 from poolscope.probe.loops.monitor import _is_busy
 from poolscope.probe.loops.vitals import GcTime
-from poolscope.probe.loops.watch import HandleRoot, stamp_into
+from poolscope.probe.loops.watch import HandleRoot, LoopWatch, stamp_into
 
 MS = 1_000_000
 BLOCKED = 100 * MS
@@ -523,6 +523,38 @@ def test_handles_are_told_apart_by_identity():
     del one
     again = Handle()  # at the same address, more often than not
     assert HandleRoot(weakref.ref(again)) != seen
+
+
+class Loop:
+    """Something that lives, as a loop does."""
+
+
+@pytest.mark.parametrize(
+    ("gap_ms", "loop_ms", "blocks"),
+    [(25, 1, 1), (120, 1, 0), (120, 0, 1)],
+    ids=["looks in time", "late, and it woke up", "late, and it never woke up"],
+)
+def test_a_frame_at_the_address_of_another_is_no_call_that_lasts(gap_ms, loop_ms, blocks):
+    loop = Loop()
+    tracker = BlockTracker(1, blocked_ns=BLOCKED, period_ns=PERIOD, next_block=itertools.count(1).__next__)
+    watch = LoopWatch(
+        loop,
+        number=1,
+        kind="uvloop",
+        name="main",
+        ident=1,
+        native_id=1,
+        base=None,
+        adopted=False,
+        tracker=tracker,
+        meter=Meter(PERIOD, SWITCH),
+        clock=lambda: 0,
+    )
+    watch.begin(Reading(0, 0))
+    address, told = 4711, []
+    for look in range(1, 9):
+        told += watch.look(Reading(look * gap_ms * MS, look * loop_ms * MS), address, SLEEP, [])
+    assert len({message[2] for message in told}) == blocks
 
 
 def test_a_stamp_keeps_its_first_time():

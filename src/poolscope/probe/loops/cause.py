@@ -269,7 +269,7 @@ class Meter:
     """
 
     def __init__(self, period_ns: int, switch_interval_ns: int) -> None:
-        self._period_ns = period_ns
+        self.period_ns = period_ns
         self._switch_ns = max(1, switch_interval_ns)
         self._still_run_ns = 0
         self._silenced = False
@@ -314,8 +314,8 @@ class Meter:
         measured = now.overslept_ns is not None and last.overslept_ns is not None
         overslept = (now.overslept_ns or 0) - (last.overslept_ns or 0)
         # What our thread was busy with is no lateness of the machine's.
-        late = overslept if measured else gap - self._period_ns - own
-        waited = late >= self._period_ns and not on_time and self._count_late(last, now, late, measured)
+        late = overslept if measured else gap - self.period_ns - own
+        waited = late >= self.period_ns and not on_time and self._count_late(last, now, late, measured)
         loop_cpu = still = 0
         if now.loop_cpu_ns is not None and last.loop_cpu_ns is not None:
             loop_cpu = now.loop_cpu_ns - last.loop_cpu_ns

@@ -164,6 +164,8 @@ class LoopWatch:
         self._base = base
         self._clock = clock
         self._root_bytes = 0
+        #: Counts the times in which one frame may have followed another at its address, unseen.
+        self._era = 0
         #: Of the beat that has not been answered: when it was posted, and what it notes.
         self._beat: tuple[int, dict[str, int]] | None = None
         self._answered_ns = clock()
@@ -293,9 +295,22 @@ class LoopWatch:
         if quiet is not None:
             self.counters = self.meter.advance(quiet, on_time=True)
             messages = self.tracker.look(Look(self.counters))
-        self.counters = self.meter.advance(reading)
+        before, self.counters = self.counters, self.meter.advance(reading)
         self._idle = root is None and self._beat is None
+        if isinstance(root, int):
+            if self._left_alone(before, self.counters):
+                self._era += 1
+            root = (root, self._era)
         return messages + self.tracker.look(Look(self.counters, root, lines, others, self.pending_ns))
+
+    def _left_alone(self, before: Counters | None, now: Counters) -> bool:
+        """Whether one callback may have ended and others have run between two looks.
+
+        Not in the time of a look or two, nor if the thread never woke up, nor if it kept the GIL from us all the time.
+        """
+        if before is None or now.at_ns - before.at_ns <= 2 * self.meter.period_ns:
+            return False
+        return now.loop_cpu_ns != before.loop_cpu_ns and now.held_ns == before.held_ns
 
     def unmoved(self, loop_cpu_ns: int | None, now_ns: int) -> bool:
         """Whether the loop is asleep between two callbacks as it was at the last look, and need not be woken.
