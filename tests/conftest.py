@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-#: What a shell has its background jobs ignore, and so every program that they start.
-_DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL}
+#: What a shell has its background jobs ignore, or nohup, and so every program that they start.
+_DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
 
 
 def pytest_configure() -> None:

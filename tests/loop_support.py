@@ -51,6 +51,10 @@ class FakeProbe:
     def ended_blocks(self):
         return [message for message in self.blocks().values() if message[4]]
 
+    def own_blocks(self):
+        """Those that are the program's doing: a machine that is busy with other things may hold the loop as well."""
+        return [message for message in self.ended_blocks() if message[5] != "host_descheduled"]
+
     def lags_ns(self):
         return [lag for message in self.tagged("loop_tick") for lag in message[3]]
 

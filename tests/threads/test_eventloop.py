@@ -78,7 +78,7 @@ async def sleeper(probe):
 def test_a_sleep_in_a_coroutine(probe, kind):
     with Driver(probe):
         run(kind, sleeper(probe))
-    (block,) = probe.ended_blocks()
+    (block,) = probe.own_blocks()
     assert block[5] == "blocking_call"
     assert block[6] == [line_of(sleeper, "# blocks")]
     assert seconds(block) > 0.3
@@ -113,8 +113,11 @@ def test_computing(probe, kind):
     with Driver(probe):
         run(kind, computer(probe))
     block = max(probe.ended_blocks(), key=seconds)
-    assert block[5] == "cpu_bound"
-    assert block[6][0][2] == "computer"
+    if block[5] == "host_descheduled":
+        assert block[7] < 0.2  # it got next to nothing of the machine
+    else:
+        assert block[5] == "cpu_bound"
+        assert block[6][0][2] == "computer"
 
 
 async def holder(probe):
@@ -126,7 +129,7 @@ async def holder(probe):
 def test_a_c_function_that_keeps_the_gil(probe, kind):
     with Driver(probe):
         run(kind, holder(probe))
-    (block,) = probe.ended_blocks()
+    (block,) = probe.own_blocks()
     assert block[5] == "cpu_bound"
     assert block[6] == [line_of(holder, "# never")]
 
@@ -208,10 +211,11 @@ def test_a_c_function_of_another_thread_that_keeps_the_gil(probe, kind):
         done = asyncio.get_running_loop().run_in_executor(None, other)
         while not done.done():
             await asyncio.sleep(0.005)
+        await seen_idle(probe)
 
     with Driver(probe):
         run(kind, main())
-    blocks = probe.ended_blocks()
+    blocks = probe.own_blocks()
     assert {block[5] for block in blocks} == {"gil_contention"}
     assert {line[2] for block in blocks for line in block[6][:1]} <= {other.__qualname__}
 
@@ -287,26 +291,34 @@ def test_many_short_callbacks_are_lag_but_no_block(probe, kind, many):
 
     with Driver(probe):
         run(kind, main())
-    # a machine that is busy with other things may hold the loop as well
-    assert {block[5] for block in probe.ended_blocks()} <= {"host_descheduled"}
+    assert probe.own_blocks() == []
     assert max(probe.lags_ns()) > 0.2e9
 
 
 def test_one_long_callback_among_short_ones(probe, kind):
+    stamps = []
+
+    def stamp():
+        stamps.append(time.perf_counter())
+
     async def main():
         await seen_idle(probe)
         loop = asyncio.get_running_loop()
         for _ in range(10):
             loop.call_soon(short)
+        loop.call_soon(stamp)
         loop.call_soon(short, 0.4)
+        loop.call_soon(stamp)
         for _ in range(10):
             loop.call_soon(short)
         await asyncio.sleep(0)
 
     with Driver(probe):
         run(kind, main())
-    (block,) = probe.ended_blocks()
-    assert 0.3 < seconds(block) < 0.55
+    (block,) = probe.own_blocks()
+    begun, ended = stamps
+    # each end is known to within half the time between two looks
+    assert 0.3 < seconds(block) < ended - begun + 0.15
     assert block[6][0][2] == "short"
 
 
@@ -320,7 +332,7 @@ def test_three_long_callbacks_in_one_turn_are_three_blocks(probe, kind):
 
     with Driver(probe):
         run(kind, main())
-    blocks = probe.ended_blocks()
+    blocks = probe.own_blocks()
     assert len(blocks) == 3
     assert len({message[6][0] for message in blocks}) == 1
     # each border between two of them is known to within half a look
@@ -393,7 +405,7 @@ def test_a_busy_loop_that_lets_go_of_the_gil_often_is_no_block(probe, kind):
         run(kind, main())
     ours.close()
     theirs.close()
-    assert {block[5] for block in probe.ended_blocks()} <= {"host_descheduled"}
+    assert probe.own_blocks() == []
 
 
 # -- loops come and go -----------------------------------------------------------------------------------------
@@ -449,7 +461,7 @@ def test_only_the_blocked_one_of_two_loops_is_blocked(probe, kind):
         run(kind, sleeper(probe))
         done.set()
         healthy.join()
-    (block,) = probe.ended_blocks()
+    (block,) = probe.own_blocks()
     (loop,) = {message[1] for message in probe.tagged("loop_opened") if message[2] == "MainThread"}
     assert block[1] == loop
 
@@ -469,7 +481,7 @@ def test_a_loop_that_already_runs_is_picked_up(kind):
         finally:
             eventloop.unpatch()
     assert len({message[1] for message in probe.tagged("loop_opened")}) == 1
-    (block,) = probe.ended_blocks()
+    (block,) = probe.own_blocks()
     assert block[5] == "blocking_call"
     assert block[6] == [line_of(sleeper, "# blocks")]
     assert [message[0] for message in probe.messages if message[0] in ("loop_opened", "loop_closed")] == [
@@ -532,7 +544,7 @@ def test_a_block_that_still_lasts_is_told_when_asked(probe, kind):
         assert not probe.tagged("loop_block")[-1][4]
         leave.set()
         thread.join()
-    assert len(probe.ended_blocks()) == 1
+    assert len(probe.own_blocks()) == 1
 
 
 def test_a_collected_loop_leaves_nothing(probe, kind):

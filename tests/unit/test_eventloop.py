@@ -42,6 +42,8 @@ CAUSES = [
     ("computes in a virtual machine that got half a CPU", evidence(cpu=0.4, run_seen=5, call_seen=1), "cpu_bound"),
     ("keeps the GIL in a C function", evidence(cpu=0.9, held=0.9), "cpu_bound"),
     ("keeps the GIL, on a slow machine", evidence(cpu=0.4, held=0.9), "cpu_bound"),
+    ("keeps the GIL, on a machine that is far too busy", evidence(1900, cpu=0.12, held=1.0), "cpu_bound"),
+    ("keeps the GIL for a slow device", evidence(cpu=0.05, held=1.0), "blocking_call"),
     ("keeps the GIL, and sleeps", evidence(cpu=0.0, still=0.9, held=0.9), "blocking_call"),
     ("waits for the GIL", evidence(cpu=0.004, other=0.98), "gil_contention"),
     ("waits for the GIL, seen in futex", evidence(cpu=0.004, other=0.98, futex_seen=3, call_seen=1), "gil_contention"),
@@ -56,6 +58,12 @@ CAUSES = [
     ("never woke up, but was ready to run", evidence(still=0.9, other=0.3, run_seen=2), "unknown"),
     ("short sleeps, seen by the kernel", evidence(cpu=0.05, other=0.05, call_seen=3, futex_seen=1), "blocking_call"),
     ("waits for the GIL, on a slow machine", evidence(cpu=0.004, other=0.4, waited=0.9), "gil_contention"),
+    (
+        "another keeps the GIL, on a machine that is far too busy",
+        evidence(1600, cpu=0.002, other=0.15, waited=1.0),
+        "gil_contention",
+    ),
+    ("another keeps the GIL for a slow device", evidence(cpu=0.002, other=0.05, waited=1.0), "unknown"),
     ("shares the GIL, on a slow machine", evidence(cpu=0.2, other=0.4, waited=0.9), "unknown"),
     ("off the CPU beside others without a GIL", evidence(cpu=0.004, other=0.98, gil=False), "unknown"),
     ("nothing but a collection", evidence(cpu=0.95, gc=0.95), "gc"),
@@ -358,6 +366,10 @@ class TestBlocks:
         story.sent += story.tracker.close(story.now)
         assert story.lengths_ms() == [pytest.approx(187.5)]
         assert story.tracker.close(story.now) == []
+
+    def test_a_loop_that_ends_long_after_the_last_look(self):
+        story = Story().idle(2).held(2)
+        assert story.tracker.close(story.now + 900 * MS) == []
 
     def test_what_lasts_is_told_when_asked(self):
         story = Story().idle(2).held(3)

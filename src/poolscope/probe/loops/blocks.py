@@ -174,6 +174,15 @@ class BlockTracker:
                 earliest = latest - self._period_ns
         return (earliest + latest) // 2
 
+    def _end_of_callback(self, span: _Span, at_ns: int) -> int:
+        """When a callback ended that was over by `at_ns`, as well as can be told.
+
+        Whatever else ran since the last look is counted with it: at most what fits between two looks. If we came late,
+        nothing is known of it but that it ran then.
+        """
+        known = span.last.at_ns + self._period_ns
+        return at_ns if at_ns <= known + self._period_ns else known
+
     def _see_stuck(self, look: Look, prev: Counters | None, out: list[Message]) -> None:
         """Follows the time in which the loop answers nothing, whatever runs."""
         at, since = look.counters.at_ns, look.pending_ns
@@ -227,10 +236,7 @@ class BlockTracker:
         if span is not None:
             if span.first_ns <= at_ns:
                 self._span = None
-                # Whatever else ran before the beat is counted with it: at most what fits between two looks. If we came
-                # late, nothing is known of it but that it ran then.
-                known = span.last.at_ns + self._period_ns
-                self._end_callback(span, at_ns if at_ns <= known + self._period_ns else known, out)
+                self._end_callback(span, self._end_of_callback(span, at_ns), out)
             else:
                 span.started_ns = max(span.started_ns, at_ns)
         if self._stuck is not None and stuck is not None and stuck.started_ns <= at_ns:
@@ -242,7 +248,7 @@ class BlockTracker:
         """Takes in that the loop stopped, and forgets it."""
         out: list[Message] = []
         if self._span is not None:
-            self._end_callback(self._span, at_ns, out)
+            self._end_callback(self._span, self._end_of_callback(self._span, at_ns), out)
         if self._stuck is not None:
             self._end_stuck(self._stuck, at_ns, out)
         self._span = self._stuck = self._prev = None

@@ -219,6 +219,10 @@ class Evidence:
             gil=gil,
         )
 
+    def explains(self, share: float) -> bool:
+        """Whether this share of a core is of note, or enough for a block on a machine with nothing else to do."""
+        return share >= _LITTLE or share * self.wall_ns >= self.blocked_ns
+
 
 def classify(evidence: Evidence) -> str:
     """The cause that the evidence establishes, else "unknown"."""
@@ -234,7 +238,7 @@ def classify(evidence: Evidence) -> str:
         return BLOCKING_CALL if used < _LITTLE else UNKNOWN
     if e.held >= _MOST:
         # One call that kept the GIL. If it got less than the whole core, then others had it.
-        return CPU_BOUND if e.cpu >= _LITTLE else BLOCKING_CALL
+        return CPU_BOUND if e.explains(e.cpu) else BLOCKING_CALL
     delay = e.delay or 0.0
     if delay >= _MOST:
         if e.cpu >= _LITTLE and e.cpu * e.wall_ns >= e.blocked_ns:
@@ -247,7 +251,7 @@ def classify(evidence: Evidence) -> str:
     if e.still >= _MOST and ready <= waits:
         return BLOCKING_CALL
     # On a machine that is too busy, those who keep the GIL do not burn a core. But we had to wait for it as well.
-    kept = e.waited >= _MOST and e.other >= max(_LITTLE, 4 * e.cpu)
+    kept = e.waited >= _MOST and e.explains(e.other) and e.other >= 4 * e.cpu
     if e.other >= _MOST or kept:
         if e.call_seen > e.futex_seen:
             # Seen once, it may have been one of the short calls of a callback that waits for the GIL after each.
