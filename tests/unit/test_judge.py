@@ -442,6 +442,20 @@ def test_notices_are_kept_once_and_bounded() -> None:
     assert len(run.report().notices) == 100
 
 
+def test_what_has_happened_to_the_program_is_said_at_once_and_noted_once() -> None:
+    run = Run()
+    run.process(0, 7)
+    run.process(1, 8)
+    run.judge.feed(0, ("notice", "something was not seen"))
+    run.judge.feed(0, ("incident", "a worker was killed"))
+    run.judge.feed(1, ("incident", "a worker was killed"))
+    run.judge.deliver()
+    assert run.lines == ["warning: a worker was killed"]
+    assert run.report().notices == ("something was not seen", "a worker was killed")
+    run.judge.deliver()
+    assert len(run.lines) == 1
+
+
 def test_a_report_of_a_path_that_is_not_utf8_is_still_json() -> None:
     run = Run()
     run.judge.feed(0, ("hello", PROTOCOL, 7, 1, ["python", "caf\udce9.py"], "3.13.0", ORIGIN, True))

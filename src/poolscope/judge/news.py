@@ -36,7 +36,7 @@ class News:
         self._untold.append((kind, name, finding, began))
 
     def deliver(self) -> None:
-        """Tells the log and the subscribers all of it, and which parts have failed."""
+        """Tells the log and the subscribers all of it, and the log what else cannot wait for the report."""
         while self._troubles.untold:
             self._say(self._troubles.untold.popleft())
         while self._untold:

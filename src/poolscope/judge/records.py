@@ -23,6 +23,7 @@ from poolscope.messages import (
     Fault,
     FunctionNamed,
     Hello,
+    Incident,
     LoopBlock,
     LoopClosed,
     LoopOpened,
@@ -141,6 +142,8 @@ class Records:
                 self._take_loop(process, message)
             case Notice():
                 self.troubles.notice(message.text)
+            case Incident():
+                self.troubles.incident(message.text)
             case Fault():
                 self.troubles.fault(message.part, message.text)
             case Bye():
