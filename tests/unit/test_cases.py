@@ -316,6 +316,28 @@ def test_blocks_of_one_line_are_one_finding() -> None:
     assert "6.0 s" in finding.summary
 
 
+def test_a_block_whose_cause_was_established_later_is_none_of_the_first_one() -> None:
+    case = loop_case()
+    case.history.block(block(1, 1.0, None, "unknown"))
+    case.judge(ORIGIN + int(1.5 * SECOND))
+    case.history.block(block(1, 1.0, 1.6, "cpu_bound"))
+    case.judge(ORIGIN + 2 * SECOND)
+    assert [finding.cause for finding in case.findings(ORIGIN + 2 * SECOND)] == ["cpu_bound"]
+
+
+def test_a_finding_ends_at_once_when_its_block_turns_out_to_be_anothers() -> None:
+    case = loop_case()
+    case.history.block(block(1, 1.0, None, "unknown"))
+    ((told, began),) = case.judge(ORIGIN + int(2.5 * SECOND))
+    assert (told.cause, began) == ("unknown", True)
+    case.history.block(block(1, 1.0, 2.6, "cpu_bound"))
+    events = case.judge(ORIGIN + 3 * SECOND)
+    assert {(finding.cause, began) for finding, began in events} == {("unknown", False), ("cpu_bound", True)}
+    case.finish(ORIGIN + 4 * SECOND)
+    (finding,) = case.findings(ORIGIN + 4 * SECOND)
+    assert (finding.cause, finding.evidence["blocks"]) == ("cpu_bound", 1)
+
+
 def test_a_small_block_is_a_note_and_garbage_collection_never_more() -> None:
     case = loop_case()
     case.history.block(block(1, 1.0, 1.2))
