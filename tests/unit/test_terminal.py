@@ -13,7 +13,7 @@ import report_support
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolscope.model import Advice, Finding, Frame, SizingPoint, TimelinePoint
+from poolscope.model import Advice, Finding, Frame, SizingPoint, TaskCounts, TimelinePoint
 from poolscope.model import Session as Recorded
 from poolscope.rendering.layout import layout
 from poolscope.rendering.terminal import render
@@ -89,6 +89,15 @@ class TestVerdict:
     def test_too_little_to_judge(self) -> None:
         assert shown(report_support.empty()).startswith(
             "INSUFFICIENT DATA  Too little to judge: no pool and no event loop in 0 s"
+        )
+
+    def test_too_few_tasks_that_finished(self) -> None:
+        session = report_support.healthy_pools()
+        (pool,) = session.report.pools
+        pool = msgspec.structs.replace(pool, tasks=TaskCounts(40, 6, 4, 1, 34))
+        text = shown(change(session, verdict="insufficient_data", pools=(pool,), event_loops=()))
+        assert " ".join(text.split()).startswith(
+            "INSUFFICIENT DATA Too little to judge: 40 tasks, 5 of them finished, in 1 pool in 3.02 s; it takes 10 "
         )
 
     @pytest.mark.parametrize(

@@ -132,9 +132,12 @@ def _verdict(medium: Medium, finding: Finding) -> Iterator[Line]:
 def _scope(medium: Medium, report: Report) -> str:
     """What a verdict without a finding is about."""
     tasks = sum(pool.tasks.submitted for pool in report.pools)
+    finished = sum(pool.tasks.succeeded + pool.tasks.failed for pool in report.pools)
     parts = []
     if report.pools:
-        parts.append(f"{count(tasks, 'task')} in {count(len(report.pools), 'pool')}")
+        few = report.verdict == "insufficient_data" and finished < tasks
+        of_them = f", {finished} of them finished," if few else ""
+        parts.append(f"{count(tasks, 'task')}{of_them} in {count(len(report.pools), 'pool')}")
     if report.event_loops:
         parts.append(count(len(report.event_loops), "event loop"))
     seen = " and ".join(parts) or "no pool and no event loop"
