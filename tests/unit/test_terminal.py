@@ -132,6 +132,22 @@ class TestVerdict:
         assert places == sorted(places)
         assert all(text.count(summary) == 1 for summary in summaries)
 
+    def test_workers_with_a_pool_of_the_same_name_are_told_apart(self) -> None:
+        session = report_support.hard_limit()
+        (fetch,) = session.report.pools
+        other = msgspec.structs.replace(fetch, pid=4243)
+        assert "pid" not in shown(session)
+        text = shown(
+            msgspec.structs.replace(
+                change(session, pools=(fetch, other)), traces=(session.traces[0], session.traces[0])
+            )
+        )
+        headings = re.findall(r"cause \w+ · pool fetch · pid (\d+)", text)
+        assert headings == ["4242", "4243"]
+        for pid in headings:
+            assert f"functions of fetch, pid {pid}" in text
+            assert f"sizes of fetch, pid {pid}" in text
+
     def test_a_finding_that_lasts(self) -> None:
         assert "from 2.0 s to the end" in shown(report_support.several_pools())
 
