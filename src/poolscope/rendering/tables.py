@@ -70,7 +70,7 @@ def pools(
     if not reports:
         return []
     kinds = sorted({pool.kind for pool in reports})
-    title = f"{medium.clean(kinds[0], 9)} pool" if len(kinds) == 1 else "pool"
+    title = f"{medium.clean(kinds[0], 15)} pool" if len(kinds) == 1 else "pool"
     heads = [
         Head("kind", 9),
         Head("pid", 2),
