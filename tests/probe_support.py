@@ -42,6 +42,9 @@ class FakeProbe:
     def warn(self, text):
         self.notice(text)
 
+    def incident(self, text):
+        self.warn(text)
+
     def emit(self, message):
         self.messages.append(message)
 

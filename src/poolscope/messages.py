@@ -61,6 +61,13 @@ class Notice(_Message, tag="notice", frozen=True):
     text: str
 
 
+class Incident(_Message, tag="incident", frozen=True):
+    """A notice of something that has happened to the program, which somebody may be waiting to hear of: where a
+    worker was killed, it may hang."""
+
+    text: str
+
+
 class Fault(_Message, tag="fault", frozen=True):
     """A failure of ours in the named part (`poolscope_errors_total{part}`)."""
 
@@ -213,6 +220,7 @@ Message = (
     | Bye
     | ProcessTick
     | Notice
+    | Incident
     | Fault
     | FunctionNamed
     | PoolOpened

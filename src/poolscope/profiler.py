@@ -254,7 +254,7 @@ def local_sink(probe: Probe) -> None:
         try:
             observer.serve(listen)
         except PoolscopeError as error:
-            probe.fail("endpoint", error)
+            _unserved(probe, error)
 
 
 def _in_child(probe: Probe) -> None:
@@ -272,7 +272,14 @@ def _serve_inherited(probe: Probe) -> None:
         try:
             _make(None, probe).serve(listen)
         except PoolscopeError as error:
-            probe.fail("endpoint", error)
+            _unserved(probe, error)
+
+
+def _unserved(probe: Probe, error: PoolscopeError) -> None:
+    """An address that cannot be used is no failure of ours, and costs the metrics, not the program."""
+    probe.emit(("fault", "endpoint", str(error)))
+    if not probe.supervised:
+        _log(f"warning: {error}; no metrics are served")
 
 
 def _is_served(listen: str) -> bool:

@@ -138,6 +138,8 @@ def test_an_environment_that_cannot_be_served_is_one_line_and_the_program_goes_o
     assert (ended.returncode, ended.stdout) == (0, "1\n")
     (said,) = ended.stderr.splitlines()
     assert told in said
+    assert said.startswith("warning: ")
+    assert not re.search(r"[a-z]Error|\.py", said), "it is no failure of ours"
 
 
 def test_nothing_is_imported_for_an_endpoint_that_nobody_wants() -> None:

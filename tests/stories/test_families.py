@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from cli_support import PATIENCE, script, started
 
 PROGRAM = """
 import multiprocessing, os, sys, time, traceback
@@ -121,3 +123,32 @@ def test_a_worker_of_a_pool_is_killed(tmp_path: Path, method: str) -> None:
         "a worker of pool __main__:<module> was killed (signal 9) in __main__.die: multiprocessing.Pool does not tell,"
         " and whoever waits for the result waits for ever"
     ]
+
+
+HANGS = """
+    import multiprocessing, os, signal
+
+    def work(number):
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        pool.map(work, range(8), chunksize=1)
+"""
+
+
+def test_a_program_that_hangs_because_a_worker_was_killed_is_told_of_while_it_hangs(tmp_path: Path) -> None:
+    script(tmp_path, HANGS)
+    words = (sys.executable, "-m", "poolscope", "run", "--json", "report.json", "program.py")
+    with started(*words, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=PATIENCE)
+    [notice] = json.loads((tmp_path / "report.json").read_text())["notices"]
+    assert "was killed (signal 9) in __main__.work" in notice
+    assert told == f"poolscope: warning: {notice}\n"
+    assert "poolscope: " not in rest
+    assert f"notice  {notice.split()[0]}" in rest

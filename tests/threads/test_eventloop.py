@@ -22,6 +22,7 @@ import pytest
 import uvloop
 from loop_support import Driver, FakeProbe, new_loop, run
 
+from poolscope.probe.loops import monitor, vitals
 from poolscope.probe.loops import patch as eventloop
 from poolscope.probe.loops.watch import TASKS_LOOKED_AT, count_tasks
 
@@ -84,6 +85,30 @@ def test_a_sleep_in_a_coroutine(probe, kind):
     assert seconds(block) > 0.3
     # it was told while it lasted, under the same number
     assert [message[2] for message in probe.tagged("loop_block") if not message[4]][:1] == [block[2]]
+
+
+async def prepares(probe, seen):
+    await seen_idle(probe)
+    while not seen:
+        time.sleep(0.001)  # short enough that it is not known to sleep
+    time.sleep(0.4)  # blocks
+    await asyncio.sleep(0)
+
+
+def test_a_sleep_after_a_moment_without_a_cpu(probe, kind, monkeypatch):
+    """As of a client that is made for one request, on a busy machine: it was ready to run as it began."""
+    seen = []
+
+    def kernel_wait(native_id):
+        seen.append("run" if len(seen) < 2 else vitals.kernel_wait(native_id))
+        return seen[-1]
+
+    monkeypatch.setattr(monitor, "kernel_wait", kernel_wait)
+    with Driver(probe):
+        run(kind, prepares(probe, seen))
+    block = max(probe.ended_blocks(), key=seconds)
+    assert block[5] == "blocking_call"
+    assert block[6] == [line_of(prepares, "# blocks")]
 
 
 async def through_a_library(probe):

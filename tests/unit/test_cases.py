@@ -7,6 +7,8 @@ import msgspec
 import pytest
 from pool_support import ORIGIN, SECOND, TICK, VirtualPool, batches, poisson, simulate
 
+import poolscope
+from poolscope import profiler
 from poolscope.analysis.detection import Rules
 from poolscope.analysis.findings import bursts_together, frames_of
 from poolscope.analysis.loop_case import LoopCase
@@ -14,6 +16,7 @@ from poolscope.analysis.loop_history import LoopHistory
 from poolscope.analysis.pool_case import PoolCase
 from poolscope.analysis.rows import PoolRow
 from poolscope.analysis.signals import ProcessSignals
+from poolscope.executors import futures
 from poolscope.messages import LoopBlock, LoopOpened, Stack, StackSample
 from poolscope.model import Thresholds
 
@@ -316,6 +319,28 @@ def test_blocks_of_one_line_are_one_finding() -> None:
     assert "6.0 s" in finding.summary
 
 
+def test_a_block_whose_cause_was_established_later_is_none_of_the_first_one() -> None:
+    case = loop_case()
+    case.history.block(block(1, 1.0, None, "unknown"))
+    case.judge(ORIGIN + int(1.5 * SECOND))
+    case.history.block(block(1, 1.0, 1.6, "cpu_bound"))
+    case.judge(ORIGIN + 2 * SECOND)
+    assert [finding.cause for finding in case.findings(ORIGIN + 2 * SECOND)] == ["cpu_bound"]
+
+
+def test_a_finding_ends_at_once_when_its_block_turns_out_to_be_anothers() -> None:
+    case = loop_case()
+    case.history.block(block(1, 1.0, None, "unknown"))
+    ((told, began),) = case.judge(ORIGIN + int(2.5 * SECOND))
+    assert (told.cause, began) == ("unknown", True)
+    case.history.block(block(1, 1.0, 2.6, "cpu_bound"))
+    events = case.judge(ORIGIN + 3 * SECOND)
+    assert {(finding.cause, began) for finding, began in events} == {("unknown", False), ("cpu_bound", True)}
+    case.finish(ORIGIN + 4 * SECOND)
+    (finding,) = case.findings(ORIGIN + 4 * SECOND)
+    assert (finding.cause, finding.evidence["blocks"]) == ("cpu_bound", 1)
+
+
 def test_a_small_block_is_a_note_and_garbage_collection_never_more() -> None:
     case = loop_case()
     case.history.block(block(1, 1.0, 1.2))
@@ -357,6 +382,26 @@ def test_the_imports_of_a_program_that_is_loaded_in_its_loop_are_a_note(called: 
     (finding,) = case.findings(ORIGIN + 4 * SECOND)
     assert finding.severity == severity
     assert finding.frames[0].function == "<module>"
+
+
+@pytest.mark.parametrize(
+    ("called", "severity"),
+    [
+        ((poolscope.__file__, "__getattr__"), "info"),  # imports what serves
+        ((profiler.__file__, "serve"), "info"),
+        ((profiler.__file__, "report"), "warning"),
+        ((futures.__file__, "Future.result"), "warning"),
+    ],
+)
+def test_what_it_takes_to_serve_is_a_note(called: tuple[str, str], severity: str) -> None:
+    """`poolscope.serve()` where servers have their start-up: in the loop, before there is anybody to wait."""
+    case = loop_case()
+    file, function = called
+    lines = [("/app/main.py", 3, "lifespan"), (file, 71, function)]
+    case.history.block(LoopBlock(1, 1, ORIGIN, ORIGIN + 2 * SECOND, "cpu_bound", lines, 0.9))
+    case.finish(ORIGIN + 4 * SECOND)
+    (finding,) = case.findings(ORIGIN + 4 * SECOND)
+    assert finding.severity == severity
 
 
 def test_a_loop_that_ends_in_a_block_counts_it() -> None:

@@ -273,5 +273,5 @@ def test_loops(cause: str, blocked: float, longest: float, loop: float, final: b
 
 
 def test_a_loop_that_loads_its_application() -> None:
-    found = diagnose_loop(LoopLineSignals("cpu_bound", 1, 2.0, 2.0, 3.0, imports=True), final=True)
+    found = diagnose_loop(LoopLineSignals("cpu_bound", 1, 2.0, 2.0, 3.0, startup=True), final=True)
     assert (found.severity, found.cause, found.action) == ("info", "cpu_bound", "none")

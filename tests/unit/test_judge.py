@@ -442,6 +442,42 @@ def test_notices_are_kept_once_and_bounded() -> None:
     assert len(run.report().notices) == 100
 
 
+def test_a_line_says_which_process_it_is_about_where_several_have_such_a_pool_or_loop() -> None:
+    run = Run()
+    for source, pid in enumerate((7, 8)):
+        run.process(source, pid)
+        run.judge.feed(source, ("loop_opened", 1, "MainThread", "asyncio", ORIGIN))
+        run.judge.feed(source, opened(workers=4))
+        run.judge.feed(source, opened(2, f"own-{pid}", workers=4))
+    for number in (1, 2):
+        for batch in batches(simulate(FLOOD, 4), 4):
+            fields = [getattr(batch, name) for name in batch.__struct_fields__]
+            run.judge.feed(1, ("pool_batch", number, *fields[1:]))
+            run.judge.tick(batch.at_ns)
+    run.judge.feed(0, ("loop_block", 1, 1, ns(1), ns(3), "blocking_call", [("/app/app.py", 3, "main")], 0.0))
+    run.judge.tick(ns(3))
+    run.judge.deliver()
+    assert {line.split(": ")[1] for line in run.lines} == {
+        "pool 'crawler' of process 8",
+        "pool 'own-8'",
+        "loop 'MainThread' of process 7",
+    }
+
+
+def test_what_has_happened_to_the_program_is_said_at_once_and_noted_once() -> None:
+    run = Run()
+    run.process(0, 7)
+    run.process(1, 8)
+    run.judge.feed(0, ("notice", "something was not seen"))
+    run.judge.feed(0, ("incident", "a worker was killed"))
+    run.judge.feed(1, ("incident", "a worker was killed"))
+    run.judge.deliver()
+    assert run.lines == ["warning: a worker was killed"]
+    assert run.report().notices == ("something was not seen", "a worker was killed")
+    run.judge.deliver()
+    assert len(run.lines) == 1
+
+
 def test_a_report_of_a_path_that_is_not_utf8_is_still_json() -> None:
     run = Run()
     run.judge.feed(0, ("hello", PROTOCOL, 7, 1, ["python", "caf\udce9.py"], "3.13.0", ORIGIN, True))

@@ -235,6 +235,21 @@ class TestMessages:
         assert record.of("fault") == [("fault", "part", "ValueError: x")]
         assert caplog.records == []
 
+    def test_what_happened_to_the_program_is_told_once_to_the_parent_or_to_the_log(self, probe, record, caplog):
+        probe.supervised = True
+        probe.incident("a worker was killed")
+        probe.incident("a worker was killed")
+        probe.flush()
+        assert record.of("incident") == [("incident", "a worker was killed")]
+        assert caplog.records == []
+        probe.supervised = False
+        probe.incident("another one")
+        probe.incident("another one")
+        probe.flush()
+        assert record.of("notice") == [("notice", "another one")]
+        assert len(record.of("incident")) == 1
+        assert [entry.getMessage() for entry in caplog.records] == ["another one"]
+
     def test_a_log_handler_that_raises_is_not_our_task(self, probe):
         class Handler(logging.Handler):
             def handle(self, record):

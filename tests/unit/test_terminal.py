@@ -13,7 +13,7 @@ import report_support
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolscope.model import Advice, Finding, Frame, SizingPoint, TimelinePoint
+from poolscope.model import Advice, Finding, Frame, SizingPoint, TaskCounts, TimelinePoint
 from poolscope.model import Session as Recorded
 from poolscope.rendering.layout import layout
 from poolscope.rendering.terminal import render
@@ -91,6 +91,15 @@ class TestVerdict:
             "INSUFFICIENT DATA  Too little to judge: no pool and no event loop in 0 s"
         )
 
+    def test_too_few_tasks_that_finished(self) -> None:
+        session = report_support.healthy_pools()
+        (pool,) = session.report.pools
+        pool = msgspec.structs.replace(pool, tasks=TaskCounts(40, 6, 4, 1, 34))
+        text = shown(change(session, verdict="insufficient_data", pools=(pool,), event_loops=()))
+        assert " ".join(text.split()).startswith(
+            "INSUFFICIENT DATA Too little to judge: 40 tasks, 5 of them finished, in 1 pool in 3.02 s; it takes 10 "
+        )
+
     @pytest.mark.parametrize(
         ("code", "said"),
         [
@@ -122,6 +131,22 @@ class TestVerdict:
         places = [text.index(summary) for summary in summaries]
         assert places == sorted(places)
         assert all(text.count(summary) == 1 for summary in summaries)
+
+    def test_workers_with_a_pool_of_the_same_name_are_told_apart(self) -> None:
+        session = report_support.hard_limit()
+        (fetch,) = session.report.pools
+        other = msgspec.structs.replace(fetch, pid=4243)
+        assert "pid" not in shown(session)
+        text = shown(
+            msgspec.structs.replace(
+                change(session, pools=(fetch, other)), traces=(session.traces[0], session.traces[0])
+            )
+        )
+        headings = re.findall(r"cause \w+ · pool fetch · pid (\d+)", text)
+        assert headings == ["4242", "4243"]
+        for pid in headings:
+            assert f"functions of fetch, pid {pid}" in text
+            assert f"sizes of fetch, pid {pid}" in text
 
     def test_a_finding_that_lasts(self) -> None:
         assert "from 2.0 s to the end" in shown(report_support.several_pools())

@@ -295,8 +295,9 @@ class LoopLineSignals(msgspec.Struct, frozen=True):
     blocked_seconds: float
     longest_seconds: float
     loop_seconds: float
-    #: The line imports something, in a module that is being imported itself.
-    imports: bool = False
+    #: Done once, as the program starts: the line imports something, in a module that is being imported itself, or it
+    #: has us serve.
+    startup: bool = False
 
     @property
     def share(self) -> float:
@@ -321,7 +322,7 @@ _LOOP_ACTIONS = {
 def diagnose_loop(signals: LoopLineSignals, *, final: bool) -> Diagnosis:
     """What the blocks of one line amount to. `final`: the loop's whole time is known."""
     # A server that loads its application inside its loop: that happens once, before anything can wait for it.
-    innocent = signals.cause in ("gc", "host_descheduled") or signals.imports
+    innocent = signals.cause in ("gc", "host_descheduled") or signals.startup
     shared = signals.share >= BLOCKED_SHARE and (final or signals.loop_seconds >= SHARE_AFTER_SECONDS)
     warns = not innocent and (signals.longest_seconds >= LONG_BLOCK_SECONDS or shared)
     return Diagnosis(

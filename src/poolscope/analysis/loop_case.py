@@ -35,10 +35,16 @@ class LoopCase:
         loop_ns = self.history.ran_ns(now_ns)
         for line in self.history.lines.values():
             signals = line.signals(loop_ns)
-            diagnosis = diagnose_loop(signals, final=self._final)
             tracker = self._trackers.get(line)
             if tracker is None:
                 tracker = self._trackers[line] = Tracker(hold_ns=LOOP_HOLD_NS, settle_ns=0)
+            if not signals.blocks:
+                # Its only block turned out to have another cause, or another line.
+                if (mistaken := tracker.withdraw()) is not None:
+                    mistaken.until_ns = line.last_ns
+                    events.append((self._finding(line, mistaken), False))
+                continue
+            diagnosis = diagnose_loop(signals, final=self._final)
             key = (diagnosis.pattern, diagnosis.cause, diagnosis.severity)
             recent = now_ns - line.last_ns < LOOP_HOLD_NS
             if diagnosis.severity != "info" and (recent or self._final):
@@ -68,6 +74,8 @@ class LoopCase:
                 found.append(self._finding(line, tracker.active))
             elif not self._told(line):
                 signals = line.signals(self.history.ran_ns(now_ns))
+                if not signals.blocks:
+                    continue
                 key = ("loop_blocked", signals.cause, "info")
                 note = Episode(key, signals, line.first_ns, line.last_ns)
                 note.until_ns = line.last_ns

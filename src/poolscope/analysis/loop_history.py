@@ -11,6 +11,10 @@ from poolscope.messages import Line, LoopBlock, LoopOpened, LoopTick
 #: Lines that are told apart; the blocks of further ones count in the totals only.
 BLOCKING_LINES = 200
 
+_OURS = __file__.rpartition("analysis")[0]
+#: What of ours a program calls once, to be served: file and function.
+_SERVING = {(f"{_OURS}__init__.py", "__getattr__"), (f"{_OURS}profiler.py", "serve")}
+
 
 class BlockingLine:
     """All blocks of one line with one cause."""
@@ -44,7 +48,7 @@ class BlockingLine:
             blocked_seconds=(self.total_ns + self.open_ns) / 1e9,
             longest_seconds=max(self.longest_ns, self.open_ns) / 1e9,
             loop_seconds=loop_ns / 1e9,
-            imports=_imports(self.lines),
+            startup=_is_startup(self.lines),
         )
 
     @property
@@ -53,11 +57,11 @@ class BlockingLine:
         return self.cpu_ns / self.total_ns if self.total_ns else 0.0
 
 
-def _imports(lines: Sequence[Line]) -> bool:
+def _is_startup(lines: Sequence[Line]) -> bool:
     if len(lines) < 2:
         return False
-    (_, _, function), (called, _, _) = lines[:2]
-    return function == "<module>" and called.startswith("<frozen importlib")
+    (_, _, function), (file, _, called) = lines[:2]
+    return (file, called) in _SERVING or (function == "<module>" and file.startswith("<frozen importlib"))
 
 
 class LoopHistory:

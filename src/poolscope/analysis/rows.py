@@ -412,6 +412,8 @@ class LoopRow:
     """The event loops of one name in one process."""
 
     def __init__(self, case: LoopCase) -> None:
+        self.name = case.history.name
+        self.pid = case.history.pid
         self.case = case
         self.tally = FindingTally()
 

@@ -82,6 +82,11 @@ class Tracker(Generic[Item]):
             return None
         return self.close()
 
+    def withdraw(self) -> Episode[Item] | None:
+        """The active finding, if there is one, was none: forgets it, and returns it."""
+        active, self.active = self.active, None
+        return active
+
     def close(self) -> Episode[Item] | None:
         """Ends the active finding, if there is one, and returns it."""
         active, self.active = self.active, None

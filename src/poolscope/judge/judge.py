@@ -113,7 +113,7 @@ class Judge:
             return
         try:
             for event in case.judge(now_ns):
-                self._news.add(row, event)
+                self._records.tell(row, event)
         except Exception as error:
             self._unjudged.add(case)
             self._troubles.misjudged(row.name, error)
@@ -123,7 +123,7 @@ class Judge:
             return
         try:
             for event in judge(row.case):
-                self._news.add(row, event)
+                self._records.tell(row, event)
         except Exception as error:
             self._unjudged.add(row)
             self._troubles.misjudged(row.case.history.name, error)

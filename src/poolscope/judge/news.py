@@ -25,27 +25,28 @@ class News:
         self._troubles = troubles
         self._log = log
         self._callbacks: list[Callback] = []
-        self._untold: deque[tuple[str, str, Finding, bool]] = deque(maxlen=1000)
+        self._untold: deque[tuple[str, Finding, bool]] = deque(maxlen=1000)
 
-    def add(self, row: PoolRow | LoopRow, event: Event) -> None:
-        """A finding of one of the row's pools or loops began or ended."""
+    def add(self, row: PoolRow | LoopRow, event: Event, *, several: bool) -> None:
+        """A finding of one of the row's pools or loops began or ended; `several` processes have one of that name."""
         finding, began = event
         if began:
             row.tally.began(finding)
-        kind, name = ("pool", row.name) if isinstance(row, PoolRow) else ("loop", row.case.history.name)
-        self._untold.append((kind, name, finding, began))
+        kind = "pool" if isinstance(row, PoolRow) else "loop"
+        process = f" of process {row.pid}" if several else ""
+        self._untold.append((f"{kind} {row.name!r}{process}", finding, began))
 
     def deliver(self) -> None:
-        """Tells the log and the subscribers all of it, and which parts have failed."""
+        """Tells the log and the subscribers all of it, and the log what else cannot wait for the report."""
         while self._troubles.untold:
             self._say(self._troubles.untold.popleft())
         while self._untold:
             try:
-                kind, name, finding, began = self._untold.popleft()
+                whose, finding, began = self._untold.popleft()
             except IndexError:  # another thread told it
                 return
             word = finding.severity if began else "over"
-            self._say(f"{word}: {kind} {name!r}: {finding.pattern} ({finding.cause}): {finding.summary}")
+            self._say(f"{word}: {whose}: {finding.pattern} ({finding.cause}): {finding.summary}")
             for callback in list(self._callbacks):
                 try:
                     callback(finding, began)

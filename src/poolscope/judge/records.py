@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from poolscope.analysis.detection import Rules
+from poolscope.analysis.findings import Event
 from poolscope.analysis.history import PoolHistory
 from poolscope.analysis.loop_case import LoopCase
 from poolscope.analysis.loop_history import LoopHistory
@@ -23,6 +24,7 @@ from poolscope.messages import (
     Fault,
     FunctionNamed,
     Hello,
+    Incident,
     LoopBlock,
     LoopClosed,
     LoopOpened,
@@ -141,6 +143,8 @@ class Records:
                 self._take_loop(process, message)
             case Notice():
                 self.troubles.notice(message.text)
+            case Incident():
+                self.troubles.incident(message.text)
             case Fault():
                 self.troubles.fault(message.part, message.text)
             case Bye():
@@ -173,6 +177,15 @@ class Records:
 
     # -- pools and loops -----------------------------------------------------------------------------------
 
+    def tell(self, row: PoolRow | LoopRow, event: Event) -> None:
+        """A finding of one of the row's pools or loops began or ended. Where workers of one service have pools of the
+        same name, a line about one of them says which."""
+        alike: Iterable[PoolRow | LoopRow] = self.pool_rows.values()
+        if isinstance(row, LoopRow):
+            alike = self.loop_rows.values()
+        several = any(other.name == row.name and other.pid != row.pid for other in alike)
+        self._news.add(row, event, several=several)
+
     def _open_pool(self, process: WatchedProcess, opened: PoolOpened) -> None:
         history = PoolHistory(
             opened,
@@ -202,7 +215,7 @@ class Records:
         row = self.pool_rows[process.hello.pid, case.history.name]
         try:
             for event in case.finish(max(at_ns, case.history.last_batch_ns)):
-                self._news.add(row, event)
+                self.tell(row, event)
             row.remove(case, at_ns)
         except Exception as error:
             self.drop(case, at_ns, error)

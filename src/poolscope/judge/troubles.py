@@ -48,6 +48,12 @@ class Troubles:
         if len(self.notices) < _NOTICES_KEPT:
             self.notices[text] = None
 
+    def incident(self, text: str) -> None:
+        """A notice that does not wait for the report: something has happened to the program."""
+        if text not in self.notices:
+            self.untold.append(f"warning: {text}")
+            self.notice(text)
+
     def fault(self, part: str, text: str) -> None:
         """A part of poolscope has failed: counts it, and notes what is missing."""
         self.errors[part] = self.errors.get(part, 0) + 1

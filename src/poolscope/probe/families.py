@@ -30,6 +30,7 @@ LOOPS: Families = {
 #: how to look through. Called when the first task of such a module is named, so nothing is awaited for it.
 WRAPPING = {
     "apscheduler.executors.base": "poolscope.probe.adapters.apscheduler",
+    "celery.concurrency.base": "poolscope.probe.adapters.celery",
     "grpc._server": "poolscope.probe.adapters.grpc",
     "gunicorn.workers.gthread": "poolscope.probe.adapters.gunicorn",
     "joblib._utils": "poolscope.probe.adapters.joblib",

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     Sink = Callable[[Message], object]
 
 #: What opens something, and what ends it: an open one is told again to a sink that comes later.
-_OPENS = {"function": "function", "pool_opened": "pool", "loop_opened": "loop", "notice": "notice"}
+_OPENS = {
+    "function": "function",
+    "pool_opened": "pool",
+    "loop_opened": "loop",
+    "notice": "notice",
+    "incident": "notice",
+}
 _CLOSES = {"pool_closed": "pool", "loop_closed": "loop"}
 
 

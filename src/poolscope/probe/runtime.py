@@ -199,6 +199,14 @@ class Probe:
 
                 logging.getLogger("poolscope").warning("%s", text)
 
+    def incident(self, text: str) -> None:
+        """Tells once of what has happened to the program: at once, by the log or by the parent."""
+        if not self.supervised:
+            self.warn(text)
+        elif text not in self._notices:
+            self._notices.add(text)
+            self.emit(("incident", text))
+
     def fail(self, part: str, exc: BaseException) -> None:
         """Tells of a failure of ours. The first in each `part` is logged, unless a parent hears of it."""
         text = _described(exc)

@@ -43,12 +43,16 @@ _IN_THE_TABLE = frozenset({"max_workers", "tasks_started", "tasks_finished", "wa
 
 
 class _Case(NamedTuple):
-    """A finding and what it is about; neither pool nor loop if the report does not say."""
+    """A finding and what it is about; neither pool nor loop if the report does not say.
+
+    `pid` is that of the process where others have a pool or loop of that name, else None.
+    """
 
     finding: Finding
     pool: PoolReport | None = None
     loop: LoopReport | None = None
     trace: PoolTrace | None = None
+    pid: int | None = None
 
 
 def layout(session: Session, medium: Medium) -> list[Line]:
@@ -79,16 +83,23 @@ def _cases(session: Session) -> Iterator[_Case]:
     seen: list[Finding] = []
     for index, pool in enumerate(report.pools):
         trace = session.traces[index] if index < len(session.traces) else None
+        pid = _pid_among(pool, report.pools)
         for finding in pool.findings:
             seen.append(finding)
-            yield _Case(finding, pool=pool, trace=trace)
+            yield _Case(finding, pool=pool, trace=trace, pid=pid)
     for loop in report.event_loops:
+        pid = _pid_among(loop, report.event_loops)
         for finding in loop.findings:
             seen.append(finding)
-            yield _Case(finding, loop=loop)
+            yield _Case(finding, loop=loop, pid=pid)
     for finding in report.findings:
         if finding not in seen:
             yield _Case(finding)
+
+
+def _pid_among(row: PoolReport | LoopReport, rows: Sequence[PoolReport] | Sequence[LoopReport]) -> int | None:
+    """The process of a pool or loop, if it takes that to tell it from others."""
+    return row.pid if any(other.name == row.name and other.pid != row.pid for other in rows) else None
 
 
 def _ranked(session: Session) -> list[_Case]:
@@ -132,9 +143,12 @@ def _verdict(medium: Medium, finding: Finding) -> Iterator[Line]:
 def _scope(medium: Medium, report: Report) -> str:
     """What a verdict without a finding is about."""
     tasks = sum(pool.tasks.submitted for pool in report.pools)
+    finished = sum(pool.tasks.succeeded + pool.tasks.failed for pool in report.pools)
     parts = []
     if report.pools:
-        parts.append(f"{count(tasks, 'task')} in {count(len(report.pools), 'pool')}")
+        few = report.verdict == "insufficient_data" and finished < tasks
+        of_them = f", {finished} of them finished," if few else ""
+        parts.append(f"{count(tasks, 'task')}{of_them} in {count(len(report.pools), 'pool')}")
     if report.event_loops:
         parts.append(count(len(report.event_loops), "event loop"))
     seen = " and ".join(parts) or "no pool and no event loop"
@@ -167,6 +181,8 @@ def _explanation(medium: Medium, case: _Case) -> Iterator[Line]:
     subject = _subject(medium, case)
     if subject:
         what.append(((subject, ""),))
+    if case.pid is not None:
+        what.append((("pid ", "dim"), (str(case.pid), "")))
     if case.pool is not None and case.pool.created_at:
         what.append((("made at ", "dim"), (medium.path(case.pool.created_at, 32), "")))
     what.append((("from ", "dim"), (medium.moment(finding.since_seconds), "bold"), *_until(medium, finding)))
@@ -293,8 +309,9 @@ def _tables(medium: Medium, report: Report, cases: Sequence[_Case]) -> list[list
         tables.loops(medium, loops, [styles.get(id(loop), "") for loop in loops], several_processes=several),
     ]
     for pool in troubled[:_MOST_FINDINGS]:
-        sections.append(tables.functions(medium, pool))
-        sections.append(tables.sizing(medium, pool, suggested.get(id(pool))))
+        pid = _pid_among(pool, report.pools)
+        sections.append(tables.functions(medium, pool, pid))
+        sections.append(tables.sizing(medium, pool, suggested.get(id(pool)), pid))
     return sections
 
 

@@ -70,7 +70,7 @@ def pools(
     if not reports:
         return []
     kinds = sorted({pool.kind for pool in reports})
-    title = f"{medium.clean(kinds[0], 9)} pool" if len(kinds) == 1 else "pool"
+    title = f"{medium.clean(kinds[0], 15)} pool" if len(kinds) == 1 else "pool"
     heads = [
         Head("kind", 9),
         Head("pid", 2),
@@ -159,8 +159,8 @@ def loops(
     return lines + more(len(reports) - MOST_ROWS, "event loop", indent=2)
 
 
-def functions(medium: Medium, pool: PoolReport) -> list[Line]:
-    """The busiest functions of a pool: who holds its workers."""
+def functions(medium: Medium, pool: PoolReport, pid: int | None) -> list[Line]:
+    """The busiest functions of a pool: who holds its workers. `pid` is shown in the title, if given."""
     reports: list[FunctionReport] = sorted(pool.functions, key=lambda each: -each.busy_seconds)
     if not reports:
         return []
@@ -186,13 +186,18 @@ def functions(medium: Medium, pool: PoolReport) -> list[Line]:
         )
         for each in reports[:MOST_FUNCTIONS]
     ]
-    title = f"functions of {medium.name(pool.name, 20)}"
+    title = f"functions of {_name(medium, pool, pid)}"
     lines = table(medium, title, heads, rows, indent=2)
     return lines + more(len(reports) - MOST_FUNCTIONS, "function", indent=2)
 
 
-def sizing(medium: Medium, pool: PoolReport, suggested: int | None) -> list[Line]:
-    """What other sizes of the pool would have given; the present size and the suggested one are marked."""
+def _name(medium: Medium, pool: PoolReport, pid: int | None) -> str:
+    return medium.name(pool.name, 20) + ("" if pid is None else f", pid {pid}")
+
+
+def sizing(medium: Medium, pool: PoolReport, suggested: int | None, pid: int | None) -> list[Line]:
+    """What other sizes of the pool would have given; the present size and the suggested one are marked. `pid` is shown
+    in the title, if given."""
     if not pool.sizing:
         return []
     names = {pool.max_workers: "now"}
@@ -211,7 +216,7 @@ def sizing(medium: Medium, pool: PoolReport, suggested: int | None) -> list[Line
         )
         for point in _some(pool.sizing, pool.max_workers, suggested)
     ]
-    title = f"sizes of {medium.name(pool.name, 20)}"
+    title = f"sizes of {_name(medium, pool, pid)}"
     heads = (Head("wait p50", 1), Head("p95"), Head("makespan", 2))
     return [
         *table(medium, title, heads, rows, indent=2),

@@ -363,9 +363,12 @@ class Monitor:
         return places, busy
 
     def _ask_kernel(self, watch: LoopWatch, before: Counters, now: Counters) -> None:
-        """Asks the kernel about a loop that is off the CPU, though it wakes up: what the clocks cannot tell."""
+        """Asks the kernel about a loop that is off the CPU: what the clocks cannot tell.
+
+        Also of one that does not wake up: or a moment before that would stand for all of the block.
+        """
         gap = max(1, now.at_ns - before.at_ns)
-        if now.loop_cpu_ns is None or before.loop_cpu_ns is None or now.still_ns > before.still_ns:
+        if now.loop_cpu_ns is None or before.loop_cpu_ns is None:
             return
         if now.loop_cpu_ns - before.loop_cpu_ns >= _HALF * gap:
             watch.meter.measured_delay(now.at_ns, None)

@@ -110,7 +110,7 @@ class PoolCalls:
         code = seat.process.exitcode
         how = f"was killed (signal {-code})" if code < 0 else f"ended (exit status {code})"
         name = self.watch.probe.functions.name(task[0])
-        self.watch.probe.warn(
+        self.watch.probe.incident(
             f"a worker of pool {self.watch.recorder.name} {how} in {name}: multiprocessing.Pool does not tell, and"
             " whoever waits for the result waits for ever"
         )
