@@ -7,7 +7,7 @@ guards it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import islice, takewhile
+from itertools import islice
 
 import msgspec
 
@@ -427,8 +427,13 @@ class PoolCase:
         for other in others:
             if other is self.history or not other.saturated_ns:
                 continue
-            latest = takewhile(lambda task: task[3] >= begin, reversed(other.recent))
-            if follow(arrivals, ((started, coupled) for _, _, started, _, coupled in latest if started <= end)):
+            starts = []
+            for _, _, started, ended, coupled in reversed(other.recent):
+                if ended < begin:
+                    break
+                if started <= end:
+                    starts.append((started, coupled))
+            if follow(arrivals, starts):
                 return other.name
         return None
 
