@@ -11,7 +11,7 @@ share; ids are unique in one process.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -234,6 +234,8 @@ Message = (
     | LoopBlock
     | LoopClosed
 )
+#: By tag. Of a union msgspec learns anew what is in it each time, which takes many times what one class does.
+_KINDS: dict[Any, Any] = {kind.__struct_config__.tag: kind for kind in get_args(Message)}
 
 
 def parse(raw: Sequence[Any]) -> Message:
@@ -241,8 +243,10 @@ def parse(raw: Sequence[Any]) -> Message:
 
     Raises PoolscopeError for anything that is not one.
     """
+    tag = raw[0] if raw else None
+    kind = _KINDS.get(tag, Message) if isinstance(tag, str) else Message
     try:
-        message: Message = msgspec.convert(raw, Message)
+        message: Message = msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:
         raise PoolscopeError(f"a watched process sent something unreadable: {error}") from error
     return message

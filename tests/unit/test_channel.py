@@ -152,6 +152,37 @@ def test_a_message_arrives_and_the_end_shows(pair: tuple[Channel, socket.socket]
     assert receiver.recv(1000) == b""
 
 
+def test_messages_that_may_wait_arrive_together_and_in_order(pair: tuple[Channel, socket.socket]) -> None:
+    sender, receiver = pair
+    receiver.setblocking(False)
+    sender.put(("bye", 1))
+    sender.put((*BATCH, [1], [], [], [], []))
+    with pytest.raises(BlockingIOError):
+        receiver.recv(1000)
+    sender.flush()
+    assert decoded(receiver.recv(1000)) == [["bye", 1], [*BATCH, [1], [], [], [], []]]
+    sender.flush()
+    sender.put(("bye", 2))
+    sender.send(("bye", 3))
+    assert decoded(receiver.recv(1000)) == [["bye", 2], ["bye", 3]]
+    with pytest.raises(BlockingIOError):
+        receiver.recv(1000)
+    for number in range(4000):
+        sender.put(("bye", number))
+    assert len(receiver.recv(1 << 20)) > 30_000  # it is not kept without end
+
+
+def test_what_waits_for_a_parent_that_is_gone_is_told_once(pair: tuple[Channel, socket.socket]) -> None:
+    sender, receiver = pair
+    receiver.close()
+    sender.put(("bye", 1))
+    with pytest.raises(ChannelClosed):
+        sender.flush()
+    sender.put(("bye", 2))
+    sender.flush()
+    assert not sender._waiting
+
+
 def test_the_descriptor_is_out_of_the_programs_way(listener: socket.socket) -> None:
     before = descriptors()
     sender = Channel(listener.getsockname())

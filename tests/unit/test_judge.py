@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import msgspec
@@ -118,6 +119,59 @@ def test_a_deadlock_is_told_with_the_second_sample_of_it() -> None:
     run.end = ns(1.5)
     (finding,) = run.report().findings
     assert finding.detected_after_seconds < 1
+
+
+def full_pools(count: int) -> Run:
+    """Pools of one worker, which is in a task that does not come back while another one waits, after one that did."""
+    run = Run()
+    run.process(0, 7)
+    for pool in range(1, count + 1):
+        run.judge.feed(0, opened(pool=pool, name=f"pool-{pool}", workers=1))
+        ended, running = [1, 2, ns(0.1), ns(0.1), ns(0.2)], [1, 1, ns(0.3), ns(0.3)]
+        arrivals = [1, ns(0.1), 1, ns(0.3), 1, ns(0.4)]
+        run.judge.feed(0, ("pool_batch", pool, ns(2.0), 1, 1, 0, 0, ended, running, [], [], arrivals))
+    return run
+
+
+def calls_of_a_tick(run: Run, at: float) -> int:
+    """Python functions that it calls, generators each time that they go on."""
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        run.judge.tick(ns(at))
+    finally:
+        sys.setprofile(before)
+    return calls
+
+
+def test_a_pool_costs_no_more_for_all_that_are_full_beside_it() -> None:
+    few, many = full_pools(10), full_pools(80)
+    least = calls_of_a_tick(few, 2.0)
+    assert calls_of_a_tick(many, 2.0) < 8.1 * least
+
+
+def test_pools_are_full_as_long_as_their_stretch_lasts() -> None:
+    run = full_pools(4)
+    (process,) = run.judge._records.processes.values()
+    run.judge.tick(ns(2.0))
+    assert process.full == {1, 2, 3, 4}
+    ended = [1, 2, ns(0.3), ns(0.3), ns(2.1), 1, 2, ns(0.4), ns(2.1), ns(2.15)]
+    run.judge.feed(0, ("pool_batch", 1, ns(2.2), 1, 1, 0, 0, ended, [], [], [], []))
+    run.judge.feed(0, ("pool_closed", 2, ns(2.2)))
+    # Half a record: nothing can be made of that pool any more.
+    run.judge.feed(0, ("pool_batch", 3, ns(2.2), 1, 1, 0, 0, [1, 2, ns(2.0)], [], [], [], []))
+    assert process.full == {1, 4}
+    run.judge.tick(ns(2.5))
+    assert process.full == {4}
+    run.judge.feed(0, ("bye", ns(2.6)))
+    run.judge.lost(0, ns(2.6))
+    assert process.full == set()
 
 
 def test_a_counter_that_ran_ahead_does_not_go_back() -> None:
@@ -426,6 +480,12 @@ def test_a_finding_is_counted_and_active_only_while_it_lasts() -> None:
         (),
         ("pool_opened", "one", "x", "thread", "x", "x", 1, 1),
         ("bye", 1),
+        (["bye"], 1),
+        (["bye", 1],),
+        (7, 1),
+        (None,),
+        ("bye", 1.5),
+        ("bye",),
         hello(7, protocol=99),
     ],
 )

@@ -190,6 +190,31 @@ class TestMessages:
         assert probe.sinks == (before, after)
         assert [record.name for record in caplog.records] == ["poolscope"]
 
+    def test_a_sink_that_gathers_is_told_when_a_delivery_ends(self, probe):
+        told, waiting = [], []
+
+        class Gathering:
+            put = staticmethod(waiting.append)
+
+            def __call__(self, message):
+                raise AssertionError("it has `put`")
+
+            def flush(self):
+                told.append([message[0] for message in waiting])
+                waiting.clear()
+
+        gathering = Gathering()
+        remove = probe.add_sink(gathering)
+        probe.notice("one")
+        probe.notice("two")
+        probe.flush(process=False)
+        assert told == [["notice", "notice", "process_tick"]]
+        assert probe.sinks == (gathering,)
+        remove()
+        probe.notice("three")
+        probe.flush()
+        assert len(told) == 1
+
     def test_a_sink_may_add_a_sink_and_emit(self, probe):
         late = Record()
 

@@ -176,8 +176,9 @@ def _rounds(levels: list[_Level], workers: int) -> Population | None:
 def follow(arrivals: Iterable[int], starts: Iterable[tuple[int, bool]]) -> bool:
     """Whether these arrivals come from the tasks of another pool that was full: (when, coupled) are its starts then."""
     starts = list(starts)
-    moments = sorted({at for at, coupled in starts if coupled})
-    if len(moments) < STARTS_NEEDED or sum(coupled for _, coupled in starts) < COUPLED_SHARE * len(starts):
+    coupled_starts = [at for at, coupled in starts if coupled]
+    moments = sorted(set(coupled_starts))
+    if len(moments) < STARTS_NEEDED or len(coupled_starts) < COUPLED_SHARE * len(starts):
         return False
     gaps = sorted(later - earlier for earlier, later in pairwise(moments))
     sums = [0, *accumulate(gaps)]
@@ -191,6 +192,8 @@ def follow(arrivals: Iterable[int], starts: Iterable[tuple[int, bool]]) -> bool:
     for at in arrivals:
         place = bisect(moments, at)
         if 0 < place < len(moments):
-            nearest = min(moments[place - 1], moments[place], key=lambda start: abs(at - start))
+            nearest, after = moments[place - 1], moments[place]
+            if after - at < at - nearest:
+                nearest = after
             by_start.setdefault(nearest, []).append(nearer(abs(at - nearest)))
     return len(by_start) >= STARTS_NEEDED and fmean(map(fmean, by_start.values())) <= NEAR_SHARE

@@ -183,7 +183,7 @@ class PoolWaits:
         if len(inside) < SAMPLES_NEEDED:
             return None
         total: Counter[str] = Counter()
-        for counts in inside:
+        for counts in filter(None, inside):  # mostly nobody waited
             total.update(counts)
         most = total.most_common(1)
         return Awaited(most[0][0], most[0][1] / (len(inside) * max(1, workers))) if most else None

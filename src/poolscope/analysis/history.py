@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from poolscope.analysis.backlog import Backlog
+from poolscope.analysis.chance import regularity
 from poolscope.analysis.occupancy import Occupancy, RunningTask
 from poolscope.analysis.sizing import Task
 from poolscope.analysis.spread import Spread
@@ -94,6 +95,7 @@ class PoolHistory:
         self.recent: deque[RecentTask] = deque(maxlen=RECENT_TASKS)
         #: When the latest tasks were submitted, about in order.
         self.arrivals: deque[int] = deque(maxlen=LATEST_ARRIVALS)
+        self._regularity: float | None = None
         self.cpu_readings: deque[CpuReading] = deque(maxlen=STACK_SAMPLES)
         #: How long the workers waited for a CPU, in the same form.
         self.ready_readings: deque[CpuReading] = deque(maxlen=STACK_SAMPLES)
@@ -155,11 +157,13 @@ class PoolHistory:
         self._backlog.add(times, arrivals[::2])
         self.occupancy.arrive(times)
         self.arrivals.extend(times[-LATEST_ARRIVALS:])
+        self._regularity = None
         self.submitted += len(times)
 
     def _end_unstarted(self, records: list[int], *, cancelled: bool) -> None:
-        if records:
-            self._backlog.leave(records[1::3])
+        if not records:
+            return
+        self._backlog.leave(records[1::3])
         for function, submitted, when in _groups(records, 3):
             self.occupancy.leave(when)
             self.cancelled_wait_ns += max(0, when - submitted)
@@ -274,7 +278,7 @@ class PoolHistory:
     def _settle(self, until_ns: int) -> None:
         # In a stall nothing starts, so the wait shows only in the age of what is still queued.
         self.occupancy.note(self.oldest_queued_ns(until_ns), 0)
-        self.occupancy.settle(until_ns, {task.started_ns for task in self.running.values()})
+        self.occupancy.settle(until_ns, self.running.values())
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -288,6 +292,13 @@ class PoolHistory:
             totals = self.functions[function]
             before, totals.told = totals.told, (totals.started, totals.run.total)
             yield function, totals.told[0] - before[0], totals.told[1] - before[1]
+
+    @property
+    def regularity(self) -> float:
+        """How regular the latest arrivals are (see `chance.regularity`)."""
+        if self._regularity is None:
+            self._regularity = regularity(self.arrivals)
+        return self._regularity
 
     @property
     def started(self) -> int:

@@ -168,10 +168,10 @@ class Occupancy:
         self._step.wait_ns = max(self._step.wait_ns, wait_ns)
         self._step.finished += finished
 
-    def settle(self, until_ns: int, running: Collection[int]) -> None:
+    def settle(self, until_ns: int, running: Collection[RunningTask]) -> None:
         """Every event stamped before `until_ns` has been told: works out what was occupied up to there.
 
-        `running` has the starts of the tasks that run.
+        `running` are the tasks that run.
         """
         if until_ns <= self._swept_ns:
             return
@@ -284,15 +284,16 @@ class Occupancy:
         assert begin_ns is not None
         self.crests[begin_ns] = Crest(queued, max(event >> _KIND_BITS, self._swept_ns), arrivals)
 
-    def _note_unhindered(self, starts: Sequence[int], running: Collection[int]) -> None:
+    def _note_unhindered(self, starts: Sequence[int], running: Collection[RunningTask]) -> None:
         """Remembers how long the tasks ran that started then, or that they are to be."""
+        lasting = {task.started_ns for task in running}
         known: dict[int, tuple[int, int]] = {}
         for _, functions, started, runs in self._ended:
             known.update(zip(started, zip(functions, runs, strict=True), strict=True))
         for at in starts:
             if at in known:
                 self.unhindered.append(known[at])
-            elif at in running:
+            elif at in lasting:
                 self._alone.add(at)
 
     def _end_step(self, at_ns: int) -> None:

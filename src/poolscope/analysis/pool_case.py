@@ -7,7 +7,7 @@ guards it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import islice, takewhile
+from itertools import islice
 
 import msgspec
 
@@ -104,7 +104,9 @@ class PoolCase:
         function_of: FunctionOf,
         source_of: SourceOf,
         others_of: OthersOf = tuple,
+        full: set[int] | None = None,
     ) -> None:
+        """`full` are the pools of the same process that are in a stretch, to which each of their cases adds its own."""
         self.history = history
         self.waits = PoolWaits(history.opened.pool)
         self.rules = rules
@@ -113,6 +115,7 @@ class PoolCase:
         self._function_of = function_of
         self._source_of = source_of
         self._others_of = others_of
+        self._full: set[int] = set() if full is None else full
         sustain = self._sustain_ns
         self._tracker: Tracker[_PoolItem] = Tracker(hold_ns=HOLD_SUSTAINS * sustain, settle_ns=sustain // 2)
         self._rest_until_ns = 0
@@ -167,9 +170,20 @@ class PoolCase:
             and occupancy.settled_ns > history.last_batch_ns
             and not history.queue_depth
             and not occupancy.stretches.closed
-            and occupancy.stretches.current is None
+            and occupancy.stretches.begin_ns is None
             and self.waits.deadlock is None
         )
+
+    def settle(self, until_ns: int) -> None:
+        """See `PoolHistory.settle`."""
+        self.history.settle(until_ns)
+        self._note_full()
+
+    def _note_full(self) -> None:
+        if self.history.occupancy.stretches.begin_ns is None:
+            self._full.discard(self.history.opened.pool)
+        else:
+            self._full.add(self.history.opened.pool)
 
     def judge(self, now_ns: int) -> list[Event]:
         """Looks at everything settled so far. Returns what began and ended."""
@@ -190,8 +204,7 @@ class PoolCase:
             item = self._diagnose(current, self._tracker.active is not None)
             occupants = min(OCCUPANTS, item.signals.samples * item.signals.max_workers)
             rest_ns = item.signals.starts * REST_PER_TASK_NS + occupants * REST_PER_OCCUPANT_NS
-            full = sum(other.occupancy.stretches.current is not None for other in self._others_of())
-            self._rest_until_ns = now_ns + min(REST_NS, rest_ns) * max(1, full // FULL_POOLS)
+            self._rest_until_ns = now_ns + min(REST_NS, rest_ns) * max(1, len(self._full) // FULL_POOLS)
             if self._too_early(item, current):
                 return events
             if item.diagnosis.pattern != "burst":
@@ -235,6 +248,7 @@ class PoolCase:
             self._draining = False
             self._released_ns = self.history.occupancy.settled_ns
             self.history.occupancy.stretches.cut(self._released_ns)
+            self._note_full()
 
     def _since_release(self, stretch: Stretch | None) -> Stretch | None:
         """The stretch, unless a deadlock or a stall is part of it."""
@@ -257,6 +271,7 @@ class PoolCase:
     def finish(self, now_ns: int) -> list[Event]:
         """The pool or the program ended: judges what is left, with all that was kept."""
         self._final = True
+        self._full.discard(self.history.opened.pool)
         self.history.finish(now_ns)
         events = self.judge(now_ns)
         if self._tracker.active is not None:
@@ -412,8 +427,13 @@ class PoolCase:
         for other in others:
             if other is self.history or not other.saturated_ns:
                 continue
-            latest = takewhile(lambda task: task[3] >= begin, reversed(other.recent))
-            if follow(arrivals, ((started, coupled) for _, _, started, _, coupled in latest if started <= end)):
+            starts = []
+            for _, _, started, ended, coupled in reversed(other.recent):
+                if ended < begin:
+                    break
+                if started <= end:
+                    starts.append((started, coupled))
+            if follow(arrivals, starts):
                 return other.name
         return None
 

@@ -179,21 +179,22 @@ class PoolRow:
     def tick(self) -> None:
         """Time has gone on: takes peaks, and what was saturated."""
         self._shown = None
-        histories = [case.history for case in self.cases]
-        most = [
-            ("workers", [h.workers for h in histories], [h.peak_workers for h in histories]),
-            ("active", [len(h.running) for h in histories], [h.occupancy.peak_active for h in histories]),
-            ("queue", [h.queue_depth for h in histories], [h.occupancy.peak_queue_depth for h in histories]),
-            ("max", [h.max_workers for h in histories], [h.peak_max_workers for h in histories]),
-        ]
-        for peak, together, each in most:
-            self._peaks[peak] = max(self._peaks[peak], sum(together), *each)
-        grown = 0
+        workers = active = queue = most = grown = 0
+        peaks = self._peaks
         for case in self.cases:
-            saturated = case.history.saturated_ns
+            history, occupancy = case.history, case.history.occupancy
+            workers += history.workers
+            active += len(history.running)
+            queue += history.queue_depth
+            most += history.max_workers
+            peaks["workers"] = max(peaks["workers"], workers, history.peak_workers)
+            peaks["active"] = max(peaks["active"], active, occupancy.peak_active)
+            peaks["queue"] = max(peaks["queue"], queue, occupancy.peak_queue_depth)
+            peaks["max"] = max(peaks["max"], most, history.peak_max_workers)
+            saturated = history.saturated_ns
             grown = max(grown, saturated - self._seen_saturated[case])
             self._seen_saturated[case] = saturated
-            first = case.history.first_submit_ns
+            first = history.first_submit_ns
             if first is not None and (self._first_submit_ns is None or first < self._first_submit_ns):
                 self._first_submit_ns = first
         self._saturated_ns += grown

@@ -6,19 +6,32 @@ Pure: no clock, no thread, no I/O.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from operator import attrgetter
 
 import msgspec
 
-from poolscope.analysis.chance import Before, Crowd, Runs, regularity
+from poolscope.analysis.chance import Before, Crowd, Runs
 from poolscope.analysis.deadlock import Awaited, Deadlock
 from poolscope.analysis.history import CpuReading, PoolHistory
-from poolscope.analysis.occupants import SAMPLES_NEEDED, Contention, FunctionShare, Hogs, contention, hogs
+from poolscope.analysis.occupants import (
+    RENEWALS_NEEDED,
+    SAMPLES_NEEDED,
+    Contention,
+    FunctionShare,
+    Hogs,
+    contention,
+    hogs,
+)
 from poolscope.analysis.stretches import Stretch
 from poolscope.analysis.window import TASKS_NEEDED, Window, Work, median, seconds, sums
+from poolscope.messages import StackSample
 
 #: Tasks shorter than this never hold a worker.
 HELD_SECONDS = 1.0
+
+_at = attrgetter("at_ns")
 
 
 class ProcessSignals(msgspec.Struct, frozen=True):
@@ -115,11 +128,16 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def rate(readings: Sequence[CpuReading], begin_ns: int, end_ns: int) -> float | None:
-    """CPU seconds per second between the readings that enclose the window best; None if fewer than two do."""
-    inside = [reading for reading in readings if begin_ns <= reading.at_ns <= end_ns]
-    if len(inside) < 2 or inside[-1].at_ns <= inside[0].at_ns:
+    """CPU seconds per second between the first and the last reading in the window; None if fewer than two are.
+
+    `readings` are in order of time.
+    """
+    place = bisect_left(readings, begin_ns, key=_at)
+    after = bisect_right(readings, end_ns, key=_at)
+    if after - place < 2:
         return None
-    return (inside[-1].cpu_ns - inside[0].cpu_ns) / (inside[-1].at_ns - inside[0].at_ns)
+    first, last = readings[place], readings[after - 1]
+    return (last.cpu_ns - first.cpu_ns) / (last.at_ns - first.at_ns) if last.at_ns > first.at_ns else None
 
 
 def held_workers(history: PoolHistory, now_ns: int) -> tuple[HeldWorker, ...]:
@@ -156,7 +174,6 @@ def measure(
         # Its workers are processes of their own: each has its own GIL, and none computes in the one that watches.
         process = ProcessSignals(cores_used=worker_cores, cores_allowed=process.cores_allowed, gil=False)
     samples = [sample for sample in history.stacks if begin_ns <= sample.at_ns <= end_ns]
-    lasting = frozenset(worker for worker, task in history.running.items() if task.started_ns <= begin_ns)
     busy_ns = window.busy_ns
     work = window.work(history.occupancy.unhindered)
     return PoolSignals(
@@ -182,15 +199,7 @@ def measure(
         process=process,
         held=held_workers(history, end_ns),
         samples=len(samples),
-        contention=contention(
-            samples,
-            history.size,
-            lasting=lasting,
-            starts=window.starts,
-            ended=window.ended() if len(samples) >= SAMPLES_NEEDED else {},
-            usual={function: median(share.runs) or 0.0 for function, share in window.shares.items() if share.runs},
-            worth=_worth(history, window, work, length_ns),
-        ),
+        contention=_contention(history, window, work, samples),
         overlong_share=window.overlong_share,
         hogs=hogs(
             [
@@ -201,7 +210,21 @@ def measure(
     )
 
 
-def _worth(history: PoolHistory, window: Window, work: Work, length_ns: int) -> float:
+def _contention(history: PoolHistory, window: Window, work: Work, samples: Sequence[StackSample]) -> Contention | None:
+    if len(samples) < SAMPLES_NEEDED or window.starts < RENEWALS_NEEDED:
+        return None  # and what it is judged by costs more than to see that
+    return contention(
+        samples,
+        history.size,
+        lasting=frozenset(worker for worker, task in history.running.items() if task.started_ns <= window.begin_ns),
+        starts=window.starts,
+        ended=window.ended(),
+        usual={function: median(share.runs) or 0.0 for function, share in window.shares.items() if share.runs},
+        worth=_worth(history, window, work),
+    )
+
+
+def _worth(history: PoolHistory, window: Window, work: Work) -> float:
     """How many tasks' worth of work got done at once, had each taken only as long as it can: as alone, or if that is
     not known, as the fastest of its function."""
     least_ns = sum(
@@ -209,7 +232,7 @@ def _worth(history: PoolHistory, window: Window, work: Work, length_ns: int) -> 
         for function, share in window.shares.items()
         if share.finished
     )
-    return max(least_ns, (work.done_seconds or 0.0) * 1e9) / length_ns
+    return max(least_ns, (work.done_seconds or 0.0) * 1e9) / max(1, window.end_ns - window.begin_ns)
 
 
 def _crowd(history: PoolHistory, stretch: Stretch, runs: Runs, came_before: Before) -> Crowd:
@@ -222,5 +245,5 @@ def _crowd(history: PoolHistory, stretch: Stretch, runs: Runs, came_before: Befo
         seconds=(crest.at_ns - stretch.begin_ns) / 1e9 if crest is not None else 0.0,
         runs=runs,
         before=came_before,
-        regularity=regularity(history.arrivals),
+        regularity=history.regularity,
     )

@@ -104,7 +104,7 @@ class Judge:
 
     def _advance(self, row: PoolRow, case: PoolCase, now_ns: int, settled_ns: int) -> None:
         try:
-            case.history.settle(settled_ns)
+            case.settle(settled_ns)
         except Exception as error:
             self._records.drop(case, now_ns, error)
             return

@@ -30,6 +30,8 @@ class WatchedProcess:
         self.overhead_ns = 0
         self.functions: dict[int, FunctionNamed] = {}
         self.pools: dict[int, PoolCase] = {}
+        #: Those of them that are in a stretch of saturation.
+        self.full: set[int] = set()
         self.loops: dict[int, LoopRow] = {}
         self._cores_allowed: float | None = None
         self._cpu: deque[CpuReading] = deque(maxlen=_READINGS_KEPT)

@@ -202,6 +202,7 @@ class Records:
             function_of=process.functions.get,
             source_of=_source_of,
             others_of=lambda: [other.history for other in process.pools.values()],
+            full=process.full,
         )
         process.pools[opened.pool] = case
         key = (process.hello.pid, opened.name)
@@ -229,6 +230,7 @@ class Records:
         for process in self.processes.values():
             if process.pools.get(history.opened.pool) is case:
                 del process.pools[history.opened.pool]
+                process.full.discard(history.opened.pool)
         row = self.pool_rows[history.pid, history.name]
         try:
             row.remove(case, now_ns)

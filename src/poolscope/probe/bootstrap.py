@@ -34,8 +34,8 @@ VARIABLE = "POOLSCOPE_RUN"
 class Link:
     """The sink that sends to the parent. Made in the process that it speaks for.
 
-    Messages come one at a time (the probe delivers under its lock); `bye` is for the end, when none come any
-    more. Raises OSError if there is no parent.
+    Messages come one at a time (the probe delivers under its lock), and go out together with a delivery's last one;
+    `bye` is for the end, when none come any more. Raises OSError if there is no parent.
     """
 
     def __init__(self, path: str, lost: Callable[[], None]) -> None:
@@ -56,8 +56,19 @@ class Link:
 
     def __call__(self, message: tuple[Any, ...]) -> None:
         """Send one message; says once, to `lost`, that nobody hears us any more."""
+        self._try(self._channel.send, message)
+
+    def put(self, message: tuple[Any, ...]) -> None:
+        """The same, with the next `flush` at the latest."""
+        self._try(self._channel.put, message)
+
+    def flush(self) -> None:
+        """Send what waits."""
+        self._try(self._channel.flush)
+
+    def _try(self, call: Callable[..., None], *message: tuple[Any, ...]) -> None:
         try:
-            self._channel.send(message)
+            call(*message)
         except ChannelClosed:
             self._lost()
         except Exception as error:

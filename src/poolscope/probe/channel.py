@@ -36,6 +36,9 @@ MAX_TAIL_BYTES = 1 << 28
 _SEND_SECONDS = 1.0
 _SEND_ATTEMPTS = 4
 
+#: Messages that wait to be sent together are sent once they are this many bytes.
+_ENOUGH_BYTES = 1 << 15
+
 #: Our descriptor goes up here, so that the program's own get the numbers that they have without us.
 _HIGH_DESCRIPTOR = 1000
 
@@ -111,16 +114,33 @@ class Channel:
         self._socket: _socket.socket | None = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, descriptor)
         self._socket.settimeout(_SEND_SECONDS)
         self._identity = _identity(descriptor)
+        self._waiting = bytearray()
 
     def send(self, message: Sequence[Any]) -> None:
-        """Sends the message whole, within seconds, or raises ChannelClosed."""
-        data = encode(message)
+        """Sends the message whole, after those that wait, within seconds, or raises ChannelClosed."""
+        self._take(encode(message), 0)
+
+    def put(self, message: Sequence[Any]) -> None:
+        """Sends the message with others: with the next `flush` at the latest. Raises as `send` does.
+
+        To send each alone costs a call of the system for it here, and wakes up the parent for it there.
+        """
+        self._take(encode(message), _ENOUGH_BYTES)
+
+    def flush(self) -> None:
+        """Sends what waits. Raises as `send` does."""
+        self._take(b"", 0)
+
+    def _take(self, data: bytes, enough: int) -> None:
         # Bounded: a signal handler may have interrupted the send that holds the lock, in this very thread.
         if not self._lock.acquire(timeout=_SEND_SECONDS * _SEND_ATTEMPTS):
             return
         try:
             if self._socket is not None:
-                self._send(self._socket, data)
+                self._waiting += data
+                if self._waiting and len(self._waiting) >= enough:
+                    waiting, self._waiting = self._waiting, bytearray()
+                    self._send(self._socket, waiting)
         except BaseException as error:
             # Whatever it was, half a frame may be out.
             self.close()
@@ -130,7 +150,7 @@ class Channel:
         finally:
             self._lock.release()
 
-    def _send(self, connection: _socket.socket, data: bytes) -> None:
+    def _send(self, connection: _socket.socket, data: bytearray) -> None:
         from _socket import MSG_NOSIGNAL
 
         # A program may close descriptors that it does not know (daemons do), and the number may be its own

@@ -28,12 +28,17 @@ _WAITING_LIMIT = 200_000
 
 
 class _Entry:
-    """A sink. Any thread may take `active` off it, for good; `greeted` belongs to whoever delivers."""
+    """A sink. Any thread may take `active` off it, for good; `greeted` belongs to whoever delivers.
 
-    __slots__ = ("active", "greeted", "sink")
+    One that has `put` and `flush` gets messages by the one, and by the other is told that these are all for now.
+    """
+
+    __slots__ = ("active", "flush", "greeted", "put", "sink")
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
+        self.put: Sink = getattr(sink, "put", sink)
+        self.flush: Callable[[], object] | None = getattr(sink, "flush", None)
         self.active = True
         self.greeted = False
 
@@ -95,19 +100,22 @@ class Outlet:
             if not entry.greeted:
                 entry.greeted = True
                 for message in list(self._standing.values()):
-                    self._give(entry, message)
+                    self._ask(entry, entry.put, message)
         # What sinks push in turn is for the next delivery, or this one might never end.
         for _ in range(len(self._queue)):
             message = self._queue.popleft()
             self._note(message)
             for entry in entries:
-                self._give(entry, message)
+                self._ask(entry, entry.put, message)
+        for entry in entries:
+            if entry.flush is not None:
+                self._ask(entry, entry.flush)
 
-    def _give(self, entry: _Entry, message: Message) -> None:
+    def _ask(self, entry: _Entry, call: Callable[..., object], *message: Message) -> None:
         if not entry.active:
             return
         try:
-            entry.sink(message)
+            call(*message)
         except Exception as exc:
             entry.active = False
             self._failed(exc)
