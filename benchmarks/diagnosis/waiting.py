@@ -369,6 +369,53 @@ def file_lock(recording):
         pool.close()
 
 
+def hand_over(task, items, seconds):
+    with task:
+        time.sleep(seconds)
+        items.put(seconds)  # <- put
+    return task
+
+
+@family(scarce("put"))
+def full_queue(recording):
+    """What the tasks fill is emptied more slowly: whoever takes out of it is what is scarce."""
+    rng = recording.random
+    workers, takers, held = rng.choice((6, 8, 12)), rng.choice((1, 2)), rng.uniform(0.03, 0.06)
+    items = queue.Queue(rng.choice((1, 8)))
+
+    def take():
+        while (seconds := items.get()) is not None:
+            time.sleep(seconds)
+
+    threads = in_threads(takers, take)
+    pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
+    count = int(rng.uniform(4, 6) * takers / held)
+    for future in [pool.submit(hand_over, items, held) for _ in range(count)]:
+        future.result()
+    for _ in range(takers):
+        items.put(None)
+    for thread in threads:
+        thread.join()
+
+
+def polite(task, lock, held):
+    with task, lock:  # <- host
+        time.sleep(held)
+    return task
+
+
+@family(scarce("host"))
+def locks_of_several(recording):
+    """One at a time for each of a few hosts: how many go on at once varies, for chance may bring two of one host."""
+    rng = recording.random
+    workers, hosts, held = rng.choice((12, 16)), rng.choice((2, 3, 4)), rng.uniform(0.03, 0.06)
+    locks = [threading.Lock() for _ in range(hosts)]
+    pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
+    count = int(rng.uniform(4, 6) * hosts / held)
+    for future in [pool.submit(polite, rng.choice(locks), held) for _ in range(count)]:
+        future.result()
+
+
 # -- other pools, and each other --------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ import pytest
 from signals_support import (
     ALL_CORES_BUSY,
     BY_CHANCE,
+    FULL_QUEUE,
     HALF_A_CORE,
     IDLE_HOST,
     LOCK,
@@ -89,6 +90,17 @@ from poolscope.model import Thresholds
             but(contention=LOCK),
             Rules(),
             ("async_then_serial", "shared_resource", "warning", "relieve_shared_resource", False),
+        ),
+        # they stand before a full queue most of the time, or only now and then
+        (
+            but(held_up=FULL_QUEUE),
+            Rules(),
+            ("async_then_serial", "shared_resource", "warning", "relieve_shared_resource", False),
+        ),
+        (
+            but(held_up=msgspec.structs.replace(FULL_QUEUE, share=0.4)),
+            Rules(),
+            ("async_then_serial", "blocking_io", "warning", "raise_max_workers", True),
         ),
         # few tasks that take beyond all measure hold the workers: more workers may go the same way
         (

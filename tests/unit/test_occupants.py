@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from poolscope.analysis.occupants import Contention, FunctionShare, contention, hogs
+from poolscope.analysis.occupants import Contention, FunctionShare, HeldUp, contention, held_up, hogs
 from poolscope.messages import Line, Stack, StackSample
 
 WAIT, HOLD, OTHER = ("/app/db.py", 8, "save"), ("/app/db.py", 9, "save"), ("/app/db.py", 20, "load")
@@ -276,3 +276,28 @@ def test_those_on_their_way_there_are_no_holders() -> None:
     found = samples.judge()
     assert found is not None
     assert (found.holders, found.holding) == (1, (HOLD,))
+
+
+def gated(count: int, *stacks: Stack) -> list[StackSample]:
+    return [StackSample(1, at * STEP, list(stacks)) for at in range(count)]
+
+
+def three(worker: int) -> list[int]:
+    """Three workers, from this one on."""
+    return [number for each in range(worker, worker + 3) for number in (each, 1, 0)]
+
+
+def test_who_waits_at_something_that_lets_few_pass_is_held_up() -> None:
+    samples = gated(
+        10,
+        Stack([WAIT], 0, three(1), "lock"),
+        Stack([WAIT], 4, three(4), "lock"),
+        Stack([OTHER], 0, three(7), "semaphore"),
+        Stack([HOLD], 0, three(10)),
+    )
+    assert held_up(samples) == HeldUp("lock", 0.75, (WAIT,))
+    assert held_up(samples[:9]) is None
+
+
+def test_who_waits_for_anything_else_is_not_held_up() -> None:
+    assert held_up(gated(10, Stack([WAIT], 0, three(1)), Stack([HOLD], 0, three(4)))) is None

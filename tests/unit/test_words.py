@@ -1,7 +1,7 @@
 """The sentence that a finding tells at night, and the one thing to do."""
 
 import pytest
-from signals_support import HALF_A_CORE, ONE_CORE_BUSY, but
+from signals_support import FULL_QUEUE, HALF_A_CORE, LOCK, LOCKS, ONE_CORE_BUSY, but
 
 from poolscope.analysis.detection import Rules, diagnose
 from poolscope.analysis.signals import PoolSignals
@@ -45,6 +45,40 @@ def told(signals: PoolSignals) -> tuple[str, str]:
 def test_what_is_said_of_workers_that_compute(changes: dict[str, object], summary: str, advice: str) -> None:
     found, text = told(but(**changes))
     assert found == summary
+    assert advice in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "summary", "advice"),
+    [
+        (
+            {"held_up": FULL_QUEUE},
+            "its 4 workers spend 70 % of their time waiting for room in a full queue at tasks.py:12 (resize)",
+            "More workers in 'images' would only wait too: what takes out of that queue is slower",
+        ),
+        (
+            {"held_up": FULL_QUEUE, "contention": LOCK},
+            "its 4 workers spend 70 % of their time waiting for room in a full queue at tasks.py:12 (resize)",
+            "More workers in 'images' would only wait too: what takes out of that queue is slower",
+        ),
+        (
+            {"held_up": LOCKS},
+            "its 4 workers spend 70 % of their time waiting for a lock at tasks.py:12 (resize)",
+            "More workers would only wait too: relieve what they wait for",
+        ),
+        # how many get past it says more
+        (
+            {"held_up": LOCKS, "contention": LOCK},
+            "only one of its 4 workers goes on at a time, the others wait at tasks.py:12 (resize)",
+            "More workers would only wait too: relieve what they wait for",
+        ),
+    ],
+)
+def test_what_is_said_of_workers_that_hold_each_other_up(changes: dict[str, object], summary: str, advice: str) -> None:
+    found, text = told(but(**changes))
+    assert found == (
+        f"Pool 'images' turned serial at 12.0 s: {summary}, and a task now waits 1.0 s before it runs for 400 ms."
+    )
     assert advice in text
 
 

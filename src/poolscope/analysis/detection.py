@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from poolscope.analysis.occupants import Contention, HeldUp
 from poolscope.analysis.signals import HeldWorker, PoolSignals
 from poolscope.model import Severity, Thresholds
 
@@ -37,6 +38,7 @@ WAIT_RUNS = 5.0
 #: Most of the worker time.
 DOWNSTREAM_SHARE = 0.5
 OVERLONG_SHARE = 0.5
+HELD_UP_SHARE = 0.5
 #: No task finished for this many times the longest run so far: not slow, stalled.
 STALL_RUNS = 5.0
 
@@ -224,9 +226,21 @@ def _inflated(signals: PoolSignals) -> tuple[bool, bool] | None:
     return run_p50 > RUN_INFLATION * median, run_mean > RUN_INFLATION * mean
 
 
+def behind(signals: PoolSignals) -> Contention | HeldUp | None:
+    """What the workers wait for that is scarcer than the pool, by where they are: how many get past a line, or that
+    most worker time is spent at locks, semaphores and full queues. More workers would wait there too.
+
+    Who empties a full queue are no workers of the pool: how many of these are elsewhere says nothing.
+    """
+    found, held_up = signals.contention, signals.held_up
+    if held_up is not None and held_up.share > HELD_UP_SHARE and (found is None or held_up.gate == "queue"):
+        return held_up
+    return found
+
+
 def _shared_resource(signals: PoolSignals, rules: Rules) -> bool:
     """The workers queue for something scarcer than the pool: shown by how their runs grow, or by where they are."""
-    return _off_cpu(signals) and (signals.contention is not None or _inflated(signals) == (True, True))
+    return _off_cpu(signals) and (behind(signals) is not None or _inflated(signals) == (True, True))
 
 
 def _slow_tasks(signals: PoolSignals, rules: Rules) -> bool:

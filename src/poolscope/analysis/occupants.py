@@ -61,6 +61,36 @@ class Contention(msgspec.Struct, frozen=True):
     samples: int
 
 
+class HeldUp(msgspec.Struct, frozen=True):
+    """Workers wait at something that lets few pass (`gate`, as a `Stack` has it): this share of them, on average, most
+    of those at `waiting`."""
+
+    gate: str
+    share: float
+    waiting: tuple[Line, ...]
+
+
+def held_up(samples: Sequence[StackSample]) -> HeldUp | None:
+    """At what most of the workers wait that are stopped by a lock, a semaphore or a full queue; None if none is, or the
+    pool has not been looked at often enough."""
+    if len(samples) < SAMPLES_NEEDED:
+        return None
+    places: Counter[tuple[str, tuple[Line, ...]]] = Counter()
+    for sample in samples:
+        for stack in sample.stacks:
+            places[stack.gate, tuple(stack.lines)] += len(stack.tasks)
+    gates: Counter[str] = Counter()
+    for (gate, _), count in places.items():
+        gates[gate] += count
+    total = gates.total()
+    del gates[""]
+    if not gates:
+        return None
+    [(most, _)] = gates.most_common(1)
+    waiting = max((place for place in places if place[0] == most), key=lambda place: places[place])
+    return HeldUp(most, gates.total() / total, waiting[1])
+
+
 class _Occupant(NamedTuple):
     """A worker in a sample, at a place by its number."""
 

@@ -19,6 +19,7 @@ from poolscope.analysis.detection import (
     Diagnosis,
     Rules,
     amplified,
+    behind,
     diagnose,
     stuck_workers,
 )
@@ -445,8 +446,10 @@ class PoolCase:
             workers = frozenset(item.signals.deadlock.cycle.workers)
         elif item.diagnosis.pattern == "stuck_workers":
             workers = frozenset(held.worker for held in stuck_workers(item.signals.held, self.rules))
-        contention = item.signals.contention if item.diagnosis.cause == "shared_resource" else None
-        waiting = contention.waiting if contention is not None else ()
+        waiting: tuple[Line, ...] = ()
+        if item.diagnosis.cause == "shared_resource":
+            scarce = behind(item.signals)
+            waiting = scarce.waiting if scarce is not None else ()
         frames = self._frames(item.begin_ns, episode.last_seen_ns, workers, waiting)
         since = self._offset(episode.since_ns)
         name = self.history.name

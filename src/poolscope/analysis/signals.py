@@ -13,7 +13,16 @@ import msgspec
 from poolscope.analysis.chance import Before, Crowd, Runs, regularity
 from poolscope.analysis.deadlock import Awaited, Deadlock
 from poolscope.analysis.history import CpuReading, PoolHistory
-from poolscope.analysis.occupants import SAMPLES_NEEDED, Contention, FunctionShare, Hogs, contention, hogs
+from poolscope.analysis.occupants import (
+    SAMPLES_NEEDED,
+    Contention,
+    FunctionShare,
+    HeldUp,
+    Hogs,
+    contention,
+    held_up,
+    hogs,
+)
 from poolscope.analysis.stretches import Stretch
 from poolscope.analysis.window import TASKS_NEEDED, Window, Work, median, seconds, sums
 
@@ -70,6 +79,7 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     #: How often the lines of the workers were looked at.
     samples: int = 0
     contention: Contention | None = None
+    held_up: HeldUp | None = None
     #: The part of the workers' time that tasks have which take many times the p99 run of their function.
     overlong_share: float = 0.0
     hogs: Hogs | None = None
@@ -191,6 +201,7 @@ def measure(
             usual={function: median(share.runs) or 0.0 for function, share in window.shares.items() if share.runs},
             worth=_worth(history, window, work, length_ns),
         ),
+        held_up=held_up(samples),
         overlong_share=window.overlong_share,
         hogs=hogs(
             [

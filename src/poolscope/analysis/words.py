@@ -10,7 +10,15 @@ from collections.abc import Sequence
 import msgspec
 
 from poolscope.analysis.deadlock import Deadlock
-from poolscope.analysis.detection import Diagnosis, LoopLineSignals, cpu_limit, starved, workers_for_cpu
+from poolscope.analysis.detection import (
+    Diagnosis,
+    LoopLineSignals,
+    behind,
+    cpu_limit,
+    starved,
+    workers_for_cpu,
+)
+from poolscope.analysis.occupants import HeldUp
 from poolscope.analysis.signals import PoolSignals
 from poolscope.analysis.sizing import LARGEST, Sizing
 from poolscope.model import Advice, Frame
@@ -49,11 +57,21 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+#: What workers wait for, by its gate.
+_GATES = {"lock": "a lock", "semaphore": "a semaphore", "queue": "room in a full queue"}
+
+
 def _hold_up(signals: PoolSignals, frames: Sequence[Frame]) -> str:
     """What the workers of a pool wait for that has something scarcer behind it."""
-    if signals.contention is not None:
-        at_once = "one" if signals.contention.holders == 1 else str(signals.contention.holders)
-        go = "goes" if signals.contention.holders == 1 else "go"
+    scarce = behind(signals)
+    if isinstance(scarce, HeldUp):
+        return (
+            f"its {_workers(signals.max_workers)} spend {_percent(scarce.share)} of their time waiting for "
+            f"{_GATES[scarce.gate]}{_place(frames)}"
+        )
+    if scarce is not None:
+        at_once = "one" if scarce.holders == 1 else str(scarce.holders)
+        go = "goes" if scarce.holders == 1 else "go"
         return (
             f"only {at_once} of its {_workers(signals.max_workers)} {go} on at a time, the others wait{_place(frames)}"
         )
@@ -92,7 +110,11 @@ def pool_summary(
         "cpu_bound": f"its {workers} compute and {_cpu(signals)}, so {costs}{_place(frames)}",
         "blocking_io": f"all {workers} are waiting{_place(frames)}, tasks come faster than they finish, and {costs}",
         "downstream_pool": _downstream(signals, frames),
-        "shared_resource": f"{_hold_up(signals, frames)}, and {costs}",
+        # What they wait for in a task is no work of their own.
+        "shared_resource": (
+            f"{_hold_up(signals, frames)}, and a task now waits {seconds(signals.wait_p50_seconds)} before it runs for "
+            f"{seconds(signals.run_p50_seconds)}"
+        ),
         "slow_tasks": _held_up_by(signals, hogs),
     }.get(diagnosis.cause, f"{workers} are full and {costs}; why is not established")
     return f"{turned}: {why}."
@@ -199,11 +221,18 @@ def pool_advice(
         return Advice(
             action, "Give the call at the line shown a timeout, so that its worker comes back whatever happens there."
         )
+    scarce = behind(signals)
+    if action == "relieve_shared_resource" and isinstance(scarce, HeldUp) and scarce.gate == "queue":
+        return Advice(
+            action,
+            f"More workers in {name!r} would only wait too: what takes out of that queue is slower than they fill it. "
+            "Make that faster, or give it more workers.",
+        )
     if action == "relieve_shared_resource":
         return Advice(
             action,
             "More workers would only wait too: relieve what they wait for at the line shown (hold the lock for less "
-            "work, a larger pool of connections, fewer and larger writes).",
+            "work, a larger pool of connections, a higher rate limit, fewer and larger writes).",
         )
     if diagnosis.cause == "cpu_bound" and starved(signals):
         return Advice(
