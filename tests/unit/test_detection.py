@@ -108,6 +108,11 @@ from poolscope.model import Thresholds
             Rules(),
             ("async_then_serial", "unknown", "warning", "none", False),
         ),
+        (
+            but(suspected=True),
+            Rules(),
+            ("async_then_serial", "unknown", "warning", "none", False),
+        ),
         # few long tasks before many short ones
         (
             but(hogs=Hogs((1,), 0.9, 0.1, 1e9, 1e8)),

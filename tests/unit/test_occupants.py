@@ -212,9 +212,30 @@ def test_those_that_starve_in_one_call_show_by_their_age() -> None:
     assert (found.holders, found.waiting, found.holding) == (1, (WAIT,), (WAIT,))
 
 
+def test_each_of_those_that_starve_may_do_so_for_most_of_the_time() -> None:
+    """Whoever has starved for long enough changes places with the lucky one, and the number stays the same."""
+    samples, workers = Samples(8), 8
+    starts = dict.fromkeys(range(1, workers + 1), 0)
+    for at in range(1, 61):
+        now, lucky = at * STEP, 1 + at // 5 % workers
+        if at % 5 == 0:
+            starts[1 + (at // 5 - 1) % workers] = now - STEP
+        tasks = []
+        for worker in range(1, workers + 1):
+            started = now - 5 if worker == lucky else starts[worker] + worker
+            samples.ended[1, started] = now + (5 if worker == lucky else 30 * STEP)
+            tasks += [worker, 1, started]
+        samples.samples.append(StackSample(1, now, [Stack([WAIT], 0, tasks)]))
+    found = samples.judge(usual={1: 10.0})
+    assert found is not None
+    assert (found.holders, found.waiting, found.holding) == (1, (WAIT,), (WAIT,))
+
+
 def test_few_long_tasks_are_not_known_to_starve() -> None:
     """The same, but for so long that it is the same tasks again and again."""
-    assert starving(8, 3, 20).judge(usual={1: 10.0}) is None
+    found = starving(8, 3, 20).judge(usual={1: 10.0})
+    assert found is not None
+    assert not found.sure
 
 
 @pytest.mark.parametrize("seed", range(50))

@@ -82,6 +82,16 @@ def test_what_is_said_of_workers_that_hold_each_other_up(changes: dict[str, obje
     assert advice in text
 
 
+def test_what_is_said_where_few_tasks_hold_most_workers() -> None:
+    found, text = told(but(suspected=True))
+    assert found == (
+        "Pool 'images' turned serial at 12.0 s: all 4 workers are busy at tasks.py:12 (resize), and a task now waits "
+        "1.0 s for 400 ms of its own work; most of them are in tasks that take far longer than the others, and why is "
+        "not established."
+    )
+    assert "why a few calls at the line shown take so much longer" in text
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

@@ -255,8 +255,8 @@ def _blocking_io(signals: PoolSignals, rules: Rules) -> bool:
     It is not, where few tasks that take beyond all measure of their function hold most of them: stuck, or starved by
     those that pass. More workers may go the same way.
     """
-    inflated = _inflated(signals)
-    return _off_cpu(signals) and (inflated is None or not inflated[1]) and signals.overlong_share <= OVERLONG_SHARE
+    inflated, few_hold_them = _inflated(signals), signals.suspected or signals.overlong_share > OVERLONG_SHARE
+    return _off_cpu(signals) and (inflated is None or not inflated[1]) and not few_hold_them
 
 
 #: Patterns whose cause is about the size of the pool and the work in it.

@@ -79,6 +79,8 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     #: How often the lines of the workers were looked at.
     samples: int = 0
     contention: Contention | None = None
+    #: It looks like that, unless those that seem to wait are tasks that just take long.
+    suspected: bool = False
     held_up: HeldUp | None = None
     #: The part of the workers' time that tasks have which take many times the p99 run of their function.
     overlong_share: float = 0.0
@@ -169,6 +171,15 @@ def measure(
     lasting = frozenset(worker for worker, task in history.running.items() if task.started_ns <= begin_ns)
     busy_ns = window.busy_ns
     work = window.work(history.occupancy.unhindered)
+    found = contention(
+        samples,
+        history.size,
+        lasting=lasting,
+        starts=window.starts,
+        ended=window.ended() if len(samples) >= SAMPLES_NEEDED else {},
+        usual={function: median(share.runs) or 0.0 for function, share in window.shares.items() if share.runs},
+        worth=_worth(history, window, work, length_ns),
+    )
     return PoolSignals(
         window_seconds=length_ns / 1e9,
         max_workers=history.size,
@@ -192,15 +203,8 @@ def measure(
         process=process,
         held=held_workers(history, end_ns),
         samples=len(samples),
-        contention=contention(
-            samples,
-            history.size,
-            lasting=lasting,
-            starts=window.starts,
-            ended=window.ended() if len(samples) >= SAMPLES_NEEDED else {},
-            usual={function: median(share.runs) or 0.0 for function, share in window.shares.items() if share.runs},
-            worth=_worth(history, window, work, length_ns),
-        ),
+        contention=found if found is not None and found.sure else None,
+        suspected=found is not None and not found.sure,
         held_up=held_up(samples),
         overlong_share=window.overlong_share,
         hogs=hogs(

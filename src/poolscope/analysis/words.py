@@ -53,6 +53,10 @@ def _workers(count: int) -> str:
     return "1 worker" if count == 1 else f"{count} workers"
 
 
+def _all(count: int) -> str:
+    return {1: "its one worker", 2: "both workers"}.get(count, f"all {count} workers")
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
@@ -83,7 +87,7 @@ def pool_summary(
     diagnosis: Diagnosis, name: str, since: float, signals: PoolSignals, frames: Sequence[Frame], hogs: str = ""
 ) -> str:
     """One sentence: what happened, since when, why, where. `hogs` names the functions that hold the workers."""
-    workers = _workers(signals.max_workers)
+    workers, everyone = _workers(signals.max_workers), _all(signals.max_workers)
     costs = (
         f"a task now waits {seconds(signals.wait_p50_seconds)} for {seconds(signals.run_p50_seconds)} of its own work"
     )
@@ -91,7 +95,7 @@ def pool_summary(
         return f"{_deadlocked(name, since, signals.deadlock)}{_place(frames)}."
     if diagnosis.pattern == "stalled":
         return (
-            f"Pool {name!r} has stood still: all {workers} busy, {signals.queue_depth} tasks queued, and nothing "
+            f"Pool {name!r} has stood still: {everyone} busy, {signals.queue_depth} tasks queued, and nothing "
             f"finished for {seconds(signals.seconds_since_finish)}{_place(frames)}."
         )
     if diagnosis.pattern == "stuck_workers":
@@ -108,7 +112,7 @@ def pool_summary(
     why = {
         "single_worker": f"its one worker is never free, and {costs}{_place(frames)}",
         "cpu_bound": f"its {workers} compute and {_cpu(signals)}, so {costs}{_place(frames)}",
-        "blocking_io": f"all {workers} are waiting{_place(frames)}, tasks come faster than they finish, and {costs}",
+        "blocking_io": f"{everyone} are waiting{_place(frames)}, tasks come faster than they finish, and {costs}",
         "downstream_pool": _downstream(signals, frames),
         # What they wait for in a task is no work of their own.
         "shared_resource": (
@@ -116,8 +120,15 @@ def pool_summary(
             f"{seconds(signals.run_p50_seconds)}"
         ),
         "slow_tasks": _held_up_by(signals, hogs),
-    }.get(diagnosis.cause, f"{workers} are full and {costs}; why is not established")
+    }.get(diagnosis.cause, f"{everyone} are busy{_place(frames)}, and {costs}; {_unknown(signals)}")
     return f"{turned}: {why}."
+
+
+def _unknown(signals: PoolSignals) -> str:
+    """What is known where no cause is."""
+    if signals.suspected:
+        return "most of them are in tasks that take far longer than the others, and why is not established"
+    return "why is not established"
 
 
 def _cpu(signals: PoolSignals) -> str:
@@ -242,6 +253,13 @@ def pool_advice(
         )
     if diagnosis.cause == "cpu_bound":
         return Advice("none", "The work uses every CPU it may use: only more CPUs or less work make it faster.")
+    if signals.suspected:
+        return Advice(
+            "none",
+            "Find out why a few calls at the line shown take so much longer than the others. If they take turns at "
+            "something (a lock, a database that admits one writer), the others go ahead of them, and more workers "
+            "would only wait too.",
+        )
     return Advice(
         "none",
         "The cause is not established from what was recorded; look at the lines where the workers are.",
