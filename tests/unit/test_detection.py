@@ -52,9 +52,20 @@ from poolscope.model import Thresholds
         ),
         # four workers get one worker's work done, as runs have grown with their number
         (
-            but(finished=5, run_p50_seconds=1.6, run_mean_seconds=1.6, wait_p50_seconds=4.0),
+            but(finished=5, run_p50_seconds=1.6, run_mean_seconds=1.6, wait_p50_seconds=4.0, growing=True),
             Rules(),
             ("serial", "shared_resource", "warning", "relieve_shared_resource", False),
+        ),
+        # they have grown, and it is not known with what, or known that it is not with their number
+        (
+            but(finished=5, run_p50_seconds=1.6, run_mean_seconds=1.6, wait_p50_seconds=4.0),
+            Rules(),
+            ("serial", "unknown", "warning", "none", False),
+        ),
+        (
+            but(finished=5, run_p50_seconds=1.6, run_mean_seconds=1.6, wait_p50_seconds=4.0, growing=False),
+            Rules(),
+            ("serial", "blocking_io", "warning", "raise_max_workers", True),
         ),
         # they took as long before the pool filled: something else slowed them down
         (

@@ -4,6 +4,7 @@ import pytest
 from signals_support import FULL_QUEUE, HALF_A_CORE, LOCK, LOCKS, ONE_CORE_BUSY, but
 
 from poolscope.analysis.detection import Rules, diagnose
+from poolscope.analysis.occupants import Hogs
 from poolscope.analysis.signals import PoolSignals
 from poolscope.analysis.words import pool_advice, pool_summary, seconds
 from poolscope.model import Frame
@@ -35,9 +36,9 @@ def told(signals: PoolSignals) -> tuple[str, str]:
         ),
         (
             {"worker_cores": 1.1, "worker_cpu_share": 0.28, "workers_ready": 2.8, "process": ONE_CORE_BUSY},
-            "Pool 'images' turned serial at 12.0 s: its 4 workers compute and get 1.0 of the 4 cores that they could "
-            "use, as other programs take the rest, so a task now waits 1.0 s for 400 ms of its own work at tasks.py:12 "
-            "(resize).",
+            "Pool 'images' reached the limit of the machine at 12.0 s: its 4 workers compute and get 1.0 of the 4 "
+            "cores that they could use, as other programs take the rest, so a task now waits 1.0 s for 400 ms of its "
+            "own work at tasks.py:12 (resize).",
             "other programs take part of them",
         ),
     ],
@@ -80,6 +81,19 @@ def test_what_is_said_of_workers_that_hold_each_other_up(changes: dict[str, obje
         f"Pool 'images' turned serial at 12.0 s: {summary}, and a task now waits 1.0 s before it runs for 400 ms."
     )
     assert advice in text
+
+
+def test_what_hardly_any_tasks_do_is_not_said_of_none() -> None:
+    signals = but(hogs=Hogs((1,), 0.7, 0.0, 1.8e9, 4e7))
+    summary = pool_summary(diagnose(signals, Rules()), "images", 12.0, signals, FRAMES, hogs="consume")
+    assert "consume takes 70 % of the workers' time with hardly any of the tasks, and the others wait 1.8 s" in summary
+
+
+def test_who_stands_still_may_wait_for_what_is_queued() -> None:
+    signals = but(seconds_since_finish=11.0, window_seconds=12.0)
+    summary, advice = told(signals)
+    assert summary.startswith("Pool 'images' has stood still: all 4 workers busy, 30 tasks queued")
+    assert "what a task in the queue of 'images' would do" in advice
 
 
 def test_what_is_said_where_few_tasks_hold_most_workers() -> None:

@@ -260,7 +260,7 @@ class _Places:
         if worth > self._present - sum(queued) / self._seen / 2:
             return None
         share = sum(past) / self._seen / self._present
-        if samples * _divergence(often, _most_likely(round(self._present), share)) < -math.log(CHANCE):
+        if samples * divergence(often, _most_likely(round(self._present), share)) < -math.log(CHANCE):
             return None
         return often, holders, where
 
@@ -275,7 +275,7 @@ def _most_likely(count: int, share: float) -> float:
     return math.comb(count, value) * share**value * (1 - share) ** (count - value)
 
 
-def _divergence(share: float, likely: float) -> float:
+def divergence(share: float, likely: float) -> float:
     """How much a share tells against a probability: Kullback-Leibler, in nats; 0 if it is no greater."""
     if share <= likely:
         return 0.0

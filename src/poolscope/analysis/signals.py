@@ -85,6 +85,8 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     #: The part of the workers' time that tasks have which take many times the p99 run of their function.
     overlong_share: float = 0.0
     hogs: Hogs | None = None
+    #: Whether runs take longer the more of them there are at once; None if that does not show.
+    growing: bool | None = None
     deadlock: Deadlock | None = None
     awaited: Awaited | None = None
 
