@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from poolscope.analysis.chance import Crowd, Runs
-from poolscope.analysis.occupants import Contention
+from poolscope.analysis.occupants import Contention, HeldUp
 from poolscope.analysis.signals import PoolSignals, ProcessSignals
 from poolscope.analysis.window import Work
 
@@ -17,6 +17,9 @@ UNKNOWN_HOST = ProcessSignals(cores_used=None, cores_allowed=None, gil=True)
 
 #: One worker at a time gets past a line.
 LOCK = Contention(1, (("/app/db.py", 8, "save"),), (("/app/db.py", 9, "save"),), 20)
+#: Most of the time workers wait for room in a full queue, or for a lock.
+FULL_QUEUE = HeldUp("queue", 0.7, (("/app/db.py", 8, "save"),))
+LOCKS = HeldUp("lock", 0.7, (("/app/db.py", 8, "save"),))
 #: Four workers that wait for something while tasks come too fast, for two seconds.
 WAITING = PoolSignals(
     window_seconds=2.0,

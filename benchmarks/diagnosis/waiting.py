@@ -3,11 +3,13 @@
 import fcntl
 import multiprocessing
 import queue
+import socket
 import sqlite3
 import tempfile
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -64,6 +66,17 @@ def flapping(recording):
     pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
     high, calm = rng.uniform(1.8, 2.4), rng.uniform(2.0, 2.6)
     pool.play([(at, fetch, run) for at in arrivals(rng, [(1.0, high * full), (calm, 0.2 * full)] * 3)])
+
+
+@family(TOO_SMALL)
+def slower_service(recording):
+    """What the tasks wait for takes longer from some moment on, however many of them there are."""
+    rng = recording.random
+    workers, run = rng.choice((6, 8, 12)), rng.uniform(0.04, 0.08)
+    load, slow = rng.uniform(0.35, 0.5), rng.uniform(3.5, 4.5)
+    pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
+    times = arrivals(rng, [(7.0, load * workers / run)])
+    pool.play([(at, fetch, (slow if at > 4 else 1) * run * rng.uniform(0.9, 1.1)) for at in times])
 
 
 @family(TOO_SMALL)
@@ -367,6 +380,90 @@ def file_lock(recording):
         times = arrivals(rng, phases(rng, 1 / held, over=(2.0, 2.6)))
         pool.play([(at, filed, file.name, held) for at in times])
         pool.close()
+
+
+def hand_over(task, items, seconds):
+    with task:
+        time.sleep(seconds)
+        items.put(seconds)  # <- put
+    return task
+
+
+@family(scarce("put"))
+def full_queue(recording):
+    """What the tasks fill is emptied more slowly: whoever takes out of it is what is scarce."""
+    rng = recording.random
+    workers, takers, held = rng.choice((6, 8, 12)), rng.choice((1, 2)), rng.uniform(0.03, 0.06)
+    items = queue.Queue(rng.choice((1, 8)))
+
+    def take():
+        while (seconds := items.get()) is not None:
+            time.sleep(seconds)
+
+    threads = in_threads(takers, take)
+    pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
+    count = int(rng.uniform(4, 6) * takers / held)
+    for future in [pool.submit(hand_over, items, held) for _ in range(count)]:
+        future.result()
+    for _ in range(takers):
+        items.put(None)
+    for thread in threads:
+        thread.join()
+
+
+def polite(task, lock, held):
+    with task, lock:  # <- host
+        time.sleep(held)
+    return task
+
+
+def served(task, address):
+    with task, socket.create_connection(address) as connection:
+        connection.sendall(b"get")
+        connection.recv(8)  # <- answer
+    return task
+
+
+@contextmanager
+def server(threads, seconds):
+    """Answers so many requests at once, each after so long; gives its address. From outside, it is only slow."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+
+        def answer():
+            while (connection := listener.accept()[0]).recv(8):
+                time.sleep(seconds)
+                connection.sendall(b"done")
+                connection.close()
+
+        running = in_threads(threads, answer)
+        yield listener.getsockname()
+        for _ in running:
+            socket.create_connection(listener.getsockname()).close()
+        for thread in running:
+            thread.join()
+
+
+@family(scarce("answer"))
+def small_server(recording):
+    """No line tells who waits for whom. The tasks that fill the pool do: each of them takes longer than the last."""
+    rng = recording.random
+    workers, threads, held = rng.choice((10, 12, 16)), rng.choice((1, 2, 3)), rng.uniform(0.03, 0.06)
+    with server(threads, held) as address:
+        pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
+        pool.play([(at, served, address) for at in arrivals(rng, phases(rng, threads / held, over=(2.0, 2.6)))])
+        pool.close()
+
+
+@family(scarce("host"))
+def locks_of_several(recording):
+    """One at a time for each of a few hosts: how many go on at once varies, for chance may bring two of one host."""
+    rng = recording.random
+    workers, hosts, held = rng.choice((12, 16)), rng.choice((2, 3, 4)), rng.uniform(0.03, 0.06)
+    locks = [threading.Lock() for _ in range(hosts)]
+    pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
+    count = int(rng.uniform(4, 6) * hosts / held)
+    for future in [pool.submit(polite, rng.choice(locks), held) for _ in range(count)]:
+        future.result()
 
 
 # -- other pools, and each other --------------------------------------------------------------------------------

@@ -137,12 +137,14 @@ class Stack(msgspec.Struct, frozen=True, array_like=True):
     """Workers that are at the same place: the user's line first, and then the library line below it, if any.
 
     `spot` tells places in the last line from each other: it is the instruction. `tasks` is flat, 3 integers a worker:
-    worker, function, started.
+    worker, function, started. `gate` is what they wait for, if that lets few pass: a "lock", a "semaphore", or a full
+    "queue".
     """
 
     lines: list[Line]
     spot: int
     tasks: list[int]
+    gate: str = ""
 
 
 class StackSample(_Message, tag="stacks", frozen=True):

@@ -67,10 +67,18 @@ def test_short_tasks_of_another_kind_do_not_make_the_work_look_hindered() -> Non
 
 def test_work_that_is_hindered_is_told_among_short_tasks_of_another_kind() -> None:
     alone = [(at, 0.05, 1) for at, _, _ in GENTLE]
+    in_pairs = [(at + 0.01, 0.1, 1) for at, _, _ in GENTLE[::4]]
     crowd = FAST + [(at, 0.001, 2) for at, _, _ in FAST]
-    (finding,) = VirtualPool(4).run(LOOKUPS + alone + crowd).case.findings()
+    (finding,) = VirtualPool(4).run(LOOKUPS + alone + in_pairs + crowd).case.findings()
     assert (finding.pattern, finding.cause) == ("serial", "shared_resource")
-    assert "take 4.0 times as long as alone" in finding.summary
+    assert "the longer each takes: now 4.0 times as long as alone" in finding.summary
+
+
+def test_work_that_takes_longer_than_alone_is_not_known_to_be_hindered() -> None:
+    (finding,) = VirtualPool(4).run([(at, 0.05, 1) for at, _, _ in GENTLE] + FAST).case.findings()
+    assert (finding.pattern, finding.cause, finding.advice.action) == ("serial", "unknown", "none")
+    assert "its tasks take 4.0 times as long as alone, and why is not established" in finding.summary
+    assert "whether what they wait for at the line shown has become slower" in finding.advice.text
 
 
 def test_more_of_the_longer_work_is_no_hindrance() -> None:
@@ -144,13 +152,39 @@ def closed_load(clients: int, workers: int) -> list[tuple[float, float, int]]:
     return load
 
 
+def fed_by_itself(workers: int) -> list[tuple[float, float, int]]:
+    """A crawl: each task submits four more as it ends, down to a depth."""
+    rng = random.Random(workers)
+    free, coming, load = [0.0] * workers, [(0.5, 5)], []
+    while coming:
+        at, depth = heappop(coming)
+        run = rng.uniform(0.03, 0.09)
+        end = max(at, heappop(free)) + run
+        heappush(free, end)
+        for place in range(4 if depth else 0):
+            heappush(coming, (end - 0.0001 + place * 0.00001, depth - 1))
+        load.append((at, run, 1))
+    return load
+
+
+def test_a_pool_whose_workers_submit_its_tasks_gets_no_number() -> None:
+    """On a larger pool they would submit sooner; and to wait for room in their own pool, they must not be told."""
+    pool = VirtualPool(4).run(fed_by_itself(4))
+    finding = pool.case.findings()[0]
+    assert (finding.cause, finding.advice.action) == ("blocking_io", "raise_max_workers")
+    assert (finding.advice.suggested_max_workers, finding.advice.pool) == (None, "pool")
+    assert "The workers of 'pool' submit these tasks themselves" in finding.advice.text
+    assert pool.case.curve() is None
+
+
 def test_clients_that_wait_for_their_results_get_no_number_but_are_told_their_own() -> None:
     pool = VirtualPool(4).run(closed_load(40, 4))
     finding = pool.case.findings()[0]
     assert (finding.pattern, finding.cause) == ("async_then_serial", "blocking_io")
     assert (finding.advice.action, finding.advice.suggested_max_workers) == ("bound_submission", None)
     assert finding.evidence["closed_population"] == 40
-    assert "40 tasks at a time" in finding.advice.text
+    assert "What submits to 'pool' has 40 tasks in it at a time" in finding.advice.text
+    assert "40 tasks are submitted at a time, and a task now waits" in finding.summary
     assert pool.case.curve() is None
     single = VirtualPool(1).run(closed_load(20, 1)).case.findings()[0]
     assert (single.cause, single.advice.action, single.advice.suggested_max_workers) == (

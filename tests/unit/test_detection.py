@@ -5,6 +5,7 @@ import pytest
 from signals_support import (
     ALL_CORES_BUSY,
     BY_CHANCE,
+    FULL_QUEUE,
     HALF_A_CORE,
     IDLE_HOST,
     LOCK,
@@ -51,9 +52,20 @@ from poolscope.model import Thresholds
         ),
         # four workers get one worker's work done, as runs have grown with their number
         (
-            but(finished=5, run_p50_seconds=1.6, run_mean_seconds=1.6, wait_p50_seconds=4.0),
+            but(finished=5, run_p50_seconds=1.6, run_mean_seconds=1.6, wait_p50_seconds=4.0, growing=True),
             Rules(),
             ("serial", "shared_resource", "warning", "relieve_shared_resource", False),
+        ),
+        # they have grown, and it is not known with what, or known that it is not with their number
+        (
+            but(finished=5, run_p50_seconds=1.6, run_mean_seconds=1.6, wait_p50_seconds=4.0),
+            Rules(),
+            ("serial", "unknown", "warning", "none", False),
+        ),
+        (
+            but(finished=5, run_p50_seconds=1.6, run_mean_seconds=1.6, wait_p50_seconds=4.0, growing=False),
+            Rules(),
+            ("serial", "blocking_io", "warning", "raise_max_workers", True),
         ),
         # they took as long before the pool filled: something else slowed them down
         (
@@ -90,9 +102,25 @@ from poolscope.model import Thresholds
             Rules(),
             ("async_then_serial", "shared_resource", "warning", "relieve_shared_resource", False),
         ),
+        # they stand before a full queue most of the time, or only now and then
+        (
+            but(held_up=FULL_QUEUE),
+            Rules(),
+            ("async_then_serial", "shared_resource", "warning", "relieve_shared_resource", False),
+        ),
+        (
+            but(held_up=msgspec.structs.replace(FULL_QUEUE, share=0.4)),
+            Rules(),
+            ("async_then_serial", "blocking_io", "warning", "raise_max_workers", True),
+        ),
         # few tasks that take beyond all measure hold the workers: more workers may go the same way
         (
             but(overlong_share=0.8),
+            Rules(),
+            ("async_then_serial", "unknown", "warning", "none", False),
+        ),
+        (
+            but(suspected=True),
             Rules(),
             ("async_then_serial", "unknown", "warning", "none", False),
         ),

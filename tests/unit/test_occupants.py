@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from poolscope.analysis.occupants import Contention, FunctionShare, contention, hogs
+from poolscope.analysis.occupants import Contention, FunctionShare, HeldUp, contention, held_up, hogs
 from poolscope.messages import Line, Stack, StackSample
 
 WAIT, HOLD, OTHER = ("/app/db.py", 8, "save"), ("/app/db.py", 9, "save"), ("/app/db.py", 20, "load")
@@ -212,9 +212,30 @@ def test_those_that_starve_in_one_call_show_by_their_age() -> None:
     assert (found.holders, found.waiting, found.holding) == (1, (WAIT,), (WAIT,))
 
 
+def test_each_of_those_that_starve_may_do_so_for_most_of_the_time() -> None:
+    """Whoever has starved for long enough changes places with the lucky one, and the number stays the same."""
+    samples, workers = Samples(8), 8
+    starts = dict.fromkeys(range(1, workers + 1), 0)
+    for at in range(1, 61):
+        now, lucky = at * STEP, 1 + at // 5 % workers
+        if at % 5 == 0:
+            starts[1 + (at // 5 - 1) % workers] = now - STEP
+        tasks = []
+        for worker in range(1, workers + 1):
+            started = now - 5 if worker == lucky else starts[worker] + worker
+            samples.ended[1, started] = now + (5 if worker == lucky else 30 * STEP)
+            tasks += [worker, 1, started]
+        samples.samples.append(StackSample(1, now, [Stack([WAIT], 0, tasks)]))
+    found = samples.judge(usual={1: 10.0})
+    assert found is not None
+    assert (found.holders, found.waiting, found.holding) == (1, (WAIT,), (WAIT,))
+
+
 def test_few_long_tasks_are_not_known_to_starve() -> None:
     """The same, but for so long that it is the same tasks again and again."""
-    assert starving(8, 3, 20).judge(usual={1: 10.0}) is None
+    found = starving(8, 3, 20).judge(usual={1: 10.0})
+    assert found is not None
+    assert not found.sure
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -276,3 +297,28 @@ def test_those_on_their_way_there_are_no_holders() -> None:
     found = samples.judge()
     assert found is not None
     assert (found.holders, found.holding) == (1, (HOLD,))
+
+
+def gated(count: int, *stacks: Stack) -> list[StackSample]:
+    return [StackSample(1, at * STEP, list(stacks)) for at in range(count)]
+
+
+def three(worker: int) -> list[int]:
+    """Three workers, from this one on."""
+    return [number for each in range(worker, worker + 3) for number in (each, 1, 0)]
+
+
+def test_who_waits_at_something_that_lets_few_pass_is_held_up() -> None:
+    samples = gated(
+        10,
+        Stack([WAIT], 0, three(1), "lock"),
+        Stack([WAIT], 4, three(4), "lock"),
+        Stack([OTHER], 0, three(7), "semaphore"),
+        Stack([HOLD], 0, three(10)),
+    )
+    assert held_up(samples) == HeldUp("lock", 0.75, (WAIT,))
+    assert held_up(samples[:9]) is None
+
+
+def test_who_waits_for_anything_else_is_not_held_up() -> None:
+    assert held_up(gated(10, Stack([WAIT], 0, three(1)), Stack([HOLD], 0, three(4)))) is None

@@ -474,6 +474,7 @@ class TestStacks:
     class Frame:
         lines = (("app.py", 3, "task"),)
         f_code = None
+        f_lasti = -1
 
     def full_pool(self, probe, executor):
         executor._threads = {1}
@@ -492,7 +493,7 @@ class TestStacks:
         tick(probe)
         at = probe.clock()
         assert record.tags() == ["pool_opened", *["pool_batch", "waits", "stacks"] * 2]
-        assert record.messages[-1] == ("stacks", recorder.id, at, [[[("app.py", 3, "task")], 0, [1, 1, started]]])
+        assert record.messages[-1] == ("stacks", recorder.id, at, [[[("app.py", 3, "task")], 0, [1, 1, started], ""]])
         # A scrape asks for numbers, not for stacks.
         record.clear()
         probe.flush()

@@ -29,31 +29,37 @@ def pool(workers, pool_id=1):
 
 
 def sampler(frames, cpu=None, place=lambda frame: (frame.lines, frame.spot)):
-    return StackSampler(cpu or FakeCpu(), lambda: dict(frames), place)
+    return StackSampler(cpu or FakeCpu(), lambda: dict(frames), place, lambda frame: getattr(frame, "gate", ""))
 
 
-def frame(*lines, spot=0):
-    return SimpleNamespace(lines=list(lines), spot=spot, f_code=None, f_back=None)
+def frame(*lines, spot=0, gate=""):
+    return SimpleNamespace(lines=list(lines), spot=spot, gate=gate, f_code=None, f_back=None)
 
 
 def test_equal_stacks_are_counted_together():
     frames = {1000: frame(LINE, BELOW), 1001: frame(LINE), 1002: frame(LINE, BELOW), 7: frame(("other.py", 1, "x"))}
     [message] = sampler(frames).sample([pool(3)], 5)
     assert message[:3] == ("stacks", 1, 5)
-    assert sorted(message[3]) == [[[LINE], 0, [2, 1, 1]], [[LINE, BELOW], 0, [1, 1, 0, 3, 1, 2]]]
+    assert sorted(message[3]) == [[[LINE], 0, [2, 1, 1], ""], [[LINE, BELOW], 0, [1, 1, 0, 3, 1, 2], ""]]
 
 
 def test_places_in_one_line_are_told_from_each_other():
     frames = {1000: frame(LINE, spot=4), 1001: frame(LINE, spot=9), 1002: frame(LINE, spot=4)}
     [message] = sampler(frames).sample([pool(3)], 5)
-    assert message[3] == [[[LINE], 4, [1, 1, 0, 3, 1, 2]], [[LINE], 9, [2, 1, 1]]]
+    assert message[3] == [[[LINE], 4, [1, 1, 0, 3, 1, 2], ""], [[LINE], 9, [2, 1, 1], ""]]
+
+
+def test_who_waits_for_what_few_can_have_is_told_from_who_does_not():
+    frames = {1000: frame(LINE, gate="lock"), 1001: frame(LINE)}
+    [message] = sampler(frames).sample([pool(2)], 5)
+    assert message[3] == [[[LINE], 0, [1, 1, 0], "lock"], [[LINE], 0, [2, 1, 1], ""]]
 
 
 def test_only_workers_in_a_task_count():
     watch = pool(2)
     watch.recorder.workers[0].running = None
     [message] = sampler({1000: frame(LINE), 1001: frame(LINE)}).sample([watch], 5)
-    assert message[3] == [[[LINE], 0, [2, 1, 1]]]
+    assert message[3] == [[[LINE], 0, [2, 1, 1], ""]]
 
 
 def test_a_worker_that_leaves_its_task_meanwhile_does_not_count():
@@ -80,7 +86,7 @@ def test_of_many_workers_all_get_their_turn():
 
     reader = sampler({1000 + number: number for number in range(STACKS_LIMIT + 10)}, place=place)
     [message] = reader.sample([watch], 1)
-    assert [len(tasks) // 3 for _, _, tasks in message[3]] == [STACKS_LIMIT]
+    assert [len(tasks) // 3 for _, _, tasks, _ in message[3]] == [STACKS_LIMIT]
     reader.sample([watch], 2)
     assert set(seen) == set(range(STACKS_LIMIT + 10))
 

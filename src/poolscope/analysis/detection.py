@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from poolscope.analysis.occupants import Contention, HeldUp
 from poolscope.analysis.signals import HeldWorker, PoolSignals
 from poolscope.model import Severity, Thresholds
 
@@ -37,6 +38,7 @@ WAIT_RUNS = 5.0
 #: Most of the worker time.
 DOWNSTREAM_SHARE = 0.5
 OVERLONG_SHARE = 0.5
+HELD_UP_SHARE = 0.5
 #: No task finished for this many times the longest run so far: not slow, stalled.
 STALL_RUNS = 5.0
 
@@ -210,9 +212,8 @@ def _off_cpu(signals: PoolSignals) -> bool:
 def _inflated(signals: PoolSignals) -> tuple[bool, bool] | None:
     """Whether runs take longer than alone, by their median and by their mean; None if that is not known.
 
-    Where k of c workers' worth of work gets done at once, by Little's law each run takes c / k times as long as alone:
-    runs grow with concurrency. If they took as long already when the pool was about to fill, something else has slowed
-    them down. The mean alone also grows where a few long tasks have come.
+    They do not, if they took as long already when the pool was about to fill. The mean alone also grows where a few
+    long tasks have come.
     """
     work = signals.work
     median, mean, last = work.alone_p50_seconds, work.alone_mean_seconds, work.last_alone_seconds
@@ -224,9 +225,31 @@ def _inflated(signals: PoolSignals) -> tuple[bool, bool] | None:
     return run_p50 > RUN_INFLATION * median, run_mean > RUN_INFLATION * mean
 
 
+def slower(signals: PoolSignals) -> bool:
+    """Whether runs take longer than alone: they hold each other up, or what they wait for has become slower."""
+    return _inflated(signals) == (True, True)
+
+
+def became_slower(signals: PoolSignals) -> bool:
+    """Whether they do, and it is known that they do not hold each other up."""
+    return slower(signals) and signals.growing is False
+
+
+def behind(signals: PoolSignals) -> Contention | HeldUp | None:
+    """What the workers wait for that is scarcer than the pool, by where they are: how many get past a line, or that
+    most worker time is spent at locks, semaphores and full queues. More workers would wait there too.
+
+    Who empties a full queue are no workers of the pool: how many of these are elsewhere says nothing.
+    """
+    found, held_up = signals.contention, signals.held_up
+    if held_up is not None and held_up.share > HELD_UP_SHARE and (found is None or held_up.gate == "queue"):
+        return held_up
+    return found
+
+
 def _shared_resource(signals: PoolSignals, rules: Rules) -> bool:
     """The workers queue for something scarcer than the pool: shown by how their runs grow, or by where they are."""
-    return _off_cpu(signals) and (signals.contention is not None or _inflated(signals) == (True, True))
+    return _off_cpu(signals) and (behind(signals) is not None or signals.growing is True)
 
 
 def _slow_tasks(signals: PoolSignals, rules: Rules) -> bool:
@@ -241,8 +264,9 @@ def _blocking_io(signals: PoolSignals, rules: Rules) -> bool:
     It is not, where few tasks that take beyond all measure of their function hold most of them: stuck, or starved by
     those that pass. More workers may go the same way.
     """
-    inflated = _inflated(signals)
-    return _off_cpu(signals) and (inflated is None or not inflated[1]) and signals.overlong_share <= OVERLONG_SHARE
+    inflated, few_hold_them = _inflated(signals), signals.suspected or signals.overlong_share > OVERLONG_SHARE
+    by_themselves = inflated is None or not inflated[1] or became_slower(signals)
+    return _off_cpu(signals) and by_themselves and not few_hold_them
 
 
 #: Patterns whose cause is about the size of the pool and the work in it.

@@ -92,6 +92,7 @@ def evidence(signals: PoolSignals) -> dict[str, float]:
         "queue_depth": float(signals.queue_depth),
         "oldest_queued_seconds": signals.oldest_queued_seconds,
         "worker_cpu_share": signals.worker_cpu_share,
+        "held_up_share": signals.held_up.share if signals.held_up is not None else None,
         "resource_holders": float(signals.contention.holders) if signals.contention is not None else None,
         "deadlocked_workers": float(signals.deadlock.cycle.all_workers) if signals.deadlock is not None else None,
         "deadlocked_pools": float(signals.deadlock.cycle.pools) if signals.deadlock is not None else None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
@@ -59,6 +60,38 @@ class Contention(msgspec.Struct, frozen=True):
     #: Where the holders are most often.
     holding: tuple[Line, ...]
     samples: int
+    #: False: those that wait may just be tasks that take long.
+    sure: bool = True
+
+
+class HeldUp(msgspec.Struct, frozen=True):
+    """Workers wait at something that lets few pass (`gate`, as a `Stack` has it): this share of them, on average, most
+    of those at `waiting`."""
+
+    gate: str
+    share: float
+    waiting: tuple[Line, ...]
+
+
+def held_up(samples: Sequence[StackSample]) -> HeldUp | None:
+    """At what most of the workers wait that are stopped by a lock, a semaphore or a full queue; None if none is, or the
+    pool has not been looked at often enough."""
+    if len(samples) < SAMPLES_NEEDED:
+        return None
+    places: Counter[tuple[str, tuple[Line, ...]]] = Counter()
+    for sample in samples:
+        for stack in sample.stacks:
+            places[stack.gate, tuple(stack.lines)] += len(stack.tasks)
+    gates: Counter[str] = Counter()
+    for (gate, _), count in places.items():
+        gates[gate] += count
+    total = gates.total()
+    del gates[""]
+    if not gates:
+        return None
+    [(most, _)] = gates.most_common(1)
+    waiting = max((place for place in places if place[0] == most), key=lambda place: places[place])
+    return HeldUp(most, gates.total() / total, waiting[1])
 
 
 class _Occupant(NamedTuple):
@@ -107,8 +140,9 @@ def contention(
       function that is seen there.
 
     Where all are at one line, as in a call that takes a lock and does its work in C, those that starve show by having
-    run for far longer than the median of their function, which `usual` gives (ns). Then others must have starved
-    before them as well, or they may just be long.
+    run for far longer than the median of their function, which `usual` gives (ns). Then N counts how many times such
+    tasks have ended: each time there might be another number of them from then on. Those that stay may just be long,
+    which is to say that it is not `sure`.
 
     `lasting` are workers that were in one task all the time; elsewhere, they are consumers that keep their workers and
     no holders. `starts`: of tasks, meanwhile.
@@ -133,12 +167,18 @@ def contention(
     if len(seen) < SAMPLES_NEEDED:
         return None
     # All may be at one place: then by whether they are overdue.
-    found = _Places(seen, by_age=False).find(starts, worth) or _Places(seen, by_age=True).find(starts, worth)
+    lines, places = [lines for lines, _ in numbers], _Places(seen, by_age=False)
+    found = places.find(starts, worth)
+    sure = found is not None
+    if found is None:
+        places = _Places(seen, by_age=True)
+        found = places.find(starts, worth)
+        sure = found is not None
+        found = found or places.find(starts, worth, sure=False)
     if found is None:
         return None
     holders, waiting, holding = found
-    lines = [lines for lines, _ in numbers]
-    return Contention(holders, lines[waiting], lines[holding], len(seen))
+    return Contention(holders, lines[waiting], lines[holding], len(seen), sure)
 
 
 class _Places:
@@ -148,35 +188,37 @@ class _Places:
     def __init__(self, seen: Sequence[Sequence[_Occupant]], *, by_age: bool) -> None:
         self._seen = len(seen)
         self._present = sum(map(len, seen)) / len(seen)
-        # In each sample: all by place and function, and by place those who come and go.
+        # In each sample: all by place and function, and by place those who come and go, and the tasks.
         self._all: list[dict[int, Counter[int]]] = []
         self._passing: list[Counter[int]] = []
+        self._tasks: list[dict[int, set[tuple[int, int]]]] = []
         # All together, by place.
-        self._tasks: dict[int, set[tuple[int, int]]] = {}
         self._left: dict[int, list[int]] = {}
         self._functions: dict[int, set[int]] = {}
         for occupants in seen:
             everyone: dict[int, Counter[int]] = defaultdict(Counter)
             passing: Counter[int] = Counter()
+            tasks: dict[int, set[tuple[int, int]]] = defaultdict(set)
             for number, overdue, function, started_ns, left_ns, lasting in occupants:
                 place = 2 * number + (by_age and overdue)
                 everyone[place][function] += 1
                 self._left.setdefault(place, []).append(left_ns)
-                self._tasks.setdefault(place, set()).add((function, started_ns))
+                tasks[place].add((function, started_ns))
                 if not lasting:
                     passing[place] += 1
                     self._functions.setdefault(place, set()).add(function)
             self._all.append(everyone)
             self._passing.append(passing)
+            self._tasks.append(tasks)
 
-    def find(self, starts: int, worth: float) -> tuple[int, int, int] | None:
+    def find(self, starts: int, worth: float, *, sure: bool = True) -> tuple[int, int, int] | None:
         """How many workers are past which place, and where these are, if that looks like contention."""
         places = sorted(self._left, key=lambda place: -len(self._left[place]))[:PLACES]
         left = {place: median(self._left[place]) for place in places}
         best: tuple[tuple[float, int, float], tuple[int, int, int]] | None = None
         for waiting in places:
             for holding in (None, *(place for place in places if left[place] < left[waiting])):
-                found = self._admitted(waiting, holding, starts, worth)
+                found = self._admitted(waiting, holding, starts, worth, sure)
                 if found is None:
                     continue
                 often, holders, where = found
@@ -187,7 +229,9 @@ class _Places:
                     best = rank, (holders, waiting // 2, where // 2)
         return None if best is None else best[1]
 
-    def _admitted(self, waiting: int, holding: int | None, starts: int, worth: float) -> tuple[float, int, int] | None:
+    def _admitted(
+        self, waiting: int, holding: int | None, starts: int, worth: float, sure: bool
+    ) -> tuple[float, int, int] | None:
         """In which part of the samples exactly how many workers are at `holding`, or anywhere but at `waiting`, and
         where most of them are; None if nothing follows from that."""
         if holding is not None:
@@ -201,11 +245,11 @@ class _Places:
         held = [holding] if holding is not None else [place for place in self._functions if place != waiting]
         where = max(held, key=lambda place: sum(passing[place] for passing in self._passing))
         queued = [everyone[waiting].total() for everyone in self._all]
-        renewals = len(self._tasks[waiting]) * self._seen / sum(queued)
+        generations = len(set().union(*(tasks[waiting] for tasks in self._tasks))) * self._seen / sum(queued)
         samples = min(self._seen, starts // holders)
         if where // 2 == waiting // 2:
-            samples = min(samples, int(renewals))
-        elif renewals < QUEUES_NEEDED:
+            samples = min(samples, self._departures(waiting)) if sure else samples
+        elif generations < QUEUES_NEEDED:
             # Those who starve want what others get; who never gets past that place may want something else.
             wanted = set().union(*(self._functions[place] for place in held))
             queued = [sum(everyone[waiting][function] for function in wanted) for everyone in self._all]
@@ -216,9 +260,13 @@ class _Places:
         if worth > self._present - sum(queued) / self._seen / 2:
             return None
         share = sum(past) / self._seen / self._present
-        if samples * _divergence(often, _most_likely(round(self._present), share)) < -math.log(CHANCE):
+        if samples * divergence(often, _most_likely(round(self._present), share)) < -math.log(CHANCE):
             return None
         return often, holders, where
+
+    def _departures(self, place: int) -> int:
+        """How many times tasks that had been seen there have ended."""
+        return sum(not earlier[place] <= set().union(*later.values()) for earlier, later in pairwise(self._tasks))
 
 
 def _most_likely(count: int, share: float) -> float:
@@ -227,7 +275,7 @@ def _most_likely(count: int, share: float) -> float:
     return math.comb(count, value) * share**value * (1 - share) ** (count - value)
 
 
-def _divergence(share: float, likely: float) -> float:
+def divergence(share: float, likely: float) -> float:
     """How much a share tells against a probability: Kullback-Leibler, in nats; 0 if it is no greater."""
     if share <= likely:
         return 0.0

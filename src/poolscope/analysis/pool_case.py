@@ -19,10 +19,12 @@ from poolscope.analysis.detection import (
     Diagnosis,
     Rules,
     amplified,
+    behind,
     diagnose,
     stuck_workers,
 )
 from poolscope.analysis.findings import FINDINGS_KEPT, LINES_SHOWN, Event, SourceOf, evidence, frames_of
+from poolscope.analysis.growth import growth
 from poolscope.analysis.history import PoolHistory
 from poolscope.analysis.occupants import OCCUPANTS, SAMPLES_NEEDED
 from poolscope.analysis.signals import PoolSignals, ProcessSignals, held_workers, measure
@@ -49,6 +51,9 @@ FEEDERS = 8
 POPULATION_TASKS = 2_000
 #: A long stretch is judged by its last part, so that what changed shows.
 WINDOW_NS = 60_000_000_000
+#: What the begin of a stretch shows is looked for until it has lasted for so long, or so many tasks have started.
+GROWTH_NS = 30_000_000_000
+GROWTH_STARTS = 1_000
 #: Judging a window costs about a microsecond a task, and some more a worker in a sample: a busy one is judged less
 #: often, never more than this apart.
 REST_PER_TASK_NS = 20_000
@@ -121,6 +126,8 @@ class PoolCase:
         self._rest_until_ns = 0
         # Begin of a stretch, and what came before it.
         self._before: tuple[int, Before] | None = None
+        # The same, and whether runs grow with the number of busy workers.
+        self._growing: tuple[int, bool | None] = -1, None
         # End of the last deadlock or stall, or of what it left in the queue: until then it is what saturates the pool.
         self._released_ns = 0
         self._draining = False
@@ -305,8 +312,10 @@ class PoolCase:
     def _diagnose(self, stretch: Stretch, raised: bool, deadlock: Deadlock | None = None) -> _PoolItem:
         begin = max(stretch.begin_ns, stretch.end_ns - WINDOW_NS)
         process = self._process_of(begin, stretch.end_ns)
+        measured = measure(self.history, stretch, begin, process, self._came_before(stretch))
         signals = msgspec.structs.replace(
-            measure(self.history, stretch, begin, process, self._came_before(stretch)),
+            measured,
+            growing=self._grows(stretch, measured.starts),
             deadlock=deadlock,
             awaited=self.waits.awaited(begin, stretch.end_ns, self.history.size),
         )
@@ -320,6 +329,13 @@ class PoolCase:
                 signals = msgspec.structs.replace(signals, crowd=crowd)
                 diagnosis = diagnose(signals, rules)
         return _PoolItem(diagnosis, signals, stretch.begin_ns, stretch.end_ns)
+
+    def _grows(self, stretch: Stretch, starts: int) -> bool | None:
+        """Whether runs grow with the number of workers that are busy, as the begin of the stretch shows."""
+        known = self._growing[0] == stretch.begin_ns
+        if not known or (self._growing[1] is None and stretch.length_ns <= GROWTH_NS and starts <= GROWTH_STARTS):
+            self._growing = stretch.begin_ns, growth(self.history, stretch.begin_ns)
+        return self._growing[1]
 
     def _came_before(self, stretch: Stretch) -> Before:
         if self._before is None or self._before[0] != stretch.begin_ns:
@@ -413,7 +429,7 @@ class PoolCase:
         self._sized_ns = now_ns
 
     def _feeder(self, item: _PoolItem) -> str | None:
-        """The pool whose workers submit this one's tasks while it is full."""
+        """The pool whose workers submit this one's tasks while it is full: maybe itself."""
         end = item.end_ns
         arrivals = [
             submitted
@@ -424,8 +440,8 @@ class PoolCase:
             return None
         begin = min(arrivals)
         others = sorted(self._others_of(), key=lambda other: -other.saturated_ns)[: FEEDERS + 1]
-        for other in others:
-            if other is self.history or not other.saturated_ns:
+        for other in (self.history, *(other for other in others if other is not self.history)):
+            if not other.saturated_ns:
                 continue
             starts = []
             for _, _, started, ended, coupled in reversed(other.recent):
@@ -465,8 +481,10 @@ class PoolCase:
             workers = frozenset(item.signals.deadlock.cycle.workers)
         elif item.diagnosis.pattern == "stuck_workers":
             workers = frozenset(held.worker for held in stuck_workers(item.signals.held, self.rules))
-        contention = item.signals.contention if item.diagnosis.cause == "shared_resource" else None
-        waiting = contention.waiting if contention is not None else ()
+        waiting: tuple[Line, ...] = ()
+        if item.diagnosis.cause == "shared_resource":
+            scarce = behind(item.signals)
+            waiting = scarce.waiting if scarce is not None else ()
         frames = self._frames(item.begin_ns, episode.last_seen_ns, workers, waiting)
         since = self._offset(episode.since_ns)
         name = self.history.name
@@ -481,7 +499,15 @@ class PoolCase:
             since_seconds=since,
             until_seconds=None if episode.until_ns is None else self._offset(episode.until_ns),
             detected_after_seconds=(episode.detected_ns - episode.since_ns) / 1e9,
-            summary=words.pool_summary(item.diagnosis, name, since, item.signals, frames, self._hogs(item.signals)),
+            summary=words.pool_summary(
+                item.diagnosis,
+                name,
+                since,
+                item.signals,
+                frames,
+                hogs=self._hogs(item.signals),
+                population=sized.population if sized is not None else None,
+            ),
             evidence=numbers,
             frames=frames,
             advice=self._advice(item, sized),

@@ -20,8 +20,10 @@ from poolscope.analysis.occupants import (
     SAMPLES_NEEDED,
     Contention,
     FunctionShare,
+    HeldUp,
     Hogs,
     contention,
+    held_up,
     hogs,
 )
 from poolscope.analysis.stretches import Stretch
@@ -83,9 +85,14 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     #: How often the lines of the workers were looked at.
     samples: int = 0
     contention: Contention | None = None
+    #: It looks like that, unless those that seem to wait are tasks that just take long.
+    suspected: bool = False
+    held_up: HeldUp | None = None
     #: The part of the workers' time that tasks have which take many times the p99 run of their function.
     overlong_share: float = 0.0
     hogs: Hogs | None = None
+    #: Whether runs take longer the more of them there are at once; None if that does not show.
+    growing: bool | None = None
     deadlock: Deadlock | None = None
     awaited: Awaited | None = None
 
@@ -176,6 +183,7 @@ def measure(
     samples = [sample for sample in history.stacks if begin_ns <= sample.at_ns <= end_ns]
     busy_ns = window.busy_ns
     work = window.work(history.occupancy.unhindered)
+    found = _contention(history, window, work, samples)
     return PoolSignals(
         window_seconds=length_ns / 1e9,
         max_workers=history.size,
@@ -199,7 +207,9 @@ def measure(
         process=process,
         held=held_workers(history, end_ns),
         samples=len(samples),
-        contention=_contention(history, window, work, samples),
+        contention=found if found is not None and found.sure else None,
+        suspected=found is not None and not found.sure,
+        held_up=held_up(samples),
         overlong_share=window.overlong_share,
         hogs=hogs(
             [

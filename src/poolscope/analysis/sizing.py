@@ -205,7 +205,7 @@ class Sizing(msgspec.Struct, frozen=True):
     #: Set where submitters wait for results before they submit more (see `arrivals`): they keep so many tasks in the
     #: pool, and as they would come at other times on another size, a replay of the record gives no number.
     population: int | None = None
-    #: Set where the workers of this other pool, itself full, submit the tasks: the same holds.
+    #: Set where the workers of this pool, itself full, submit the tasks, another one or the same: the same holds.
     feeder: str | None = None
     #: Whether there was a record to replay: the settings may say to keep none.
     recorded: bool = True

@@ -10,7 +10,17 @@ from collections.abc import Sequence
 import msgspec
 
 from poolscope.analysis.deadlock import Deadlock
-from poolscope.analysis.detection import Diagnosis, LoopLineSignals, cpu_limit, starved, workers_for_cpu
+from poolscope.analysis.detection import (
+    Diagnosis,
+    LoopLineSignals,
+    became_slower,
+    behind,
+    cpu_limit,
+    slower,
+    starved,
+    workers_for_cpu,
+)
+from poolscope.analysis.occupants import HeldUp
 from poolscope.analysis.signals import PoolSignals
 from poolscope.analysis.sizing import LARGEST, Sizing
 from poolscope.model import Advice, Frame
@@ -45,27 +55,53 @@ def _workers(count: int) -> str:
     return "1 worker" if count == 1 else f"{count} workers"
 
 
+def _all(count: int) -> str:
+    return {1: "its one worker", 2: "both workers"}.get(count, f"all {count} workers")
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+#: What workers wait for, by its gate.
+_GATES = {"lock": "a lock", "semaphore": "a semaphore", "queue": "room in a full queue"}
+
+
 def _hold_up(signals: PoolSignals, frames: Sequence[Frame]) -> str:
     """What the workers of a pool wait for that has something scarcer behind it."""
-    if signals.contention is not None:
-        at_once = "one" if signals.contention.holders == 1 else str(signals.contention.holders)
-        go = "goes" if signals.contention.holders == 1 else "go"
+    scarce = behind(signals)
+    if isinstance(scarce, HeldUp):
+        return (
+            f"its {_workers(signals.max_workers)} spend {_percent(scarce.share)} of their time waiting for "
+            f"{_GATES[scarce.gate]}{_place(frames)}"
+        )
+    if scarce is not None:
+        at_once = "one" if scarce.holders == 1 else str(scarce.holders)
+        go = "goes" if scarce.holders == 1 else "go"
         return (
             f"only {at_once} of its {_workers(signals.max_workers)} {go} on at a time, the others wait{_place(frames)}"
         )
-    times = (signals.work.run_p50_seconds or 0) / (signals.work.alone_p50_seconds or 1)
-    return f"its tasks hold each other up{_place(frames)} and take {times:.1f} times as long as alone"
+    now = f": now {_times_alone(signals):.1f} times as long as alone" if slower(signals) else ""
+    return f"its tasks hold each other up{_place(frames)} (the more of them run at once, the longer each takes{now})"
+
+
+def _times_alone(signals: PoolSignals) -> float:
+    return (signals.work.run_p50_seconds or 0) / (signals.work.alone_p50_seconds or 1)
 
 
 def pool_summary(
-    diagnosis: Diagnosis, name: str, since: float, signals: PoolSignals, frames: Sequence[Frame], hogs: str = ""
+    diagnosis: Diagnosis,
+    name: str,
+    since: float,
+    signals: PoolSignals,
+    frames: Sequence[Frame],
+    *,
+    hogs: str = "",
+    population: int | None = None,
 ) -> str:
-    """One sentence: what happened, since when, why, where. `hogs` names the functions that hold the workers."""
-    workers = _workers(signals.max_workers)
+    """One sentence: what happened, since when, why, where. `hogs` names the functions that hold the workers;
+    `population` is how many tasks are in the pool at a time, where what submits them waits for results."""
+    workers, everyone = _workers(signals.max_workers), _all(signals.max_workers)
     costs = (
         f"a task now waits {seconds(signals.wait_p50_seconds)} for {seconds(signals.run_p50_seconds)} of its own work"
     )
@@ -73,7 +109,7 @@ def pool_summary(
         return f"{_deadlocked(name, since, signals.deadlock)}{_place(frames)}."
     if diagnosis.pattern == "stalled":
         return (
-            f"Pool {name!r} has stood still: all {workers} busy, {signals.queue_depth} tasks queued, and nothing "
+            f"Pool {name!r} has stood still: {everyone} busy, {signals.queue_depth} tasks queued, and nothing "
             f"finished for {seconds(signals.seconds_since_finish)}{_place(frames)}."
         )
     if diagnosis.pattern == "stuck_workers":
@@ -83,6 +119,9 @@ def pool_summary(
             f"that has run for {seconds(longest.seconds)}, {longest.times:.0f} times its longest, and {workers} are "
             "all there are."
         )
+    if diagnosis.severity == "info":
+        turned = f"Pool {name!r} reached the limit of the machine at {since:.1f} s"
+        return f"{turned}: its {workers} compute and {_cpu(signals)}, so {costs}{_place(frames)}."
     turned = {
         "serial": f"Pool {name!r} runs its tasks one after another since {since:.1f} s",
         "async_then_serial": f"Pool {name!r} turned serial at {since:.1f} s",
@@ -90,12 +129,39 @@ def pool_summary(
     why = {
         "single_worker": f"its one worker is never free, and {costs}{_place(frames)}",
         "cpu_bound": f"its {workers} compute and {_cpu(signals)}, so {costs}{_place(frames)}",
-        "blocking_io": f"all {workers} are waiting{_place(frames)}, tasks come faster than they finish, and {costs}",
+        "blocking_io": (
+            f"{everyone} are waiting{_place(frames)}, {_slowed(signals)}{_coming(population)}, and {costs}"
+        ),
         "downstream_pool": _downstream(signals, frames),
-        "shared_resource": f"{_hold_up(signals, frames)}, and {costs}",
+        # What they wait for in a task is no work of their own.
+        "shared_resource": (
+            f"{_hold_up(signals, frames)}, and a task now waits {seconds(signals.wait_p50_seconds)} before it runs for "
+            f"{seconds(signals.run_p50_seconds)}"
+        ),
         "slow_tasks": _held_up_by(signals, hogs),
-    }.get(diagnosis.cause, f"{workers} are full and {costs}; why is not established")
+    }.get(diagnosis.cause, f"{everyone} are busy{_place(frames)}, and {costs}; {_unknown(signals)}")
     return f"{turned}: {why}."
+
+
+def _coming(population: int | None) -> str:
+    if population is None:
+        return "tasks come faster than they finish"
+    return f"{population} tasks are submitted at a time"
+
+
+def _slowed(signals: PoolSignals) -> str:
+    if not became_slower(signals):
+        return ""
+    return f"which takes {_times_alone(signals):.1f} times as long as before, "
+
+
+def _unknown(signals: PoolSignals) -> str:
+    """What is known where no cause is."""
+    if signals.suspected:
+        return "most of them are in tasks that take far longer than the others, and why is not established"
+    if slower(signals):
+        return f"its tasks take {_times_alone(signals):.1f} times as long as alone, and why is not established"
+    return "why is not established"
 
 
 def _cpu(signals: PoolSignals) -> str:
@@ -129,10 +195,10 @@ def _held_up_by(signals: PoolSignals, hogs: str) -> str:
     found = signals.hogs
     if found is None:
         return ""
+    few = _percent(found.start_share) if found.start_share >= 0.005 else "hardly any"
     return (
-        f"{hogs} takes {_percent(found.busy_share)} of the workers' time with {_percent(found.start_share)} of the "
-        f"tasks, and the others wait {seconds(found.others_wait_ns / 1e9)} for {seconds(found.others_run_ns / 1e9)} of "
-        "their own work"
+        f"{hogs} takes {_percent(found.busy_share)} of the workers' time with {few} of the tasks, and the others wait "
+        f"{seconds(found.others_wait_ns / 1e9)} for {seconds(found.others_run_ns / 1e9)} of their own work"
     )
 
 
@@ -196,14 +262,27 @@ def pool_advice(
             pool=signals.awaited.pool,
         )
     if action == "add_timeout":
+        queued = (
+            f" If it waits for what a task in the queue of {name!r} would do, that one cannot start: give such tasks a "
+            "pool of their own."
+        )
         return Advice(
-            action, "Give the call at the line shown a timeout, so that its worker comes back whatever happens there."
+            action,
+            "Give the call at the line shown a timeout, so that its worker comes back whatever happens there."
+            + (queued if diagnosis.pattern == "stalled" else ""),
+        )
+    scarce = behind(signals)
+    if action == "relieve_shared_resource" and isinstance(scarce, HeldUp) and scarce.gate == "queue":
+        return Advice(
+            action,
+            f"More workers in {name!r} would only wait too: what takes out of that queue is slower than they fill it. "
+            "Make that faster, or give it more workers.",
         )
     if action == "relieve_shared_resource":
         return Advice(
             action,
             "More workers would only wait too: relieve what they wait for at the line shown (hold the lock for less "
-            "work, a larger pool of connections, fewer and larger writes).",
+            "work, a larger pool of connections, a higher rate limit, fewer and larger writes).",
         )
     if diagnosis.cause == "cpu_bound" and starved(signals):
         return Advice(
@@ -213,6 +292,19 @@ def pool_advice(
         )
     if diagnosis.cause == "cpu_bound":
         return Advice("none", "The work uses every CPU it may use: only more CPUs or less work make it faster.")
+    if signals.suspected:
+        return Advice(
+            "none",
+            "Find out why a few calls at the line shown take so much longer than the others. If they take turns at "
+            "something (a lock, a database that admits one writer), the others go ahead of them, and more workers "
+            "would only wait too.",
+        )
+    if slower(signals):
+        return Advice(
+            "none",
+            "Find out whether what they wait for at the line shown has become slower, or is slower the more tasks use "
+            "it at once: then more workers would only wait too.",
+        )
     return Advice(
         "none",
         "The cause is not established from what was recorded; look at the lines where the workers are.",
@@ -234,10 +326,19 @@ def _sized_advice(
     if sized.population is not None:
         return Advice(
             diagnosis.action if single else "bound_submission",
-            f"What submits to {name!r} waits for results before it submits more, {sized.population} tasks at a time: "
-            "with fewer at a time they would wait elsewhere and the work be done as soon. More workers help if what "
-            f"the tasks wait for can serve more at once, and never more than {sized.population}; a replay gives no "
-            f"number, because on another size the tasks would come at other times.{ordered}",
+            f"What submits to {name!r} has {sized.population} tasks in it at a time, and waits for results before it "
+            "submits more. Nothing needs doing if that is wanted: with fewer at a time the work would be done as soon, "
+            "and the tasks wait less. More workers help if what the tasks wait for can serve more at once, and never "
+            f"more than {sized.population}; a replay gives no number, because on another size the tasks would come at "
+            f"other times.{ordered}",
+        )
+    if sized.feeder == name:
+        # To bound what workers submit to their own pool would have them wait for each other.
+        return Advice(
+            diagnosis.action,
+            f"The workers of {name!r} submit these tasks themselves, so there is no number: on a larger pool they "
+            f"would come faster. More workers help if what the tasks wait for can serve more at once.{ordered}",
+            pool=name,
         )
     if sized.feeder is not None:
         return Advice(
@@ -275,7 +376,13 @@ def _binds_first(signals: PoolSignals, suggested: int) -> str:
             f"the {limit:g} they can have."
         )
     alone, run = signals.work.alone_p50_seconds, signals.work.run_p50_seconds
-    if alone and run and run > SLOWER * alone:
+    if alone and run and became_slower(signals):
+        return (
+            f" But see first to what has become slower: a task takes {seconds(run)}, and took {seconds(alone)} before."
+        )
+    if alone is None:
+        return " Try it first: how long one takes with fewer at once was not seen."
+    if run and run > SLOWER * alone:
         return (
             f" Something downstream may bind first: a task already runs {seconds(run)}, and {seconds(alone)} with the "
             "pool nearly idle."

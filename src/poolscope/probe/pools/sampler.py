@@ -129,10 +129,12 @@ class StackSampler:
         clocks: CpuClocks,
         current_frames: Callable[[], dict[int, FrameType]] = sys._current_frames,
         user_place: Callable[[FrameType], tuple[list[Line], int]] | None = None,
+        gate: Callable[[FrameType], str] | None = None,
     ) -> None:
         self._clocks = clocks
         self._current_frames = current_frames
         self._user_place = user_place
+        self._gate = gate
         self._waits: WaitReader | None = None
         self._rested_ns = 0
         self._turn = 0
@@ -146,10 +148,11 @@ class StackSampler:
         if now_ns < self._rested_ns or not watches:
             return []
         before = self._clocks.own()
-        if self._user_place is None:
+        if self._user_place is None or self._gate is None:
+            from poolscope.probe.pools.gates import gate
             from poolscope.probe.stacks import user_place
 
-            self._user_place = user_place
+            self._user_place, self._gate = self._user_place or user_place, self._gate or gate
         self._turn += 1
         messages: list[Message] = []
         if everyone is not None:
@@ -176,14 +179,15 @@ class StackSampler:
         return self._waits.read(full, everyone)
 
     def _stacks_of(self, workers: list[WorkerLog]) -> list[list[Any]]:
-        """[lines, spot, tasks] of the workers that are in a task (see `poolscope.messages.Stack`)."""
+        """[lines, spot, tasks, gate] of the workers that are in a task (see `poolscope.messages.Stack`)."""
         chosen = [(log, task) for log in list(workers) if (task := log.running) is not None]
         if len(chosen) > STACKS_LIMIT:
             # The next ones each time, so that all get their turn.
             start = self._turn * STACKS_LIMIT % len(chosen)
             chosen = (chosen[start:] + chosen[:start])[:STACKS_LIMIT]
         assert self._user_place is not None
-        found: dict[tuple[tuple[Line, ...], int], list[int]] = {}
+        assert self._gate is not None
+        found: dict[tuple[tuple[Line, ...], int, str], list[int]] = {}
         frames = self._current_frames()
         frame = None
         try:
@@ -192,14 +196,15 @@ class StackSampler:
                 if frame is None:
                     continue
                 lines, spot = self._user_place(frame)
+                gate = self._gate(frame)
                 # The thread went on while we read. If it has left the task, these may be the lines of none.
                 if lines and log.running is task and not _is_executor(lines[0][0]):
                     function, _, started = task
-                    found.setdefault((tuple(lines), spot), []).extend((log.worker, function, started))
+                    found.setdefault((tuple(lines), spot, gate), []).extend((log.worker, function, started))
         finally:
             # A frame that we held would keep the locals of the user's task alive.
             del frame, frames
-        return [[list(lines), spot, tasks] for (lines, spot), tasks in found.items()]
+        return [[list(lines), spot, tasks, gate] for (lines, spot, gate), tasks in found.items()]
 
 
 def _is_executor(filename: str) -> bool:

@@ -1,0 +1,144 @@
+"""Whether runs take longer the more of them there are at once: what tells a scarce resource from a slow one.
+
+Where only k of c workers get on at a time, by Little's law a task that starts as the a-th takes a / k times as long as
+alone, once a > k: the part a / c of what it takes in a full pool. Where tasks do not hinder each other it takes as long
+as alone, and if what they wait for becomes slower all of a sudden, as long as in a full pool, whatever a is. So the
+tasks tell that started while the pool was filling, or busy but not full.
+
+That runs follow a / c by chance has the probability exp(-n D) at most, D = s ln(s / q) + (1 - s) ln((1 - s) / (1 - q))
+(Chernoff 1952): n tasks, of which the part s is near it, where runs in the full pool would be with probability q.
+
+Pure. Times are nanoseconds.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import NamedTuple
+
+from poolscope.analysis.history import PoolHistory
+from poolscope.analysis.occupants import divergence
+from poolscope.analysis.window import LAST_UNHINDERED, WORK_SHARE
+
+#: So many tasks before the stretch are looked at, and so many of its first ones.
+TASKS_BEFORE = 2_000
+TASKS_FULL = 200
+#: Fewer runs in the full pool than this say nothing about how long one takes there, nor fewer of one function.
+FULL_NEEDED = 10
+OF_FUNCTION_NEEDED = 5
+#: A run that is within this part of what is expected is near it.
+NEAR = 0.4
+#: Only tasks tell that should take so many times as long as alone, and no longer than this part of what they take in
+#: the full pool.
+TELLING_TIMES = 1.7
+TELLING_SHARE = 0.6
+#: Most of those that tell.
+MOST = 0.7
+#: Runs follow the number of workers by chance as often as this.
+CHANCE = 5e-4
+#: So many tasks that took no longer than alone say that they do not hold each other up.
+ALIKE_NEEDED = 10
+
+
+class Start(NamedTuple):
+    """A task by how many ran as it started, itself included, as a part of the workers; its run, and how long one takes
+    that nothing is in the way of, if that is known, as parts of the median of its function in the full pool."""
+
+    crowd: float
+    run: float
+    alone: float | None
+
+
+def grow(starts: Sequence[Start], full: Sequence[float]) -> bool | None:
+    """Whether runs grow with the number of workers that are busy; None if that does not show.
+
+    `full` are the runs in the full pool, as parts of their medians.
+    """
+    if len(full) < FULL_NEEDED or not starts:
+        return None
+    shortest = min(start.run for start in starts)
+    telling = [
+        start for start in starts if start.crowd >= TELLING_TIMES * (shortest if start.alone is None else start.alone)
+    ]
+    # Nearer to what they take alone than to what they would take then.
+    alike = sum(start.alone is not None and 2 * start.run < start.crowd + start.alone for start in telling)
+    if alike >= max(ALIKE_NEEDED, MOST * len(telling)):
+        return False
+    telling = [start for start in telling if start.crowd <= TELLING_SHARE]
+    near = sum(abs(start.run - start.crowd) <= NEAR * start.crowd for start in telling)
+    if not telling or near < MOST * len(telling):
+        return None
+    ordered = sorted(full)
+    likely = sum(_part(ordered, start.crowd) for start in telling) / len(telling)
+    nats = len(telling) * divergence(near / len(telling), likely)
+    return True if nats >= -math.log(CHANCE) else None
+
+
+def _part(ordered: Sequence[float], run: float) -> float:
+    """The part of these runs that is near to one, and never none."""
+    near = bisect_right(ordered, (1 + NEAR) * run) - bisect_left(ordered, (1 - NEAR) * run)
+    return min(1.0, (near + 0.5) / (len(ordered) + 1))
+
+
+def growth(history: PoolHistory, begin_ns: int) -> bool | None:
+    """`grow` for the stretch of a pool that began then, by the functions that have most of the workers' time."""
+    partial: list[tuple[int, int, int, float]] = []
+    runs: dict[int, list[int]] = {}
+    ends: list[float] = []
+    left = TASKS_FULL
+    for function, started, ended in _around(history, begin_ns):
+        del ends[: bisect_right(ends, started)]
+        insort(ends, ended)
+        crowd = len(ends) / history.size
+        if ended == math.inf:
+            continue
+        run = int(ended - started)
+        if crowd < 1:
+            partial.append((function, started, run, crowd))
+        elif started >= begin_ns and left:
+            left -= 1
+            runs.setdefault(function, []).append(run)
+    usual = _usual(runs)
+    alone: dict[int, list[int]] = {function: [] for function in usual}
+    for function, run in history.occupancy.unhindered:
+        if function in usual:
+            alone[function].append(run)
+    known = {function: median(own) for function, own in alone.items() if len(own) >= LAST_UNHINDERED}
+    starts = [
+        Start(crowd, run / usual[function], known[function] / usual[function] if function in known else None)
+        for function, started, run, crowd in partial
+        # Later, a worker is between two tasks where the pool seems not to be full.
+        if function in usual and started < begin_ns + usual[function] / 2
+    ]
+    return grow(starts, [run / usual[function] for function in usual for run in runs[function]])
+
+
+def _usual(runs: Mapping[int, Sequence[int]]) -> dict[int, float]:
+    """The medians of the functions that take most of the time, the busiest first; none if one of them is not known."""
+    left = WORK_SHARE * sum(map(sum, runs.values()))
+    usual: dict[int, float] = {}
+    for function, own in sorted(runs.items(), key=lambda item: -sum(item[1])):
+        if left <= 0:
+            break
+        left -= sum(own)
+        usual[function] = median(own)
+        if len(own) < OF_FUNCTION_NEEDED or not usual[function]:
+            return {}
+    return usual
+
+
+def _around(history: PoolHistory, begin_ns: int) -> list[tuple[int, int, float]]:
+    """(function, started, ended) of tasks before the begin of a stretch and after it, in order of their starts."""
+    tasks: list[tuple[int, int, float]] = [
+        (task.function, task.started_ns, math.inf) for task in history.running.values()
+    ]
+    earlier = 0
+    for function, _, started, ended, _ in reversed(history.recent):
+        earlier += started < begin_ns
+        if earlier > TASKS_BEFORE:
+            break
+        tasks.append((function, started, ended))
+    return sorted(tasks, key=lambda task: task[1])

@@ -1,0 +1,80 @@
+"""At what a thread is stopped: real threads, looked at once they are there."""
+
+import queue
+import sys
+import threading
+import time
+
+import pytest
+
+from poolscope.probe.pools.gates import gate
+
+
+def take(lock):
+    with lock:
+        pass
+
+
+def acquire(semaphore):
+    semaphore.acquire()
+
+
+def enter(semaphore):
+    with semaphore:
+        pass
+
+
+def put(items):
+    items.put(1)
+
+
+def get(items):
+    items.get()
+
+
+def wait(event):
+    event.wait()
+
+
+def taken(lock):
+    lock.acquire()
+    return lock
+
+
+def full():
+    items = queue.Queue(1)
+    items.put(0)
+    return items
+
+
+WAITING = threading.Condition.wait.__code__
+
+
+@pytest.mark.parametrize(
+    ("stop", "gated", "innermost", "go", "expected"),
+    [
+        (take, lambda: taken(threading.Lock()), take.__code__, lambda it: it.release(), "lock"),
+        (take, lambda: taken(threading.RLock()), take.__code__, lambda it: it.release(), "lock"),
+        (acquire, lambda: threading.Semaphore(0), WAITING, lambda it: it.release(), "semaphore"),
+        (enter, lambda: taken(threading.BoundedSemaphore(1)), WAITING, lambda it: it.release(), "semaphore"),
+        (put, full, WAITING, lambda it: it.get(), "queue"),
+        (get, queue.Queue, WAITING, lambda it: it.put(1), ""),
+        (wait, threading.Event, WAITING, lambda it: it.set(), ""),
+    ],
+)
+def test_what_a_thread_is_stopped_at(stop, gated, innermost, go, expected):
+    subject = gated()
+    thread = threading.Thread(target=stop, args=(subject,))
+    thread.start()
+    try:
+        # It gets there sooner or later, and then stays.
+        while True:
+            frame = sys._current_frames()[thread.ident]
+            if frame.f_code is innermost and gate(frame) == expected:
+                break
+            time.sleep(0)
+    finally:
+        frame = None
+        go(subject)
+        thread.join()
+    assert gate(sys._getframe()) == ""
