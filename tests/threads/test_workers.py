@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 from cli_support import await_true
+from endpoint_support import certificate, protected
 from metrics_support import BOUNDS, Scrape, pool, snapshot
 from msgspec.structs import replace
 
@@ -360,6 +361,14 @@ def test_a_program_that_asks_for_what_the_environment_has_served_already(home: P
             with pytest.raises(ListenError, match="serves it already"):
                 opened(port, lambda: 4)
             assert not member.closed
+
+
+def test_the_url_says_whether_it_takes_tls(home: Path, tmp_path: Path) -> None:
+    crt, key = certificate(tmp_path)
+    port = free_port()
+    with serve(snapshot, protected(f"127.0.0.1:{port}", tls={"certificate": crt, "key": key}), failures()[1]) as member:
+        assert isinstance(member, Member)
+        assert member.url == f"https://127.0.0.1:{port}"
 
 
 def test_a_port_of_another_program_is_refused(home: Path) -> None:
