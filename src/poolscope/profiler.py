@@ -15,12 +15,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from poolscope import config
-from poolscope.config import DEFAULT_LISTEN, Settings, load
+from poolscope.config import DEFAULT_LISTEN, Settings, listen_address, load
 from poolscope.errors import ConfigError, PoolscopeError
 from poolscope.judge import Judge
 from poolscope.messages import PROTOCOL
 from poolscope.model import Finding, Report, Snapshot
-from poolscope.probe import runtime
+from poolscope.probe import bootstrap, runtime
 from poolscope.probe.install import Installation, install
 from poolscope.probe.native import RLock, allocate_lock
 from poolscope.probe.settings import ProbeSettings
@@ -175,12 +175,14 @@ class Observer:
         """What /findings shows, and a scrape does not need."""
         return self.snapshot(details=True)
 
-    def serve(self, listen: str) -> Endpoint:
-        """Serves the metrics of this process and of the others that serve this address. Raises ListenError."""
+    def serve(self, listen: str, *, unasked: bool = False) -> Endpoint:
+        """Serves the metrics of this process and of the others that serve this address. `unasked`: not by a call of the
+        program's. Raises ListenError."""
         from poolscope.workers.member import Member
         from poolscope.workers.serving import serve
 
-        served = serve(self.snapshot, self.settings.with_listen(listen), self.failed, self.detailed)
+        settings = self.settings.with_listen(listen)
+        served = serve(self.snapshot, settings, self.failed, self.detailed, unasked=unasked)
         if isinstance(served, Member):
             # After a fork that found no thread but ours, the next event of a pool lets it go on.
             self._detach.append(self._probe.add_job(1.0, lambda _: served.wake()))
@@ -252,7 +254,7 @@ def local_sink(probe: Probe) -> None:
     listen = observer.settings.listen
     if listen is not None and not _is_served(listen):
         try:
-            observer.serve(listen)
+            observer.serve(listen, unasked=True)
         except PoolscopeError as error:
             _unserved(probe, error)
 
@@ -270,7 +272,7 @@ def _serve_inherited(probe: Probe) -> None:
     serving = sys.modules.get("poolscope.workers.serving")
     for listen in [] if serving is None else serving.inherited():
         try:
-            _make(None, probe).serve(listen)
+            _make(None, probe).serve(listen, unasked=True)
         except PoolscopeError as error:
             _unserved(probe, error)
 
@@ -317,7 +319,8 @@ def serve(listen: str | None = None, *, config: str | os.PathLike[str] | None = 
     """Serves Prometheus metrics of this process from a thread of its own; `.url`, `.close()`, context manager.
 
     Processes of one program that serve the same address have one endpoint together: one of them answers for all, and
-    when it ends, another one does. With port 0 each has its own.
+    when it ends, another one does. With port 0 each has its own. Under `poolscope run --listen` with the same address
+    it is the endpoint of the run that answers.
 
     `listen` is "HOST:PORT" or a port, by default what the settings say, else 127.0.0.1:9464; `config` a settings file.
     Raises ConfigError for settings, and ListenError for an address, a certificate or a file of secrets, that cannot be
@@ -325,7 +328,18 @@ def serve(listen: str | None = None, *, config: str | os.PathLike[str] | None = 
     """
     settings = load(config) if config is not None else None
     observer = _make(settings)
-    return observer.serve(listen or observer.settings.listen or DEFAULT_LISTEN)
+    listen = listen or observer.settings.listen or DEFAULT_LISTEN
+    return _served_by_parent(listen) or observer.serve(listen)
+
+
+def _served_by_parent(listen: str) -> Endpoint | None:
+    """The endpoint of `poolscope run`, if that is the address: it answers for this process too."""
+    from poolscope.endpoint.base import Elsewhere
+
+    if bootstrap.served is None:
+        return None
+    host, port, url = bootstrap.served
+    return Elsewhere(port, url) if listen_address(listen) == (host, port) else None
 
 
 class Profile:

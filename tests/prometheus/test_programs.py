@@ -11,7 +11,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from cli_support import PATIENCE, environment, line, script, started
+from cli_support import PATIENCE, environment, line, poolscope, python, script, started
 from endpoint_support import ask, certificate, secret, status, trusting, until
 
 SATURATING = """
@@ -98,6 +98,43 @@ def test_the_environment_alone(tmp_path: Path, port: int) -> None:
             assert status(ask(port, request("/metrics"))) == 401
         finally:
             process.kill()
+
+
+def test_a_program_that_serves_what_the_environment_asks_for(tmp_path: Path, port: int) -> None:
+    program = """
+        import threading, time, urllib.request, poolscope
+        from poolscope.workers import serving
+        with poolscope.ThreadPoolExecutor(2, name="crawler") as pool:
+            pool.submit(int).result()
+            while not serving.is_served(LISTEN):
+                time.sleep(0.01)
+            with poolscope.serve() as server:
+                text = urllib.request.urlopen(server.url + "/metrics").read().decode()
+                print('submitted_total{pool="crawler"} 1.0' in text)
+    """
+    listen = f"127.0.0.1:{port}"
+    script(tmp_path, program.replace("LISTEN", repr(listen)))
+    assert python("program.py", cwd=tmp_path, env=environment(POOLSCOPE_LISTEN=listen)) == (0, "True\n", "")
+
+
+@pytest.mark.parametrize("how", ["argument", "environment"])
+def test_a_program_that_serves_what_its_parent_serves(tmp_path: Path, port: int, how: str) -> None:
+    """The parent answers for it."""
+    program = """
+        import time, urllib.request, poolscope
+        def scrape():
+            return urllib.request.urlopen(server.url + "/metrics").read().decode()
+        with poolscope.serve("PORT") as server, poolscope.ThreadPoolExecutor(2, name="crawler") as pool:
+            pool.submit(int).result()
+            while 'submitted_total{pool="crawler"} 1.0' not in scrape():
+                time.sleep(0.01)
+        print(server.port)
+    """
+    script(tmp_path, program.replace("PORT", str(port)))
+    options = ["--listen", str(port)] if how == "argument" else []
+    env = environment() if how == "argument" else environment(POOLSCOPE_LISTEN=str(port))
+    outcome = poolscope("run", "--quiet", *options, "program.py", cwd=tmp_path, env=env)
+    assert outcome == (0, f"{port}\n", "")
 
 
 @pytest.mark.parametrize(

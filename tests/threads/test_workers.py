@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 from cli_support import await_true
+from endpoint_support import certificate, protected
 from metrics_support import BOUNDS, Scrape, pool, snapshot
 from msgspec.structs import replace
 
@@ -326,11 +327,11 @@ def settings(port: int) -> Settings:
     return Settings(listen=f"127.0.0.1:{port}", metrics=METRICS)
 
 
-def opened(port: int, submitted: Callable[[], int], failed: Any = None) -> Member:
+def opened(port: int, submitted: Callable[[], int], failed: Any = None, *, unasked: bool = False) -> Member:
     def source() -> Snapshot:
         return snapshot(pool("web", pid=os.getpid(), submitted=submitted()))
 
-    served = serve(source, settings(port), failed or failures()[1])
+    served = serve(source, settings(port), failed or failures()[1], unasked=unasked)
     assert isinstance(served, Member)
     return served
 
@@ -346,6 +347,28 @@ def test_a_single_process_is_served_and_leaves_nothing(home: Path) -> None:
     member.close()
     with opened(port, lambda: 3):
         assert scrape(port).value("poolscope_pool_tasks_submitted_total", pool="web") == 3
+
+
+def test_a_program_that_asks_for_what_the_environment_has_served_already(home: Path) -> None:
+    port = free_port()
+    with opened(port, lambda: 3, unasked=True) as first:
+        assert opened(port, lambda: 3, unasked=True) is first
+        assert scrape(port).value("poolscope_pool_tasks_submitted_total", pool="web") == 3
+        with opened(port, lambda: 4) as member:
+            assert first.closed
+            assert scrape(port).value("poolscope_pool_tasks_submitted_total", pool="web") == 4
+            assert opened(port, lambda: 4, unasked=True) is member
+            with pytest.raises(ListenError, match="serves it already"):
+                opened(port, lambda: 4)
+            assert not member.closed
+
+
+def test_the_url_says_whether_it_takes_tls(home: Path, tmp_path: Path) -> None:
+    crt, key = certificate(tmp_path)
+    port = free_port()
+    with serve(snapshot, protected(f"127.0.0.1:{port}", tls={"certificate": crt, "key": key}), failures()[1]) as member:
+        assert isinstance(member, Member)
+        assert member.url == f"https://127.0.0.1:{port}"
 
 
 def test_a_port_of_another_program_is_refused(home: Path) -> None:

@@ -37,6 +37,10 @@ class EndpointSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bearer_token_file: str | None = None
     basic_auth_file: str | None = None
 
+    def takes_tls(self) -> bool:
+        """Whether it speaks HTTPS."""
+        return self.tls.certificate is not None or self.tls.key is not None
+
     def missing_protection(self) -> str | None:
         """What is missing to be served beyond loopback, as half a sentence; None: nothing is."""
         if self.tls.certificate is None:

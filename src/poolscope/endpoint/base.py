@@ -31,3 +31,24 @@ class Endpoint(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Elsewhere(Endpoint):
+    """One that another process has for this one too: there is nothing to end."""
+
+    def __init__(self, port: int, url: str) -> None:
+        self._port = port
+        self._url = url
+
+    @property
+    def port(self) -> int:
+        """See `Endpoint.port`."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """See `Endpoint.url`."""
+        return self._url
+
+    def close(self) -> None:
+        """Does nothing: it is not ours."""

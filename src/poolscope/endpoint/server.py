@@ -56,8 +56,7 @@ class Server(Endpoint):
         endpoint = endpoint or EndpointSettings()
         self._failed = failed or _LogOnce()
         access = Access(endpoint)
-        tls = endpoint.tls
-        certificate = Certificate(tls) if tls.certificate is not None or tls.key is not None else None
+        certificate = Certificate(endpoint.tls) if endpoint.takes_tls() else None
         if certificate is not None:
             certificate.failed = self._failed
         self._scheme = "http" if certificate is None else "https"

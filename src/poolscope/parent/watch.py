@@ -90,8 +90,20 @@ class Watch:
         paths = environment["PYTHONPATH"].split(os.pathsep) if environment.get("PYTHONPATH") else []
         environment["PYTHONPATH"] = os.pathsep.join([site, *[path for path in paths if path != site]])
         settings = self._plan.settings.probe_json() if self._plan.settings is not None else "{}"
-        environment["POOLSCOPE_RUN"] = f'{{"socket":{dumps(self._socket_path())},"settings":{settings}}}'
+        served = dumps(self._served())
+        environment["POOLSCOPE_RUN"] = (
+            f'{{"socket":{dumps(self._socket_path())},"settings":{settings},"served":{served}}}'
+        )
         return environment
+
+    def _served(self) -> tuple[str, int, str] | None:
+        """Host, port and URL of the endpoint, which a program that serves the same address is not to open itself."""
+        if self._server is None or self._plan.settings is None or self._plan.settings.listen is None:
+            return None
+        from poolscope.config import listen_address
+
+        address = listen_address(self._plan.settings.listen)
+        return None if address is None else (address[0], self._server.port, self._server.url)
 
     def start(self, pid: int) -> None:
         """Begin to listen to the program and to judge."""

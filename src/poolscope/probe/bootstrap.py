@@ -30,6 +30,9 @@ PROTOCOL = 2
 #: Where `poolscope run` leaves, as JSON, the path of its socket and the probe's settings.
 VARIABLE = "POOLSCOPE_RUN"
 
+#: Where the supervisor of this process serves metrics: host, port and URL.
+served: tuple[str, int, str] | None = None
+
 
 class Link:
     """The sink that sends to the parent. Made in the process that it speaks for.
@@ -215,7 +218,9 @@ class Watched:
 
 def start() -> None:
     """Watches this process if a supervisor listens. Raises what goes wrong before anything is changed."""
+    global served
     told = loads(os.environ[VARIABLE])
+    served = told.get("served")
     Watched(told["socket"], told["settings"])
 
 

@@ -60,6 +60,7 @@ class Member(Endpoint):
     ) -> None:
         """`again`: this image of the program has served the address before, and its counts go on."""
         self.listen = settings.listen or DEFAULT_LISTEN
+        self._scheme = "https" if settings.endpoint.takes_tls() else "http"
         self.closed = False
         self.address = address
         self._failed = failed
@@ -93,7 +94,7 @@ class Member(Endpoint):
     def url(self) -> str:
         """See `Endpoint.url`."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address[0], self.address[0])
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return f"{self._scheme}://[{host}]:{self.port}" if ":" in host else f"{self._scheme}://{host}:{self.port}"
 
     @property
     def holds_port(self) -> bool:

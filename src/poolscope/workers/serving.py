@@ -11,6 +11,7 @@ from poolscope.config import DEFAULT_LISTEN, Settings, listen_address
 from poolscope.errors import ListenError
 from poolscope.model import Snapshot
 from poolscope.probe import ending
+from poolscope.probe.native import allocate_lock
 from poolscope.prometheus import serve_snapshots
 from poolscope.workers.folder import FolderError
 from poolscope.workers.hosting import hosted
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 #: Addresses that this image of the program has served: its counts go on when it does so again.
 _served: set[tuple[str, int]] = set()
 _members: list[Member] = []
+#: Those of them that the program has not asked for.
+_unasked: list[Member] = []
+#: Held by whoever begins to serve: the program, or the probe's thread for its environment.
+_serving = allocate_lock()
 #: Addresses that the parent served when it forked us.
 _inherited: list[str] = []
 
@@ -32,11 +37,15 @@ def serve(
     settings: Settings,
     failed: Failed,
     detailed: Callable[[], Snapshot] | None = None,
+    *,
+    unasked: bool = False,
 ) -> Endpoint:
     """Serves what `snapshot` returns at `settings.listen`, together with the other processes that serve this address.
 
     An endpoint of this process alone where the port is 0, and where no directory can be shared. `failed` hears of what
-    fails later. Raises ListenError if the address cannot be used, or belongs to a program that is none of ours.
+    fails later. `unasked`: it is not the program that asks for it, but its environment or who forked it; if the program
+    does so as well, its own takes the place of this one. Raises ListenError if the address cannot be used, or belongs
+    to a program that is none of ours.
     """
 
     def alone() -> Endpoint:
@@ -46,26 +55,37 @@ def serve(
     address = listen_address(listen)
     if address is None or address[1] == 0 or not hasattr(os, "register_at_fork"):
         return alone()
-    if is_served(listen):
-        raise ListenError(f"cannot listen on {listen}: this process serves it already; close that server first")
-    try:
-        member = Member(snapshot, settings, failed, detailed, address, again=address in _served)
-        member.join()
-    except FolderError as error:
-        failed("workers", error)
-        return alone()
-    _served.add(address)
-    _members[:] = [*(other for other in _members if not other.closed), member]
-    _watch_forks()
-    _close_with_multiprocessing()
-    ending.register(_close_all)
-    return member
+    with _serving:
+        present = _member(address)
+        if present is not None:
+            if unasked:
+                return present
+            if present not in _unasked:
+                raise ListenError(f"cannot listen on {listen}: this process serves it already; close that server first")
+            present.close()  # and what it has counted goes on, with the settings that the program gives
+        try:
+            member = Member(snapshot, settings, failed, detailed, address, again=address in _served)
+            member.join()
+        except FolderError as error:
+            failed("workers", error)
+            return alone()
+        _served.add(address)
+        _members[:] = [*(other for other in _members if not other.closed), member]
+        _unasked[:] = [*(other for other in _unasked if not other.closed), *([member] if unasked else [])]
+        _watch_forks()
+        _close_with_multiprocessing()
+        ending.register(_close_all)
+        return member
 
 
 def is_served(listen: str) -> bool:
     """Whether this process has a part in serving that address."""
     address = listen_address(listen)
-    return any(member.address == address and not member.closed for member in _members)
+    return address is not None and _member(address) is not None
+
+
+def _member(address: tuple[str, int]) -> Member | None:
+    return next((member for member in _members if member.address == address and not member.closed), None)
 
 
 def inherited() -> list[str]:
@@ -135,9 +155,12 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
+    global _serving
     for member in _members:
         if not member.closed:
             _inherited.append(member.listen)
         member.forget()
     _members.clear()
+    _unasked.clear()
     _served.clear()
+    _serving = allocate_lock()  # another thread of the parent may have held it
