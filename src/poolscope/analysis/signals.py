@@ -19,6 +19,7 @@ from poolscope.analysis.occupants import (
     FunctionShare,
     HeldUp,
     Hogs,
+    children_share,
     contention,
     held_up,
     hogs,
@@ -31,11 +32,13 @@ HELD_SECONDS = 1.0
 
 
 class ProcessSignals(msgspec.Struct, frozen=True):
-    """What the process had and used over the same time: CPU seconds per second, and how many it may use."""
+    """What the process had and used over the same time: CPU seconds per second, and how many it may use; `children` are
+    its child processes."""
 
     cores_used: float | None
     cores_allowed: float | None
     gil: bool
+    children_cores: float | None = None
 
 
 class HeldWorker(msgspec.Struct, frozen=True):
@@ -82,6 +85,8 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     #: It looks like that, unless those that seem to wait are tasks that just take long.
     suspected: bool = False
     held_up: HeldUp | None = None
+    #: The part of the workers that wait for child processes, on average.
+    children_share: float = 0.0
     #: The part of the workers' time that tasks have which take many times the p99 run of their function.
     overlong_share: float = 0.0
     hogs: Hogs | None = None
@@ -208,6 +213,7 @@ def measure(
         contention=found if found is not None and found.sure else None,
         suspected=found is not None and not found.sure,
         held_up=held_up(samples),
+        children_share=children_share(samples),
         overlong_share=window.overlong_share,
         hogs=hogs(
             [
