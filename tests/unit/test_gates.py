@@ -90,7 +90,7 @@ def test_what_a_thread_is_stopped_at(stop, gated, innermost, go, expected):
     ],
 )
 def test_who_waits_for_a_child_process(pipes, wait):
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, **pipes)
+    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE, **pipes)
     # What it reads from stays open: to close it is the end of it.
     stdin, child.stdin = child.stdin, None
     thread = threading.Thread(target=wait, args=(child,))
