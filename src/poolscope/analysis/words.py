@@ -385,9 +385,9 @@ def _binds_first(signals: PoolSignals, suggested: int) -> str:
         return (
             f" But see first to what has become slower: a task takes {seconds(run)}, and took {seconds(alone)} before."
         )
-    if alone is None:
+    if alone is None and signals.growing is None:
         return " Try it first: how long one takes with fewer at once was not seen."
-    if run and run > SLOWER * alone:
+    if alone and run and run > SLOWER * alone:
         return (
             f" Something downstream may bind first: a task already runs {seconds(run)}, and {seconds(alone)} with the "
             "pool nearly idle."
