@@ -76,22 +76,26 @@ class HeldUp(msgspec.Struct, frozen=True):
     waiting: tuple[Line, ...]
 
 
-def held_up(samples: Sequence[StackSample]) -> HeldUp | None:
+def held_up(samples: Sequence[StackSample], lasting: frozenset[int]) -> HeldUp | None:
     """At what most of the workers wait that are stopped by a lock, a semaphore or a full queue; None if none is, or the
-    pool has not been looked at often enough."""
+    pool has not been looked at often enough.
+
+    Not of the workers that were in one task all the time (`lasting`): consumers may wait like that for work.
+    """
     if len(samples) < SAMPLES_NEEDED:
         return None
     places: Counter[tuple[str, tuple[Line, ...]]] = Counter()
     for sample in samples:
         for stack in sample.stacks:
-            places[stack.gate, tuple(stack.lines)] += len(stack.tasks)
+            passing = sum(worker not in lasting for worker in stack.tasks[::3])
+            places[stack.gate, tuple(stack.lines)] += passing
     gates: Counter[str] = Counter()
     for (gate, _), count in places.items():
         gates[gate] += count
     total = gates.total()
     for gate in ("", _CHILD):
         gates.pop(gate, None)
-    if not gates:
+    if not gates.total():
         return None
     [(most, _)] = gates.most_common(1)
     waiting = max((place for place in places if place[0] == most), key=lambda place: places[place])

@@ -212,7 +212,7 @@ def measure(
         samples=len(samples),
         contention=found if found is not None and found.sure else None,
         suspected=found is not None and not found.sure,
-        held_up=held_up(samples),
+        held_up=held_up(samples, lasting),
         children_share=children_share(samples),
         overlong_share=window.overlong_share,
         hogs=hogs(
