@@ -31,6 +31,7 @@ class FakeCpu:
         self.delays = {}
         self.readings = 0
         self.process_ns = 0
+        self.children_ns = 0
         self.own_ns = 0
         self.cost_ns = 0  # what the calling thread uses between two readings of its clock
         self.cpus = 2.0
@@ -44,6 +45,9 @@ class FakeCpu:
 
     def process(self):
         return self.process_ns
+
+    def children(self):
+        return self.children_ns
 
     def own(self):
         self.own_ns += self.cost_ns

@@ -13,6 +13,7 @@ IDLE_HOST = ProcessSignals(cores_used=0.1, cores_allowed=4.0, gil=True)
 ONE_CORE_BUSY = ProcessSignals(cores_used=1.0, cores_allowed=4.0, gil=True)
 HALF_A_CORE = ProcessSignals(cores_used=0.52, cores_allowed=4.0, gil=True)
 ALL_CORES_BUSY = ProcessSignals(cores_used=3.9, cores_allowed=4.0, gil=True)
+CHILDREN_BUSY = ProcessSignals(cores_used=0.1, cores_allowed=4.0, gil=True, children_cores=3.5)
 UNKNOWN_HOST = ProcessSignals(cores_used=None, cores_allowed=None, gil=True)
 
 #: One worker at a time gets past a line.

@@ -47,12 +47,13 @@ class Bye(_Message, tag="bye", frozen=True):
 
 class ProcessTick(_Message, tag="process_tick", frozen=True):
     """CPU nanoseconds so far of the process and of our own threads in it; CPUs the process may use (quota
-    and affinity)."""
+    and affinity); CPU nanoseconds of its child processes, as far as they have ended."""
 
     at_ns: int
     cpu_ns: int
     overhead_ns: int
     allowed_cpus: float
+    children_ns: int = 0
 
 
 class Notice(_Message, tag="notice", frozen=True):
@@ -137,8 +138,8 @@ class Stack(msgspec.Struct, frozen=True, array_like=True):
     """Workers that are at the same place: the user's line first, and then the library line below it, if any.
 
     `spot` tells places in the last line from each other: it is the instruction. `tasks` is flat, 3 integers a worker:
-    worker, function, started. `gate` is what they wait for, if that lets few pass: a "lock", a "semaphore", or a full
-    "queue".
+    worker, function, started. `gate` is what they wait for, if that is known: a "lock", a "semaphore", a full
+    "queue", or a "child" process.
     """
 
     lines: list[Line]

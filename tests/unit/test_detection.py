@@ -5,6 +5,7 @@ import pytest
 from signals_support import (
     ALL_CORES_BUSY,
     BY_CHANCE,
+    CHILDREN_BUSY,
     FULL_QUEUE,
     HALF_A_CORE,
     IDLE_HOST,
@@ -112,6 +113,22 @@ from poolscope.model import Thresholds
             but(held_up=msgspec.structs.replace(FULL_QUEUE, share=0.4)),
             Rules(),
             ("async_then_serial", "blocking_io", "warning", "raise_max_workers", True),
+        ),
+        # the child processes that they wait for use up the machine, or somebody else's do
+        (
+            but(children_share=0.9, process=CHILDREN_BUSY),
+            Rules(),
+            ("async_then_serial", "cpu_bound", "info", "none", False),
+        ),
+        (
+            but(children_share=0.4, process=CHILDREN_BUSY),
+            Rules(),
+            ("async_then_serial", "blocking_io", "warning", "raise_max_workers", True),
+        ),
+        (
+            but(max_workers=1, children_share=0.9, process=CHILDREN_BUSY),
+            Rules(),
+            ("serial", "single_worker", "warning", "raise_max_workers", True),
         ),
         # few tasks that take beyond all measure hold the workers: more workers may go the same way
         (

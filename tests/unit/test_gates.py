@@ -1,6 +1,7 @@
 """At what a thread is stopped: real threads, looked at once they are there."""
 
 import queue
+import subprocess
 import sys
 import threading
 import time
@@ -78,3 +79,26 @@ def test_what_a_thread_is_stopped_at(stop, gated, innermost, go, expected):
         go(subject)
         thread.join()
     assert gate(sys._getframe()) == ""
+
+
+@pytest.mark.parametrize(
+    ("pipes", "wait"),
+    [
+        ({}, subprocess.Popen.wait),
+        ({"stdout": subprocess.PIPE}, subprocess.Popen.communicate),
+        ({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}, subprocess.Popen.communicate),
+    ],
+)
+def test_who_waits_for_a_child_process(pipes, wait):
+    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE, **pipes)
+    # What it reads from stays open: to close it is the end of it.
+    stdin, child.stdin = child.stdin, None
+    thread = threading.Thread(target=wait, args=(child,))
+    thread.start()
+    try:
+        while gate(sys._current_frames()[thread.ident]) != "child":
+            time.sleep(0)
+    finally:
+        stdin.close()
+        thread.join()
+        child.__exit__(None, None, None)

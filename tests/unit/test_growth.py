@@ -33,6 +33,13 @@ def test_runs_that_are_as_long_as_alone_in_every_crowd_have_not() -> None:
     assert grow(starts([0.6, 0.7] * 10, 0.25, 0.25) + starts([0.5, 0.75], 0.25, 1.0), FULL) is False
 
 
+def test_runs_that_were_as_long_with_few_at_once_have_not() -> None:
+    calm = [start._replace(calm=True) for start in starts([0.3, 0.5] * 5, None, 1.0)]
+    assert grow(calm, FULL) is False
+    assert grow(calm[:9], FULL) is None
+    assert grow(starts([0.3, 0.5] * 5, None, 1.0), FULL) is None  # more came beside them
+
+
 @pytest.mark.parametrize(
     ("before", "full"),
     [
@@ -76,6 +83,13 @@ def test_a_batch_of_tasks_that_do_not_hinder_each_other() -> None:
     (finding,) = VirtualPool(8).run([(0.0, 0.4, 1)] * 100).case.findings()
     assert (finding.cause, finding.advice.action) == ("blocking_io", "raise_max_workers")
     assert "how long one takes with fewer at once was not seen" in finding.advice.text
+
+
+def test_a_load_that_was_seen_with_few_at_once() -> None:
+    calm = [(number * 0.05, 0.12, 1) for number in range(100)]
+    (finding,) = VirtualPool(6).run(calm + [(5 + number * 0.01, 0.12, 1) for number in range(300)]).case.findings()
+    assert finding.cause == "blocking_io"
+    assert finding.advice.text.endswith("if they run as long as they did.")
 
 
 def test_what_they_wait_for_becomes_slower() -> None:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from poolscope.analysis.occupants import Contention, FunctionShare, HeldUp, contention, held_up, hogs
+from poolscope.analysis.occupants import Contention, FunctionShare, HeldUp, children_share, contention, held_up, hogs
 from poolscope.messages import Line, Stack, StackSample
 
 WAIT, HOLD, OTHER = ("/app/db.py", 8, "save"), ("/app/db.py", 9, "save"), ("/app/db.py", 20, "load")
@@ -316,9 +316,18 @@ def test_who_waits_at_something_that_lets_few_pass_is_held_up() -> None:
         Stack([OTHER], 0, three(7), "semaphore"),
         Stack([HOLD], 0, three(10)),
     )
-    assert held_up(samples) == HeldUp("lock", 0.75, (WAIT,))
-    assert held_up(samples[:9]) is None
+    assert held_up(samples, frozenset()) == HeldUp("lock", 0.75, (WAIT,))
+    assert held_up(samples[:9], frozenset()) is None
+    # Who has been in one task all the time may wait for work.
+    assert held_up(samples, frozenset(range(1, 7))) == HeldUp("semaphore", 0.5, (OTHER,))
+    assert held_up(samples, frozenset(range(1, 10))) is None
 
 
 def test_who_waits_for_anything_else_is_not_held_up() -> None:
-    assert held_up(gated(10, Stack([WAIT], 0, three(1)), Stack([HOLD], 0, three(4)))) is None
+    assert held_up(gated(10, Stack([WAIT], 0, three(1)), Stack([HOLD], 0, three(4), "child")), frozenset()) is None
+
+
+def test_how_many_wait_for_child_processes() -> None:
+    samples = gated(10, Stack([WAIT], 0, three(1), "lock"), Stack([HOLD], 0, three(4), "child"))
+    assert children_share(samples) == 0.5
+    assert children_share(samples[:9]) == 0.0

@@ -1,5 +1,6 @@
 import itertools
 import logging
+from typing import ClassVar
 
 import pytest
 from runtime_support import MS, SECOND, FakeCpu, FakeExecutor, HandClock, Record, Worker, fake_stacks, submit
@@ -299,14 +300,14 @@ class TestProcess:
         assert record.tags(without=()) == ["process_tick"] * 3
 
     def test_told_every_half_second(self, probe, record, clock):
-        probe._cpu.clocks.process_ns = 123
+        probe._cpu.clocks.process_ns, probe._cpu.clocks.children_ns = 123, 45
         times = []
         for _ in range(20):
             tick(probe)
         times = [message[1] for message in record.of("process_tick")]
         assert [b - a for a, b in itertools.pairwise(times)] == [500 * MS] * (len(times) - 1)
         assert len(times) == 4
-        assert record.messages[0][2:] == (123, 0, 2.0)
+        assert record.messages[0][2:] == (123, 0, 2.0, 45)
 
     def test_our_own_time_is_what_our_thread_and_flushes_used(self, probe, record):
         cpu = probe._cpu.clocks
@@ -473,7 +474,8 @@ class TestJudge:
 class TestStacks:
     class Frame:
         lines = (("app.py", 3, "task"),)
-        f_code = None
+        f_code = f_back = None
+        f_globals: ClassVar[dict[str, object]] = {}
         f_lasti = -1
 
     def full_pool(self, probe, executor):

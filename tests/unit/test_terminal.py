@@ -13,7 +13,7 @@ import report_support
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolscope.model import Advice, Finding, Frame, SizingPoint, TaskCounts, TimelinePoint
+from poolscope.model import Advice, Distribution, Finding, Frame, SizingPoint, TaskCounts, TimelinePoint
 from poolscope.model import Session as Recorded
 from poolscope.rendering.layout import layout
 from poolscope.rendering.terminal import render
@@ -85,6 +85,12 @@ class TestVerdict:
         text = shown(report_support.healthy_pools())
         assert text.startswith("CONCURRENT  Nothing turned serial: 40 tasks in 1 pool and 1 event loop in 3.02 s.")
         assert len(text.splitlines()) <= 9
+
+    def test_a_loop_that_is_late_without_a_finding_is_not_passed_over(self) -> None:
+        late = Distribution(mean=0.7, p50=0.73, p95=0.75, p99=0.78, max=0.8)
+        text = " ".join(shown(report_support.session(loops=[report_support.loop(lag_seconds=late)])).split())
+        assert text.startswith("CONCURRENT Nothing turned serial: 1 event loop in")
+        assert "But event loop 'main' ran half of what was due 730 ms late or later" in text
 
     def test_too_little_to_judge(self) -> None:
         assert shown(report_support.empty()).startswith(

@@ -1,11 +1,13 @@
 """The sentence that a finding tells at night, and the one thing to do."""
 
+import msgspec
 import pytest
-from signals_support import FULL_QUEUE, HALF_A_CORE, LOCK, LOCKS, ONE_CORE_BUSY, but
+from signals_support import CHILDREN_BUSY, FULL_QUEUE, HALF_A_CORE, LOCK, LOCKS, ONE_CORE_BUSY, but
 
 from poolscope.analysis.detection import Rules, diagnose
 from poolscope.analysis.occupants import Hogs
 from poolscope.analysis.signals import PoolSignals
+from poolscope.analysis.sizing import Sizing
 from poolscope.analysis.words import pool_advice, pool_summary, seconds
 from poolscope.model import Frame
 
@@ -81,6 +83,22 @@ def test_what_is_said_of_workers_that_hold_each_other_up(changes: dict[str, obje
         f"Pool 'images' turned serial at 12.0 s: {summary}, and a task now waits 1.0 s before it runs for 400 ms."
     )
     assert advice in text
+
+
+def test_what_is_said_of_workers_whose_child_processes_compute() -> None:
+    summary, advice = told(but(children_share=0.9, process=CHILDREN_BUSY))
+    assert summary == (
+        "Pool 'images' reached the limit of the machine at 12.0 s: its 4 workers wait for child processes, which "
+        "compute and have used up the CPU, so a task now waits 1.0 s for 400 ms of its own work at tasks.py:12 "
+        "(resize)."
+    )
+    assert "only more CPUs or less work make it faster" in advice
+
+
+def test_a_size_that_child_processes_have_no_cpu_for_comes_with_a_warning() -> None:
+    signals = but(children_share=0.9, process=msgspec.structs.replace(CHILDREN_BUSY, children_cores=2.0))
+    advice = pool_advice(diagnose(signals, Rules()), "images", signals, Sizing(12), 1.0).text
+    assert "the child process of a worker uses 50 % of a core, so about 6 of them use up the 4 they can have" in advice
 
 
 def test_what_hardly_any_tasks_do_is_not_said_of_none() -> None:

@@ -39,6 +39,7 @@ WAIT_RUNS = 5.0
 DOWNSTREAM_SHARE = 0.5
 OVERLONG_SHARE = 0.5
 HELD_UP_SHARE = 0.5
+CHILDREN_SHARE = 0.5
 #: No task finished for this many times the longest run so far: not slow, stalled.
 STALL_RUNS = 5.0
 
@@ -180,7 +181,17 @@ def workers_for_cpu(limit: float, share: float) -> int:
     return max(1, int(CPU_LIMIT_SHARE * limit / share))
 
 
+def child_cores(signals: PoolSignals) -> float | None:
+    """Cores that the child processes use that most workers wait for; None if most wait for none, or it is not known."""
+    return signals.process.children_cores if signals.children_share > CHILDREN_SHARE else None
+
+
 def _cpu_bound(signals: PoolSignals, rules: Rules) -> bool:
+    """The workers use up the CPU that the process can have, or the child processes do that they wait for."""
+    return _computes(signals) or (child_cores(signals) is not None and _uses_the_machine(signals))
+
+
+def _computes(signals: PoolSignals) -> bool:
     """The workers themselves use up the CPU that the process can have.
 
     Under the GIL that is one core, unless more than one is in use, which shows that the work releases it; then it
@@ -197,7 +208,7 @@ def _cpu_bound(signals: PoolSignals, rules: Rules) -> bool:
 def starved(signals: PoolSignals) -> bool:
     """Whether the workers are ready to use CPU that the process does not get."""
     used, limit = signals.process.cores_used, cpu_limit(signals)
-    ready = signals.workers_ready is not None and signals.workers_ready > 0
+    ready = (signals.workers_ready or 0.0) > 0 and child_cores(signals) is None
     return ready and used is not None and limit is not None and used < CPU_LIMIT_SHARE * limit
 
 
@@ -295,7 +306,7 @@ def diagnose(signals: PoolSignals, rules: Rules) -> Diagnosis:
             continue
         if cause == "cpu_bound" and _uses_the_machine(signals):
             return Diagnosis(pattern, cause, "info", "none")
-        if cause == "single_worker" and _cpu_bound(signals, rules):
+        if cause == "single_worker" and _computes(signals):
             # The one worker computes all the time: more threads would share its core.
             return Diagnosis(pattern, cause, severity, "use_process_pool")
         return Diagnosis(pattern, cause, severity, action, sized)
@@ -308,6 +319,7 @@ def _uses_the_machine(signals: PoolSignals) -> bool:
         return False
     if _beside_the_gil(signals):
         used += signals.workers_ready or 0.0
+    used += child_cores(signals) or 0.0
     return used >= CPU_LIMIT_SHARE * allowed
 
 

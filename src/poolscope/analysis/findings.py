@@ -8,7 +8,7 @@ from itertools import pairwise
 import msgspec
 
 from poolscope.analysis import words
-from poolscope.analysis.detection import cpu_limit
+from poolscope.analysis.detection import child_cores, cpu_limit
 from poolscope.analysis.signals import PoolSignals
 from poolscope.messages import Line
 from poolscope.model import Finding, Frame
@@ -99,6 +99,7 @@ def evidence(signals: PoolSignals) -> dict[str, float]:
         "downstream_share": signals.awaited.share if signals.awaited is not None else None,
         "longest_running_seconds": signals.held[0].seconds if signals.held else None,
         "workers_ready_without_cpu": signals.workers_ready if (signals.workers_ready or 0) >= READY_SHOWN else None,
+        "child_cores_used": child_cores(signals),
         "process_cores_used": signals.process.cores_used,
         "process_cores_allowed": signals.process.cores_allowed,
         "cpu_limit_cores": cpu_limit(signals),

@@ -35,21 +35,25 @@ NEAR = 0.4
 #: the full pool.
 TELLING_TIMES = 1.7
 TELLING_SHARE = 0.6
+#: As long as in the full pool.
+SAME = 0.8
 #: Most of those that tell.
 MOST = 0.7
 #: Runs follow the number of workers by chance as often as this.
 CHANCE = 5e-4
-#: So many tasks that took no longer than alone say that they do not hold each other up.
+#: So many tasks that took no longer than alone, or as long as in the full pool, say that none holds up another.
 ALIKE_NEEDED = 10
 
 
 class Start(NamedTuple):
-    """A task by how many ran as it started, itself included, as a part of the workers; its run, and how long one takes
-    that nothing is in the way of, if that is known, as parts of the median of its function in the full pool."""
+    """A task by how many ran as it started, itself included, as a part of the workers (`crowd`); its run, and that of
+    one that nothing is in the way of, if it is known, as parts of the median of its function in the full pool; and
+    whether it ended before the pool was full (`calm`), so that hardly more ran beside it later on."""
 
     crowd: float
     run: float
     alone: float | None
+    calm: bool = False
 
 
 def grow(starts: Sequence[Start], full: Sequence[float]) -> bool | None:
@@ -66,6 +70,9 @@ def grow(starts: Sequence[Start], full: Sequence[float]) -> bool | None:
     # Nearer to what they take alone than to what they would take then.
     alike = sum(start.alone is not None and 2 * start.run < start.crowd + start.alone for start in telling)
     if alike >= max(ALIKE_NEEDED, MOST * len(telling)):
+        return False
+    few = [start for start in starts if start.calm and start.crowd <= TELLING_SHARE]
+    if sum(start.run >= SAME for start in few) >= max(ALIKE_NEEDED, MOST * len(few)):
         return False
     telling = [start for start in telling if start.crowd <= TELLING_SHARE]
     near = sum(abs(start.run - start.crowd) <= NEAR * start.crowd for start in telling)
@@ -108,7 +115,12 @@ def growth(history: PoolHistory, begin_ns: int) -> bool | None:
             alone[function].append(run)
     known = {function: median(own) for function, own in alone.items() if len(own) >= LAST_UNHINDERED}
     starts = [
-        Start(crowd, run / usual[function], known[function] / usual[function] if function in known else None)
+        Start(
+            crowd,
+            run / usual[function],
+            known[function] / usual[function] if function in known else None,
+            started + run < begin_ns,
+        )
         for function, started, run, crowd in partial
         # Later, a worker is between two tasks where the pool seems not to be full.
         if function in usual and started < begin_ns + usual[function] / 2

@@ -48,6 +48,9 @@ OTHERS_NEEDED = 10
 #: A task is overdue once it has run for this many times the median run of its function.
 OVERDUE_RUNS = 3.0
 
+#: The gate of those that wait for a child process, which holds up nobody else.
+_CHILD = "child"
+
 #: Lines, and the instruction in the last of them.
 Place = tuple[tuple[Line, ...], int]
 
@@ -73,25 +76,38 @@ class HeldUp(msgspec.Struct, frozen=True):
     waiting: tuple[Line, ...]
 
 
-def held_up(samples: Sequence[StackSample]) -> HeldUp | None:
+def held_up(samples: Sequence[StackSample], lasting: frozenset[int]) -> HeldUp | None:
     """At what most of the workers wait that are stopped by a lock, a semaphore or a full queue; None if none is, or the
-    pool has not been looked at often enough."""
+    pool has not been looked at often enough.
+
+    Not of the workers that were in one task all the time (`lasting`): consumers may wait like that for work.
+    """
     if len(samples) < SAMPLES_NEEDED:
         return None
     places: Counter[tuple[str, tuple[Line, ...]]] = Counter()
     for sample in samples:
         for stack in sample.stacks:
-            places[stack.gate, tuple(stack.lines)] += len(stack.tasks)
+            passing = sum(worker not in lasting for worker in stack.tasks[::3])
+            places[stack.gate, tuple(stack.lines)] += passing
     gates: Counter[str] = Counter()
     for (gate, _), count in places.items():
         gates[gate] += count
     total = gates.total()
-    del gates[""]
-    if not gates:
+    for gate in ("", _CHILD):
+        gates.pop(gate, None)
+    if not gates.total():
         return None
     [(most, _)] = gates.most_common(1)
     waiting = max((place for place in places if place[0] == most), key=lambda place: places[place])
     return HeldUp(most, gates.total() / total, waiting[1])
+
+
+def children_share(samples: Sequence[StackSample]) -> float:
+    """The part of the workers that wait for child processes; 0 if the pool has not been looked at often enough."""
+    counts: Counter[bool] = Counter()
+    for stack in (stack for sample in samples for stack in sample.stacks):
+        counts[stack.gate == _CHILD] += len(stack.tasks)
+    return counts[True] / counts.total() if len(samples) >= SAMPLES_NEEDED and counts else 0.0
 
 
 class _Occupant(NamedTuple):

@@ -22,6 +22,7 @@ from poolscope.analysis.occupants import (
     FunctionShare,
     HeldUp,
     Hogs,
+    children_share,
     contention,
     held_up,
     hogs,
@@ -37,11 +38,13 @@ _at = attrgetter("at_ns")
 
 
 class ProcessSignals(msgspec.Struct, frozen=True):
-    """What the process had and used over the same time: CPU seconds per second, and how many it may use."""
+    """What the process had and used over the same time: CPU seconds per second, and how many it may use; `children` are
+    its child processes."""
 
     cores_used: float | None
     cores_allowed: float | None
     gil: bool
+    children_cores: float | None = None
 
 
 class HeldWorker(msgspec.Struct, frozen=True):
@@ -88,6 +91,8 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     #: It looks like that, unless those that seem to wait are tasks that just take long.
     suspected: bool = False
     held_up: HeldUp | None = None
+    #: The part of the workers that wait for child processes, on average.
+    children_share: float = 0.0
     #: The part of the workers' time that tasks have which take many times the p99 run of their function.
     overlong_share: float = 0.0
     hogs: Hogs | None = None
@@ -183,7 +188,8 @@ def measure(
     samples = [sample for sample in history.stacks if begin_ns <= sample.at_ns <= end_ns]
     busy_ns = window.busy_ns
     work = window.work(history.occupancy.unhindered)
-    found = _contention(history, window, work, samples)
+    lasting = frozenset(worker for worker, task in history.running.items() if task.started_ns <= begin_ns)
+    found = _contention(history, window, work, samples, lasting)
     return PoolSignals(
         window_seconds=length_ns / 1e9,
         max_workers=history.size,
@@ -209,7 +215,8 @@ def measure(
         samples=len(samples),
         contention=found if found is not None and found.sure else None,
         suspected=found is not None and not found.sure,
-        held_up=held_up(samples),
+        held_up=held_up(samples, lasting),
+        children_share=children_share(samples),
         overlong_share=window.overlong_share,
         hogs=hogs(
             [
@@ -220,13 +227,15 @@ def measure(
     )
 
 
-def _contention(history: PoolHistory, window: Window, work: Work, samples: Sequence[StackSample]) -> Contention | None:
+def _contention(
+    history: PoolHistory, window: Window, work: Work, samples: Sequence[StackSample], lasting: frozenset[int]
+) -> Contention | None:
     if len(samples) < SAMPLES_NEEDED or window.starts < RENEWALS_NEEDED:
         return None  # and what it is judged by costs more than to see that
     return contention(
         samples,
         history.size,
-        lasting=frozenset(worker for worker, task in history.running.items() if task.started_ns <= window.begin_ns),
+        lasting=lasting,
         starts=window.starts,
         ended=window.ended(),
         usual={function: median(share.runs) or 0.0 for function, share in window.shares.items() if share.runs},

@@ -15,6 +15,7 @@ from poolscope.analysis.detection import (
     LoopLineSignals,
     became_slower,
     behind,
+    child_cores,
     cpu_limit,
     slower,
     starved,
@@ -121,7 +122,8 @@ def pool_summary(
         )
     if diagnosis.severity == "info":
         turned = f"Pool {name!r} reached the limit of the machine at {since:.1f} s"
-        return f"{turned}: its {workers} compute and {_cpu(signals)}, so {costs}{_place(frames)}."
+        compute = "compute" if child_cores(signals) is None else "wait for child processes, which compute"
+        return f"{turned}: its {workers} {compute} and {_cpu(signals)}, so {costs}{_place(frames)}."
     turned = {
         "serial": f"Pool {name!r} runs its tasks one after another since {since:.1f} s",
         "async_then_serial": f"Pool {name!r} turned serial at {since:.1f} s",
@@ -369,20 +371,23 @@ def _binds_first(signals: PoolSignals, suggested: int) -> str:
     The CPU: so many workers at their present use of it. What the tasks wait for: runs that are longer already than
     those that nothing hindered.
     """
-    limit, share = cpu_limit(signals), signals.worker_cpu_share
+    limit, share, whose = cpu_limit(signals), signals.worker_cpu_share, "a busy worker uses"
+    children, allowed = child_cores(signals), signals.process.cores_allowed
+    if children is not None and allowed is not None:
+        limit, share, whose = allowed, children / signals.max_workers, "the child process of a worker uses"
     if limit is not None and share and (enough := workers_for_cpu(limit, share)) < suggested:
         return (
-            f" The CPU binds first: a busy worker uses {_percent(share)} of a core, so about {enough} of them use up "
-            f"the {limit:g} they can have."
+            f" The CPU binds first: {whose} {_percent(share)} of a core, so about {enough} of them use up the "
+            f"{limit:g} they can have."
         )
     alone, run = signals.work.alone_p50_seconds, signals.work.run_p50_seconds
     if alone and run and became_slower(signals):
         return (
             f" But see first to what has become slower: a task takes {seconds(run)}, and took {seconds(alone)} before."
         )
-    if alone is None:
+    if alone is None and signals.growing is None:
         return " Try it first: how long one takes with fewer at once was not seen."
-    if run and run > SLOWER * alone:
+    if alone and run and run > SLOWER * alone:
         return (
             f" Something downstream may bind first: a task already runs {seconds(run)}, and {seconds(alone)} with the "
             "pool nearly idle."

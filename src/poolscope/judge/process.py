@@ -35,11 +35,13 @@ class WatchedProcess:
         self.loops: dict[int, LoopRow] = {}
         self._cores_allowed: float | None = None
         self._cpu: deque[CpuReading] = deque(maxlen=_READINGS_KEPT)
+        self._children: deque[CpuReading] = deque(maxlen=_READINGS_KEPT)
         self._deadlocks = DeadlockWatch()
 
     def ticked(self, tick: ProcessTick) -> None:
         """Takes in what the process as a whole has used."""
         self._cpu.append(CpuReading(tick.at_ns, tick.cpu_ns))
+        self._children.append(CpuReading(tick.at_ns, tick.children_ns))
         self.overhead_ns = tick.overhead_ns
         self._cores_allowed = tick.allowed_cpus
 
@@ -57,8 +59,8 @@ class WatchedProcess:
 
     def signals(self, begin_ns: int, end_ns: int) -> ProcessSignals:
         """What the process as a whole did in that time."""
-        used = rate(self._cpu, begin_ns - _TICK_NS, end_ns + _TICK_NS)
-        return ProcessSignals(used, self._cores_allowed, self.hello.gil)
+        used, children = (rate(own, begin_ns - _TICK_NS, end_ns + _TICK_NS) for own in (self._cpu, self._children))
+        return ProcessSignals(used, self._cores_allowed, self.hello.gil, children)
 
     def report(self, origin_ns: int) -> ProcessReport:
         """For the report; `origin_ns` is when its time began."""

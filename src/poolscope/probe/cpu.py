@@ -51,6 +51,11 @@ class CpuClocks:
         """What all threads have used so far."""
         return time.process_time_ns()
 
+    def children(self) -> int:
+        """What child processes had used that have ended and been waited for, and theirs."""
+        times = os.times()
+        return round((times.children_user + times.children_system) * 1e9)
+
     def own(self) -> int:
         """What the calling thread has used so far."""
         return time.thread_time_ns()
@@ -92,6 +97,10 @@ class GuardedClocks(CpuClocks):
     def process(self) -> int:
         """See `CpuClocks.process`."""
         return self._ask(0, self.clocks.process)
+
+    def children(self) -> int:
+        """See `CpuClocks.children`."""
+        return self._ask(0, self.clocks.children)
 
     def own(self) -> int:
         """See `CpuClocks.own`."""

@@ -369,7 +369,9 @@ class Probe:
 
     def _tell_process(self, now_ns: int) -> None:
         self._process_told_ns = now_ns
-        self._outlet.push(("process_tick", now_ns, self._cpu.process(), self._own_ns, self._cpu.allowed(now_ns)))
+        cpu = self._cpu
+        used, allowed, children = cpu.process(), cpu.allowed(now_ns), cpu.children()
+        self._outlet.push(("process_tick", now_ns, used, self._own_ns, allowed, children))
 
     def _account(self) -> None:
         """Adds what our thread has used since the last time; all of it, if it is a new one."""

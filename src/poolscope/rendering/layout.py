@@ -32,6 +32,8 @@ from poolscope.rendering.text import (
     more,
 )
 
+#: A loop that is so late most of the time (s) is told of, though nothing of it is a finding.
+_LATE_SECONDS = 0.1
 _MOST_FINDINGS = 5
 _MOST_LINES = 5  # of findings that only inform, and of frames
 _MOST_NOTICES = 10
@@ -154,10 +156,22 @@ def _scope(medium: Medium, report: Report) -> str:
     seen = " and ".join(parts) or "no pool and no event loop"
     seen += f" in {medium.seconds(report.duration_seconds)}"
     if report.verdict == "concurrent":
-        return f"Nothing turned serial: {seen}."
+        return f"Nothing turned serial: {seen}.{_late(medium, report)}"
     if report.verdict == "insufficient_data":
         return f"Too little to judge: {seen}; it takes 10 finished tasks, or an event loop that runs for 1 s."
     return f"{seen}."
+
+
+def _late(medium: Medium, report: Report) -> str:
+    """What is said of a loop that is too busy, though no callback of it takes long enough for a finding."""
+    lags = {loop.name: loop.lag_seconds.p50 or 0.0 for loop in report.event_loops}
+    worst = max(lags, key=lambda name: lags[name], default=None)
+    if worst is None or lags[worst] < _LATE_SECONDS:
+        return ""
+    return (
+        f" But event loop {medium.clean(worst)!r} ran half of what was due {medium.seconds(lags[worst])} late or "
+        "later, though no callback held it for long: many short ones do that together, or a machine without a CPU."
+    )
 
 
 def _ending(report: Report) -> str | None:
