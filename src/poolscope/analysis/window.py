@@ -60,12 +60,12 @@ class Work(msgspec.Struct, frozen=True):
     """
 
     #: How long those that finished would have taken alone, all together, each as long as the median of its function.
-    done_seconds: float | None
-    run_p50_seconds: float | None
-    run_mean_seconds: float | None
-    alone_p50_seconds: float | None
-    alone_mean_seconds: float | None
-    last_alone_seconds: float | None
+    done_seconds: float | None = None
+    run_p50_seconds: float | None = None
+    run_mean_seconds: float | None = None
+    alone_p50_seconds: float | None = None
+    alone_mean_seconds: float | None = None
+    last_alone_seconds: float | None = None
 
 
 class Window:
@@ -119,20 +119,19 @@ class Window:
         """See `Work`; `unhindered` are (function, run in ns)."""
         part = busiest(self.shares)
         runs = [run for share in part.values() for run in share.runs]
-        enough = len(runs) >= TASKS_NEEDED
+        if len(runs) < TASKS_NEEDED:
+            return Work()
         alone: dict[int, list[int]] = {function: [] for function in part}
         for function, run in unhindered:
             if function in part:
                 alone[function].append(run)
-        known = (
-            enough and sum(map(len, alone.values())) >= UNHINDERED_NEEDED and all(map(_is_of_a_kind, alone.values()))
-        )
+        known = sum(map(len, alone.values())) >= UNHINDERED_NEEDED and all(map(_is_of_a_kind, alone.values()))
         # As many of each function as there are now: what is done more of than before has not become slower.
         weights = {function: len(share.runs) for function, share in part.items()}
         return Work(
             done_seconds=sum(part[it].finished * (median(alone[it]) or 0.0) for it in part) / 1e9 if known else None,
-            run_p50_seconds=seconds(median(runs)) if enough else None,
-            run_mean_seconds=_mean_seconds(runs) if enough else None,
+            run_p50_seconds=seconds(median(runs)),
+            run_mean_seconds=sum(runs) / len(runs) / 1e9,
             alone_p50_seconds=_middle(alone, weights) / 1e9 if known else None,
             alone_mean_seconds=_mean(alone, weights) / 1e9 if known else None,
             last_alone_seconds=(
@@ -214,7 +213,3 @@ def median(values: Sequence[int]) -> float | None:
 def seconds(nanoseconds: float | None) -> float | None:
     """The same in seconds."""
     return None if nanoseconds is None else nanoseconds / 1e9
-
-
-def _mean_seconds(values: Sequence[int]) -> float | None:
-    return sum(values) / len(values) / 1e9 if values else None
