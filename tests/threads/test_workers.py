@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from cli_support import await_true
+from cli_support import await_true, python, script
 from endpoint_support import certificate, protected
 from metrics_support import BOUNDS, Scrape, pool, snapshot
 from msgspec.structs import replace
@@ -334,6 +334,42 @@ def opened(port: int, submitted: Callable[[], int], failed: Any = None, *, unask
     served = serve(source, settings(port), failed or failures()[1], unasked=unasked)
     assert isinstance(served, Member)
     return served
+
+
+WORKER = """
+import os, socket
+from poolscope.workers.processes import Post
+
+with socket.create_server(("127.0.0.1", 0)) as server:
+    near = socket.create_connection(server.getsockname())
+    far, _ = server.accept()
+shared = SHARED
+if child := os.fork():
+    os.waitpid(child, 0)
+else:
+    post = Post()
+    LISTEN
+    for each in (near, far, shared):
+        each.close()
+    print(post.will_be_filled(), flush=True)
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("shared", "listen", "filled"),
+    [
+        ("socket.create_server(('127.0.0.1', 0))", "", True),
+        # uvicorn and hypercorn bind it in the parent, and listen in the worker, when its loop has begun
+        ("socket.socket(); shared.bind(('127.0.0.1', 0))", "shared.listen()", True),
+        ("socket.socket(socket.AF_UNIX); shared.bind('there')", "shared.listen()", True),
+        ("socket.socket()", "", False),
+        ("socket.socket(socket.AF_INET, socket.SOCK_DGRAM); shared.bind(('127.0.0.1', 0))", "", False),
+    ],
+)
+def test_a_worker_knows_whether_another_one_will_follow(tmp_path: Path, shared: str, listen: str, filled: bool) -> None:
+    program = script(tmp_path, WORKER.replace("SHARED", shared).replace("LISTEN", listen))
+    assert python(program, cwd=tmp_path) == (0, f"{filled}\n", "")
 
 
 def test_a_single_process_is_served_and_leaves_nothing(home: Path) -> None:

@@ -57,11 +57,14 @@ class Member(Endpoint):
         address: tuple[str, int],
         *,
         again: bool = False,
+        unasked: bool = False,
     ) -> None:
-        """`again`: this image of the program has served the address before, and its counts go on."""
+        """`again`: this image of the program has served the address before, and its counts go on. `unasked`: see
+        `serving.serve`."""
         self.listen = settings.listen or DEFAULT_LISTEN
         self._scheme = "https" if settings.endpoint.takes_tls() else "http"
         self.closed = False
+        self.unasked = unasked
         self.address = address
         self._failed = failed
         self._again = again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 
@@ -86,7 +87,8 @@ def _sockets(pid: int | str) -> set[str]:
 
 
 def _listening() -> set[str]:
-    """The sockets at which this process listens."""
+    """The sockets at which this process listens, or is about to: some servers bind them before they start a worker,
+    which listens once its loop runs."""
     found: set[str] = set()
     try:
         entries = os.listdir("/proc/self/fd")
@@ -98,8 +100,20 @@ def _listening() -> set[str]:
             if not target.startswith("socket:"):
                 continue
             with socket.socket(fileno=os.dup(int(entry))) as copy:
-                if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) or _is_only_bound(copy):
                     found.add(target)
         except OSError:
             continue  # closed meanwhile
     return found
+
+
+def _is_only_bound(stream: socket.socket) -> bool:
+    address = stream.getsockname()
+    bound = address[1] != 0 if isinstance(address, tuple) else bool(address)
+    if not bound or stream.type != socket.SOCK_STREAM:
+        return False
+    try:
+        stream.getpeername()
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False

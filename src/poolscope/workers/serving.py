@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 #: Addresses that this image of the program has served: its counts go on when it does so again.
 _served: set[tuple[str, int]] = set()
 _members: list[Member] = []
-#: Those of them that the program has not asked for.
-_unasked: list[Member] = []
 #: Held by whoever begins to serve: the program, or the probe's thread for its environment.
 _serving = allocate_lock()
 #: Addresses that the parent served when it forked us.
@@ -60,18 +58,18 @@ def serve(
         if present is not None:
             if unasked:
                 return present
-            if present not in _unasked:
+            if not present.unasked:
                 raise ListenError(f"cannot listen on {listen}: this process serves it already; close that server first")
             present.close()  # and what it has counted goes on, with the settings that the program gives
         try:
-            member = Member(snapshot, settings, failed, detailed, address, again=address in _served)
+            again = address in _served
+            member = Member(snapshot, settings, failed, detailed, address, again=again, unasked=unasked)
             member.join()
         except FolderError as error:
             failed("workers", error)
             return alone()
         _served.add(address)
         _members[:] = [*(other for other in _members if not other.closed), member]
-        _unasked[:] = [*(other for other in _unasked if not other.closed), *([member] if unasked else [])]
         _watch_forks()
         _close_with_multiprocessing()
         ending.register(_close_all)
@@ -161,6 +159,5 @@ def _after_in_child() -> None:
             _inherited.append(member.listen)
         member.forget()
     _members.clear()
-    _unasked.clear()
     _served.clear()
     _serving = allocate_lock()  # another thread of the parent may have held it
