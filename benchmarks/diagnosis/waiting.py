@@ -454,6 +454,17 @@ def small_server(recording):
         pool.close()
 
 
+@family(scarce("answer"))
+def small_server_at_once(recording):
+    rng = recording.random
+    workers, threads, held = rng.choice((8, 12, 16)), rng.choice((1, 2)), rng.uniform(0.03, 0.06)
+    with server(threads, held) as address:
+        pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
+        for future in [pool.submit(served, address) for _ in range(int(rng.uniform(4, 6) * threads / held))]:
+            future.result()
+        pool.close()
+
+
 @family(scarce("host"))
 def locks_of_several(recording):
     """One at a time for each of a few hosts: how many go on at once varies, for chance may bring two of one host."""

@@ -49,6 +49,7 @@ def test_runs_that_were_as_long_with_few_at_once_have_not() -> None:
         (starts(ONE_BY_ONE, None, 1.0), FULL),  # all at once, and alike
         (starts([0.3, 0.4, 0.5], 0.1, 1.0), FULL),  # as long as in the full pool from the first on
         (starts(ONE_BY_ONE, None), FULL[:9]),
+        (starts([0.375] * 30 + [0.5] * 3, None, 0.3, 0.1), FULL),  # as long in each crowd, and now longer
     ],
 )
 def test_nothing_is_known(before: list[Start], full: list[float]) -> None:

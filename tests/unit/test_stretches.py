@@ -9,8 +9,8 @@ def test_a_short_gap_is_bridged_and_does_not_count_as_saturated() -> None:
     tracker.turn(False, 100 * MS)
     tracker.turn(True, 119 * MS)
     tracker.turn(False, 200 * MS)
-    assert tracker.current == Stretch(0, 200 * MS, open=False)
-    assert tracker.saturated_ns == 181 * MS
+    assert tracker.current == Stretch(0, 200 * MS, open=False, bridged_ns=19 * MS)
+    assert tracker.current.saturated_ns == tracker.saturated_ns == 181 * MS
 
 
 def test_a_longer_gap_ends_the_stretch() -> None:
@@ -20,6 +20,9 @@ def test_a_longer_gap_ends_the_stretch() -> None:
     tracker.turn(True, 121 * MS)
     assert tracker.closed == [Stretch(0, 100 * MS, open=False)]
     assert tracker.current == Stretch(121 * MS, 121 * MS, open=True)
+    tracker.turn(False, 130 * MS)
+    tracker.turn(True, 140 * MS)
+    assert tracker.current == Stretch(121 * MS, 140 * MS, open=True, bridged_ns=10 * MS)
 
 
 def test_the_bridge_grows_with_the_stretch() -> None:
@@ -28,7 +31,7 @@ def test_the_bridge_grows_with_the_stretch() -> None:
     tracker.turn(False, 10_000 * MS)
     tracker.turn(True, 10_190 * MS)  # under 2 % of 10 s
     assert tracker.closed == []
-    assert tracker.current == Stretch(0, 10_190 * MS, open=True)
+    assert tracker.current == Stretch(0, 10_190 * MS, open=True, bridged_ns=190 * MS)
 
 
 def test_time_ends_what_nothing_continues() -> None:

@@ -101,6 +101,21 @@ def test_a_size_that_child_processes_have_no_cpu_for_comes_with_a_warning() -> N
     assert "the child process of a worker uses 50 % of a core, so about 6 of them use up the 4 they can have" in advice
 
 
+def test_tasks_that_run_side_by_side_are_not_said_to_run_one_after_another() -> None:
+    slow = but(finished=5, run_p50_seconds=1.6, run_mean_seconds=1.6, wait_p50_seconds=4.0)
+    summary, _ = told(slow)
+    assert summary.startswith(
+        "Pool 'images' gets no more done than one worker would since 12.0 s: all 4 workers are busy"
+    )
+    summary, _ = told(msgspec.structs.replace(slow, growing=False))
+    assert "gets no more done than one worker would since 12.0 s: all 4 workers are waiting" in summary
+    assert "which takes 4.0 times as long as before" in summary
+    summary, _ = told(msgspec.structs.replace(slow, growing=True))
+    assert summary.startswith(
+        "Pool 'images' runs its tasks one after another since 12.0 s: its tasks hold each other up"
+    )
+
+
 def test_what_hardly_any_tasks_do_is_not_said_of_none() -> None:
     signals = but(hogs=Hogs((1,), 0.7, 0.0, 1.8e9, 4e7))
     summary = pool_summary(diagnose(signals, Rules()), "images", 12.0, signals, FRAMES, hogs="consume")

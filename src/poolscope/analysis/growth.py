@@ -39,6 +39,8 @@ TELLING_SHARE = 0.6
 SAME = 0.8
 #: Most of those that tell.
 MOST = 0.7
+#: What the crowd leaves unexplained of the runs, as a part of what one run for all does.
+EXPLAINED = 0.5
 #: Runs follow the number of workers by chance as often as this.
 CHANCE = 5e-4
 #: So many tasks that took no longer than alone, or as long as in the full pool, say that none holds up another.
@@ -63,25 +65,47 @@ def grow(starts: Sequence[Start], full: Sequence[float]) -> bool | None:
     """
     if len(full) < FULL_NEEDED or not starts:
         return None
-    shortest = min(start.run for start in starts)
-    telling = [
-        start for start in starts if start.crowd >= TELLING_TIMES * (shortest if start.alone is None else start.alone)
-    ]
     # Nearer to what they take alone than to what they would take then.
-    alike = sum(start.alone is not None and 2 * start.run < start.crowd + start.alone for start in telling)
-    if alike >= max(ALIKE_NEEDED, MOST * len(telling)):
+    hindered = [start for start in starts if start.alone is not None and start.crowd >= TELLING_TIMES * start.alone]
+    alike = sum(start.alone is not None and 2 * start.run < start.crowd + start.alone for start in hindered)
+    if alike >= max(ALIKE_NEEDED, MOST * len(hindered)):
         return False
     few = [start for start in starts if start.calm and start.crowd <= TELLING_SHARE]
     if sum(start.run >= SAME for start in few) >= max(ALIKE_NEEDED, MOST * len(few)):
         return False
-    telling = [start for start in telling if start.crowd <= TELLING_SHARE]
-    near = sum(abs(start.run - start.crowd) <= NEAR * start.crowd for start in telling)
-    if not telling or near < MOST * len(telling):
-        return None
+    return (
+        True
+        if _follow([start for start in hindered if start.crowd <= TELLING_SHARE], full)
+        or (
+            _follow_one_another(
+                [start for start in starts if start.alone is None and start.crowd <= TELLING_SHARE], full
+            )
+        )
+        else None
+    )
+
+
+def _follow(starts: Sequence[Start], full: Sequence[float], least: float = 0.0) -> bool:
+    """Whether runs follow the crowd, as those in the full pool hardly would; none takes less than `least`."""
+    expected = [max(start.crowd, least) for start in starts]
+    near = sum(abs(start.run - run) <= NEAR * run for start, run in zip(starts, expected, strict=True))
+    if not starts or near < MOST * len(starts):
+        return False
     ordered = sorted(full)
-    likely = sum(_part(ordered, start.crowd) for start in telling) / len(telling)
-    nats = len(telling) * divergence(near / len(telling), likely)
-    return True if nats >= -math.log(CHANCE) else None
+    likely = sum(_part(ordered, run) for run in expected) / len(starts)
+    return len(starts) * divergence(near / len(starts), likely) >= -math.log(CHANCE)
+
+
+def _follow_one_another(starts: Sequence[Start], full: Sequence[float]) -> bool:
+    """The same where nobody knows how long one takes alone: it may be as long in every crowd, and what they wait for
+    was faster. So the crowd has to explain the runs far better than one run for all does."""
+    if not starts or min(start.run for start in starts) <= 0:
+        return False
+    least, usual = min(start.run for start in starts), median(start.run for start in starts)
+    unexplained = sum(abs(math.log(start.run / max(start.crowd, least))) for start in starts)
+    if unexplained > EXPLAINED * sum(abs(math.log(start.run / usual)) for start in starts):
+        return False
+    return _follow(starts, full, least)
 
 
 def _part(ordered: Sequence[float], run: float) -> float:

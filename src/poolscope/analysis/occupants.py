@@ -209,6 +209,7 @@ class _Places:
         self._passing: list[Counter[int]] = []
         self._tasks: list[dict[int, set[tuple[int, int]]]] = []
         # All together, by place.
+        self._ever: dict[int, set[tuple[int, int]]] = defaultdict(set)
         self._left: dict[int, list[int]] = {}
         self._functions: dict[int, set[int]] = {}
         for occupants in seen:
@@ -226,6 +227,8 @@ class _Places:
             self._all.append(everyone)
             self._passing.append(passing)
             self._tasks.append(tasks)
+            for place, there in tasks.items():
+                self._ever[place] |= there
 
     def find(self, starts: int, worth: float, *, sure: bool = True) -> tuple[int, int, int] | None:
         """How many workers are past which place, and where these are, if that looks like contention."""
@@ -261,7 +264,7 @@ class _Places:
         held = [holding] if holding is not None else [place for place in self._functions if place != waiting]
         where = max(held, key=lambda place: sum(passing[place] for passing in self._passing))
         queued = [everyone[waiting].total() for everyone in self._all]
-        generations = len(set().union(*(tasks[waiting] for tasks in self._tasks))) * self._seen / sum(queued)
+        generations = len(self._ever[waiting]) * self._seen / sum(queued)
         samples = min(self._seen, starts // holders)
         if where // 2 == waiting // 2:
             samples = min(samples, self._departures(waiting)) if sure else samples

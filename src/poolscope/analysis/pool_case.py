@@ -90,7 +90,7 @@ class _Bursts:
         if not self.count:
             self.first_ns = stretch.begin_ns
         self.count += 1
-        self.total_ns += stretch.length_ns
+        self.total_ns += stretch.saturated_ns
         self.last_ns = stretch.end_ns
         if item is not None and stretch.length_ns >= self.longest_ns:
             self.longest_ns, self.item = stretch.length_ns, item

@@ -16,26 +16,33 @@ def bridges(length_ns: float, gap_ns: float) -> bool:
 
 
 class Stretch(msgspec.Struct, frozen=True):
-    """A stretch from `begin_ns` to `end_ns`; `open` while the pool is still saturated at `end_ns`."""
+    """A stretch from `begin_ns` to `end_ns`, in gaps of which, `bridged_ns` in all, the pool was not saturated; `open`
+    while it still is at `end_ns`."""
 
     begin_ns: int
     end_ns: int
     open: bool
+    bridged_ns: int = 0
 
     @property
     def length_ns(self) -> int:
         """How long it has lasted."""
         return self.end_ns - self.begin_ns
 
+    @property
+    def saturated_ns(self) -> int:
+        """For how long of it the pool was saturated."""
+        return self.length_ns - self.bridged_ns
+
 
 class StretchTracker:
     """Turns the moments at which saturation begins and ends, in order of time, into stretches."""
 
-    __slots__ = ("_begin", "_end", "_since", "closed", "saturated_ns")
+    __slots__ = ("_begin", "_bridged", "_end", "_since", "closed", "saturated_ns")
 
     def __init__(self) -> None:
         self._begin: int | None = None
-        self._end = 0
+        self._end = self._bridged = 0
         self._since: int | None = None
         self.saturated_ns = 0
         #: Stretches that ended since somebody last took them.
@@ -51,6 +58,8 @@ class StretchTracker:
                 self._close()
             if self._begin is None:
                 self._begin = at_ns
+            else:
+                self._bridged += max(0, at_ns - self._end)
             self._end = at_ns
         else:
             self.advance(at_ns)
@@ -74,8 +83,8 @@ class StretchTracker:
 
     def _close(self) -> None:
         if self._begin is not None:
-            self.closed.append(Stretch(self._begin, self._end, open=False))
-        self._begin = None
+            self.closed.append(Stretch(self._begin, self._end, open=False, bridged_ns=self._bridged))
+        self._begin, self._bridged = None, 0
 
     def finish(self) -> None:
         """The record ends here: what is open is closed."""
@@ -92,4 +101,4 @@ class StretchTracker:
         """The stretch that lasts, or may still be bridged."""
         if self._begin is None:
             return None
-        return Stretch(self._begin, self._end, open=self._since is not None)
+        return Stretch(self._begin, self._end, open=self._since is not None, bridged_ns=self._bridged)

@@ -124,8 +124,11 @@ def pool_summary(
         turned = f"Pool {name!r} reached the limit of the machine at {since:.1f} s"
         compute = "compute" if child_cores(signals) is None else "wait for child processes, which compute"
         return f"{turned}: its {workers} {compute} and {_cpu(signals)}, so {costs}{_place(frames)}."
+    # Where they only take longer, all of them do run.
+    longer = signals.max_workers > 1 and diagnosis.cause in ("blocking_io", "unknown")
+    one_by_one = "gets no more done than one worker would" if longer else "runs its tasks one after another"
     turned = {
-        "serial": f"Pool {name!r} runs its tasks one after another since {since:.1f} s",
+        "serial": f"Pool {name!r} {one_by_one} since {since:.1f} s",
         "async_then_serial": f"Pool {name!r} turned serial at {since:.1f} s",
     }[diagnosis.pattern]
     why = {
@@ -208,8 +211,8 @@ def burst_summary(name: str, count: int, longest: float, total: float) -> str:
     """One sentence on saturation that was short, or whose waits were."""
     times = "once" if count == 1 else f"{count} times"
     return (
-        f"Pool {name!r} was full with tasks queued {times}, {seconds(total)} in all (longest {seconds(longest)}): too "
-        "short, or no more than random load brings, to be a fault."
+        f"Pool {name!r} was full with tasks queued {times}, {seconds(total)} in all (longest {seconds(longest)}): no "
+        "fault, as that is short, or no more than random load brings."
     )
 
 
