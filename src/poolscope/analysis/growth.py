@@ -70,19 +70,13 @@ def grow(starts: Sequence[Start], full: Sequence[float]) -> bool | None:
     alike = sum(start.alone is not None and 2 * start.run < start.crowd + start.alone for start in hindered)
     if alike >= max(ALIKE_NEEDED, MOST * len(hindered)):
         return False
-    few = [start for start in starts if start.calm and start.crowd <= TELLING_SHARE]
-    if sum(start.run >= SAME for start in few) >= max(ALIKE_NEEDED, MOST * len(few)):
+    # As long as in the full pool, where few ran.
+    calm = [start for start in starts if start.calm and start.crowd <= TELLING_SHARE]
+    if sum(start.run >= SAME for start in calm) >= max(ALIKE_NEEDED, MOST * len(calm)):
         return False
-    return (
-        True
-        if _follow([start for start in hindered if start.crowd <= TELLING_SHARE], full)
-        or (
-            _follow_one_another(
-                [start for start in starts if start.alone is None and start.crowd <= TELLING_SHARE], full
-            )
-        )
-        else None
-    )
+    followed = _follow([start for start in hindered if start.crowd <= TELLING_SHARE], full)
+    unknown = [start for start in starts if start.alone is None and start.crowd <= TELLING_SHARE]
+    return True if followed or _follow_one_another(unknown, full) else None
 
 
 def _follow(starts: Sequence[Start], full: Sequence[float], least: float = 0.0) -> bool:

@@ -89,7 +89,7 @@ class Tracker(Generic[Item]):
 
     def close(self) -> Episode[Item] | None:
         """Ends the active finding, if there is one, and returns it."""
-        active, self.active = self.active, None
+        active = self.withdraw()
         if active is not None:
             self.ended.append(active)
         return active
