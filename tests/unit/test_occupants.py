@@ -2,6 +2,7 @@
 
 import random
 
+import msgspec
 import pytest
 
 from poolscope.analysis.occupants import Contention, FunctionShare, HeldUp, children_share, contention, held_up, hogs
@@ -77,6 +78,16 @@ def test_a_constant_number_gets_past_the_line(workers: int, holders: int) -> Non
     found = resource(workers, holders, 30, noise=0.1).judge()
     assert found is not None
     assert (found.holders, found.waiting, found.holding) == (holders, (WAIT,), (HOLD,))
+
+
+@pytest.mark.parametrize("full", [WAIT, HOLD])
+def test_who_waits_for_room_in_a_full_queue_waits_for_no_worker_of_the_pool(full: Line) -> None:
+    subject = resource(6, 1)
+    for sample in subject.samples:
+        for index, stack in enumerate(sample.stacks):
+            if stack.lines == [full]:
+                sample.stacks[index] = msgspec.structs.replace(stack, gate="queue")
+    assert subject.judge() is None
 
 
 @pytest.mark.parametrize("seed", range(300))

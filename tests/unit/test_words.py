@@ -60,11 +60,6 @@ def test_what_is_said_of_workers_that_compute(changes: dict[str, object], summar
             "More workers in 'images' would only wait too: what takes out of that queue is slower",
         ),
         (
-            {"held_up": FULL_QUEUE, "contention": LOCK},
-            "its 4 workers spend 70 % of their time waiting for room in a full queue at tasks.py:12 (resize)",
-            "More workers in 'images' would only wait too: what takes out of that queue is slower",
-        ),
-        (
             {"held_up": LOCKS},
             "its 4 workers spend 70 % of their time waiting for a lock at tasks.py:12 (resize)",
             "More workers would only wait too: relieve what they wait for",

@@ -249,11 +249,9 @@ def became_slower(signals: PoolSignals) -> bool:
 def behind(signals: PoolSignals) -> Contention | HeldUp | None:
     """What the workers wait for that is scarcer than the pool, by where they are: how many get past a line, or that
     most worker time is spent at locks, semaphores and full queues. More workers would wait there too.
-
-    Who empties a full queue are no workers of the pool: how many of these are elsewhere says nothing.
     """
     found, held_up = signals.contention, signals.held_up
-    if held_up is not None and held_up.share > HELD_UP_SHARE and (found is None or held_up.gate == "queue"):
+    if found is None and held_up is not None and held_up.share > HELD_UP_SHARE:
         return held_up
     return found
 

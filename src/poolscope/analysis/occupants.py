@@ -152,6 +152,8 @@ def contention(
       a second, times that run). Where w workers wait on average, it is less by w.
     - The line comes before what is held: whoever is at it has longer to go. `ended` gives (function, started) ->
       finished, as far as tasks have.
+    - Who waits for room in a full queue neither waits for workers of the pool nor holds what they want: whoever empties
+      it is somebody else.
     - Who waits does come and go. Those who starve all the time want what the holders have: their tasks are of a
       function that is seen there.
 
@@ -169,11 +171,14 @@ def contention(
     kept = min(SAMPLES_KEPT, max(SAMPLES_LEFT, OCCUPANTS // max_workers))
     #: By place, so that what follows need not look at lines again and again.
     numbers: dict[Place, int] = {}
+    at_queues: set[int] = set()
     seen: list[list[_Occupant]] = []
     for sample in samples[:: max(1, len(samples) // kept)]:
         occupants = []
         for stack in sample.stacks:
             place, tasks = numbers.setdefault((tuple(stack.lines), stack.spot), len(numbers)), iter(stack.tasks)
+            if stack.gate == "queue":
+                at_queues.add(place)
             for worker, function, started in zip(tasks, tasks, tasks, strict=True):
                 overdue = function in usual and sample.at_ns - started > OVERDUE_RUNS * usual[function]
                 left_ns = ended.get((function, started), latest_ns) - sample.at_ns
@@ -194,6 +199,8 @@ def contention(
     if found is None:
         return None
     holders, waiting, holding = found
+    if waiting in at_queues or holding in at_queues:
+        return None
     return Contention(holders, lines[waiting], lines[holding], len(seen), sure)
 
 
