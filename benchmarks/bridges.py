@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=2_000)
     parser.add_argument("--repetitions", type=int, default=9)
     options = parser.parse_args()
-    # As under a parent: everything is read and sent, here to nobody.
+    # As under a parent: everything is read and sent, here to a sink that drops it.
     probe = runtime.current()
     probe.supervised = True
     probe.add_sink(bool)

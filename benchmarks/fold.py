@@ -2,8 +2,8 @@
 
     python benchmarks/fold.py [--tasks 200000] [--repeat 5] [--json FILE]
 
-Batches as a probe sends them, made up beforehand, ten a second, are read and folded into the histories of their pools;
-no thread, no pool and no diagnosis is involved. Microseconds of CPU time.
+Frames as a probe sends them, made up beforehand, ten batches a second in parts that fit into a frame, are read and
+folded into the histories of their pools; no thread, no pool and no diagnosis is involved. Microseconds of CPU time.
 
     storm            4 workers, 100,000 tasks a second that do nothing, the queue never empty
     mostly idle      4 workers, 100,000 tasks a second in turn, each worker idle between two of them
@@ -24,9 +24,11 @@ import tracemalloc
 
 from common import headline, print_table, save, shown, starting
 
-from poolscope.analysis.history import PoolHistory
+from poolscope.aggregation.pool_history import PoolHistory
 from poolscope.config import Settings
 from poolscope.messages import PoolOpened, parse
+from poolscope.probe.transport.channel import Decoder, encode
+from poolscope.probe.transport.thinning import split_batch
 
 WORKERS = 4
 TICK_NS = 100_000_000
@@ -80,16 +82,20 @@ def mostly_idle(tick):
 
 def take(history, message):
     """As the judge takes a batch, and settles two ticks later."""
-    history.fold(parse(message))
-    history.settle(message[2] - 2 * TICK_NS)
+    batch = parse(message)
+    history.fold(batch)
+    history.settle(batch.at_ns - 2 * TICK_NS)
 
 
 def fed(histories, messages):
     """Microseconds a finished task."""
     tasks = sum(len(message[7]) // 5 for message in messages)
+    frames = [encode(part) for message in messages for part in split_batch(message)]
+    decoder = Decoder()
     gc.collect()
     began = time.process_time_ns()
-    for message in messages:
+    for frame in frames:
+        [message] = decoder.feed(frame)
         take(histories[message[1]], message)
     return (time.process_time_ns() - began) / 1000 / tasks
 

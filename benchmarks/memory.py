@@ -3,7 +3,7 @@
     python benchmarks/memory.py [--tasks 1000000] [--contestants standard,drop-in,...] [--json FILE]
 
 Each executor fills its queue in an interpreter of its own, twice: once for the growth of the resident memory, once
-under tracemalloc, which sees what Python allocates and nothing else. Nobody keeps the futures but the queue. Both are
+under tracemalloc, which sees what Python allocates and nothing else. Only the queue keeps the futures. Both are
 read after what was recorded has been fetched; where a judge takes it, what the judge keeps is included.
 """
 
@@ -53,7 +53,7 @@ def fill(contestant, tasks, how):
         gc.collect()
         print(json.dumps((read() - before) / tasks))
         sys.stdout.flush()
-        os._exit(0)  # nobody wants all these tasks done
+        os._exit(0)  # not all these tasks have to be done
 
 
 def main():

@@ -48,10 +48,10 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 
 import poolscope
 from poolscope.config import Settings
+from poolscope.metrics.families import SnapshotCollector
 from poolscope.model import Thresholds
 from poolscope.probe import runtime
 from poolscope.profiler import Observer
-from poolscope.prometheus import SnapshotCollector
 
 TASKS_PER_POOL = 20
 PARTS = ("flush", "judge", "families")
@@ -94,7 +94,7 @@ def collected(observer, collector):
     found["flush"] = timed(lambda: observer._fetch(process=False))
     now = time.perf_counter_ns()
     with observer._lock:
-        found["judge"] = timed(lambda: observer._judge.snapshot(now))
+        found["judge"] = timed(lambda: observer._engine.snapshot(now))
     found["families"] = timed(lambda: deque((deque(it.samples, 0) for it in collector.collect()), 0)) - found["judge"]
     return found
 
@@ -159,7 +159,7 @@ def measure(pools, different, kind, options):
     beside = poolscope.ThreadPoolExecutor(1, name="beside") if kind == "held" else made[0]
     again = work if kind == "working" else gc.collect
     collector = SnapshotCollector(observer.snapshot, observer.settings)
-    judged = SnapshotCollector(lambda: observer._judge.snapshot(time.perf_counter_ns()), observer.settings)
+    judged = SnapshotCollector(lambda: observer._engine.snapshot(time.perf_counter_ns()), observer.settings)
     ours = CollectorRegistry()
     ours.register(collector)
     theirs = by_hand(collector)

@@ -44,8 +44,8 @@ def standing():
     return {
         "rss_mb": round(process.memory_info().rss / 2**20, 1),
         "probe_pools": len(runtime.current()._pools),
-        "rows": len(profiler._observer._judge._records.pool_rows),
-        "live_cases": sum(len(row.cases) for row in profiler._observer._judge._records.pool_rows.values()),
+        "rows": len(profiler._observer._engine._ingest.pool_rows),
+        "live_cases": sum(len(row.cases) for row in profiler._observer._engine._ingest.pool_rows.values()),
         "series": len(series),
         "threads": threading.active_count(),
         "native_threads": process.num_threads(),

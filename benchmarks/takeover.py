@@ -1,4 +1,4 @@
-"""How long nobody answers at a service's endpoint after the worker that held it was killed.
+"""How long a service's endpoint does not answer after the worker that held it was killed.
 
     python benchmarks/takeover.py [ROUNDS]
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from workers_support import service
+from multiprocess_support import service
 
 
 def main(rounds: int) -> None:

@@ -17,9 +17,9 @@ from array import array
 
 from common import headline, print_table, save, shown, starting
 
-from poolscope import whatif
-from poolscope.analysis import sizing
+from poolscope.commands import whatif
 from poolscope.model import PoolTrace
+from poolscope.signals import sizing
 
 SECOND = 1_000_000_000
 SUSTAIN_NS = SECOND

@@ -47,7 +47,7 @@ class Answer(NamedTuple):
 
 
 def queries(board: Mapping[str, Any]) -> Iterator[Query]:
-    """What a dashboard asks of Prometheus: panels, annotations and variables."""
+    """Return what a dashboard asks of Prometheus: panels, annotations and variables."""
     title = board["title"]
     for panel in board["panels"]:
         columns: dict[str, str] = {}
@@ -71,13 +71,13 @@ def queries(board: Mapping[str, Any]) -> Iterator[Query]:
 
 
 def filled(expr: str, chosen: Mapping[str, str], rate_interval: str) -> str:
-    """A query with its variables filled; a variable that is not chosen is All."""
+    """Return a query with its variables filled; a variable that is not chosen is All."""
     expr = expr.replace("$__rate_interval", rate_interval)
     return re.sub(r"\$(job|instance|pool|loop)\b", lambda found: chosen.get(found[1], ".*"), expr)
 
 
 def ask(url: str, query: Query, expr: str, start: float, end: float, step: float) -> Answer:
-    """What Prometheus answers to a filled query."""
+    """Return what Prometheus answers to a filled query."""
     if query.instant:
         path, asked = "query", {"query": expr, "time": f"{end:.3f}"}
     else:
@@ -100,7 +100,7 @@ def ask(url: str, query: Query, expr: str, start: float, end: float, step: float
 def ask_all(
     url: str, start: float, end: float, step: float, rate_interval: str, chosen: Mapping[str, str]
 ) -> list[Answer]:
-    """The answers to all queries of all dashboards."""
+    """Return the answers to all queries of all dashboards."""
     boards = [json.loads(path.read_text()) for path in sorted(HOME.glob("*.json"))]
     return [
         ask(url, query, filled(query.expr, chosen, rate_interval), start, end, step)
@@ -121,7 +121,7 @@ def table(answers: list[Answer]) -> str:
 
 
 def main() -> None:
-    """Asks and prints."""
+    """Ask and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("url", help="such as http://127.0.0.1:9090")
     parser.add_argument("--minutes", type=float, default=5, help="how far to look back")

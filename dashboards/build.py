@@ -28,7 +28,7 @@ ANNOTATION = {
 
 
 def provisioned(board_name: str) -> dict[str, Any]:
-    """A dashboard whose data source is a variable."""
+    """Return a dashboard whose data source is a variable."""
     board: dict[str, Any] = json.loads(json.dumps(BOARDS[board_name].dashboard().build(), cls=JSONEncoder))
     for number, panel in enumerate(board["panels"], 1):
         panel["id"] = number
@@ -42,7 +42,7 @@ def provisioned(board_name: str) -> dict[str, Any]:
 
 
 def imported(name: str) -> dict[str, Any]:
-    """The same, as Grafana's import page wants it: the data source is asked for once."""
+    """Return the same, as Grafana's import page wants it: the data source is asked for once."""
     board = provisioned(name)
     board["templating"]["list"] = [item for item in board["templating"]["list"] if item["type"] != "datasource"]
     text = json.dumps(board).replace("${datasource:queryparam}&", "").replace("${datasource}", INPUT)
@@ -71,7 +71,7 @@ def files() -> dict[str, str]:
 
 
 def main() -> None:
-    """Writes all files."""
+    """Write all files."""
     home = Path(sys.argv[1]) if len(sys.argv) > 1 else HOME
     for path, content in files().items():
         (home / path).parent.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ EACH = "job, instance, loop"
 
 
 def dashboard() -> d.Dashboard:
-    """The dashboard of the event loops."""
+    """Return the dashboard of the event loops."""
     made = board(
         "Event loops",
         "Event loops: how late they run what is due, how long callbacks hold them, and which findings there are.",

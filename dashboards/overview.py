@@ -29,7 +29,7 @@ FLEET = "job, pool"
 
 
 def dashboard() -> d.Dashboard:
-    """The dashboard to begin with."""
+    """Return the dashboard to begin with."""
     loops = LOOPS.replace("$loop", ".*")
     every_finding = f'{TARGETS}, severity!="info"'
     made = board(

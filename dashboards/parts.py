@@ -41,7 +41,7 @@ def rate(metric: str, labels: str) -> str:
 
 
 def quantile(share: float, metric: str, labels: str, by: str) -> str:
-    """A quantile of a histogram over what is selected."""
+    """Return a quantile of a histogram over what is selected."""
     return f"histogram_quantile({share}, sum by (le, {by}) ({rate(metric + '_bucket', labels)}))"
 
 
@@ -62,7 +62,7 @@ def each_finding(findings: str) -> str:
 
 
 def variable(name: str, metric: str, selector: str = "") -> d.QueryVariable:
-    """A choice of several label values, all of them at first."""
+    """Return a choice of several label values, all of them at first."""
     return (
         d.QueryVariable(name)
         .label(name)
@@ -78,7 +78,7 @@ def variable(name: str, metric: str, selector: str = "") -> d.QueryVariable:
 
 
 def board(title: str, description: str, uid: str, findings: str, *variables: d.QueryVariable) -> d.Dashboard:
-    """An empty dashboard with what all have: variables, links to the others, findings as annotations."""
+    """Return an empty dashboard with what all have: variables, links to the others, findings as annotations."""
     made = (
         d.Dashboard(f"poolscope / {title}")
         .uid(uid)
@@ -148,7 +148,7 @@ def number(
 
 
 def verdict(findings: str, *, width: int, more: str = "") -> stat.Panel:
-    """What is wrong now, of the pools or loops of a dashboard; `more` ends the description."""
+    """Return what is wrong now, of the pools or loops of a dashboard; `more` ends the description."""
     return number(
         "State",
         "The finding that lasts and its cause; concurrent if there is none above a note." + more,
@@ -197,7 +197,7 @@ def lines(
 
 
 def timeline(description: str, findings: str, size: tuple[int, int]) -> statetimeline.Panel:
-    """A bar per finding for as long as it lasts."""
+    """Return a bar per finding for as long as it lasts."""
     legend = "{{instance}} {{name}}: {{pattern}} ({{cause}})"
     target = prometheus.Dataquery().expr(each_finding(findings)).legend_format(legend).range()
     made: statetimeline.Panel = _put(statetimeline.Panel(), "Findings", description, "none", size, [target])
@@ -217,7 +217,7 @@ def timeline(description: str, findings: str, size: tuple[int, int]) -> statetim
 
 
 def heat_map(title: str, description: str, metric: str, labels: str, size: tuple[int, int]) -> heatmap.Panel:
-    """A histogram over time: how many in each bucket."""
+    """Return a histogram over time: how many in each bucket."""
     expr = f"sum by (le) (increase({metric}_bucket{{{labels}}}[$__rate_interval]))"
     target = prometheus.Dataquery().expr(expr).legend_format("{{le}}").format(PromQueryFormat.HEATMAP).range()
     made: heatmap.Panel = _put(heatmap.Panel(), title, description, "short", size, [target])
@@ -234,7 +234,7 @@ def rows(
     link: str,
     size: tuple[int, int],
 ) -> table.Panel:
-    """A table of the latest values: `(column, unit, expression)`, joined by their labels. `link` is on the name.
+    """Return a table of the latest values: `(column, unit, expression)`, joined by their labels. `link` is on the name.
 
     The first column is the state, and the worst are on top.
     """

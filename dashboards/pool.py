@@ -30,7 +30,7 @@ def total(metric: str, by: str = "pool") -> str:
 
 
 def gauge(metric: str, how: str = "sum") -> str:
-    """The value now, of several instances together."""
+    """Return the value now, of several instances together."""
     return f"{how} by (pool) ({metric}{{{POOLS}}})"
 
 
@@ -40,7 +40,7 @@ STARTS = total(f"{WAIT}_count")
 
 
 def dashboard() -> d.Dashboard:
-    """The dashboard that shows the knee."""
+    """Return the dashboard that shows the knee."""
     made = board(
         "Pool",
         "One pool: since when its tasks wait for each other, who holds its workers, and how large it should be.",

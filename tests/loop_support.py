@@ -9,7 +9,18 @@ import asyncio
 import threading
 from time import perf_counter_ns
 
+from poolscope.messages import LoopBlock, parse
 from poolscope.probe.settings import ProbeSettings
+from poolscope.rules.loop_causes import judged
+
+
+def as_judged(message):
+    """A message as the engine takes it in: of a block with its cause, and the lines that this blames."""
+    if message[0] != "loop_block":
+        return message
+    block = judged(parse(message))
+    assert isinstance(block, LoopBlock)
+    return ("loop_block", *(getattr(block, name) for name in block.__struct_fields__[:7]))
 
 
 class FakeProbe:
@@ -18,15 +29,20 @@ class FakeProbe:
         self.clock = clock
         self.messages = []
         self.faults = []
+        self.notices = []
         self.jobs = []
         self.wakes = 0
         self.overslept_ns = None
+        self.before_flush = []
 
     def emit(self, message):
         self.messages.append(message)
 
     def fail(self, part, exc):
         self.faults.append((part, exc))
+
+    def notice(self, text):
+        self.notices.append(text)
 
     def wake(self):
         self.wakes += 1
@@ -42,7 +58,7 @@ class FakeProbe:
             job(self.clock())
 
     def tagged(self, tag):
-        return [message for message in list(self.messages) if message[0] == tag]
+        return [as_judged(message) for message in list(self.messages) if message[0] == tag]
 
     def blocks(self):
         """Block id -> the last message of it."""
@@ -90,6 +106,7 @@ class Driver:
         self._thread.join()
         assert self.errors == []
         assert self.probe.faults == []
+        assert self.probe.notices == []
 
 
 def new_loop(kind):

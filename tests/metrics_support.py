@@ -19,7 +19,7 @@ from poolscope.model import FindingCount, LoopSnapshot, PoolSnapshot, Snapshot
 BOUNDS = [0.1, 1.0]
 
 
-#: The contract: name -> type, labels beyond those of every sample of its kind.
+#: What docs/metrics.md promises: name -> type, labels beyond those of every sample of its kind.
 CONTRACT = {
     "poolscope_build_info": ("info", {"version", "python"}),
     "poolscope_pool_info": ("info", {"pool", "kind", "executor"}),

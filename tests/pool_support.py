@@ -9,11 +9,13 @@ import random
 from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 
-from poolscope.analysis.detection import Rules
-from poolscope.analysis.history import PoolHistory
-from poolscope.analysis.pool_case import PoolCase
-from poolscope.analysis.signals import ProcessSignals
+from poolscope.aggregation.pool_history import PoolHistory
+from poolscope.engine.finding_builder import FindingBuilder
+from poolscope.engine.pool_case import PoolCase
+from poolscope.engine.sizing_advisor import SizingAdvisor
 from poolscope.messages import PoolBatch, PoolOpened
+from poolscope.rules.reason import Criteria
+from poolscope.signals.pool_signals import ProcessSignals
 
 SECOND = 1_000_000_000
 ORIGIN = SECOND
@@ -91,7 +93,7 @@ class VirtualPool:
         self,
         workers: int,
         *,
-        rules: Rules | None = None,
+        criteria: Criteria | None = None,
         process: ProcessSignals | None = None,
         keep_tasks: int = 200_000,
     ) -> None:
@@ -101,11 +103,15 @@ class VirtualPool:
         told = process or ProcessSignals(cores_used=0.1, cores_allowed=2.0, gil=True)
         self.case = PoolCase(
             self.history,
-            rules or Rules(),
-            origin_ns=ORIGIN,
+            criteria or Criteria(),
+            builder=FindingBuilder(
+                self.history,
+                origin_ns=ORIGIN,
+                function_of=lambda function: None,
+                source_of=lambda file, line: None,
+            ),
+            advisor=SizingAdvisor(self.history),
             process_of=lambda begin, end: told,
-            function_of=lambda function: None,
-            source_of=lambda file, line: None,
         )
         self.events: list[tuple[float, str, bool]] = []
 

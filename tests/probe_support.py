@@ -3,12 +3,43 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import Counter
 from types import SimpleNamespace
 
-from poolscope.probe.pools.names import FunctionTable
-from poolscope.probe.pools.recording import PoolRecorder
-from poolscope.probe.pools.waits import WaitReader
+import poolscope
+from poolscope.probe.recording.function_table import FunctionTable
+from poolscope.probe.recording.recorder import PoolRecorder
+from poolscope.probe.sampling.waits import WaitReader
+from poolscope.probe.settings import ProbeSettings
+
+
+def as_ours(function):
+    """The same function as if it stood in a file of poolscope: what it raises is a failure of ours."""
+    file = os.path.join(os.path.dirname(poolscope.__file__), "made_up.py")
+    function.__code__ = function.__code__.replace(co_filename=file)
+    return function
+
+
+def mistake(exc):
+    """A function that raises `exc` as a mistake of ours does."""
+
+    @as_ours
+    def mistaken(*args, **kwargs):
+        raise exc.with_traceback(None)
+
+    return mistaken
+
+
+def task_of(item):
+    """(fn, args, kwargs) of a work item, of whichever shape this interpreter gives it."""
+    return item.task if hasattr(item, "task") else (item.fn, item.args, item.kwargs)
+
+
+def run_here(pool):
+    """Takes the next work item out of a pool's queue and runs it in the calling thread."""
+    contexts = [pool._create_worker_context()] if hasattr(pool, "_create_worker_context") else []
+    pool._work_queue.get_nowait().run(*contexts)
 
 
 class CountingClock:
@@ -34,7 +65,9 @@ class FakeProbe:
         self.ignored = set()
         self.recorders = []
         self.opened = []  # how open_pool was called
+        self.settings = ProbeSettings()
         self.supervised = False
+        self.before_flush = []
 
     def notice(self, text):
         self.emit(("notice", text))
@@ -60,6 +93,7 @@ class FakeProbe:
     def add_rule(self, label, max_workers):
         self.rules[label] = SimpleNamespace(max_workers=max_workers, ignore=False, name=None)
 
+    @as_ours
     def open_pool(self, executor, *, name, prefix, kind, size, site=None):
         label = name or prefix or "unnamed"
         self.opened.append((name, prefix, kind))
@@ -92,9 +126,10 @@ class Ledger:
         self.tasks = Counter()  # (function, submitted) -> arrivals minus ends; must come out as 0
         self.finished = []  # (worker, function, failed, submitted, started, finished)
         self.running_tasks = []  # (worker, function, submitted, started)
+        self.still_running = set()  # (worker, started) of tasks that have ended, whose workers have yet to say so
 
     def read(self):
-        message = self.recorder.drain(self.probe.clock, 0)
+        message = self.recorder.drain(self.probe.clock)
         self.workers, self.max_workers, _cpu_ns, rejected = message[3:7]
         finished, running, cancelled, broken, arrivals = message[7:]
         self.rejected += rejected
@@ -117,7 +152,10 @@ class Ledger:
                 setattr(self, what, getattr(self, what) + 1)
                 self.tasks[function, submitted] -= 1
         rows = [tuple(running[at : at + 4]) for at in range(0, len(running), 4)]
-        # A task that ends while it is read is in both lists; the start stamp tells.
+        # A task that ends while it is read is in both lists, or has ended before and is still running: the start stamp
+        # tells.
+        ended |= self.still_running
+        self.still_running = {(row[0], row[3]) for row in rows} & ended
         self.running_tasks = [row for row in rows if (row[0], row[3]) not in ended]
         self.running = len(self.running_tasks)
         return self

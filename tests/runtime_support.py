@@ -109,8 +109,9 @@ def submit(recorder, clock, function=1):
 
 def fake_stacks(monkeypatch, place="module:function"):
     """Puts a module in the place of the real one, whose lines the tests decide."""
-    module = types.ModuleType("poolscope.probe.stacks")
-    module.creation_site = lambda depth=0: ("package/file.py:12", place)
+    module = types.ModuleType("poolscope.probe.interpreter.stacks")
+    module.creation_site = lambda depth=0: ("package/file.py:12", place, "")
     module.user_place = lambda frame: (frame.lines, 0)
-    monkeypatch.setitem(sys.modules, "poolscope.probe.stacks", module)
+    module.is_user_file = bool
+    monkeypatch.setitem(sys.modules, "poolscope.probe.interpreter.stacks", module)
     return module

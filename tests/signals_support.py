@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from poolscope.analysis.chance import Crowd, Runs
-from poolscope.analysis.occupants import Contention, HeldUp
-from poolscope.analysis.signals import PoolSignals, ProcessSignals
-from poolscope.analysis.window import Work
+from poolscope.signals.contention import Contention, HeldUp
+from poolscope.signals.pool_signals import PoolSignals, ProcessSignals
+from poolscope.signals.significance import LoadTest, Runs
+from poolscope.signals.window import Work
 
 IDLE_HOST = ProcessSignals(cores_used=0.1, cores_allowed=4.0, gil=True)
 ONE_CORE_BUSY = ProcessSignals(cores_used=1.0, cores_allowed=4.0, gil=True)
@@ -35,7 +35,7 @@ WAITING = PoolSignals(
     run_p50_seconds=0.4,
     run_mean_seconds=0.4,
     stretch_seconds=2.0,
-    crowd=Crowd(workers=4, stretch_seconds=2.0, queue=30, arrivals=50, seconds=2.0, runs=Runs(20, 8.0, 3.2)),
+    crowd=LoadTest(workers=4, stretch_seconds=2.0, queue=30, arrivals=50, seconds=2.0, runs=Runs(20, 8.0, 3.2)),
     work=Work(8.0, 0.4, 0.4, 0.4, 0.4, 0.4),
     worker_cores=0.05,
     worker_cpu_share=0.02,

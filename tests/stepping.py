@@ -27,12 +27,12 @@ _MODULES = (
     "concurrent.futures.thread",
     "poolscope.executors.futures",
     "poolscope.executors.threads",
-    "poolscope.probe.outlet",
-    "poolscope.probe.pools.names",
-    "poolscope.probe.pools.recording",
-    "poolscope.probe.pools.registry",
-    "poolscope.probe.pools.threadpool",
-    "poolscope.probe.pools.watching",
+    "poolscope.probe.transport.dispatcher",
+    "poolscope.probe.recording.function_table",
+    "poolscope.probe.recording.recorder",
+    "poolscope.probe.recording.registry",
+    "poolscope.probe.executors.threadpool",
+    "poolscope.probe.recording.pool_watch",
 )
 
 
@@ -52,12 +52,12 @@ def _with_inner(code):
             yield from _with_inner(constant)
 
 
-def _stepped_codes():
+def stepped_codes():
     codes = {code for name in _MODULES for code in _codes_in(importlib.import_module(name), name)}
     return codes | set(_codes_in(threading.Condition, "threading"))
 
 
-def _is_ours(code):
+def is_code_of_ours(code):
     return os.path.dirname(poolscope.__file__) in code.co_filename
 
 
@@ -71,7 +71,7 @@ def stepping(codes, step):
         for event in (instruction, line):
             monitoring.register_callback(tool, event, step)
         for code in codes:
-            monitoring.set_local_events(tool, code, instruction if _is_ours(code) else line)
+            monitoring.set_local_events(tool, code, instruction if is_code_of_ours(code) else line)
         try:
             yield
         finally:
@@ -85,7 +85,7 @@ def stepping(codes, step):
     def trace(frame, event, arg):
         if frame.f_code not in codes:
             return None
-        frame.f_trace_opcodes = _is_ours(frame.f_code)
+        frame.f_trace_opcodes = is_code_of_ours(frame.f_code)
         frame.f_trace_lines = not frame.f_trace_opcodes
         return inside
 
@@ -211,7 +211,7 @@ def interleavings(make, every=1):
         if stop is not None:
             stop(code, place)
 
-    with stepping(_stepped_codes(), step):
+    with stepping(stepped_codes(), step):
         for at in count(1, every):
             scenario = make()
             stop = _Stop(at, threading._active)

@@ -52,7 +52,7 @@ def healthy_host_under_load(recording):
     steady(recording, load=recording.random.uniform(0.2, 0.6))
 
 
-NAME = "benchmarks.diagnosis.healthy:healthy_processes"
+NAME = "benchmarks.diagnosis.healthy:healthy_processes.executor"
 
 
 @family(Expected(NAME))

@@ -1,17 +1,17 @@
-"""How often chance is told of, and how soon anything could tell trouble from it.
+"""How often chance is reported, and how soon trouble could be told from it.
 
 python -m benchmarks.diagnosis.limits [--hours 40] [--traces 160] [--first 401] [--jobs 2]
 
 *Alarms*: pools at a load that never changes, at random, with fixed and exponential run times, for so many hours of
-virtual time each. All that is told above info counts, also where the board's label is withdrawn, because the stretch
-was there: it was chance.
+virtual time each. Every finding above info counts, also where the board's label is withdrawn: the stretch was there, by
+chance.
 
-*Limits*: the simulated traces again, each beside one who knows all of how it was drawn but what chance will do: the
-rate of arrivals at every moment, the mean run, and that trouble is a rate above what is healthy. The likelihood ratio
-of arrivals as they come between the two rates (the sum of ln(rate / healthy), less the integral of the difference,
-never below 0) is the most that any test can go by (Neyman and Pearson; Page for the restart at 0). The one who knows
-tells once it is as high as poolscope asks for, where the contract's condition holds. Loads by a clock are not at
-random, and are left to poolscope.
+*Limits*: the simulated traces again, each compared with an ideal observer. It knows how the trace was drawn, except for
+what chance will do: the rate of arrivals at every moment, the mean run, and that trouble is a rate above what is
+healthy. The likelihood ratio of arrivals as they come between the two rates (the sum of ln(rate / healthy), less the
+integral of the difference, never below 0) is the most that any test can use (Neyman and Pearson; Page for the restart
+at 0). The observer reports once it is as high as poolscope requires, where the condition of the pattern holds. Loads by
+a clock are not random, and are left to poolscope.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from benchmarks.diagnosis.recording import arrivals
 from common import headline, print_table
 from pool_support import VirtualPool
 
-from poolscope.analysis import chance
+from poolscope.signals import significance
 
 #: Seconds of one trace of a load that never changes.
 STEADY_SECONDS = 120.0
@@ -67,13 +67,14 @@ def _rate(plan, at):
 
 
 def knowing(workers, load, due):
-    """How late (s) the one who knows tells of trouble that could be told of at `due`; None: never."""
+    """How late (s) the ideal observer reports trouble that could be reported at `due`; None: never."""
     capacity = workers / load.run
     # Where there are two phases, the first is the load before.
-    before = load.plan[0][1] / capacity if len(load.plan) == 2 else chance.HEALTHY_UTILISATION
-    healthy = capacity * min(chance.HEALTHY_UTILISATION, max(chance.LEAST_UTILISATION, before))
+    before = load.plan[0][1] / capacity if len(load.plan) == 2 else significance.HEALTHY_UTILISATION
+    healthy = capacity * min(significance.HEALTHY_UTILISATION, max(significance.LEAST_UTILISATION, before))
     needed = math.log(
-        max(1.0, 3600 * capacity * (1 - math.sqrt(chance.HEALTHY_UTILISATION)) ** 2) / chance.ALARMS_PER_HOUR
+        max(1.0, 3600 * capacity * (1 - math.sqrt(significance.HEALTHY_UTILISATION)) ** 2)
+        / significance.ALARMS_PER_HOUR
     )
     moments = sorted(at for at, *_ in load)
     ends = [step * STEP_SECONDS for step in range(round(moments[-1] / STEP_SECONDS) + 2)]
@@ -92,7 +93,7 @@ def knowing(workers, load, due):
 
 
 def compared(first, work):
-    """(kind, how late poolscope told, how late the one who knows) of one trace; None where there is no trouble."""
+    """(kind, how late poolscope reported, how late the ideal observer did) of one trace; None without trouble."""
     name, number = work
     number += 10_000 * first
     subject = simulated.one(name, number)
@@ -137,7 +138,7 @@ def main():
         rows.append([kind, _late(told), f"{median(told):.2f}"])
         rows[-1] += [_late(best), f"{median(best):.2f}", str(after)] if best else ["-", "-", "-"]
     print()
-    print_table(["family", "late", "median, s", "who knows: late", "median, s", "late, where who knows is not"], rows)
+    print_table(["family", "late", "median, s", "ideal: late", "median, s", "late, where the ideal is not"], rows)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,18 @@
 
 import sys
 
-from benchmarks.diagnosis import computing, healthy, looping, waiting  # noqa: F401 - they register their families
+from benchmarks.diagnosis import (  # noqa: F401 - they register their families
+    batches,
+    computing,
+    gates,
+    handing,
+    healthy,
+    held,
+    loop_work,
+    looping,
+    queueing,
+    waiting,
+)
 from benchmarks.diagnosis.recording import FAMILIES, Recording
 
 

@@ -16,7 +16,7 @@ from benchmarks.diagnosis.scores import Subject
 ROOT = Path(__file__).resolve().parents[2]
 FAMILIES = program.FAMILIES
 TIMEOUT_SECONDS = 120
-#: Which runs are stuck and which pools are stalled (section 2 of the contract).
+#: Which runs are stuck and which pools are stalled (docs/concepts.md#patterns).
 STUCK_RUNS, STALL_RUNS = 10, 5
 #: A shorter block of a loop is none (the setting `loop_blocked_seconds`).
 BLOCK_SECONDS = 0.1
@@ -77,7 +77,7 @@ def _subject(family, seed, expected, report, log, origin):
     subject.findings = [finding for row in rows for finding in row["findings"] if finding["pattern"] != "burst"]
     subject.label(expected, *_right(family, expected, log))
     subject.limit = log["limit"] or expected.limit
-    if not rows:
+    if not rows and not expected.optional:
         subject.unseen = True
     for finding in subject.findings:
         finding["marked"] = _marked(finding)
@@ -85,7 +85,8 @@ def _subject(family, seed, expected, report, log, origin):
     if subject.due is not None:
         subject.due = (subject.due - origin) / 1e9
     if expected.size == "replay":
-        subject.needed = truth.needed_workers(log["pools"][expected.name]["tasks"])
+        pool = log["pools"][expected.name]
+        subject.needed = truth.first_size(pool["workers"], pool["tasks"])
     return subject
 
 
@@ -97,7 +98,12 @@ def _right(family, expected, log):
         first = next(begin for begin, end in log["blocks"] if end - begin >= BLOCK_SECONDS * 1e9)
         return (expected.pattern,), False, (first,), None
     pool = log["pools"][expected.name]
-    found, doubtful = truth.troubles(pool["workers"], pool["tasks"], log["limit"] or expected.limit)
+    if expected.full:
+        return (expected.pattern,), False, (log["moments"]["full"],), None
+    working = log.get("working")
+    found, doubtful = truth.troubles(
+        pool["workers"], pool["tasks"], log["limit"] or expected.limit, working and working * 1e9
+    )
     if expected.pattern is None:
         return (), doubtful or bool(found), (), None
     moments, detection = log["moments"], family.settings.get("detection", {})
@@ -112,8 +118,9 @@ def _right(family, expected, log):
         # The stretch that the hanging tasks made, and the last task that ended before it.
         stuck = moments["stuck"]
         stretch = next(each for each in truth.stretches(pool["workers"], pool["tasks"]) if each.end > stuck + 1e9)
-        last = max(ended for _, _, ended, _ in pool["tasks"] if ended and ended <= stretch.begin + 1e9)
-        due = last + max(detection["stall_seconds"] * 1e9, STALL_RUNS * max(runs))
+        ends = [ended for _, _, ended, _ in pool["tasks"] if ended and ended <= stretch.begin + 1e9]
+        last = max(ends, default=stuck)  # where none ever ended
+        due = last + max(detection["stall_seconds"] * 1e9, STALL_RUNS * max(runs, default=0))
         return (expected.pattern,), False, (stretch.begin,), due
     if not found:
         return (), doubtful, (), None

@@ -14,7 +14,7 @@ from multiprocessing.pool import ThreadPool
 
 FAMILIES = {}
 #: A pool without a name is called by where it was made.
-THREADS = "benchmarks.diagnosis.recording:Recording.threads"
+THREADS = "benchmarks.diagnosis.recording:Recording.threads.pool"
 
 
 class Expected:
@@ -22,12 +22,24 @@ class Expected:
 
     `pattern` None: nothing above info. "saturated": `serial` or `async_then_serial`, which of them the realised log
     decides. `cause`: one, or several that are equally right. `line`: the comment `# <- line` marks it. `limit`: so many
-    tasks at a time pass what the workers queue for, if the recording does not say. `size`: "replay" (the number of an
-    independent replay), "none" (a number would be wrong) or "any".
+    tasks at a time pass what the workers queue for, if the recording does not say. `full`: it is so from the moment of
+    that name on, whether tasks wait or not. `size`: "replay" (the number of an independent replay), "none" (a number
+    would be wrong) or "any". `optional`: it is right, too, not to see it at all.
     """
 
     def __init__(
-        self, name="pool", pattern=None, cause=(), *, line=None, action=None, limit=None, info=False, size="none"
+        self,
+        name="pool",
+        pattern=None,
+        cause=(),
+        *,
+        line=None,
+        action=None,
+        limit=None,
+        info=False,
+        size="none",
+        full=False,
+        optional=False,
     ):
         self.name = name
         self.pattern = pattern
@@ -37,6 +49,8 @@ class Expected:
         self.limit = limit
         self.info = info
         self.size = size
+        self.full = full
+        self.optional = optional
 
 
 class Family:
@@ -155,6 +169,8 @@ class Recording:
         self.moments = {}
         #: So many tasks at a time pass what the workers queue for, where the seed decides.
         self.limit = None
+        #: Seconds of work in each task, where the rest of its run is spent in a queue.
+        self.working = None
         self.clocks = time.time(), time.monotonic_ns()
 
     def pool(self, executor, name="pool"):
@@ -162,7 +178,8 @@ class Recording:
         return made
 
     def threads(self, workers):
-        made = self.pools[THREADS] = Pool(Threads(ThreadPool(workers)), workers)
+        pool = ThreadPool(workers)
+        made = self.pools[THREADS] = Pool(Threads(pool), workers)
         return made
 
     @contextmanager
@@ -185,6 +202,7 @@ class Recording:
             "blocks": self.blocks,
             "moments": self.moments,
             "limit": self.limit,
+            "working": self.working,
         }
         with open(path, "w") as file:
             json.dump(log, file)

@@ -106,7 +106,7 @@ class Subject:
 
     @property
     def delay(self):
-        """Seconds from when the contract's condition held by the log to the report."""
+        """Seconds from when the condition of the pattern (docs/concepts.md#patterns) held by the log to the report."""
         if not self.found or self.due is None:
             return None
         return self.told["since_seconds"] + self.told["detected_after_seconds"] - self.due

@@ -19,16 +19,16 @@ from benchmarks.diagnosis.recording import Expected, arrivals
 from benchmarks.diagnosis.scores import Subject
 from pool_support import ORIGIN, VirtualPool, simulate
 
-from poolscope.analysis.signals import ProcessSignals
+from poolscope.signals.pool_signals import ProcessSignals
 
 TRACES = {}
 WAITING = ProcessSignals(cores_used=0.1, cores_allowed=4.0, gil=True)
 COMPUTING = ProcessSignals(cores_used=1.0, cores_allowed=4.0, gil=True)
 
 
-def trace(pattern=None, cause=(), *, size="none", process=WAITING, cpu_share=0.0):
+def trace(pattern=None, cause=(), *, size="none", info=False, process=WAITING, cpu_share=0.0, limit=None):
     """Registers a generator of (workers, load): tasks (submitted, run, function), seconds."""
-    expected = Expected("pool", pattern, cause, size=size)
+    expected = Expected("pool", pattern, cause, size=size, info=info, limit=limit)
 
     def register(generate):
         TRACES[generate.__name__] = (generate, expected, process, cpu_share)
@@ -123,7 +123,7 @@ def flapping(rng):
     return workers, _open(rng, plan, run, exponential=rng.random() < 0.5)
 
 
-@trace("saturated", "blocking_io", size="replay")
+@trace("batch", "blocking_io", info=True)
 def batch(rng):
     workers, run = _pool(rng)
     count = int(rng.uniform(3, 20) * workers / run)
@@ -160,7 +160,7 @@ def head_of_line(rng):
     return workers, load
 
 
-@trace("saturated", "cpu_bound", process=COMPUTING, cpu_share=0.25)
+@trace("saturated", "cpu_bound", process=COMPUTING, cpu_share=0.25, limit=1)
 def computing(rng):
     """Four workers share one core, so each takes four times as long as alone."""
     run = rng.uniform(0.05, 0.2)
@@ -178,7 +178,7 @@ def one(name, number):
     workers, load = drawn(name, number)
     tasks = [(submitted, start, end, None) for _, _, submitted, start, end in simulate(load, workers)]
     pool = VirtualPool(workers, process=process).run(load, cpu_share)
-    found, doubtful = truth.troubles(workers, tasks)
+    found, doubtful = truth.troubles(workers, tasks, expected.limit)
     last = max(end for _, _, end, _ in tasks)
     subject = Subject(name, number, "pool", seconds=(last - ORIGIN) / 1e9)
     subject.findings = [
@@ -196,7 +196,7 @@ def one(name, number):
         patterns = troubles[0].patterns if expected.pattern == "saturated" else (expected.pattern,)
         subject.label(expected, patterns, False, knees, (troubles[0].due - ORIGIN) / 1e9)
         if expected.size == "replay":
-            subject.needed = truth.needed_workers(tasks)
+            subject.needed = truth.first_size(workers, tasks)
     return subject
 
 

@@ -1,4 +1,4 @@
-"""What the realised log of a pool says, by the definitions of the contract and by nothing of poolscope's own.
+"""What the realised log of a pool says, by the definitions of docs/concepts.md#terms and by nothing of poolscope's own.
 
 Simple on purpose: it sweeps the whole log at once, where poolscope works it out as time goes on. Times are ns. A log is
 `workers` and tasks (submitted, started, ended, cancelled), None for what did not happen.
@@ -63,12 +63,13 @@ def stretches(workers, tasks):
     return found
 
 
-def amplification(tasks):
-    """Of tasks that all started and ended."""
+def amplification(tasks, working=None):
+    """Of tasks that all started and ended, each of which has so much work of its own if it is not its whole run."""
     if not tasks:
         return 1.0
     run = median(ended - started for _, started, ended, _ in tasks)
-    return (median(started - submitted for submitted, started, *_ in tasks) + run) / max(1, run)
+    waits = median(started - submitted for submitted, started, *_ in tasks)
+    return (waits + run) / max(1, run if working is None else max(working, run / 10))
 
 
 def unhindered(workers, tasks):
@@ -98,19 +99,20 @@ def patterns(workers, tasks, stretch, limit):
     )
 
 
-def troubles(workers, tasks, limit=None):
-    """(those that are, whether there may be others): the second for stretches that nearly are."""
+def troubles(workers, tasks, limit=None, working=None):
+    """(those that are, whether there may be others): the second for stretches that nearly are. `working`: see
+    `amplification`."""
     found, doubtful = [], False
     done = sorted((task for task in tasks if task[2]), key=lambda task: task[1])
     for stretch in stretches(workers, tasks):
         if stretch.length < SUSTAIN * (1 - MARGIN):
             continue
         inside = [task for task in done if stretch.begin <= task[1] <= stretch.end]
-        whole = amplification(inside)
+        whole = amplification(inside, working)
         # The part from the knee on that first lasts and amplifies.
         first = bisect_left([task[1] for task in inside], stretch.begin + SUSTAIN)
         parts = (inside[: count + 1] for count in range(first, len(inside)))
-        part = next((part for part in parts if amplification(part) >= AMPLIFICATION), None)
+        part = next((part for part in parts if amplification(part, working) >= AMPLIFICATION), None)
         due = part[-1][1] if part else stretch.end
         if stretch.length >= SUSTAIN * (1 + MARGIN) and whole >= AMPLIFICATION * (1 + MARGIN):
             found.append(Trouble(stretch.begin, due, stretch.end, patterns(workers, tasks, stretch, limit)))
@@ -146,3 +148,11 @@ def needed_workers(tasks):
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high if high <= LARGEST else None
+
+
+def first_size(workers, tasks):
+    """The size to be told first (docs/concepts.md#sizing): the needed one, unless that is far away."""
+    needed, far = needed_workers(tasks), min(64, 8 * workers)
+    if needed is None or needed <= far:
+        return needed
+    return far if far > workers else min(needed, 2 * workers)

@@ -79,17 +79,6 @@ def slower_service(recording):
     pool.play([(at, fetch, (slow if at > 4 else 1) * run * rng.uniform(0.9, 1.1)) for at in times])
 
 
-@family(TOO_SMALL)
-def batch(recording):
-    """All at once: a batch does fill its pool, and a larger one would end it sooner."""
-    rng = recording.random
-    workers, run = size_and_run(rng)
-    count = int(rng.uniform(3, 6) * workers / run)
-    fixed = rng.random() < 0.5
-    pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
-    pool.map(fetch, [run if fixed else rng.expovariate(1 / run) for _ in range(count)])
-
-
 @family(Expected("pool", "saturated", "blocking_io", line="fetch", size="none"))
 def clients_that_wait(recording):
     """A closed loop: what each client submits next depends on when its last task was done."""
@@ -124,7 +113,7 @@ def two_stage_overload(recording):
     pool.play([(at, two_stages, run, second) for at in times])
 
 
-@family(Expected("pool", "saturated", "blocking_io", line="first stage", action="raise_max_workers", size="replay"))
+@family(Expected("pool", "batch", "blocking_io", line="first stage", action="none", info=True))
 def two_stage_batch(recording):
     """The same, all at once, so that nobody saw how long a task takes alone."""
     rng = recording.random
@@ -135,7 +124,7 @@ def two_stage_batch(recording):
         future.result()
 
 
-NAME = "benchmarks.diagnosis.waiting:process_overload"
+NAME = "benchmarks.diagnosis.waiting:process_overload.executor"
 
 
 @family(Expected(NAME, "saturated", "blocking_io", action="raise_max_workers", size="replay"))
@@ -280,7 +269,7 @@ def gated_query(task, slots, held):
     return task
 
 
-def connecting(recording, load, large=False):
+def connecting(recording, load, large=False, working=False):
     """A pool of few connections, or of half as many as workers and more; `load` gives the moments of tasks for so many
     a second."""
     rng = recording.random
@@ -288,6 +277,7 @@ def connecting(recording, load, large=False):
     if large:
         workers, count = rng.choice(((8, 4), (8, 5), (12, 6), (12, 8), (16, 10)))
     recording.limit = count
+    recording.working = held if working else None
     pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
     times = load(rng, count / held)
     if rng.random() < 0.5:

@@ -3,15 +3,19 @@
 Importing this does nothing and starts nothing: each name is loaded when it is first used.
 """
 
+from __future__ import annotations
+
+from poolscope.probe.api import registered
+
 __version__ = "0.1.0"
 
 #: Public name -> module it lives in.
 _HOMES = {
     "ThreadPoolExecutor": "executors.threads",
     "ProcessPoolExecutor": "executors.processes",
-    "attach": "probe.pools.attach",
-    "Installation": "probe.install",
-    "install": "probe.install",
+    "attach": "probe.startup.attach",
+    "Installation": "probe.startup.install",
+    "install": "probe.startup.install",
     "Profile": "profiler",
     "collector": "profiler",
     "findings": "profiler",
@@ -45,14 +49,16 @@ __all__ = [
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from poolscope.errors import PoolscopeError as PoolscopeError
     from poolscope.executors.processes import ProcessPoolExecutor as ProcessPoolExecutor
     from poolscope.executors.threads import ThreadPoolExecutor as ThreadPoolExecutor
     from poolscope.model import Finding as Finding
     from poolscope.model import Report as Report
-    from poolscope.probe.install import Installation as Installation
-    from poolscope.probe.install import install as install
-    from poolscope.probe.pools.attach import attach as attach
+    from poolscope.probe.startup.attach import attach as attach
+    from poolscope.probe.startup.install import Installation as Installation
+    from poolscope.probe.startup.install import install as install
     from poolscope.profiler import Profile as Profile
     from poolscope.profiler import collector as collector
     from poolscope.profiler import findings as findings
@@ -60,6 +66,16 @@ if TYPE_CHECKING:
     from poolscope.profiler import profile as profile
     from poolscope.profiler import report as report
     from poolscope.profiler import serve as serve
+
+
+def _local_engine(probe: Any) -> None:
+    # Imported late: under a parent the probe does with the standard library.
+    from poolscope.profiler import local_sink
+
+    local_sink(probe)
+
+
+registered.local_engine = _local_engine
 
 
 def __getattr__(name: str) -> object:

@@ -1,6 +1,9 @@
 """`python -m poolscope` is the command `poolscope`."""
 
-from poolscope.cli import main
+from poolscope.isolation import isolate
 
 if __name__ == "__main__":
+    isolate()
+    from poolscope.commands import main
+
     main()

@@ -5,6 +5,7 @@ Times are seconds as floats; `*_seconds` offsets count from the start of the pro
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -19,17 +20,27 @@ PATTERNS: tuple[str, ...] = (
     "deadlock",
     "stalled",
     "stuck_workers",
+    "batch",
     "serial",
     "async_then_serial",
+    "not_concurrent",
     "burst",
     "loop_blocked",
+    "loop_full",
 )
 
 SCHEMA = "poolscope.report/1"
 
+#: Fewer finished tasks than this, and no event loop that ran for so long (s), is too little to judge by.
+TASKS_NEEDED = 10
+LOOP_NEEDED_SECONDS = 1.0
+
+_NUMBERS = re.compile("[0-9]+")
+
 
 def storable(value: Any) -> Any:
-    """A plain value with what no encoder takes (lone surrogates, of paths that are not UTF-8) as backslash escapes."""
+    """Return a plain value with what no encoder takes (lone surrogates, of paths that are not UTF-8) as backslash
+    escapes."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, dict):
@@ -39,157 +50,258 @@ def storable(value: Any) -> Any:
     return value
 
 
+def kind_of_notice(text: str) -> str:
+    """Return the same for notices that differ in numbers only, such as those of a process."""
+    return _NUMBERS.sub("#", text)
+
+
 class Frame(msgspec.Struct, frozen=True):
     """One line of code in evidence; `share` is the part (0 to 1) of the samples that were at it."""
 
+    #: Path of the source file as the interpreter has it.
     file: str
+    #: Line number; 0 or less where the file has none.
     line: int
+    #: Name of the function.
     function: str
+    #: Text of the line, null if the file cannot be read.
     source: str | None = None
+    #: Part (0 to 1) of the samples that were at this line.
     share: float | None = None
 
 
 class Advice(msgspec.Struct, frozen=True):
-    """What to do: an action of the contract, one sentence, and a number or a pool where there is one."""
+    """What to do: an action (docs/concepts.md#causes), one sentence, and a number or a pool where there is one."""
 
+    #: What to do, as a word: `raise_max_workers`, `none`, ...
     action: str
+    #: What to do, as a sentence.
     text: str
+    #: Number of workers, where a replay gives one.
     suggested_max_workers: int | None = None
+    #: Name of the pool to look at instead, where there is one.
     pool: str | None = None
 
 
 class Finding(msgspec.Struct, frozen=True):
     """What happened, why, since when, how we know, and what to do."""
 
+    #: What happened: `deadlock`, `serial`, `loop_blocked`, ...
     pattern: str
+    #: Why, or `unknown`.
     cause: str
+    #: How bad it is.
     severity: Severity
+    #: When it began: the knee.
     since_seconds: float
+    #: When it ended, null while it lasts.
     until_seconds: float | None
+    #: Seconds from its begin until it was reported.
     detected_after_seconds: float
+    #: What happened, since when, why and where, in one sentence.
     summary: str
+    #: Numbers that support it; the unit ends the name (`_seconds`, `_per_second`, `_share`).
     evidence: dict[str, float]
+    #: Lines of code where workers or the loop were, most samples first: a line of the program, then the library's below
+    #: it.
     frames: tuple[Frame, ...]
+    #: What to do.
     advice: Advice
 
 
 class Distribution(msgspec.Struct, frozen=True):
     """Seconds; percentiles are within 2 % of the exact ones; null where nothing was measured."""
 
+    #: Arithmetic mean.
     mean: float | None = None
+    #: Median.
     p50: float | None = None
+    #: 95th percentile.
     p95: float | None = None
+    #: 99th percentile.
     p99: float | None = None
+    #: Largest value, exact.
     max: float | None = None
 
 
 class TaskCounts(msgspec.Struct, frozen=True):
     """Tasks by what became of them."""
 
+    #: Accepted by the pool.
     submitted: int = 0
+    #: Begun by a worker.
     started: int = 0
+    #: Ended with a result.
     succeeded: int = 0
+    #: Ended with an exception.
     failed: int = 0
+    #: Cancelled before they started.
     cancelled: int = 0
+    #: Refused by the pool; counted nowhere else.
     rejected: int = 0
 
 
 class FunctionReport(msgspec.Struct, frozen=True):
     """Totals of one submitted function."""
 
+    #: Module and qualified name of the submitted function.
     name: str
+    #: Tasks of this function that were started.
     started: int
+    #: Worker time spent in it, summed over the workers.
     busy_seconds: float
+    #: From submission to start.
     wait_seconds: Distribution
+    #: From start to end.
     run_seconds: Distribution
 
 
 class SizingPoint(msgspec.Struct, frozen=True):
     """What a replay of the recorded tasks gives for one pool size."""
 
+    #: Pool size that was replayed.
     workers: int
+    #: Median wait on that size.
     wait_p50_seconds: float
+    #: 95th percentile of the wait on that size.
     wait_p95_seconds: float
+    #: From the first submission to the last end on that size.
     makespan_seconds: float
 
 
 class PoolReport(msgspec.Struct, frozen=True):
     """One pool: what it is, what it did, what is wrong with it."""
 
+    #: `name=` of the pool, else its `thread_name_prefix`, else `module:function.variable` of its creation.
     name: str
+    #: `thread`, `process`, `interpreter`, `multiprocessing`, or the library: `anyio`, ...
     kind: str
+    #: Path of the executor's class.
     executor: str
+    #: Where it was made: `package/file.py:12`.
     created_at: str
+    #: Process that it is in.
     pid: int
+    #: Most tasks that can run at once.
     max_workers: int
+    #: Most workers that existed at once.
     peak_workers: int
+    #: Most workers that ran a task at once.
     peak_active: int
+    #: Most tasks that waited at once.
     peak_queue_depth: int
+    #: When the first task was submitted, null without one.
     first_submit_seconds: float | None
+    #: Time integral of active workers.
     busy_seconds: float
+    #: Time integral of queue depth.
     queued_seconds: float
+    #: How long no worker was idle while tasks waited.
     saturated_seconds: float
+    #: CPU time of the workers.
     cpu_seconds: float
+    #: Tasks by outcome.
     tasks: TaskCounts
+    #: From submission to start.
     wait_seconds: Distribution
+    #: From start to end.
     run_seconds: Distribution
+    #: Submitted functions, the busiest first.
     functions: tuple[FunctionReport, ...]
+    #: What other sizes would have done, null where that was not replayed.
     sizing: tuple[SizingPoint, ...] | None
+    #: What is wrong with it, or was.
     findings: tuple[Finding, ...]
+    #: The variable or attribute that it is stored in, null if that could not be read.
+    created_by: str | None = None
 
 
 class LoopReport(msgspec.Struct, frozen=True):
     """One event loop; loops of one name in one process are one row."""
 
+    #: Name of the thread that the loop runs in.
     name: str
+    #: `asyncio` or `uvloop`.
     kind: str
+    #: Process that it is in.
     pid: int
+    #: How long callbacks held the loop.
     blocked_seconds: float
+    #: The longest single block.
     longest_block_seconds: float
+    #: How late it ran what was due.
     lag_seconds: Distribution
+    #: Most tasks at once that were not done.
     peak_tasks: int
+    #: What is wrong with it, or was: one for each blocking line.
     findings: tuple[Finding, ...]
 
 
 class ProcessReport(msgspec.Struct, frozen=True):
-    """One process of the run."""
+    """One process of the run; or, with pid 0, so many (`count`) that ended, with the CPU time of all together."""
 
+    #: Process id, 0 for the sum of processes that ended.
     pid: int
+    #: Process id of its parent, null if unknown.
     parent: int | None
+    #: Its command line.
     command: tuple[str, ...]
+    #: When it started.
     started_seconds: float
+    #: When it ended, null if it still ran.
     ended_seconds: float | None
+    #: Its exit status, the negative signal number if a signal ended it, null if unknown.
     exit_code: int | None
+    #: CPU time that it used.
     cpu_seconds: float
+    #: How many processes this row stands for.
+    count: int = 1
 
 
 class Overhead(msgspec.Struct, frozen=True):
     """What poolscope itself cost: CPU seconds, and their share of the run's wall-clock seconds."""
 
+    #: CPU time of poolscope in the program's processes and in its own parent.
     cpu_seconds: float
+    #: The same by the run's wall-clock time (0.02 is 2 % of one core).
     share: float
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole report, in the order of the contract."""
+    """The whole report: what was watched, what it did, and what is wrong."""
 
+    #: Name and version of this format.
     schema: str = SCHEMA
+    #: Version of poolscope.
     poolscope_version: str
+    #: Version of the interpreter that was watched.
     python: str
+    #: Command line of the program.
     command: tuple[str, ...]
+    #: When the program started (RFC 3339).
     started_at: str
+    #: How long the program ran, or has run so far.
     duration_seconds: float
+    #: Exit status of the program, the negative signal number if a signal ended it, null while it runs.
     exit_code: int | None
+    #: Pattern of the worst finding above `info`; else `insufficient_data` (fewer than 10 finished tasks, and no loop
+    #: that ran 1 s); else `concurrent`.
     verdict: str
+    #: Processes of the run.
     processes: tuple[ProcessReport, ...]
+    #: Pools, one row for each name and process.
     pools: tuple[PoolReport, ...]
+    #: Event loops, one row for each name and process.
     event_loops: tuple[LoopReport, ...]
+    #: All findings, the most severe first.
     findings: tuple[Finding, ...]
+    #: What could not be seen or was switched off, and why.
     notices: tuple[str, ...]
+    #: What poolscope itself cost.
     overhead: Overhead
 
     def to_json(self) -> bytes:
-        """The report as section 5 of the contract has it, indented."""
+        """Return the report as JSON, indented: docs/reference/report.md."""
         try:
             plain = msgspec.json.encode(self)
         except UnicodeEncodeError:
@@ -245,7 +357,8 @@ class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     Gauges are of the pools that live, ages are maxima, counters include pools that ended. `*_buckets` are counts
     per bucket (not cumulative), one more than there are bounds. `functions` is (name, started, busy seconds) of the
     busiest and, as `other`, of the rest; `former_functions` is what was counted under the names of those that were
-    among the busiest before. Both together are all that was done.
+    among the busiest before. Both together are all that was done. `since_ns`: what was counted under this name before
+    then may count as `other` by now; 0: all of it is here.
     """
 
     name: str
@@ -275,10 +388,12 @@ class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     functions: tuple[tuple[str, int, float], ...]
     suggested_max_workers: int | None
     former_functions: tuple[tuple[str, int, float], ...] = ()
+    since_ns: int = 0
 
 
 class LoopSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """All event loops of one name in one process, at one moment. Lag uses the bounds of `wait_buckets`."""
+    """All event loops of one name in one process, at one moment. Lag uses the bounds of `wait_buckets`; `since_ns` is
+    as of a pool."""
 
     name: str
     kind: str
@@ -288,10 +403,12 @@ class LoopSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     lag_sum_seconds: float
     blocked_seconds: float
     tasks: int
+    since_ns: int = 0
 
 
 class FindingCount(msgspec.Struct, frozen=True, kw_only=True):
-    """How many findings of one sort there were, and whether one lasts. `kind` is "pool" or "loop"."""
+    """How many findings of one sort there were, and whether one lasts. `kind` is "pool" or "loop"; `since_ns` is as
+    of a pool."""
 
     kind: str
     name: str
@@ -301,13 +418,14 @@ class FindingCount(msgspec.Struct, frozen=True, kw_only=True):
     severity: Severity
     active: bool
     total: int
+    since_ns: int = 0
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the endpoint shows. `errors` counts our own failures by part.
 
     `*_bounds` are those of the buckets in seconds; None: as the settings say. `details` are the findings so far in
-    full, stacks included; None: nobody asked for them. A scrape does not.
+    full, stacks included; None: they were not asked for. A scrape does not.
     """
 
     python: str

@@ -1,6 +1,6 @@
-"""The judge inside the process: what `report()`, `findings()`, `serve()`, `collector()` and `profile()` stand on.
+"""The engine inside the process: what `report()`, `findings()`, `serve()`, `collector()` and `profile()` stand on.
 
-One `Observer` per process owns a `Judge` and the lock around it. It is made when somebody asks for it, or by the
+One `Observer` per process owns a `Engine` and the lock around it. It is made when it is first asked for, or by the
 background thread on the first events of a drop-in pool, so that findings are logged without a line of set-up.
 """
 
@@ -16,21 +16,25 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from poolscope import config
 from poolscope.config import DEFAULT_LISTEN, Settings, listen_address, load
+from poolscope.engine import Engine
 from poolscope.errors import ConfigError, PoolscopeError
-from poolscope.judge import Judge
 from poolscope.messages import PROTOCOL
 from poolscope.model import Finding, Report, Snapshot
-from poolscope.probe import bootstrap, runtime
-from poolscope.probe.install import Installation, install
-from poolscope.probe.native import RLock, allocate_lock
+from poolscope.plain import one_line
+from poolscope.probe import runtime
+from poolscope.probe.interpreter.gil import gil_enabled
+from poolscope.probe.interpreter.unpatched import RLock, allocate_lock
 from poolscope.probe.settings import ProbeSettings
+from poolscope.probe.startup import bootstrap
+from poolscope.probe.startup.install import Installation, install
+from poolscope.probe.transport.thinning import Thinned
 
 if TYPE_CHECKING:
     from poolscope.endpoint import Endpoint
+    from poolscope.metrics.families import SnapshotCollector
     from poolscope.probe.runtime import Probe
-    from poolscope.prometheus import SnapshotCollector
 
-#: The one source of messages that this judge has.
+#: The one source of messages that this engine has.
 _OWN = 0
 
 T = TypeVar("T")
@@ -39,23 +43,18 @@ T = TypeVar("T")
 def _log(line: str) -> None:
     import logging
 
-    level = logging.INFO if line.startswith(("over", "info")) else logging.WARNING
-    logging.getLogger("poolscope").log(level, "%s", line)
-
-
-def _gil() -> bool:
-    enabled = getattr(sys, "_is_gil_enabled", None)
-    return True if enabled is None else bool(enabled())
+    level = logging.INFO if line.startswith(("over", "also", "info")) else logging.WARNING
+    logging.getLogger("poolscope").log(level, "%s", one_line(line))
 
 
 class Observer:
     """Judges this process from inside.
 
-    Thread-safe: one re-entrant lock goes around the judge, so that a callback or a log handler may ask for a report.
+    Thread-safe: one re-entrant lock goes around the engine, so that a callback or a log handler may ask for a report.
     """
 
     def __init__(self, probe: Probe, settings: Settings, *, age_ns: int = 0) -> None:
-        """`age_ns`: so long ago the time began that the report counts from."""
+        """`age_ns`: how long ago the report's time began."""
         self._probe = probe
         self._lock = RLock()
         self._clock = probe.clock
@@ -65,62 +64,63 @@ class Observer:
         self._given_up = False
         self.pid = os.getpid()
         self.settings = settings
-        self._judge = Judge(settings, started_ns=self._started_ns, log=_log)
+        self._engine = Engine(settings, started_ns=self._started_ns, log=_log)
         version = ".".join(map(str, sys.version_info[:3]))
         command = [sys.executable, *sys.argv]
-        self._judge.feed(_OWN, ("hello", PROTOCOL, self.pid, os.getppid(), command, version, self._started_ns, _gil()))
-        self._detach = [probe.add_sink(self._take), probe.add_job(settings.sample_interval, self._tick)]
+        hello = ("hello", PROTOCOL, self.pid, os.getppid(), command, version, self._started_ns, gil_enabled())
+        self._engine.feed(_OWN, hello)
+        self._detach = [probe.add_sink(Thinned(self._take)), probe.add_job(settings.sample_interval, self._tick)]
         self._closed = False
 
     def _take(self, message: Sequence[Any]) -> None:
         with self._lock:
             try:
-                self._judge.feed(_OWN, message)
+                self._engine.feed(_OWN, message)
             except Exception as error:
                 self._give_up(error)
 
     def _tick(self, now_ns: int) -> None:
         with self._lock:
             self._advance(now_ns)
-        self._judge.deliver()
+        self._engine.deliver()
 
     def _advance(self, now_ns: int) -> None:
         try:
             if not self._given_up:
-                self._judge.tick(now_ns)
+                self._engine.tick(now_ns)
         except Exception as error:
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
-        """The judging has failed: takes nothing more in, and can still say what was seen before."""
+        """Give up as judging has failed: take nothing more in, but still report what was seen before."""
         self._given_up = True
         self.close()
-        self._judge.fault("judge", f"{type(error).__name__}: {error}")
+        self._engine.fault("judge", f"{type(error).__name__}: {error}")
         self._probe.fail("judge", error)
 
-    def _read(self, read: Callable[[Judge], T]) -> T:
+    def _read(self, read: Callable[[Engine], T]) -> T:
         try:
-            return read(self._judge)
+            return read(self._engine)
         except Exception as error:
             self._give_up(error)
-            self._judge = self._judge.emptied()
-            return read(self._judge)
+            self._engine = self._engine.emptied()
+            return read(self._engine)
 
     def failed(self, part: str, error: Exception) -> None:
-        """Something that shows what is known here has failed."""
+        """Note that an endpoint or collector of this process has failed."""
         self._probe.fail(part, error)
 
     def close(self) -> None:
-        """Takes nothing more in; what was seen can still be read."""
+        """Take nothing more in; what was seen can still be read."""
         self._closed = True
         for detach in self._detach:
             detach()
 
     def configure(self, settings: Settings) -> None:
-        """Judges by other settings from now on."""
+        """Judge by other settings from now on."""
         with self._lock:
             before, self.settings = self.settings, settings
-            self._judge.configure(settings)
+            self._engine.configure(settings)
         if settings.sample_interval != before.sample_interval and not self._closed:
             self._detach.pop()()
             self._detach.append(self._probe.add_job(settings.sample_interval, self._tick))
@@ -138,7 +138,7 @@ class Observer:
         started_at = self._started_at.isoformat()
         command = [sys.executable, *sys.argv]
         return self._read(
-            lambda judge: judge.session(now_ns, command=command, started_at=started_at, exit_code=None).report
+            lambda engine: engine.session(now_ns, command=command, started_at=started_at, exit_code=None).report
         )
 
     def report(self) -> Report:
@@ -153,37 +153,37 @@ class Observer:
         now = self._fetch()
         with self._lock:
             self._advance(now)
-            return self._read(lambda judge: judge.findings(now))
+            return self._read(lambda engine: engine.findings(now))
 
     def finish(self) -> Report:
-        """The last report: judges what still lasts as ended, and takes nothing more in."""
+        """Judge what still lasts as ended, take nothing more in, and return the last report."""
         now = self._fetch()
         self.close()
         with self._lock:
-            self._read(lambda judge: judge.finish(now))
+            self._read(lambda engine: engine.finish(now))
             report = self._report(now)
-        self._judge.deliver()
+        self._engine.deliver()
         return report
 
     def snapshot(self, *, details: bool = False) -> Snapshot:
-        """What a scrape shows; with `details` also all findings in full."""
+        """Return what a scrape shows; with `details` also all findings in full."""
         now = self._fetch(process=False)
         with self._lock:
-            return self._read(lambda judge: judge.snapshot(now, details=details))
+            return self._read(lambda engine: engine.snapshot(now, details=details))
 
     def detailed(self) -> Snapshot:
-        """What /findings shows, and a scrape does not need."""
+        """Return what /findings shows, and a scrape does not need."""
         return self.snapshot(details=True)
 
     def serve(self, listen: str, *, unasked: bool = False) -> Endpoint:
-        """Serves the metrics of this process and of the others that serve this address. `unasked`: not by a call of the
-        program's. Raises ListenError."""
-        from poolscope.workers.member import Member
-        from poolscope.workers.serving import serve
+        """Serve the metrics of this process and of the others that serve this address. `unasked`: the program did not
+        call for it. Raises ListenError."""
+        from poolscope.multiprocess.peer import Peer
+        from poolscope.multiprocess.serving import open_endpoint
 
         settings = self.settings.with_listen(listen)
-        served = serve(self.snapshot, settings, self.failed, self.detailed, unasked=unasked)
-        if isinstance(served, Member):
+        served = open_endpoint(self.snapshot, settings, self.failed, self.detailed, unasked=unasked)
+        if isinstance(served, Peer):
             # After a fork that found no thread but ours, the next event of a pool lets it go on.
             self._detach.append(self._probe.add_job(1.0, lambda _: served.wake()))
             if _in_child not in self._probe.after_fork:
@@ -193,7 +193,7 @@ class Observer:
     def subscribe(self, callback: Callable[[Finding, bool], None]) -> Callable[[], None]:
         """See `on_finding`."""
         with self._lock:
-            cancel = self._judge.subscribe(callback)
+            cancel = self._engine.subscribe(callback)
 
         def unsubscribe() -> None:
             with self._lock:
@@ -203,7 +203,7 @@ class Observer:
 
 
 def _process_age_ns() -> int:
-    """How long this process has been there, as its system says."""
+    """Return how long this process has existed, by the system's clock."""
     import psutil
 
     try:
@@ -236,14 +236,14 @@ def _make(settings: Settings | None, probe: Probe | None = None) -> Observer:
 def _apply(settings: Settings, probe: Probe) -> None:
     # Under `poolscope run` its settings are those of the whole run.
     if not probe.supervised:
-        probe.settings = ProbeSettings.from_json(settings.probe_json())
+        probe.settings = ProbeSettings.from_values(settings.for_probe())
 
 
 def local_sink(probe: Probe) -> None:
-    """Gives a process that is watched by nobody else its own judge; called by the probe's thread.
+    """Give a process that nothing else watches its own engine; called by the probe's thread.
 
-    Settings of the environment that cannot be used are logged once, and the defaults taken: a pool of the user's
-    must not fail for them.
+    Settings of the environment that cannot be used are logged once, and the defaults are used: a pool of the user must
+    not fail because of them.
     """
     try:
         observer = _make(None, probe)
@@ -268,8 +268,8 @@ def _in_child(probe: Probe) -> None:
 
 
 def _serve_inherited(probe: Probe) -> None:
-    """Serves here too what the program gave to `serve` before it forked this process."""
-    serving = sys.modules.get("poolscope.workers.serving")
+    """Serve here too what the program gave to `serve` before it forked this process."""
+    serving = sys.modules.get("poolscope.multiprocess.serving")
     for listen in [] if serving is None else serving.inherited():
         try:
             _make(None, probe).serve(listen, unasked=True)
@@ -278,19 +278,19 @@ def _serve_inherited(probe: Probe) -> None:
 
 
 def _unserved(probe: Probe, error: PoolscopeError) -> None:
-    """An address that cannot be used is no failure of ours, and costs the metrics, not the program."""
+    """Report an address that cannot be used: no failure of ours, and it costs the metrics, not the program."""
     probe.emit(("fault", "endpoint", str(error)))
     if not probe.supervised:
         _log(f"warning: {error}; no metrics are served")
 
 
 def _is_served(listen: str) -> bool:
-    serving = sys.modules.get("poolscope.workers.serving")
+    serving = sys.modules.get("poolscope.multiprocess.serving")
     return serving is not None and serving.is_served(listen)
 
 
 def report() -> Report:
-    """What this process's pools and loops have done so far, and what is wrong with them."""
+    """Return what this process's pools and loops have done so far, and what is wrong with them."""
     return _make(None).report()
 
 
@@ -300,7 +300,7 @@ def findings() -> tuple[Finding, ...]:
 
 
 def on_finding(callback: Callable[[Finding, bool], None]) -> Callable[[], None]:
-    """Calls `callback(finding, began)` when a finding begins (True) or ends (False), on poolscope's own thread.
+    """Call `callback(finding, began)` when a finding begins (True) or ends (False), on poolscope's own thread.
 
     Returns a function that stops it. A callback that raises is removed, and counted in `poolscope_errors_total`.
     """
@@ -308,19 +308,19 @@ def on_finding(callback: Callable[[Finding, bool], None]) -> Callable[[], None]:
 
 
 def collector() -> SnapshotCollector:
-    """A prometheus_client collector of this process's pools and loops, for a registry of one's own."""
-    from poolscope.prometheus import SnapshotCollector
+    """Return a prometheus_client collector of this process's pools and loops, for a registry of one's own."""
+    from poolscope.metrics.families import SnapshotCollector
 
     observer = _make(None)
     return SnapshotCollector(observer.snapshot, observer.settings, observer.failed)
 
 
 def serve(listen: str | None = None, *, config: str | os.PathLike[str] | None = None) -> Endpoint:
-    """Serves Prometheus metrics of this process from a thread of its own; `.url`, `.close()`, context manager.
+    """Serve Prometheus metrics of this process from a thread of its own; `.url`, `.close()`, context manager.
 
-    Processes of one program that serve the same address have one endpoint together: one of them answers for all, and
-    when it ends, another one does. With port 0 each has its own. Under `poolscope run --listen` with the same address
-    it is the endpoint of the run that answers.
+    Processes of one program that serve the same address share one endpoint: one of them answers for all; another takes
+    over when it ends. With port 0 each has its own. Under `poolscope run --listen` with the same address the endpoint
+    of the run answers.
 
     `listen` is "HOST:PORT" or a port, by default what the settings say, else 127.0.0.1:9464; `config` a settings file.
     Raises ConfigError for settings, and ListenError for an address, a certificate or a file of secrets, that cannot be
@@ -333,7 +333,7 @@ def serve(listen: str | None = None, *, config: str | os.PathLike[str] | None = 
 
 
 def _served_by_parent(listen: str) -> Endpoint | None:
-    """The endpoint of `poolscope run`, if that is the address: it answers for this process too."""
+    """Return the endpoint of `poolscope run`, if that is the address: it answers for this process too."""
     from poolscope.endpoint.base import Elsewhere
 
     if bootstrap.served is None:
@@ -388,9 +388,9 @@ class Profile:
 
 
 def profile(**settings: Any) -> Profile:
-    """Watches all pools and loops for a block of code: `with profile() as p: ...; print(p.report.verdict)`.
+    """Watch all pools and loops for a block of code: `with profile() as p: ...; print(p.report.verdict)`.
 
-    Keywords are the settings of section 7, sections as dicts. Raises ConfigError for one that cannot be used.
+    Keywords are the settings (docs/settings.md), sections as dicts. Raises ConfigError for one that cannot be used.
     """
     return Profile(config.from_mapping(settings, "profile()"))
 

@@ -11,19 +11,28 @@ import os
 import re
 import stat
 import struct
-import tempfile
 import zlib
 from typing import BinaryIO
 
 import msgspec
 
+from poolscope.atomic_file import replace
 from poolscope.errors import SessionError
 from poolscope.model import Session, storable
+from poolscope.plain import one_line
 
 VERSION = 1
 
 #: The most bytes a session may take, packed or unpacked; a damaged or hostile file must not fill the memory.
 MAX_BYTES = 1 << 30
+
+#: What is packed may unpack to so many times as much, and these bytes more. Recorded tasks take a third when they are
+#: packed, timelines a tenth; what takes less than that is packed in another way.
+MOST_TIMES = 20
+ROOM_BYTES = 2 << 20
+
+#: Seconds that no run has lasted.
+_FOREVER = 1e10
 
 _MAGIC = b"poolscope session "
 _FIRST_LINE = re.compile(rb"poolscope session ([1-9][0-9]{0,8})\n")
@@ -51,16 +60,17 @@ def save(session: Session, path: Path) -> None:
             with open(target, "wb") as file:
                 file.write(data)
         else:
-            _replace(target, data)
+            replace(target, data, mode=0o600, sync=True)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise _unwritable(path, error) from error
 
 
 def load(path: Path) -> Session:
-    """The session in the file `path`.
+    """Return the session in the file `path`.
 
     Raises SessionError, which names the file, for anything else than a whole session of a version that this
-    poolscope reads.
+    poolscope reads. Of one that is whole, the numbers may still be anything but the duration: a reader must not
+    rely on more than their types.
     """
     try:
         with open(path, "rb") as file:
@@ -71,12 +81,21 @@ def load(path: Path) -> Session:
         raise SessionError(
             f"there is no session {_named(path)}: write one with poolscope run --session PATH"
         ) from error
+    except MemoryError as error:
+        raise _too_large(_named(path)) from error
     except (OSError, ValueError) as error:
         raise SessionError(f"cannot read the session {_named(path)}: {_reason(error)}") from error
 
 
+def unusable(path: Path, error: Exception) -> SessionError:
+    """Return what is said of a session whose content made its reader fail."""
+    if isinstance(error, MemoryError):
+        return _too_large(_named(path))
+    return _damaged(_named(path), f"its numbers fit no run: {type(error).__name__}: {one_line(str(error), 200)}")
+
+
 def pack(session: Session, path: Path) -> bytes:
-    """The bytes of the file. `path` is for the SessionError that a session beyond MAX_BYTES raises."""
+    """Return the bytes of the file. `path` is for the SessionError that a session beyond MAX_BYTES raises."""
     try:
         plain = msgspec.msgpack.encode(session)
     except UnicodeEncodeError:
@@ -88,6 +107,8 @@ def pack(session: Session, path: Path) -> bytes:
             "record less with a smaller keep_tasks"
         )
     payload = zlib.compress(plain, level=3)
+    if len(plain) > _most_unpacked(len(payload)):
+        payload = zlib.compress(plain, level=0)
     header = _HEADER.pack(zlib.crc32(payload), len(payload))
     return _MAGIC + str(VERSION).encode() + b"\n" + header + payload
 
@@ -132,17 +153,21 @@ def _check_length(found: int, expected: int, name: str) -> None:
         raise _damaged(name, "something follows its end")
 
 
+def _most_unpacked(packed: int) -> int:
+    """Return the most bytes that so many packed ones may become."""
+    return min(MAX_BYTES, ROOM_BYTES + MOST_TIMES * packed)
+
+
 def _decompress(payload: bytes, name: str) -> bytes:
     decompressor = zlib.decompressobj()
+    most = _most_unpacked(len(payload))
     try:
-        plain = decompressor.decompress(payload, MAX_BYTES)
+        plain = decompressor.decompress(payload, most)
     except zlib.error as error:
         raise _damaged(name, "it cannot be decompressed") from error
-    except MemoryError as error:
-        raise SessionError(f"the session {name} does not fit into memory: record less of it") from error
     if decompressor.unconsumed_tail:
         raise SessionError(
-            f"the session {name} unpacks to more than {MAX_BYTES >> 20} MiB, which no poolscope writes: do not use it"
+            f"the session {name} unpacks to more than {most >> 20} MiB, which no poolscope writes: do not use it"
         )
     if not decompressor.eof or decompressor.unused_data:
         raise _damaged(name, "it cannot be decompressed")
@@ -153,30 +178,18 @@ def _decode(plain: bytes, name: str) -> Session:
     try:
         session = msgspec.msgpack.decode(plain, type=Session)
     except msgspec.ValidationError as error:
-        raise _damaged(name, f"unexpected content: {_one_line(str(error))}") from error
+        raise _damaged(name, f"unexpected content: {one_line(str(error))}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _damaged(name, "it cannot be decoded") from error
+    duration = session.report.duration_seconds
+    if not 0 <= duration < _FOREVER:  # nor if it is not a number
+        raise _damaged(name, f"it lasted {duration} seconds")
     if len(session.traces) != len(session.report.pools):
         raise _damaged(name, f"{len(session.report.pools)} pools but {len(session.traces)} traces")
     for pool, trace in zip(session.report.pools, session.traces, strict=True):
         if len(trace.tasks) % _TASK_BYTES:
-            raise _damaged(name, f"the tasks of pool {_one_line(pool.name)} are cut off")
+            raise _damaged(name, f"the tasks of pool {one_line(pool.name)} are cut off")
     return session
-
-
-def _replace(target: str, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=".poolscope-", dir=os.path.dirname(target))
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if os.path.exists(target):
-            os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _unwritable(path: Path, error: Exception) -> SessionError:
@@ -192,18 +205,19 @@ def _truncated(name: str) -> SessionError:
     return SessionError(f"the session {name} is truncated: copy it again or record it again")
 
 
+def _too_large(name: str) -> SessionError:
+    return SessionError(
+        f"the session {name} does not fit into memory: record less of it, by keep_tasks in the settings"
+    )
+
+
 def _damaged(name: str, why: str) -> SessionError:
     return SessionError(f"the session {name} is damaged ({why}): copy it again or record it again")
 
 
 def _reason(error: Exception) -> str:
-    return _one_line((error.strerror if isinstance(error, OSError) else None) or str(error))
+    return one_line((error.strerror if isinstance(error, OSError) else None) or str(error))
 
 
 def _named(path: Path) -> str:
-    return _one_line(os.fspath(path))
-
-
-def _one_line(text: str) -> str:
-    """No line breaks, escapes or surrogates: this text goes to a terminal."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return one_line(os.fspath(path))

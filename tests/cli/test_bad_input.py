@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
+import struct
+import zlib
+from functools import cache
 from pathlib import Path
 
+import msgspec
 import pytest
 from cli_support import environment, poolscope, script
+from report_support import hard_limit
 
 SETTINGS_TYPO = "sample_intervall: 0.1\n"
 
@@ -22,8 +28,20 @@ def folder(tmp_path: Path) -> Path:
     script(tmp_path, "echo", "not_executable")
     script(tmp_path, "poolscope session 1\nxxxx", "damaged.session")
     script(tmp_path, "poolscope session 2\n", "later.session")
+    (tmp_path / "bomb.session").write_bytes(session(100, 1.0))
+    (tmp_path / "nan.session").write_bytes(session(0, math.nan))
     (tmp_path / "folder").mkdir()
     return tmp_path
+
+
+@cache
+def session(megabytes: int, duration: float) -> bytes:
+    """A whole file, with so much of tasks in it."""
+    content = msgspec.to_builtins(hard_limit(), builtin_types=(bytes,))
+    content["traces"][0]["tasks"] = bytes(megabytes << 20)
+    content["report"]["duration_seconds"] = duration
+    payload = zlib.compress(msgspec.msgpack.encode(content))
+    return b"poolscope session 1\n" + struct.pack(">IQ", zlib.crc32(payload), len(payload)) + payload
 
 
 def refused(folder: Path, *words: str, **variables: str) -> str:
@@ -49,10 +67,22 @@ def refused(folder: Path, *words: str, **variables: str) -> str:
         ("run -- nowhere-command x", "cannot start nowhere-command: No such file"),
         ("run -- ./no_interpreter", "cannot start ./no_interpreter: No such file"),
         ("run -- ./not_executable", "cannot start ./not_executable: Permission denied"),
-        ("run", "nothing to run: name a SCRIPT, -m MODULE or -- COMMAND"),
+        ("run", "nothing to run: name a SCRIPT, -m MODULE, -c CODE or -- COMMAND"),
+        ("run -c", "nothing to run: write CODE after -c"),
         ("run -m", "nothing to run: name a MODULE"),
         ("run --", "nothing to run: name a COMMAND"),
-        ("run --jsom x program.py", "unrecognized arguments: --jsom"),
+        ("run --jsom x program.py", "unrecognized arguments: --jsom; did you mean --json?"),
+        ("report --jsn x", "did you mean --json?"),
+        ("reprot x", "invalid choice: 'reprot'"),
+        ("run --json program.py program.py", "--json program.py would overwrite what is to be read: name another"),
+        ("run --markdown program.py program.py", "--markdown program.py would overwrite what is to be read"),
+        ("run --force --trace program.py program.py", "--trace program.py would overwrite what is to be read"),
+        ("run --json typo.yaml program.py", "--json typo.yaml would overwrite a file of another kind"),
+        ("run --trace damaged.session program.py", "--trace damaged.session would overwrite a file of another kind"),
+        ("run --json - --trace - program.py", "--json and --trace name the same file -: name two"),
+        ("report damaged.session --json damaged.session", "--json damaged.session would overwrite what is to be read"),
+        ("compare damaged.session", "the following arguments are required: AFTER"),
+        ("compare damaged.session nowhere.session", "damaged.session is"),
         ("run --json", "--json: expected one argument"),
         ("run --json nowhere/report.json program.py", "no file can be made in nowhere; name"),
         ("run --json folder program.py", "--json folder: it is a directory"),
@@ -73,6 +103,10 @@ def refused(folder: Path, *words: str, **variables: str) -> str:
         ("report nowhere.session", "nowhere.session"),
         ("report damaged.session", "damaged.session"),
         ("report later.session", "was written by a later poolscope"),
+        ("report bomb.session", "bomb.session unpacks to more than"),
+        ("whatif bomb.session", "bomb.session unpacks to more than"),
+        ("report nan.session", "nan.session is damaged (it lasted nan seconds)"),
+        ("whatif nan.session", "nan.session is damaged (it lasted nan seconds)"),
         ("report program.py", "program.py is not a poolscope session"),
         ("report folder", "folder is a directory"),
         ("report", "the following arguments are required: SESSION"),

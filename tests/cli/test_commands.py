@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 import urllib.request
@@ -26,15 +28,19 @@ from cli_support import (
 )
 
 import poolscope as package
-from poolscope import cli, errors, model, session
-from poolscope.probe import bootstrap
+from poolscope import commands, errors, model, session
+from poolscope.commands import console
+from poolscope.commands import run as run_command
+from poolscope.probe.startup import bootstrap
 
-#: 40 tasks at once for 2 workers: a warning, 2 s of it.
+#: 40 tasks in half a second for 2 workers, which take two: a warning. All at once, they were a batch.
 BUSY = """
     import sys, time
     from concurrent.futures import ThreadPoolExecutor
     with ThreadPoolExecutor(2, thread_name_prefix="data.base") as pool:
-        list(pool.map(time.sleep, [0.1] * 40))
+        for _ in range(40):
+            pool.submit(time.sleep, 0.1)
+            time.sleep(0.0125)
         print(pool._max_workers)
     sys.exit(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
 """
@@ -62,7 +68,7 @@ def test_the_report_says_what_happened(recorded: Path) -> None:
     assert report["overhead"]["cpu_seconds"] > 0
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", report["started_at"])
     text = (recorded / "stderr").read_text()
-    assert re.search(r"^poolscope: warning: pool 'data.base': async_then_serial", text, re.MULTILINE)
+    assert re.search(r"^poolscope: \d\d:\d\d:\d\d warning: pool 'data.base': async_then_serial", text, re.MULTILINE)
     assert "WARNING" in text
 
 
@@ -73,12 +79,16 @@ def test_the_session_gives_the_same_report_later(recorded: Path) -> None:
     shown = poolscope("report", "it.session", cwd=recorded)
     assert (shown.status, shown.err) == (0, "")
     assert shown.out in (recorded / "stderr").read_text()
+    verbose = poolscope("report", "it.session", "--verbose", cwd=recorded)
+    assert re.search(r"\bcoupling \d", verbose.out)
+    assert not re.search(r"\bcoupling \d", shown.out)
+    assert shown.out.rstrip().endswith("more numbers: --verbose")
 
 
 def test_a_report_to_a_pipe(recorded: Path) -> None:
     outcome = poolscope("report", "it.session", "--json", "/dev/stdout", cwd=recorded)
     assert json.loads(outcome.out)["verdict"] == "async_then_serial"
-    words = f"{sys.executable} -m poolscope report it.session | true"
+    words = f"{shlex.quote(sys.executable)} -m poolscope report it.session | true"
     assert run("sh", "-c", words, cwd=recorded).err == ""
 
 
@@ -122,7 +132,7 @@ def test_what_if_says_that_a_closed_loop_has_no_forecast(tmp_path: Path) -> None
 
 def test_the_files_have_sane_permissions_and_links_stay(tmp_path: Path) -> None:
     script(tmp_path, "")
-    (tmp_path / "target").write_text("old")
+    (tmp_path / "target").write_text('{\n  "schema": "poolscope.report/1"\n}')
     (tmp_path / "target").chmod(0o640)
     (tmp_path / "link").symlink_to("target")
     assert poolscope("run", "--quiet", "--json", "link", "program.py", cwd=tmp_path).status == 0
@@ -130,6 +140,19 @@ def test_the_files_have_sane_permissions_and_links_stay(tmp_path: Path) -> None:
     assert (tmp_path / "target").stat().st_mode & 0o777 == 0o640
     assert json.loads((tmp_path / "target").read_text())["exit_code"] == 0
     assert sorted(os.listdir(tmp_path)) == ["link", "program.py", "target"]
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_another_size_of_a_pool_that_is_not_there_is_said(tmp_path: Path, quiet: bool) -> None:
+    script(
+        tmp_path, "from concurrent.futures import ThreadPoolExecutor\npool = ThreadPoolExecutor(2)\npool.submit(int)"
+    )
+    words = ("--set", "crawler.max_workers=16", "--json", "it.json", "program.py")
+    outcome = poolscope("run", *(["--quiet"] if quiet else []), *words, cwd=tmp_path)
+    said = "--set crawler: no pool has that name; the pools: __main__:<module>.pool"
+    assert json.loads((tmp_path / "it.json").read_text())["notices"] == [said]
+    assert "--set crawler: no pool has that name" in outcome.err
+    assert not quiet or outcome.err == f"poolscope: {said}\n"
 
 
 def test_another_size_without_touching_the_code(tmp_path: Path) -> None:
@@ -146,7 +169,12 @@ def test_another_size_without_touching_the_code(tmp_path: Path) -> None:
 def test_fail_on(tmp_path: Path, severity: str, argument: str, status: int) -> None:
     script(tmp_path, BUSY)
     outcome = poolscope("run", "--quiet", "--fail-on", severity, "program.py", argument, cwd=tmp_path)
-    assert outcome == (status, "2\n", "")
+    assert (outcome.status, outcome.out) == (status, "2\n")
+    if status != 3:
+        assert not outcome.err
+        return
+    (line,) = outcome.err.splitlines()
+    assert line.startswith(f"poolscope: exit status 3, as --fail-on {severity} wants it: Pool 'data.base'")
 
 
 def test_settings_of_a_file_and_of_the_environment(tmp_path: Path) -> None:
@@ -200,7 +228,10 @@ def test_a_killed_poolscope_leaves_a_session(tmp_path: Path) -> None:
         time.sleep(60)
         """,
     )
-    often = "import poolscope.parent.watch as w; w.CHECKPOINT_SECONDS = 0.2; from poolscope.cli import main; main()"
+    often = (
+        "import poolscope.supervisor.watch as w; w.CHECKPOINT_SECONDS = 0.2; "
+        "from poolscope.commands import main; main()"
+    )
     words = (sys.executable, "-c", often, "run", "--quiet", "--session", "it.session", "program.py")
     path = tmp_path / "it.session"
 
@@ -228,11 +259,29 @@ def test_a_report_that_cannot_be_written_in_the_end(tmp_path: Path) -> None:
 
 def test_a_report_that_is_missing_is_no_success(tmp_path: Path) -> None:
     script(tmp_path, "")
-    breaking = "from poolscope import cli, judge; judge.Judge = None; cli.main()"
+    breaking = "from poolscope import commands, engine; engine.Engine = None; commands.main()"
     for words, status in (((), 0), (("--fail-on", "warning"), 2), (("--json", "r.json"), 2)):
         outcome = run(sys.executable, "-c", breaking, "run", *words, "program.py", cwd=tmp_path)
         assert outcome.status == status
         assert outcome.err.startswith("poolscope: it failed, there is no report")
+
+
+def test_a_failed_look_for_processes_is_told(tmp_path: Path) -> None:
+    script(tmp_path, "import time; time.sleep(0.5)")
+    breaking = """
+import sys
+from poolscope.commands import main
+from poolscope.supervisor import children, watch
+watch.CHILDREN_SECONDS = 0.05
+def fail(*args, **kwargs):
+    raise ZeroDivisionError
+children.Children = fail
+main()
+"""
+    outcome = run(sys.executable, "-c", breaking, "run", "--json", "r.json", "program.py", cwd=tmp_path)
+    assert outcome.status == 0
+    notices = json.loads((tmp_path / "r.json").read_text())["notices"]
+    assert any("processes that are not watched are not named" in notice for notice in notices), notices
 
 
 @pytest.mark.parametrize("broken", ["__init__", "tick", "finish", "session"])
@@ -240,11 +289,11 @@ def test_a_failure_of_ours_costs_the_report_and_nothing_else(tmp_path: Path, bro
     script(tmp_path, "import concurrent.futures.thread, time, sys; time.sleep(0.3); print('fine'); sys.exit(5)")
     breaking = f"""
 import sys
-from poolscope.judge import Judge
-from poolscope.cli import main
+from poolscope.engine import Engine
+from poolscope.commands import main
 def fail(*args, **kwargs):
     raise ZeroDivisionError
-Judge.{broken} = fail
+Engine.{broken} = fail
 main()
 """
     outcome = run(sys.executable, "-c", breaking, "run", "--json", "r.json", "program.py", cwd=tmp_path)
@@ -266,7 +315,7 @@ def test_the_report_goes_to_standard_error(tmp_path: Path) -> None:
 
 def test_a_standard_error_that_nobody_reads(tmp_path: Path) -> None:
     script(tmp_path, BUSY)
-    command = f"{sys.executable} -m poolscope run program.py 2>&- && echo fine"
+    command = f"{shlex.quote(sys.executable)} -m poolscope run program.py 2>&- && echo fine"
     assert run("sh", "-c", command, cwd=tmp_path).out == "2\nfine\n"
 
 
@@ -322,12 +371,13 @@ def test_version_and_help(tmp_path: Path) -> None:
 
 
 def test_what_is_written_twice_agrees() -> None:
-    from poolscope import export, messages
+    from poolscope import messages
+    from poolscope.commands import export
 
-    assert cli._SEVERITIES == model.SEVERITIES
-    assert tuple(export.SHIPPED) == cli._EXPORTS
+    assert run_command._SEVERITIES == model.SEVERITIES
+    assert tuple(export.SHIPPED) == commands._EXPORTS
     assert bootstrap.PROTOCOL == messages.PROTOCOL
-    assert issubclass(cli.UsageError, errors.PoolscopeError)
+    assert issubclass(console.UsageError, errors.PoolscopeError)
 
 
 def test_arguments_that_are_no_text(tmp_path: Path) -> None:
@@ -338,3 +388,64 @@ def test_arguments_that_are_no_text(tmp_path: Path) -> None:
         assert line(process) == "b'caf\\xe9'"
         assert process.wait(PATIENCE) == 0
     assert json.loads((tmp_path / "r.json").read_text())["command"] == ["program.py", "caf\\udce9"]
+
+
+def test_a_session_gives_every_output_later(recorded: Path, tmp_path: Path) -> None:
+    summary, timeline = tmp_path / "summary.md", tmp_path / "timeline.json.gz"
+    summary.write_text("What the job wrote.\n")
+    page = tmp_path / "page.html"
+    words = ("report", "it.session", "--markdown", str(summary), "--trace", str(timeline), "--html", str(page))
+    assert poolscope(*words[:2], "--html", str(page), cwd=recorded) == (0, "", "")
+    words += ("--annotations",)
+    outcome = poolscope(*words, cwd=recorded)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out.startswith("::warning title=poolscope%3A async_then_serial")
+    assert page.read_text().startswith("<!doctype html>")
+    head, _, report = summary.read_text().partition("\n")
+    assert head == "What the job wrote."
+    assert report.startswith("### \N{LARGE YELLOW CIRCLE} poolscope: async then serial")
+    events = json.loads(gzip.decompress(timeline.read_bytes()))["traceEvents"]
+    assert sum(event["ph"] == "X" and event["tid"] >= 3 for event in events) == 40
+    again = poolscope("report", "it.session", "--trace", str(timeline), cwd=recorded)
+    assert again == (0, "", "")
+
+
+def test_standard_output_comes_after_the_programs(tmp_path: Path) -> None:
+    script(tmp_path, "print('mine')")
+    outcome = poolscope("run", "--quiet", "--json", "-", "program.py", cwd=tmp_path)
+    first, _, rest = outcome.out.partition("\n")
+    assert (outcome.status, outcome.err, first) == (0, "", "mine")
+    assert json.loads(rest)["exit_code"] == 0
+
+
+def test_a_file_of_another_kind_is_overwritten_if_that_is_said(tmp_path: Path) -> None:
+    script(tmp_path, "")
+    (tmp_path / "notes").write_text("mine")
+    assert poolscope("run", "--quiet", "--json", "notes", "program.py", cwd=tmp_path).status == 2
+    assert (tmp_path / "notes").read_text() == "mine"
+    assert poolscope("run", "--quiet", "--force", "--json", "notes", "program.py", cwd=tmp_path).status == 0
+    assert json.loads((tmp_path / "notes").read_text())["exit_code"] == 0
+
+
+def test_code_is_run_as_by_python(tmp_path: Path) -> None:
+    code = "import sys; print(sys.argv, __name__); sys.exit(3)"
+    plain = run(sys.executable, "-c", code, "-x", "--json", cwd=tmp_path)
+    assert poolscope("run", "--quiet", "-c", code, "-x", "--json", cwd=tmp_path) == plain
+    assert poolscope("run", "--quiet", f"-c{code}", "-x", "--json", cwd=tmp_path) == plain
+
+
+def test_what_changed_from_one_run_to_another(recorded: Path, tmp_path: Path) -> None:
+    script(tmp_path, BUSY)
+    words = ("run", "--quiet", "--session", "after.session", "--set", "data.base.max_workers=16", "program.py")
+    assert poolscope(*words, cwd=tmp_path).out == "16\n"
+    before, after = str(recorded / "it.session"), "after.session"
+    better = poolscope("compare", before, after, "--fail-on-regression", cwd=tmp_path)
+    assert (better.status, better.err) == (0, "")
+    assert "gone: warning: Pool 'data.base'" in better.out
+    assert re.search(r"^  wait p50 .* better$", better.out, re.MULTILINE)
+    worse = poolscope("compare", after, before, "--fail-on-regression", "--markdown", "-", cwd=tmp_path)
+    assert worse.status == 3
+    assert worse.err.startswith("poolscope: exit status 3, as --fail-on-regression wants it: Pool 'data.base'")
+    assert worse.out.startswith("### \N{LARGE RED CIRCLE} poolscope: ")
+    same = poolscope("compare", before, before, "--fail-on-regression", cwd=tmp_path)
+    assert (same.status, same.err) == (0, "")

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from cli_support import environment, python, same_as_without, script, started, watched
 
+from poolscope.probe.startup.handover import unpack
+
 FINGERPRINT = """
     import json, os, signal, sys, threading
     if "pool" in sys.argv:
@@ -212,10 +214,10 @@ def test_an_old_or_isolated_interpreter_is_left_alone_and_said_so(tmp_path: Path
 
 
 def test_the_temporary_directory_is_gone_afterwards(tmp_path: Path) -> None:
-    script(tmp_path, "import os, json; print(os.environ['POOLSCOPE_RUN'])")
+    script(tmp_path, "import os; print(os.environ['POOLSCOPE_RUN'])")
     (tmp_path / "t").mkdir()
     under, _ = watched("program.py", cwd=tmp_path, env=environment(TMPDIR=str(tmp_path / "t")))
-    socket = json.loads(under.out)["socket"]
+    socket, _, _ = unpack(under.out.rstrip("\n"))
     # pytest's own directories may be too deep for a socket; then it is elsewhere.
     assert not os.path.exists(os.path.dirname(socket))
     assert os.listdir(tmp_path / "t") == []

@@ -22,6 +22,7 @@ def interpreters(minors: range) -> Iterator[str]:
     for minor in minors:
         candidates = [shutil.which(f"python3.{minor}"), f"/usr/bin/python3.{minor}"]
         candidates += sorted(map(str, home.glob(f"versions/3.{minor}.*/bin/python3")))
+        candidates += [str(Path(__file__).parents[2] / f".venvs/debian/usr/bin/python3.{minor}")]
         for candidate in candidates:
             text = f"import sys; print(sys.version_info[1] == {minor})"
             if candidate is not None and os.access(candidate, os.X_OK):
@@ -61,6 +62,68 @@ def test_a_child_without_our_environment(tmp_path: Path) -> None:
     assert "without the environment of the program" in notice
 
 
+def test_a_child_with_another_path_of_python(tmp_path: Path) -> None:
+    variables = "{**__import__('os').environ, 'PYTHONPATH': '/nowhere'}"
+    text = parent_of([sys.executable, "-c", WAITING]).replace("env=None", f"env={variables}")
+    script(tmp_path, text)
+    outcome, report = watched("program.py", cwd=tmp_path)
+    assert outcome == (0, "0\n", "")
+    (notice,) = report["notices"]
+    assert "was not watched: started with another PYTHONPATH" in notice
+
+
+def test_many_children_that_leave_us_out_are_one_notice(tmp_path: Path) -> None:
+    text = f"""
+        import subprocess, sys, time
+        words = [sys.executable, "-I", "-c", {WAITING!r}]
+        pipes = {{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}}
+        children = [subprocess.Popen(words, **pipes) for _ in range(12)]
+        for child in children:
+            assert child.stdout.readline() == b"here\\n"
+        time.sleep(1.5)
+        for child in children:
+            child.communicate()
+        """
+    script(tmp_path, text)
+    outcome, report = watched("program.py", cwd=tmp_path)
+    assert outcome == (0, "", "")
+    (notice,) = report["notices"]
+    assert notice.startswith("12 processes were not watched, the first of them ")
+    assert notice.endswith(": started with -I, which ignores PYTHONPATH")
+
+
+def test_a_start_hook_that_fails_says_why(tmp_path: Path) -> None:
+    text = """
+        import os, subprocess, sys
+        path = os.environ["POOLSCOPE_RUN"].partition(":")[2]
+        subprocess.run([sys.executable, "-c", "print('done')"], env={**os.environ, "POOLSCOPE_RUN": f"nonsense:{path}"})
+        """
+    script(tmp_path, text)
+    outcome, report = watched("program.py", cwd=tmp_path)
+    assert outcome == (0, "done\n", "")
+    (notice,) = report["notices"]
+    assert "was not watched: our part in it failed: ValueError: " in notice
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser can become another user")
+def test_a_fork_that_became_another_user_and_closed_everything_is_named(tmp_path: Path) -> None:
+    text = """
+        import os, time
+        if not (child := os.fork()):
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            os.setgid(65534)
+            os.setuid(65534)
+            time.sleep(4)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        """
+    script(tmp_path, text)
+    outcome, report = watched("program.py", cwd=tmp_path)
+    assert outcome == (0, "", "")
+    (notice,) = report["notices"]
+    assert "was not watched: it runs as another user, and has closed the descriptors" in notice
+
+
 def test_a_child_that_is_not_python_is_nobodys_business(tmp_path: Path) -> None:
     script(tmp_path, parent_of(["sh", "-c", "echo here; cat"]))
     outcome, report = watched("program.py", cwd=tmp_path)
@@ -95,7 +158,7 @@ def test_an_interpreter_that_is_too_old_runs_and_says_so(tmp_path: Path, interpr
     assert "program.py a ?word?) was not watched: it is Python 3." in notice
 
 
-@pytest.mark.parametrize("interpreter", list(interpreters(range(11, 14))))
+@pytest.mark.parametrize("interpreter", list(interpreters(range(11, 20))))
 def test_an_interpreter_of_another_environment_is_watched(tmp_path: Path, interpreter: str) -> None:
     text = """
         from concurrent.futures import ThreadPoolExecutor

@@ -18,8 +18,8 @@ from prometheus_client import CollectorRegistry
 from poolscope.config import from_mapping
 from poolscope.endpoint import Server
 from poolscope.errors import ListenError
+from poolscope.metrics.families import SnapshotCollector, serve_snapshots
 from poolscope.model import Snapshot
-from poolscope.prometheus import SnapshotCollector, serve_snapshots
 
 SETTINGS = from_mapping({"listen": "127.0.0.1:0", "metrics": {"wait_buckets": [0.1, 1], "run_buckets": [0.1, 1]}})
 ONE = snapshot(pool("db", queue_depth=4))
@@ -408,7 +408,7 @@ def test_closing_frees_the_port_and_can_be_repeated() -> None:
 
 def test_it_does_not_keep_the_program_alive() -> None:
     program = (
-        "from poolscope.prometheus import serve_snapshots; from poolscope.config import Settings;"
+        "from poolscope.metrics.families import serve_snapshots; from poolscope.config import Settings;"
         "print(serve_snapshots(lambda: None, Settings(listen='0')).port)"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
@@ -419,7 +419,7 @@ def test_it_does_not_keep_the_program_alive() -> None:
 FORK = """
 import os, urllib.request
 from poolscope.config import Settings
-from poolscope.prometheus import serve_snapshots
+from poolscope.metrics.families import serve_snapshots
 server = serve_snapshots(lambda: None, Settings(listen="0"))
 ask = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 told, tell = os.pipe()

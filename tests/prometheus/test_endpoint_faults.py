@@ -23,8 +23,8 @@ from poolscope.config import EndpointSettings
 from poolscope.endpoint import Server
 from poolscope.endpoint.access import Access, Verdict
 from poolscope.endpoint.connections import MAX_REQUESTS, MAX_SILENT
+from poolscope.metrics.families import serve_snapshots
 from poolscope.model import Snapshot
-from poolscope.prometheus import serve_snapshots
 
 ONE = snapshot(pool("db", queue_depth=4))
 GOOD = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -253,7 +253,7 @@ def test_a_scrape_that_is_cut_off(pem: tuple[str, str], capfd: pytest.CaptureFix
 def test_readers_that_do_not_read_are_told_apart_from_those_who_do() -> None:
     from prometheus_client import CollectorRegistry
 
-    from poolscope.prometheus import SnapshotCollector
+    from poolscope.metrics.families import SnapshotCollector
 
     registry = CollectorRegistry()
     registry.register(SnapshotCollector(large, protected()))

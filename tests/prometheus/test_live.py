@@ -12,9 +12,9 @@ from metrics_support import Scrape, get
 from poolscope import ThreadPoolExecutor
 from poolscope.config import from_mapping
 from poolscope.endpoint import Server
+from poolscope.metrics.families import serve_snapshots
 from poolscope.probe import runtime
 from poolscope.profiler import Observer
-from poolscope.prometheus import serve_snapshots
 
 SETTINGS = from_mapping({"listen": "127.0.0.1:0", "metrics": BUCKETS})
 SCRAPERS, SCRAPES, TASKS = 6, 8, 3000

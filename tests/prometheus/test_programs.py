@@ -103,7 +103,7 @@ def test_the_environment_alone(tmp_path: Path, port: int) -> None:
 def test_a_program_that_serves_what_the_environment_asks_for(tmp_path: Path, port: int) -> None:
     program = """
         import threading, time, urllib.request, poolscope
-        from poolscope.workers import serving
+        from poolscope.multiprocess import serving
         with poolscope.ThreadPoolExecutor(2, name="crawler") as pool:
             pool.submit(int).result()
             while not serving.is_served(LISTEN):
@@ -202,7 +202,7 @@ def test_our_own_part_imports_ssl_only_for_a_certificate() -> None:
             del sys.modules[name]
         import poolscope
         from poolscope.config import from_mapping
-        from poolscope.prometheus import serve_snapshots
+        from poolscope.metrics.families import serve_snapshots
         with serve_snapshots(lambda: None, from_mapping({"listen": "0"})) as server:
             import urllib.request
             before = "ssl" in sys.modules

@@ -18,14 +18,15 @@ from importlib import metadata
 import pytest
 from asgiref.current_thread_executor import CurrentThreadExecutor
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, async_to_sync, sync_to_async
-from probe_support import FakeProbe, Ledger, waits
+from probe_support import FakeProbe, Ledger, mistake, waits
 
 from poolscope.probe import adapters
 from poolscope.probe.adapters import asgiref as adapter
-from poolscope.probe.cpu import CpuClocks
-from poolscope.probe.pools import threadpool, watching
-from poolscope.probe.pools.groups import READINGS
-from poolscope.probe.pools.waits import WaitReader
+from poolscope.probe.executors import threadpool
+from poolscope.probe.interpreter.cpu import CpuClocks
+from poolscope.probe.recording import pool_watch
+from poolscope.probe.recording.ephemeral_pools import READINGS
+from poolscope.probe.sampling.waits import WaitReader
 
 LIMIT = 30  # seconds for what is sure to come
 SINGLE, CONTEXTS, LOOPS = "asgiref.sync_to_async", "asgiref.contexts", "asgiref.async_to_sync"
@@ -134,7 +135,7 @@ def test_the_threads_of_contexts_are_one_pool(probe):
 
 
 def test_many_contexts_leave_nothing_behind(probe, monkeypatch):
-    monkeypatch.setattr("poolscope.probe.pools.slots.REST_NS", 0)
+    monkeypatch.setattr("poolscope.probe.recording.virtual_workers.REST_NS", 0)
 
     async def main(requests):
         for number in range(requests):
@@ -351,10 +352,10 @@ def test_results_errors_and_context_variables_are_as_without_us(probe):
 
 def test_undo_leaves_the_patch_of_the_standard_executor_as_it_was(probe):
     adapter.patch(probe)
-    assert len(watching.ADOPTERS) == 1
+    assert len(pool_watch.ADOPTERS) == 1
     adapter.unpatch()
     adapter.unpatch()
-    assert watching.ADOPTERS == []
+    assert pool_watch.ADOPTERS == []
     asyncio.run(in_context(functools.partial(square, 2)))
     [(name, _, kind)] = probe.opened
     assert (name, kind) == (None, "thread")
@@ -401,7 +402,7 @@ def test_another_asgiref_is_left_to_the_patch_of_the_standard_executor(probe, mo
     monkeypatch.delattr(SyncToAsync, "context_to_thread_executor")
     for _ in range(2):
         adapter.patch(probe)
-    assert watching.ADOPTERS == []
+    assert pool_watch.ADOPTERS == []
     [text] = {message[1] for message in probe.messages if message[0] == "notice"}
     version = metadata.version("asgiref")
     assert text.startswith(f"asgiref {version}: its threads are shown as those of any executor: no SyncToAsync.")
@@ -410,7 +411,7 @@ def test_another_asgiref_is_left_to_the_patch_of_the_standard_executor(probe, mo
 
 def test_a_failure_of_ours_leaves_the_executor_a_plain_one(monkeypatch):
     probe = FakeProbe()
-    monkeypatch.setattr(adapter._Group, "add", lambda *_: 1 / 0)
+    monkeypatch.setattr(adapter._Group, "add", mistake(ZeroDivisionError()))
     threadpool.patch(probe)
     adapter.patch(probe)
     try:

@@ -36,7 +36,7 @@ with start_worker(
     print(run(fetch, range(100)))
     print(run(again, range(3)))
 """
-NAME = "celery.concurrency.thread:TaskPool.__init__"
+NAME = "celery.concurrency.thread:TaskPool.__init__.executor"
 
 
 def test_more_tasks_than_threads(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from django.http import JsonResponse
 from django.urls import path
 
 def item(request, number):
-    time.sleep(0.05)
+    time.sleep(0.15)
     return JsonResponse({"number": number})
 
 def look_up(number):

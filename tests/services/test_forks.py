@@ -247,3 +247,41 @@ def test_two_programs_on_one_port_are_two(tmp_path: Path, home: Path) -> None:
         print("done")
         """
     check(tmp_path, home, text)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_children_of_a_program_that_serves_as_it_is_imported(tmp_path: Path, home: Path, method: str) -> None:
+    """A fork server has imported it too, and has other arguments."""
+    text = f"""
+        from shared import *
+        import multiprocessing
+
+        ADDRESS = os.environ["ADDRESS"]
+        poolscope.serve(ADDRESS)
+
+        def child(ready, go):
+            work(10)
+            ready.release()
+            go.acquire()
+
+        if __name__ == "__main__":
+            import shared
+            shared.ADDRESS = ADDRESS
+            context = multiprocessing.get_context({method!r})
+            ready, go = context.Semaphore(0), context.Semaphore(0)
+            process = context.Process(target=child, args=(ready, go))
+            process.start()
+            ready.acquire()
+            await_shown(10)
+            go.release()
+            process.join()
+            assert process.exitcode == 0
+            await_shown(10)
+            print("done")
+        """
+    script(tmp_path, SHARED.replace("sys.argv[1]", '""'), "shared.py")
+    script(tmp_path, text)
+    env = environment(TMPDIR=str(home), XDG_RUNTIME_DIR="", PYTHONWARNINGS="error")
+    with reserved_port() as port:
+        env["ADDRESS"] = f"127.0.0.1:{port}"
+        assert python("program.py", cwd=tmp_path, env=env) == (0, "done\n", "")

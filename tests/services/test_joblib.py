@@ -35,7 +35,7 @@ def main():
 
 main()
 """
-NAME = "joblib._parallel_backends:ThreadingBackend._get_pool"
+NAME = "joblib._parallel_backends:ThreadingBackend._get_pool._pool"
 
 
 def test_more_calls_than_threads(tmp_path: Path) -> None:

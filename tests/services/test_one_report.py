@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from cli_support import await_true
-from workers_support import Service, runs, service
+from multiprocess_support import Service, runs, service
 
 GUNICORN = (
     "gunicorn",

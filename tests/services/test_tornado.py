@@ -70,7 +70,7 @@ def test_handlers_that_block(tmp_path: Path) -> None:
     assert (pool["max_workers"], pool["peak_active"]) == (4, 4)
     assert [function["name"] for function in pool["functions"]] == ["__main__.read"]
     assert pool["tasks"]["succeeded"] == 200
-    [function] = ended.pool("__main__:Counts")["functions"]
+    [function] = ended.pool("__main__:Counts.executor")["functions"]
     assert (function["name"], function["started"]) == ("__main__.Counts.count", 6)
     [loop] = ended.report["event_loops"]
     assert loop["kind"] == "asyncio"

@@ -125,6 +125,12 @@ def test_the_suggested_size_against_reality(tmp_path: Path) -> None:
     assert list(record["results"]) == ["closed: clients"]
 
 
+def test_what_folding_costs(tmp_path: Path) -> None:
+    table, record = run(tmp_path, "fold", "--tasks", "20000", "--repeat", "2", "--only", "storm")
+    assert [row[0] for row in table] == ["", "storm"]
+    assert len(record["results"]["storm"]) == 2
+
+
 def test_what_grows(tmp_path: Path) -> None:
     table, record = run(tmp_path, "growth", "--sizes", "1,2", "--repeat", "2", "--tasks", "40", "--workers", "1")
     dimensions = ["functions", "open pools", "dropped pools", "finished tasks"]
@@ -148,3 +154,38 @@ def test_a_scrape_beside_the_library_s_own_metrics(tmp_path: Path) -> None:
         assert row["their_lines"] == row["lines"]
         assert all(len(samples) == 2 for samples in row["milliseconds"].values())
         assert row["bytes"] > 1000
+
+
+def test_no_task_of_a_flood_is_lost(tmp_path: Path) -> None:
+    table, record = run(tmp_path, "flood", "--seconds", "1", "--stop", "0.5")
+    assert table[0] == ["", "tasks", "lost", "by number", "program, MiB", "parent, MiB", "CPU", "end"]
+    assert [row[0] for row in table[1:]] == ["drop-in", "patched", "in process"]
+    assert {row[2] for row in table[1:]} == {"0"}
+    for samples in record["results"].values():
+        [sample] = samples
+        assert sample["lost"] == sample["status"] == 0
+        assert sample["tasks"] >= 2000
+        assert len(sample["memory_mib"]["program"]) == 9
+
+
+def test_the_ratios_beside_the_stored_ones(tmp_path: Path) -> None:
+    """A report, whatever is measured: the status is 0, and all is shown."""
+    baseline = tmp_path / "baseline.json"
+    words = [sys.executable, BENCHMARKS / "compare.py", "--repeat", "2", "--tasks", "40", "--baseline", baseline]
+
+    def table(*options: str) -> list[list[str]]:
+        command = [*map(str, words), *options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        lines = [line for line in done.stdout.splitlines() if line.startswith("|") and "---" not in line]
+        return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+    head, *rows = table("--write")
+    assert head == ["workload", "executor", "now", "stored", "now / stored"]
+    assert {tuple(row[3:]) for row in rows} == {("none", "")}
+    [(version, stored)] = json.loads(baseline.read_text()).items()
+    assert version == "{}.{}".format(*sys.version_info)
+    assert [(row[0], row[1]) for row in rows] == [(workload, name) for workload in stored for name in stored[workload]]
+    stored["batch"]["patched"] = 1000.0
+    baseline.write_text(json.dumps({version: stored}))
+    assert {row[3] for row in table() if row[:2] == ["batch", "patched"]} == {"1000.00"}

@@ -105,11 +105,12 @@ def test_a_deadlock_is_told_while_it_lasts(tmp_path: Path, program: str, after: 
     words = (sys.executable, "-m", "poolscope", "run", "--json", "it.json", "program.py")
     with started(*words, cwd=tmp_path) as process:
         assert process.stderr is not None
-        told = [process.stderr.readline() for _ in after]
+        told = process.stderr.readline()  # once, however many pools are part of it
         # The program would hang for good.
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE)
-    assert all("critical: pool" in line and "deadlock (nested_wait)" in line for line in told), told
+    assert "critical: pool" in told
+    assert "deadlock (nested_wait)" in told
     report = json.loads((tmp_path / "it.json").read_text())
     assert report["verdict"] == "deadlock"
     found = findings(report)

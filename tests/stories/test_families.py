@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def test_a_program_with_such_a_pool(tmp_path: Path, family: str, kind: str) -> N
     told = json.loads(report.read_text())
     [pool] = told["pools"]
     assert pool["kind"] == kind
-    assert pool["name"] == "__main__:main"
+    assert (pool["name"], pool["created_by"]) == ("__main__:main.pool", "pool")
     assert pool["pid"] == told["processes"][0]["pid"]
     tasks = {"submitted": 21, "started": 21, "succeeded": 20, "failed": 1, "cancelled": 0, "rejected": 0}
     assert pool["tasks"] == tasks
@@ -120,8 +121,8 @@ def test_a_worker_of_a_pool_is_killed(tmp_path: Path, method: str) -> None:
     [pool] = told["pools"]
     assert (pool["tasks"]["submitted"], pool["tasks"]["succeeded"], pool["tasks"]["failed"]) == (4, 3, 1)
     assert told["notices"] == [
-        "a worker of pool __main__:<module> was killed (signal 9) in __main__.die: multiprocessing.Pool does not tell,"
-        " and whoever waits for the result waits for ever"
+        "a worker of pool __main__:<module>.pool was killed (signal 9) in __main__.die: multiprocessing.Pool does not "
+        "tell, and the thread that waits for the result waits for ever"
     ]
 
 
@@ -149,6 +150,6 @@ def test_a_program_that_hangs_because_a_worker_was_killed_is_told_of_while_it_ha
         _, rest = process.communicate(timeout=PATIENCE)
     [notice] = json.loads((tmp_path / "report.json").read_text())["notices"]
     assert "was killed (signal 9) in __main__.work" in notice
-    assert told == f"poolscope: warning: {notice}\n"
+    assert re.fullmatch(rf"poolscope: \d\d:\d\d:\d\d warning: {re.escape(notice)}\n", told)
     assert "poolscope: " not in rest
     assert f"notice  {notice.split()[0]}" in rest

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 from pathlib import Path
 
 import pytest
-from cli_support import PATIENCE, await_path, await_true, poolscope, run, script, started
+from cli_support import PATIENCE, await_path, await_true, environment, poolscope, run, script, started
 
 TASKS = """
     import os, sys, time
@@ -43,7 +44,7 @@ def test_a_file_size_limit(tmp_path: Path) -> None:
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     limited = (
         f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, {hard}));"
-        "from poolscope.cli import main; main()"
+        "from poolscope.commands import main; main()"
     )
     words = ("run", "--quiet", "--json", "it.json", "--session", "it.session", "program.py")
     outcome = run(sys.executable, "-B", "-c", limited, *words, cwd=tmp_path)
@@ -62,6 +63,32 @@ def test_a_killed_parent(tmp_path: Path) -> None:
         (tmp_path / "go").touch()
         await_true((tmp_path / "done").exists, "the program did not go on")
         assert parent.communicate(timeout=PATIENCE) == ("", "")
+
+
+def test_what_a_killed_parent_left_is_removed_by_the_next_run(tmp_path: Path) -> None:
+    script(tmp_path, TASKS)
+    script(tmp_path, "pass", "next.py")
+    short = Path(f"/tmp/ps-{os.urandom(4).hex()}")
+    short.mkdir(0o700)
+    variables = environment(TMPDIR=str(short))
+    try:
+        words = (sys.executable, "-m", "poolscope", "run", "--quiet", "program.py", "go")
+        with (
+            started(*words, cwd=tmp_path, env=variables) as killed,
+            started(*words, cwd=tmp_path, env=variables) as living,
+        ):
+            await_true(lambda: len(os.listdir(short)) == 2, "two directories")
+            await_path(tmp_path / "working")
+            os.kill(killed.pid, signal.SIGKILL)
+            killed.wait(PATIENCE)
+            assert poolscope("run", "--quiet", "next.py", cwd=tmp_path, env=variables) == (0, "", "")
+            (folder,) = short.iterdir()
+            assert sorted(os.listdir(folder)) == ["lock", "socket"]
+            (tmp_path / "go").touch()
+            assert living.wait(PATIENCE) in (0, 1)  # both programs rename one file
+        assert os.listdir(short) == []
+    finally:
+        shutil.rmtree(short)
 
 
 def test_a_program_that_closes_our_channel(tmp_path: Path) -> None:

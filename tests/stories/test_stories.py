@@ -1,4 +1,4 @@
-"""The three stories of the contract, each a real program under `poolscope run`: verdict, cause, line, knee, size.
+"""The three stories of `poolscope demo`, each a real program under `poolscope run`: verdict, cause, line, knee, size.
 
 The runs spend their time asleep, so all of them run at once.
 """

@@ -17,8 +17,9 @@ from process_support import square
 import poolscope
 from poolscope.executors import processes, threads
 from poolscope.probe import runtime
-from poolscope.probe.install import install
-from poolscope.probe.pools import multiprocessing_pool, processpool, threadpool
+from poolscope.probe.executors import threadpool
+from poolscope.probe.processes import multiprocessing_pool, processpool
+from poolscope.probe.startup.install import install
 
 LIMIT = 30
 FAMILIES = [threadpool, processpool, multiprocessing_pool]
@@ -28,7 +29,7 @@ FAMILIES = [threadpool, processpool, multiprocessing_pool]
 def probe(monkeypatch):
     made = FakeProbe(perf_counter_ns)
     monkeypatch.setattr(runtime, "current", lambda: made)
-    monkeypatch.setattr("poolscope.probe.install.current", lambda: made)
+    monkeypatch.setattr("poolscope.probe.startup.install.current", lambda: made)
     yield made
     threadpool._instances.forget()
     for family in FAMILIES:
@@ -182,6 +183,7 @@ def test_what_is_no_known_pool_is_refused(probe, what):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the threads of the first pool are there
 def test_a_pool_of_processes_must_be_watched_when_it_makes_them(probe):
     context = multiprocessing.get_context("fork")
     with context.Pool(1) as late:
@@ -195,24 +197,19 @@ def test_a_pool_of_processes_must_be_watched_when_it_makes_them(probe):
     ledger(probe).only(submitted=1, succeeded=1)
 
 
-def test_an_executor_of_the_shape_of_3_14_is_left_alone(probe, monkeypatch):
-    """There a work item is made of a future and a task, and run with a context of the worker."""
-
+def test_an_executor_of_an_unknown_shape_is_left_alone(probe, monkeypatch):
     class WorkItem:
-        def __init__(self, future, task):
+        def __init__(self, future, call):
             self.future = future
-            self.task = task
+            self.call = call
 
-        def run(self, ctx):
-            self.future.set_result(ctx.run(self.task))
-
-    class InterpreterPoolExecutor(ThreadPoolExecutor):
-        pass
+        def run(self, worker):
+            self.future.set_result(worker.run(self.call))
 
     monkeypatch.setattr(concurrent.futures.thread, "_WorkItem", WorkItem)
     before = dict(vars(ThreadPoolExecutor))
-    with InterpreterPoolExecutor(1) as pool, install(loops=False):
+    with ThreadPoolExecutor(1) as pool, install(loops=False):
         poolscope.attach(pool)
         assert dict(vars(ThreadPoolExecutor)) == before
     assert not probe.recorders
-    assert "thread pools are not watched" in probe.messages[-1][1]
+    assert "thread pools are not watched: a work item of another shape" in probe.messages[-1][1]

@@ -13,30 +13,28 @@ from time import perf_counter_ns
 from typing import Any, NamedTuple
 
 import pytest
+from probe_support import as_ours, mistake
 from prometheus_client import CollectorRegistry, generate_latest
 
 import poolscope
-from poolscope import judge, profiler
-from poolscope.analysis.history import PoolHistory
-from poolscope.analysis.pool_case import PoolCase
-from poolscope.analysis.rows import PoolRow
+from poolscope import engine, profiler
+from poolscope.aggregation.pool_history import PoolHistory
 from poolscope.config import Settings
+from poolscope.engine.pool_case import PoolCase
+from poolscope.engine.pool_row import PoolRow
 from poolscope.executors.threads import ThreadPoolExecutor
-from poolscope.probe import life, runtime
-from poolscope.probe.cpu import CpuClocks
+from poolscope.metrics.families import SnapshotCollector, serve_snapshots
+from poolscope.probe import runtime
+from poolscope.probe.interpreter import native_thread
+from poolscope.probe.interpreter.cpu import CpuClocks
 from poolscope.probe.runtime import Probe
-from poolscope.prometheus import SnapshotCollector, serve_snapshots
 
 TASKS = 50
 Patch = pytest.MonkeyPatch
 
 
-def fail(*args: Any, **kwargs: Any) -> Any:
-    raise OSError(errno.EIO, "a fault of ours")
-
-
-def lack_memory(*args: Any, **kwargs: Any) -> Any:
-    raise MemoryError
+fail = mistake(OSError(errno.EIO, "a fault of ours"))
+lack_memory = mistake(MemoryError())
 
 
 class Clock:
@@ -45,6 +43,7 @@ class Clock:
     def __init__(self) -> None:
         self.read: Callable[[], int] = perf_counter_ns
 
+    @as_ours
     def __call__(self) -> int:
         return self.read()
 
@@ -133,10 +132,10 @@ FAULTS = {
     "fold": Fault(lambda s, p: p.setattr(PoolHistory, "fold", lack_memory), "judge", "findings may be missing"),
     "settle": Fault(lambda s, p: p.setattr(PoolHistory, "settle", fail), "judge", "findings may be missing"),
     "detector": Fault(lambda s, p: p.setattr(PoolCase, "judge", fail), "judge", "findings may be missing"),
-    "judge's tick": Fault(lambda s, p: p.setattr(judge.Judge, "tick", fail), "judge", "findings may be missing"),
-    "judge's feed": Fault(lambda s, p: p.setattr(judge.Judge, "feed", fail), "judge", "findings may be missing"),
+    "engine's tick": Fault(lambda s, p: p.setattr(engine.Engine, "tick", fail), "judge", "findings may be missing"),
+    "engine's feed": Fault(lambda s, p: p.setattr(engine.Engine, "feed", fail), "judge", "findings may be missing"),
     "report of a row": Fault(lambda s, p: p.setattr(PoolRow, "report", fail), "judge", "findings may be missing"),
-    "report": Fault(lambda s, p: p.setattr(s.observer._judge, "session", fail), "judge", "findings may be missing"),
+    "report": Fault(lambda s, p: p.setattr(s.observer._engine, "session", fail), "judge", "findings may be missing"),
 }
 
 
@@ -189,10 +188,11 @@ def test_no_thread_can_be_started(monkeypatch: Patch, caplog: pytest.LogCaptureF
     probe = Probe()
     monkeypatch.setitem(runtime._made, "probe", probe)
 
+    @as_ours
     def start(*args: Any) -> int:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(life, "start_new_thread", start)
+    monkeypatch.setattr(native_thread, "start_new_thread", start)
     observer = profiler.Observer(probe, Settings())
     for _ in range(2):
         with ThreadPoolExecutor(2, name="blind") as pool:
@@ -216,8 +216,8 @@ def test_a_log_handler_that_raises(setup: Setup) -> None:
     try:
         setup.probe.fail("pools", ValueError())
         setup.probe.fail("pools", ValueError())
-        setup.observer._judge.failed("judge", "x")
-        setup.observer._judge.deliver()
+        setup.observer._engine.failed("judge", "x")
+        setup.observer._engine.deliver()
     finally:
         logging.getLogger("poolscope").removeHandler(handler)
     setup.look()

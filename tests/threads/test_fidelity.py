@@ -28,11 +28,11 @@ import weakref
 from concurrent.futures import _base
 
 import pytest
-from probe_support import FakeProbe
+from probe_support import FakeProbe, run_here, task_of
 
 from poolscope.executors import threads as executors
 from poolscope.probe import runtime
-from poolscope.probe.pools import threadpool
+from poolscope.probe.executors import threadpool
 
 Standard = concurrent.futures.ThreadPoolExecutor
 LIMIT = 30  # seconds for what is sure to come
@@ -170,7 +170,9 @@ def signatures(executor_class):
 
     with executor_class(1) as pool:
         future_class = type(pool.submit(nothing))
-    methods = [name for name in dir(Standard) if callable(getattr(Standard, name)) and not name.startswith("_")]
+    methods = [
+        name for name in dir(Standard) if inspect.isroutine(getattr(Standard, name)) and not name.startswith("_")
+    ]
     theirs = [name for name in dir(_base.Future) if callable(getattr(_base.Future, name)) and not name.startswith("_")]
     return (
         of(executor_class),
@@ -255,7 +257,7 @@ def attributes_of_the_executor(executor_class):
     with blocked(executor_class, thread_name_prefix="p", initializer=nothing) as (pool, running, _):
         pool.submit(pow, 2, 3)
         item = pool._work_queue.get_nowait()
-        seen = [item.fn, item.args, item.future.done(), item.future.cancel()]
+        seen = [*task_of(item)[:2], item.future.done(), item.future.cancel()]
         item = None
         [worker] = pool._threads
         return [
@@ -263,7 +265,13 @@ def attributes_of_the_executor(executor_class):
             type(pool._threads),
             pool._work_queue.qsize(),
             type(pool._work_queue) is queue.SimpleQueue,
-            (pool._max_workers, pool._thread_name_prefix, pool._broken, pool._shutdown, pool._initargs),
+            (
+                pool._max_workers,
+                pool._thread_name_prefix,
+                pool._broken,
+                pool._shutdown,
+                getattr(pool, "_initargs", None),
+            ),
             type(pool._idle_semaphore) is threading.Semaphore,
             standard_module._threads_queues[worker] is pool._work_queue,
             (type(worker), worker.daemon, worker.name),
@@ -278,7 +286,7 @@ def an_item_that_a_foreign_thread_runs(executor_class):
         cancelled = pool.submit(nothing)
         cancelled.cancel()
         for _ in range(2):
-            pool._work_queue.get_nowait().run()
+            run_here(pool)
         return future.result(0) == threading.get_ident(), cancelled._state
 
 
@@ -404,7 +412,15 @@ def references_after_a_task(executor_class):
         gate.opened.set()
         failed.exception(LIMIT)
         pool.submit(nothing).result(LIMIT)  # the worker has let go of the others by now
-        seen.append([ref() is not None for ref in (fn, argument, keyword, of_cancelled, of_failed)])
+        # From 3.14 on the traceback of a failed task has a frame of the standard context with its arguments.
+        at_once = [
+            fn,
+            argument,
+            keyword,
+            of_cancelled,
+            *([] if hasattr(standard_module, "WorkerContext") else [of_failed]),
+        ]
+        seen.append([ref() is not None for ref in at_once])
         del future, failed
         seen.append([ref() is not None for ref in (fn, argument, keyword, of_cancelled, of_failed)])
         kept = [weakref.ref(each) for each in (running, other, cancelled)]

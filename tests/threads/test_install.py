@@ -12,9 +12,9 @@ import types
 
 import pytest
 
-from poolscope.probe import install as module
-from poolscope.probe.families import LOOPS, POOLS
-from poolscope.probe.install import install
+from poolscope.probe.startup import install as module
+from poolscope.probe.startup.install import install
+from poolscope.probe.targets import LOOPS, POOLS
 
 EXECUTOR = concurrent.futures.thread.ThreadPoolExecutor
 LOOP = asyncio.base_events.BaseEventLoop
@@ -24,7 +24,7 @@ PATCHED = (EXECUTOR, LOOP, concurrent.futures.process.ProcessPoolExecutor, multi
 def patched():
     """Which of the two is patched now: (pools, loops)."""
     return (
-        EXECUTOR.submit.__globals__["__name__"] == "poolscope.probe.pools.threadpool",
+        EXECUTOR.submit.__globals__["__name__"] == "poolscope.probe.executors.threadpool",
         LOOP.run_forever.__globals__["__name__"] == "poolscope.probe.loops.patch",
     )
 
@@ -110,11 +110,10 @@ def test_our_failure_is_not_the_programs(monkeypatch, caplog):
     def fail(probe=None):
         raise LookupError("unfamiliar")
 
-    broken = types.ModuleType("poolscope.probe.pools.threadpool")
+    broken = types.ModuleType("poolscope.probe.executors.threadpool")
     broken.patch = broken.unpatch = fail
-    monkeypatch.setitem(sys.modules, "poolscope.probe.pools.threadpool", broken)
-    monkeypatch.setattr(sys.modules["poolscope.probe"], "threadpool", broken, raising=False)
-    monkeypatch.setattr(module.current(), "_failed_parts", set())
+    monkeypatch.setitem(module._FAMILIES, "threads", (lambda: broken, ("concurrent.futures.thread",)))
+    monkeypatch.setattr(module.current()._report, "_failed_parts", set())
     with install():
         assert patched() == (False, True)
     assert ["unfamiliar" in record.getMessage() for record in caplog.records] == [True]
@@ -135,8 +134,7 @@ def test_an_import_under_way_in_another_thread_is_waited_for(tmp_path, monkeypat
 
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("builtins.half_imported_gate", gate, raising=False)
-    monkeypatch.setitem(sys.modules, "half_patcher", patcher)
-    monkeypatch.setitem(module._FAMILIES, "threads", ("half_patcher", ("half_imported",)))
+    monkeypatch.setitem(module._FAMILIES, "threads", (lambda: patcher, ("half_imported",)))
     importer = threading.Thread(target=__import__, args=("half_imported",))
     importer.start()
     assert reached.wait(30)
@@ -166,8 +164,7 @@ def test_an_uninstall_during_an_import_wins(tmp_path, monkeypatch):
     patcher.patch = patch
     patcher.unpatch = lambda: calls.append("unpatch")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(sys.modules, "late_patcher", patcher)
-    monkeypatch.setitem(module._FAMILIES, "threads", ("late_patcher", ("imported_late",)))
+    monkeypatch.setitem(module._FAMILIES, "threads", (lambda: patcher, ("imported_late",)))
     installation = install(loops=False)
     assert calls == []
     import imported_late  # noqa: F401
@@ -208,7 +205,7 @@ def test_imports_nothing_of_the_program_and_starts_nothing():
     output = run(
         """
         import os, sys
-        from poolscope.probe.install import install
+        from poolscope.probe.startup.install import install
         installation = install()
         avoided = {"concurrent.futures", "multiprocessing", "asyncio", "uvloop", "json", "typing"}
         print(sorted(avoided & set(sys.modules)))
@@ -223,11 +220,11 @@ def test_patches_upon_import_and_leaves_the_modules_as_they_are():
     output = run(
         """
         import sys
-        from poolscope.probe import families, runtime
-        for family, (ours, _) in list(families.POOLS.items()):
-            if ".adapters." in ours:
-                del families.POOLS[family]  # of libraries that are awaited for good
-        from poolscope.probe.install import install
+        from poolscope.probe import runtime
+        from poolscope.probe import targets
+        for family in set(targets.POOLS) - {"threads", "processes", "multiprocessing"}:
+            del targets.POOLS[family]  # of libraries that are awaited for good
+        from poolscope.probe.startup.install import install
         runtime.current().supervised = True
         finders = list(sys.meta_path)
         installation = install()
@@ -258,10 +255,10 @@ def test_patches_upon_import_and_leaves_the_modules_as_they_are():
         """
     )
     assert output == [
-        "poolscope.probe.pools.threadpool",
+        "poolscope.probe.executors.threadpool",
         "poolscope.probe.loops.patch",
-        "poolscope.probe.pools.multiprocessing_pool",
-        "poolscope.probe.pools.processpool",
+        "poolscope.probe.processes.multiprocessing_pool",
+        "poolscope.probe.processes.processpool",
         "poolscope.probe.loops.patch",
         "concurrent.futures.thread",
         "asyncio.base_events",
@@ -272,7 +269,7 @@ def test_what_a_program_does_is_told():
     output = run(
         """
         from poolscope.probe import runtime
-        from poolscope.probe.install import install
+        from poolscope.probe.startup.install import install
         probe = runtime.current()
         probe.supervised = True
         told = []

@@ -12,9 +12,9 @@ import weakref
 from multiprocessing.pool import Pool, ThreadPool
 
 import pytest
-from probe_support import FakeProbe, Ledger
+from probe_support import FakeProbe, Ledger, as_ours
 
-from poolscope.probe.pools import multiprocessing_pool as family
+from poolscope.probe.processes import multiprocessing_pool as family
 
 LIMIT = 30  # seconds for what is sure to come
 
@@ -173,6 +173,10 @@ def test_terminate_cancels_what_waits(make, probe):
     for _ in range(5):
         pool.apply_async(gate)
     gate.await_started(1)
+    # One that the pool has in its hand as it is terminated may stay in the queue of the workers, unseen.
+    deadline = time.monotonic() + LIMIT
+    while pool._inqueue.qsize() < 4 and time.monotonic() < deadline:
+        time.sleep(0.001)
     book = ledger(probe)
     pool.terminate()
     book.only(submitted=5, running=1, cancelled=4)
@@ -284,7 +288,7 @@ def test_where_the_standard_library_is_another_one_nothing_is_done(probe, monkey
 
 
 def test_the_settings_may_give_another_size(probe):
-    probe.add_rule(f"{__name__}:test_the_settings_may_give_another_size", 2)
+    probe.add_rule(f"{__name__}:test_the_settings_may_give_another_size.pool", 2)
     family.patch(probe)
     with ThreadPool(1) as pool:
         assert len(pool._pool) == 2
@@ -322,7 +326,7 @@ def test_counts_hold_while_it_is_installed_and_uninstalled(probe):
 @pytest.mark.parametrize("after", range(3))
 def test_a_clock_that_fails_is_not_the_tasks_business(after):
     readings = iter(range(after))
-    probe = FakeProbe(lambda: next(readings) + 1)
+    probe = FakeProbe(as_ours(lambda: next(readings) + 1))
     family.patch(probe)
     with ThreadPool(1) as pool:
         assert pool.map(square, range(5), chunksize=1) == [0, 1, 4, 9, 16]

@@ -12,20 +12,20 @@ import time
 import traceback
 import weakref
 from multiprocessing.heap import BufferWrapper
-from multiprocessing.pool import Pool
+from multiprocessing.pool import Pool, ThreadPool
 from time import perf_counter_ns
 from types import SimpleNamespace
 
 import process_support as child
 import pytest
-from probe_support import FakeProbe, Ledger
+from probe_support import FakeProbe, Ledger, as_ours
 from process_support import LIMIT, Gate
 
-from poolscope.probe.cpu import CpuClocks, thread_clocks_readable
-from poolscope.probe.pools import multiprocessing_pool as family
-from poolscope.probe.pools import processchild
-from poolscope.probe.pools.seats import Seats
-from poolscope.probe.pools.watching import Watch
+from poolscope.probe.interpreter.cpu import CpuClocks, thread_clocks_readable
+from poolscope.probe.processes import multiprocessing_pool as family
+from poolscope.probe.processes import processchild
+from poolscope.probe.processes.worker_table import WorkerTable
+from poolscope.probe.recording.pool_watch import Watch
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -154,7 +154,7 @@ def raised(call):
         return error
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", METHODS)
 def test_errors_are_those_of_the_standard_pool(make, probe, method):
     lock = threading.Lock()
 
@@ -219,6 +219,11 @@ def test_results_that_nobody_takes_yet(held_up, probe, gate):
     book = ledger(probe)
     book.only(submitted=22, succeeded=1, running=1, queued=20)
     assert probe.function_names()[book.running_tasks[0][1]] == "process_support.square"
+    # Though it has ended, as have those after it but the last one.
+    [worker] = probe.recorders[-1].workers
+    [*ended, last] = worker.calls()
+    assert worker.under_way() == (worker.worker, ended[-1][2])
+    assert worker.running[2] <= ended[-1][2] <= last[2]
     go_on.set()
     gate.open()
     assert [result.get(LIMIT) for result in results] == [number * number for number in range(20)]
@@ -246,7 +251,7 @@ def test_a_task_that_takes_its_worker_along(make, probe, method, fatal, how):
     assert [run[0] for run in book.finished] == [1] * 5
     assert [run[2] for run in book.finished] == [0, 1, 0, 1, 0]
     assert how in notices(probe)[0]
-    assert "whoever waits for the result waits for ever" in notices(probe)[0]
+    assert "the thread that waits for the result waits for ever" in notices(probe)[0]
 
 
 def test_a_worker_is_killed_while_results_are_under_way(held_up, probe, gate):
@@ -470,23 +475,38 @@ def test_uninstall_and_install_while_tasks_run(make, probe, gate):
     assert len(probe.recorders) == 1
 
 
-@pytest.mark.parametrize(
-    ("owner", "name", "other"),
-    [
-        (multiprocessing.pool, "worker", lambda calls, results: None),
-        (Pool, "__init__", lambda self: (self._setup_queues(), self._quick_put, self._quick_get, self.Process)),
-    ],
-)
-def test_where_the_standard_library_is_another_one_nothing_is_done(probe, monkeypatch, owner, name, other):
-    monkeypatch.setattr(owner, name, other)
+def other_init(self):
+    self._check_running()
+
+
+def test_where_the_standard_library_is_another_one_nothing_is_done(probe, monkeypatch):
+    monkeypatch.setattr(Pool, "__init__", other_init)
     before = dict(vars(Pool))
     family.patch(probe)
     assert dict(vars(Pool)) == before
-    assert ["not watched" in text for text in notices(probe)] == [True]
+    said = "multiprocessing's pools are not watched: __init__ of multiprocessing.pool.Pool does not use _taskqueue"
+    assert notices(probe) == [f"{said} in Python {sys.version.split()[0]}"]
+
+
+def test_where_only_its_processes_are_other_ones_threads_are_watched(probe, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(multiprocessing.pool, "worker", lambda calls, results: None)
+        family.patch(probe)
+    said = (
+        "pools of processes are not watched: worker of multiprocessing.pool does not take (inqueue, outqueue) in Python"
+    )
+    assert notices(probe) == [f"multiprocessing's {said} {sys.version.split()[0]}"]
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(child.square, (2,)) == 4
+    assert not probe.recorders
+    with ThreadPool(1) as pool:
+        assert pool.apply(child.square, (2,)) == 4
+    ledger(probe).only(submitted=1, succeeded=1)
+    assert len(notices(probe)) == 1
 
 
 def test_the_settings_may_give_another_size(probe):
-    probe.add_rule(f"{__name__}:test_the_settings_may_give_another_size", 2)
+    probe.add_rule(f"{__name__}:test_the_settings_may_give_another_size.pool", 2)
     family.patch(probe)
     for arguments in ({}, {"processes": 5}):
         with multiprocessing.get_context("fork").Pool(**arguments) as pool:
@@ -526,7 +546,7 @@ def test_counts_hold_while_it_is_installed_and_uninstalled(make, probe):
 @pytest.mark.parametrize("after", range(3))
 def test_a_clock_that_fails_is_not_the_tasks_business(after):
     readings = iter(range(after))
-    probe = FakeProbe(lambda: next(readings) + 1)
+    probe = FakeProbe(as_ours(lambda: next(readings) + 1))
     family.patch(probe)
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.map(child.square, range(5), chunksize=1) == [0, 1, 4, 9, 16]
@@ -551,7 +571,7 @@ def test_an_interrupted_worker_prints_the_traceback_of_the_standard_one(at_get):
 
     calls = SimpleNamespace(get=interrupted if at_get else lambda: (1, 2, child.nothing, (), {}))
     results = SimpleNamespace(put=interrupted)
-    shared = BufferWrapper(processchild.SEAT * 8)
+    shared = BufferWrapper(processchild.PER_WORKER * 8)
     with pytest.raises(KeyboardInterrupt) as caught:
         processchild.work(worker, (calls, results), shared, 1, 0)
     assert [entry.name for entry in caught.traceback[1:]] == ["worker", "interrupted"]
@@ -564,11 +584,13 @@ def test_what_a_worker_was_lost_in_is_told_once(probe):
         calls.get()
 
     recorder = probe.open_pool(probe, name="p", prefix="", kind="process", size=lambda: None)
-    seats = Seats(Watch(probe, recorder), 1, {})
-    seat = seats.take(lambda _: True)
-    process = seats.occupied(seat, worker, (SimpleNamespace(get=lambda: (1, 2)), SimpleNamespace(put=None)))
-    assert seat.interrupted() is None
+    table = WorkerTable(Watch(probe, recorder), 1, {})
+    process_worker = table.take(lambda _: True)
+    process = table.arguments_for(
+        process_worker, worker, (SimpleNamespace(get=lambda: (1, 2)), SimpleNamespace(put=None))
+    )
+    assert process_worker.interrupted() is None
     process["target"](*process["args"])
-    assert seat.interrupted()[:2] == (1, processchild.work_id(1, 2))
-    assert seat.interrupted() is None
-    assert seat.last_number() == 1
+    assert process_worker.interrupted()[:2] == (1, processchild.work_id(1, 2))
+    assert process_worker.interrupted() is None
+    assert process_worker.last_number() == 1

@@ -13,12 +13,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 import poolscope
 from poolscope import profiler
 from poolscope.config import Settings
-from poolscope.judge import records
+from poolscope.engine import ingest
+from poolscope.metrics.families import SnapshotCollector
 from poolscope.probe import runtime
-from poolscope.probe.pools import watching
+from poolscope.probe.recording import pool_watch
 from poolscope.probe.runtime import Probe
 from poolscope.probe.settings import ProbeSettings
-from poolscope.prometheus import SnapshotCollector
 
 POOLS = 200
 
@@ -77,8 +77,17 @@ def standing():
     ours = [
         type(found).__qualname__ for found in gc.get_objects() if str(type(found).__module__).startswith("poolscope.")
     ]
-    kinds = ("PoolRecorder", "PoolWatch", "Watch", "WorkerLog", "_Seat", "WorkerCpu", "Future", "ThreadPoolExecutor")
-    counts = {kind: ours.count(kind) for kind in (*kinds, "PoolCase", "PoolHistory", "PoolRow", "Spread")}
+    kinds = (
+        "PoolRecorder",
+        "PoolWatch",
+        "Watch",
+        "WorkerLog",
+        "_ThreadBinding",
+        "WorkerCpu",
+        "Future",
+        "ThreadPoolExecutor",
+    )
+    counts = {kind: ours.count(kind) for kind in (*kinds, "PoolCase", "PoolHistory", "PoolRow", "Histogram")}
     counts["threads"] = threading.active_count()
     counts["files"] = open_files()
     return counts
@@ -138,7 +147,7 @@ def test_a_pool_of_the_same_name_goes_on_counting(executor_class, probe):
 
 
 def test_names_of_pools_that_ended_are_bounded(executor_class, probe, monkeypatch):
-    monkeypatch.setattr(records, "ENDED_ROWS_KEPT", 10)
+    monkeypatch.setattr(ingest, "ENDED_ROWS_KEPT", 10)
     collector = SnapshotCollector(profiler._observer.snapshot, Settings())
     with executor_class(1, "stays") as stays:
         used(stays)
@@ -163,11 +172,11 @@ def test_names_of_pools_that_ended_are_bounded(executor_class, probe, monkeypatc
 
 
 def test_executors_are_forgotten(executor_class, probe):
-    seats = len(watching._seats.all)  # of this thread, which may have run tasks by hand in other tests
+    bindings = len(pool_watch._bindings.all)  # of this thread, which may have run tasks by hand in other tests
     pools = [executor_class(1) for _ in range(20)]
     for pool in pools:
         used(pool)
         pool.shutdown()
     del pools, pool
     gc.collect()
-    assert len(watching._seats.all) == seats
+    assert len(pool_watch._bindings.all) == bindings

@@ -161,7 +161,8 @@ def test_importing_does_nothing_and_starts_nothing() -> None:
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == "['poolscope'] 1"
+    # The one with which who judges a process registers, and the package that it is in.
+    assert done.stdout.strip() == "['poolscope', 'poolscope.probe', 'poolscope.probe.api'] 1"
 
 
 def test_settings_given_late_count_for_what_was_there_before(tmp_path: Path) -> None:
@@ -209,3 +210,22 @@ def test_what_is_older_than_a_profile_was_there_from_its_start(probe: Probe) -> 
         with poolscope.profile(sample_interval=3600) as profile:
             pool.submit(int).result()
     assert pool_of(profile.report, "before").first_submit_seconds == 0.0
+
+
+def test_what_dataclasses_look_for_is_whole_before_our_thread_imports() -> None:
+    """They take `typing` from `sys.modules` without waiting for an import in another thread."""
+    code = """
+        import sys
+        import poolscope
+        with poolscope.ThreadPoolExecutor(1) as pool:
+            assert "typing" not in sys.modules
+            pool.submit(int)
+            print(sys.modules["typing"].__spec__._initializing, hasattr(sys.modules["typing"], "get_origin"))
+    """
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path[:] = {sys.path!r}\n" + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "False True"

@@ -6,6 +6,7 @@ One line above each scenario says which race it is. They hold for the drop-in ex
 from __future__ import annotations
 
 import concurrent.futures
+import concurrent.futures.thread
 import gc
 import os
 import signal
@@ -18,10 +19,10 @@ from stepping import LIMIT, Scenario, interleavings
 
 import poolscope
 from poolscope.probe import runtime
-from poolscope.probe.outlet import Outlet
-from poolscope.probe.pools.names import FunctionTable
+from poolscope.probe.recording.function_table import FunctionTable
 from poolscope.probe.runtime import Probe
 from poolscope.probe.settings import ProbeSettings
+from poolscope.probe.transport.dispatcher import Dispatcher
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +182,11 @@ class CancelAgainstCancel(Queued):
 class BreakAgainstCancel(Stepped):
     def __init__(self, executor_class):
         super().__init__(executor_class)
-        self.pool.executor._initializer = self.fail
+        executor = self.pool.executor
+        if hasattr(executor, "_create_worker_context"):  # from 3.14 on
+            executor._create_worker_context = lambda: concurrent.futures.thread.WorkerContext(self.fail, ())
+        else:
+            executor._initializer = self.fail
 
     def fail(self):
         # Not before the task is queued behind the first.
@@ -364,7 +369,7 @@ class ReadAgainstRead(Queued):
         self.batches = []
 
     def first(self):
-        self.batches.append(self.pool.probe.recorders[0].drain(self.pool.probe.clock, 0))
+        self.batches.append(self.pool.probe.recorders[0].drain(self.pool.probe.clock))
 
     def second(self):
         self.first()
@@ -572,8 +577,11 @@ class ReadAgainstCollection(Collected):
         self.drop()
 
 
-# The reader comes between the steps of that.
+# The reader comes between the steps of that. Of the standard executor, patched, the collector calls next to nothing in
+# Python: no function of ours.
 class CollectionAgainstRead(Collected):
+    fewest = 0
+
     def first(self):
         self.drop()
 
@@ -614,7 +622,7 @@ class NameAgainstName(Scenario):
 class DeliveryAgainstSink(Scenario):
     def __init__(self, executor_class):
         self.faults, self.early, self.late = [], [], []
-        self.outlet = Outlet(self.faults.append)
+        self.outlet = Dispatcher(self.faults.append)
         self.outlet.add(self.early.append)
         self.outlet.add(self.faults.append)()
         for number in range(3):
@@ -761,7 +769,7 @@ FORKS = [SubmitAgainstFork, CancelAgainstFork, RunAgainstFork, ReadAgainstFork]
 def test_at_every_step(executor_class, scenario, caplog):
     caplog.set_level("CRITICAL" if scenario is not BreakAgainstCancel else 100, "concurrent.futures")
     steps = interleavings(lambda: scenario(executor_class))
-    assert steps > 5, "the first operation was not stepped through"
+    assert steps >= getattr(scenario, "fewest", 6), "the first operation was not stepped through"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

@@ -8,7 +8,8 @@ import time
 import pytest
 from runtime_support import FakeExecutor, Record, Worker, submit
 
-from poolscope.probe import cpu, runtime
+from poolscope.probe import runtime
+from poolscope.probe.interpreter import cpu
 from poolscope.probe.runtime import Probe
 from poolscope.probe.settings import ProbeSettings
 
@@ -73,7 +74,7 @@ class TestThread:
         executor = FakeExecutor()
         open_pool(probe, executor)
         probe.add_job(0.001, lambda now: None)
-        assert os_threads() == before
+        assert os_threads() - before == set()
 
     def test_woken_by_many_at_once_it_starts_once(self, probe, signal):
         seen = set()
@@ -99,7 +100,7 @@ class TestThread:
         for _ in range(20):
             probe.wake()
             probe.stop(30)
-            assert os_threads() == before
+            assert os_threads() - before == set()
 
     def test_stop_reads_a_last_time(self, probe, signal):
         executor = FakeExecutor()
@@ -310,6 +311,16 @@ executor = Executor()
 """
 
 
+def test_the_thread_has_ended_before_the_interpreter_shuts_down():
+    """One that is stopped there in the midst of an import keeps its lock, and the last finalizer may wait for that."""
+    last = """
+import atexit, os
+atexit.register(lambda: print(len(os.listdir("/proc/self/task"))))
+"""
+    output = run(last + PRELUDE + "event(executor)\nassert len(os.listdir('/proc/self/task')) == 2\n")
+    assert output == ["1"]
+
+
 class TestFork:
     def test_neither_side_breaks_and_python_does_not_warn(self):
         """A process with another thread would be warned of: our own must not be that thread."""
@@ -411,6 +422,61 @@ print("on")
         )
         assert output == ["on"]
 
+    def test_among_threads_that_compute_no_fork_waits_for_the_thread(self):
+        """It would have to get the GIL from them in order to end: it is the same one after the fork."""
+        output = run(
+            PRELUDE
+            + """
+stop = False
+
+def spin():
+    while not stop:
+        pass
+
+others = [threading.Thread(target=spin) for _ in range(3)]
+for other in others:
+    other.start()
+lives = []
+probe.add_job(0.001, lambda now: lives.append(probe._ticker._life))
+probe.wake()
+until(lambda: lives)
+for _ in range(10):
+    pid = os.fork()
+    if not pid:
+        # The child begins anew.
+        assert probe._ticker._life is None
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+before = len(lives)
+until(lambda: len(lives) > before)
+assert set(map(id, lives)) == {id(lives[0])}
+stop = True
+print("same")
+""",
+            "-Wignore",
+        )
+        assert output == ["same"]
+
+    def test_a_name_that_stands_for_our_own_thread_is_no_other_thread(self):
+        """As `logging` asks for one: the fork has to find the process without it all the same."""
+        output = run(
+            PRELUDE
+            + """
+named = []
+probe.add_job(0.001, lambda now: named.append(threading.current_thread()))
+probe.wake()
+until(lambda: named)
+assert threading.active_count() == 2
+pid = os.fork()
+if not pid:
+    os._exit(0)
+os.waitpid(pid, 0)
+print("silent")
+""",
+            "-Walways",
+        )
+        assert output == ["silent"]
+
     def test_many_threads_fork_at_once(self):
         output = run(
             PRELUDE
@@ -475,7 +541,7 @@ print("end")
             """
 import sys, concurrent.futures.thread
 before = set(sys.modules)
-import poolscope.probe.runtime, poolscope.probe.install
+import poolscope.probe.runtime, poolscope.probe.startup.install
 heavy = {"json", "asyncio", "typing", "dataclasses", "socket", "msgspec", "psutil", "fnmatch"}
 print(sorted(heavy & (set(sys.modules) - before)), len(sys.meta_path) == len(set(map(id, sys.meta_path))))
 """

@@ -12,11 +12,11 @@ import pytest
 from probe_support import FakeProbe
 
 from poolscope.executors.threads import ThreadPoolExecutor
-from poolscope.probe.outlet import Outlet
-from poolscope.probe.pools import watching
-from poolscope.probe.pools.names import FunctionTable
-from poolscope.probe.pools.recording import PoolRecorder
-from poolscope.probe.pools.watching import Instances, Watch
+from poolscope.probe.recording import pool_watch
+from poolscope.probe.recording.function_table import FunctionTable
+from poolscope.probe.recording.pool_watch import Instances, Watch
+from poolscope.probe.recording.recorder import PoolRecorder
+from poolscope.probe.transport.dispatcher import Dispatcher
 
 LIMIT = 30  # seconds for what is sure to come
 TASKS = 500
@@ -34,7 +34,7 @@ class Shared:
         self.batches = []
 
     def drain(self):
-        self.batches.append(self.recorder.drain(self.probe.clock, 0))
+        self.batches.append(self.recorder.drain(self.probe.clock))
 
     def drained(self, field, width):
         flat = [value for batch in list(self.batches) for value in batch[field]]
@@ -48,8 +48,8 @@ def shared():
 
 def test_no_record_is_lost_or_torn_while_everybody_drains(shared):
     me = threading.get_ident()
-    log = watching.own_log(shared.watch)
-    assert watching.own_log(shared.watch) is log
+    log = pool_watch.own_log(shared.watch)
+    assert pool_watch.own_log(shared.watch) is log
     for number in range(TASKS):
         shared.recorder.arrivals.extend((me, number))
         shared.recorder.cancelled.extend((me, number, number))
@@ -69,7 +69,7 @@ def test_no_record_is_lost_or_torn_while_everybody_drains(shared):
 
 
 def test_each_thread_has_a_worker_of_its_own(shared):
-    logs = [watching.own_log(shared.watch) for _ in range(50)]
+    logs = [pool_watch.own_log(shared.watch) for _ in range(50)]
     assert len(set(map(id, logs))) == 1
     assert logs[0].ident == threading.get_ident()
     assert shared.recorder.workers[logs[0].worker - 1] is logs[0]
@@ -121,7 +121,7 @@ def test_a_pool_is_opened_once(unopened):
 class Delivered:
     def __init__(self):
         self.faults = []
-        self.outlet = Outlet(self.faults.append)
+        self.outlet = Dispatcher(self.faults.append)
         self.reading = threading.Lock()
 
 

@@ -8,6 +8,7 @@ import gc
 import itertools
 import multiprocessing
 import queue
+import sys
 import threading
 import time
 import weakref
@@ -21,7 +22,9 @@ from probe_support import FakeProbe
 from poolscope.executors import processes
 from poolscope.executors import threads as executors
 from poolscope.probe import runtime
-from poolscope.probe.pools import threadpool, waits
+from poolscope.probe.executors import threadpool
+from poolscope.probe.sampling import waits
+from poolscope.probe.sampling.coroutines import LOOPS, Follower
 
 LIMIT = 30  # seconds for what is sure to come
 
@@ -231,8 +234,11 @@ async def without_a_pool(pools):
     ("coroutine", "target"),
     [(submitted, THERE), (through_a_task, THERE), (shielded, HOLDER), (in_a_group, UNKNOWN), (without_a_pool, UNKNOWN)],
 )
-def test_through_the_tasks_of_an_event_loop(pools, coroutine, target):
+@pytest.mark.parametrize("eager", [False, True])
+def test_through_the_tasks_of_an_event_loop(pools, coroutine, target, eager):
     loop = asyncio.new_event_loop()
+    # From 3.12 on.
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory", None) if eager else None)
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
@@ -241,6 +247,26 @@ def test_through_the_tasks_of_an_event_loop(pools, coroutine, target):
         pools.opened.set()
         task.result(LIMIT)
         pools.await_waits()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(LIMIT)
+        loop.close()
+
+
+def test_the_event_loop_whose_coroutine_a_worker_waits_for(pools, monkeypatch):
+    loop = asyncio.new_event_loop()
+    monkeypatch.setitem(LOOPS, id(loop), (weakref.ref(loop), 7))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        task = pools.here.submit(lambda: asyncio.run_coroutine_threadsafe(without_a_pool(pools), loop).result())
+        patience = time.monotonic() + LIMIT
+        while not (told := pools.reader.read(pools.watches()[:1], pools.watches())) or len(told[0]) < 7:
+            assert time.monotonic() < patience, told
+            time.sleep(0.001)
+        assert told[0][5:] == [[UNKNOWN], 7]
+        pools.opened.set()
+        task.result(LIMIT)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(LIMIT)
@@ -257,6 +283,19 @@ def test_a_task_in_a_process_is_known_by_its_pool(pools, tmp_path, monkeypatch):
             pools.here.submit(task.result)
         pools.await_waits((1, False, {(3, 0)}), (2, False, {(3, 0)}))
         gate.open()
+
+
+def test_without_a_gil_no_task_is_followed(monkeypatch):
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    future, source = Future(), Future()
+
+    async def main():
+        asyncio.futures._chain_future(source, future)
+        assert Follower(concurrent.futures._base).follow(future) is future
+        monkeypatch.setattr(sys, "_is_gil_enabled", lambda: True)
+        assert Follower(concurrent.futures._base).follow(future) is source
+
+    asyncio.run(main())
 
 
 def test_nothing_is_kept_alive(pools):

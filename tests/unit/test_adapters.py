@@ -9,11 +9,11 @@ from types import ModuleType
 
 import pytest
 from adapter_support import AROUND
-from probe_support import FakeProbe
+from probe_support import FakeProbe, mistake
 
-from poolscope.probe import adapters
-from poolscope.probe.families import WRAPPING
-from poolscope.probe.pools import names
+from poolscope.probe import adapters, targets
+from poolscope.probe.recording import function_table
+from poolscope.probe.targets import WRAPPING
 
 
 @pytest.fixture(autouse=True)
@@ -39,18 +39,32 @@ def test_under_a_parent_that_reports_the_log_stays_as_it_is(caplog):
 
 
 def test_a_failure_of_ours_is_told():
-    class Broken(FakeProbe):
-        def notice(self, text):
-            raise OSError("no")
-
-    probe = Broken()
+    probe = FakeProbe()
+    probe.notice = mistake(OSError("no"))
     adapters.unfamiliar(probe, "pytest", "it is not watched")
     assert [part for part, _ in probe.faults] == ["install"]
 
 
+def test_what_a_handler_of_the_programs_raises_is_not(monkeypatch):
+    """Of a signal, as a library is met in the thread of the program."""
+    probe = FakeProbe()
+
+    def handler(*_):
+        raise TimeoutError("the program's")
+
+    monkeypatch.setitem(targets.WRAPPING, "its_module", targets.WRAPPING["joblib.parallel"])
+    monkeypatch.setattr("poolscope.probe.adapters.joblib.meet", handler)
+    with pytest.raises(TimeoutError):
+        targets.meet(probe, "its_module")
+    probe.notice = handler
+    with pytest.raises(TimeoutError):
+        adapters.unfamiliar(probe, "pytest", "it is not watched")
+    assert probe.faults == []
+
+
 @pytest.fixture
 def nothing_known(monkeypatch):
-    monkeypatch.setattr(names, "WRAPPERS", {})
+    monkeypatch.setattr(function_table, "WRAPPERS", {})
 
 
 def test_each_library_is_there():
@@ -66,9 +80,9 @@ def test_of_another_version_tasks_keep_the_names_of_what_is_around_them(module, 
     vars(fake).update(there)
     monkeypatch.setitem(sys.modules, module, fake)
     probe = FakeProbe()
-    adapters.meet(probe, module)
+    targets.meet(probe, module)
     library, around = AROUND[module]
-    assert not names.WRAPPERS
+    assert not function_table.WRAPPERS
     assert not probe.faults
     told = [text for kind, text in probe.messages if kind == "notice"]
     assert len(told) == len(around)
@@ -80,6 +94,6 @@ def test_of_another_version_tasks_keep_the_names_of_what_is_around_them(module, 
 
 def test_other_modules_cost_nothing():
     probe = FakeProbe()
-    adapters.meet(probe, __name__)
-    adapters.meet(probe, "?")
+    targets.meet(probe, __name__)
+    targets.meet(probe, "?")
     assert not probe.messages

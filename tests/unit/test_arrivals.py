@@ -10,7 +10,15 @@ from heapq import heapify, heappop, heappush
 import pytest
 from pool_support import poisson
 
-from poolscope.analysis.arrivals import POPULATION_NATS, Population, Span, closed_population, follow
+from poolscope.signals.arrivals import (
+    POPULATION_NATS,
+    Population,
+    Span,
+    closed_by_answers,
+    closed_by_growth,
+    closed_population,
+    follow,
+)
 
 SECOND = 1_000_000_000
 #: Twenty were tried when the thresholds were set.
@@ -153,6 +161,7 @@ OPEN += [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("workers", [1, 4, 16])
 @pytest.mark.parametrize(
@@ -203,3 +212,69 @@ def test_what_comes_at_the_same_time_as_the_tasks_of_a_full_pool_does_not_follow
     arrivals = [int(at * SECOND) for at in rates(load, 80, rng)]
     assert not follow(arrivals, starts(other))
     assert not follow([int(at * SECOND) for at, *_ in other], starts(other)), "nor do that pool's own arrivals"
+
+
+def growing_clients(
+    workers: int, run: Callable[[], float], think: Callable[[], float], *, every: float, seconds: float
+) -> list[tuple[float, float, float]]:
+    """Another client each so many seconds; (submitted, started, ended) of their tasks."""
+    free, ready, done = [0.0] * workers, [every * number for number in range(int(seconds / every))], []
+    heapify(free)
+    while ready and (at := heappop(ready)) < seconds:
+        start = max(at, heappop(free))
+        heappush(free, end := start + run())
+        heappush(ready, end + think())
+        done.append((at, start, end))
+    return done
+
+
+def grown(done: list[tuple[float, float, float]], workers: int) -> int | None:
+    waited = [(at, start) for at, start, _ in done if start > at]
+    found = closed_by_growth(
+        [(int(at * SECOND), int(end * SECOND)) for at, _, end in done],
+        workers,
+        int(waited[0][0] * SECOND),
+        int(waited[-1][1] * SECOND),
+    )
+    return found.tasks if found is not None else None
+
+
+def answered(done: list[tuple[float, float, float]], function: int = 1) -> list[tuple[int, int, int, int]]:
+    return [(function, int(at * SECOND), int(start * SECOND), int(end * SECOND)) for at, start, end in done]
+
+
+@pytest.mark.parametrize("workers", [4, 16])
+def test_more_and_more_clients_are_a_closed_loop(workers: int) -> None:
+    for seed in range(SEEDS):
+        rng = random.Random(seed)
+        run, think = partial(rng.expovariate, 20), partial(rng.expovariate, 200)
+        found = grown(growing_clients(workers, run, think, every=0.3, seconds=20.0), workers)
+        assert found is not None
+        assert found <= 67
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("load", [load for load in OPEN if not load.startswith("fixed") or load.endswith(" 2")])
+def test_a_load_that_grows_by_itself_is_no_closed_loop(run: str, load: str) -> None:
+    """But for one by a clock with runs that are all alike, which strays as little as any client."""
+    for seed in range(SEEDS):
+        rng = random.Random(f"{run}{load}{seed}")
+        mean = sum(RUNS[run](random.Random(number)) for number in range(2000)) / 2000
+        done = open_loop(rates(load, 4 / mean, rng), 4, partial(RUNS[run], rng))
+        if any(start > at for at, start, _ in done):
+            assert grown(done, 4) is None, seed
+            assert closed_by_answers(answered(done)) is None, seed
+
+
+def test_clients_of_a_function_that_go_on_as_soon_as_they_are_answered_are_a_closed_loop() -> None:
+    """Sockets that ask a thread again and again for the next message, more and more of them, beside few short tasks."""
+    rng = random.Random(1)
+    sockets = growing_clients(6, lambda: 1.0, lambda: 0.0005, every=0.6, seconds=20.0)
+    others = [(at, at, at + 0.005) for at in poisson(20.0, 20.0, seed=1)]
+    found = closed_by_answers([*answered(sockets), *answered(others, 2)])
+    assert found is not None
+    assert 6 < found.tasks <= 33
+    assert closed_by_answers(answered(others, 2)) is None
+    heavy = [(at, at, at + 5.0) for at in poisson(20.0, 20.0, seed=rng.randrange(10**6))]
+    assert closed_by_answers([*answered(sockets), *answered(heavy, 2)]) is None, "most of the time is another load's"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolscope.analysis.backlog import SLACK, Backlog
+from poolscope.probe.transport.backlog import SLACK, Backlog
 
 ORDERS = {
     "first": lambda rng, size: 0,

@@ -13,7 +13,7 @@ from config_support import DOCUMENTS
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from poolscope import cli
+from poolscope import commands
 
 SHIPPED = Path(__file__).parents[2] / "config" / "poolscope.yaml"
 
@@ -22,7 +22,7 @@ def check(path: Path) -> tuple[int, str, str]:
     """Status, standard output and standard error, by the way the command itself goes."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        cli.main(["check", str(path)])
+        commands.main(["check", str(path)])
     assert isinstance(ended.value.code, int)
     return ended.value.code, out.getvalue(), err.getvalue()
 
@@ -118,6 +118,7 @@ def is_well_behaved(path: Path) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 @given(st.one_of(st.text(), st.text("[]{}:,-?*&!|>%@`'\"# \n\tab01.", max_size=60), DOCUMENTS))
 @example("pools: [&a {match: a}, *a]")
 @example("metrics: {wait_buckets: []}")

@@ -16,6 +16,7 @@ from poolscope import config
 from poolscope.config import PoolSettings, Settings
 from poolscope.errors import ConfigError
 from poolscope.model import Thresholds
+from poolscope.probe.startup import handover
 
 SHIPPED = Path(__file__).parents[2] / "config" / "poolscope.yaml"
 
@@ -396,11 +397,11 @@ def test_detection_is_overridden_key_by_key() -> None:
 
 
 def test_what_the_probe_is_told() -> None:
-    told = json.loads(RULES.probe_json())
+    told = RULES.for_probe()
     assert told["sample_interval"] == 0.1
     assert told["loop_blocked_seconds"] == 0.1
     assert told["pools"][0] == {"match": "db-*", "name": "database", "max_workers": 16, "ignore": False}
-    assert set(told) == {"sample_interval", "loop_blocked_seconds", "pools"}
+    assert set(told) == {"limits", "sample_interval", "loop_blocked_seconds", "pools"}
     assert len(told["pools"]) == 3
 
 
@@ -477,6 +478,7 @@ def test_settings_cannot_be_changed() -> None:
 # --- no text does harm
 
 
+@pytest.mark.slow
 @given(st.one_of(st.text(), st.text("[]{}:,-?*&!|>%@`'\"# \n\tab01.", max_size=60), DOCUMENTS))
 @example('"\\U00110000"')
 @example("%TAG ! %ff\n---\n! x")
@@ -492,5 +494,5 @@ def test_no_text_causes_anything_but_a_config_error(text: str) -> None:
         assert message.startswith("pools.yaml")
     else:
         # What is accepted is complete: it can be told to the probe, and read again.
-        json.loads(found.probe_json())
+        assert handover.unpack(handover.pack("/s", found.for_probe(), None))[1] == found.for_probe()
         assert config.from_mapping(msgspec.to_builtins(found)) == found

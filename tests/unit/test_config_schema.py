@@ -104,6 +104,7 @@ NESTED = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(KEYS), NESTED, max_size=3))
 @settings(deadline=None, derandomize=True, max_examples=300)
 def test_what_the_code_accepts_is_valid(values: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolscope.analysis.deadlock import DeadlockWatch, PoolWaits, cycles, stuck
 from poolscope.messages import Wait, WaitSample
+from poolscope.signals.deadlock import DeadlockWatch, PoolWaits, cycles, stuck
 
 #: A pool in these systems may add a worker up to this size.
 Pools = dict[int, int]
@@ -84,6 +84,7 @@ def test_stuck_is_who_still_waits_when_everything_that_can_happen_has(system: Sy
     assert set(stuck(system.told(), system.sizes)) == system.play()
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(systems())
 def test_a_cycle_goes_through_a_queue_whose_workers_are_all_stuck(system: System) -> None:

@@ -1,13 +1,16 @@
 import importlib
 import importlib.util
 import pickle
+import subprocess
 import sys
+import traceback
 import zipfile
 from importlib.machinery import BuiltinImporter
 
 import pytest
 
-from poolscope.probe.imports import ImportWatch
+from poolscope.probe.interpreter import imports
+from poolscope.probe.interpreter.imports import ImportWatch
 
 
 @pytest.fixture
@@ -128,8 +131,11 @@ def test_a_spec_that_is_only_looked_up(library, watch):
 
 def test_a_module_that_fails(library, watch):
     finder, calls = watch("watched_broken")
-    with pytest.raises(ValueError, match="in the module"):
+    with pytest.raises(ValueError, match="in the module") as caught:
         import watched_broken
+    # As without us.
+    files = [frame.filename for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert files == [__file__, str(library / "watched_broken.py")]
     assert "watched_broken" not in sys.modules
     assert calls == []
     assert finder in sys.meta_path
@@ -221,3 +227,80 @@ def test_a_loader_without_attributes_is_left_alone(library, watch):
     # A class serves as the loader of builtin modules: hooking that would hook them all.
     importlib.util.find_spec("sys")
     assert not hasattr(vars(BuiltinImporter)["exec_module"], "covers")
+
+
+needs_lazy_imports = pytest.mark.skipif(not hasattr(sys, "lazy_modules"), reason="from 3.15 on imports may be lazy")
+
+
+@needs_lazy_imports
+def test_a_lazy_import_is_heard_of_when_the_module_runs(library, watch):
+    finder, calls = watch("watched_one", "watched_two")
+    (library / "watched_lazy.py").write_text("lazy import watched_one\nlazy from watched_two import value\n")
+    import watched_lazy
+
+    assert calls == []
+    assert finder in sys.meta_path
+    assert watched_lazy.watched_one.value == 1
+    assert calls == [("watched_one", 1)]
+    assert watched_lazy.value == 2
+    assert calls == [("watched_one", 1), ("watched_two", 2)]
+    assert finder not in sys.meta_path
+
+
+def lazily_loaded(name):
+    spec = importlib.util.find_spec(name)
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_module_of_a_lazy_loader_is_heard_of_when_it_runs(library, watch):
+    _, calls = watch("watched_one")
+    module = lazily_loaded("watched_one")
+    assert calls == []
+    assert imports.imported("watched_one") is None
+    assert not imports.in_flight(module)
+    assert calls == []
+    assert module.value == 1
+    assert calls == [("watched_one", 1)]
+    assert imports.imported("watched_one") is module
+
+
+def test_what_is_imported(library):
+    assert imports.imported("watched_one") is None
+    import watched_one
+
+    assert imports.imported("watched_one") is watched_one
+    assert not imports.in_flight(watched_one)
+    assert not imports.in_flight(None)
+    assert not imports.in_flight(object())
+
+
+@needs_lazy_imports
+def test_where_all_imports_are_lazy_ours_are_bound_before_the_program_goes_on(tmp_path):
+    program = """if True:
+        import sys
+        from poolscope.probe.startup.install import install
+        import asyncio.base_events, concurrent.futures.thread, json
+        asyncio.base_events, concurrent.futures.thread
+
+        def unbound(module):
+            return [name for name, value in list(vars(module).items()) if type(value).__name__ == "lazy_import"]
+
+        with install():
+            ours = [name for name in list(sys.modules) if name.startswith("poolscope.probe.")]
+            assert "poolscope.probe.loops.monitor" in ours, ours
+            assert not [name for name in ours if unbound(sys.modules[name])]
+        print(unbound(sys.modules["__main__"]), "json" in sys.modules)
+        """
+    ended = subprocess.run(
+        [sys.executable, "-X", "lazy_imports=all", "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.stdout, ended.stderr) == ("['json'] False\n", "")

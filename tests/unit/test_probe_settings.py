@@ -2,6 +2,7 @@ import pytest
 
 from poolscope.config import PoolSettings, Settings
 from poolscope.probe.settings import PoolRule, ProbeSettings
+from poolscope.probe.startup.handover import pack, unpack
 
 
 def content(settings):
@@ -11,7 +12,7 @@ def content(settings):
 
 def test_defaults_are_those_of_the_settings_page():
     assert content(ProbeSettings()) == (0.1, 0.1, [])
-    assert content(ProbeSettings.from_json("{}")) == (0.1, 0.1, [])
+    assert content(ProbeSettings.from_values({})) == (0.1, 0.1, [])
 
 
 def test_the_first_rule_that_matches_counts():
@@ -23,24 +24,31 @@ def test_the_first_rule_that_matches_counts():
     assert ProbeSettings().rule_for("db-read") is None
 
 
-def test_json_keeps_everything():
-    settings = ProbeSettings(0.5, 0.25, [PoolRule("a[*]", "name", 16, True), PoolRule("*")])
-    assert content(ProbeSettings.from_json(settings.to_json())) == content(settings)
+def test_the_environment_keeps_everything():
+    users = Settings(sample_interval=0.5, pools=(PoolSettings(match="ä:[*]", name="n", max_workers=16, ignore=True),))
+    socket, values, served = unpack(pack("/tmp/a: b/s", users.for_probe(), ("::1", 9464, "http://[::1]:9464")))
+    assert (socket, served) == ("/tmp/a: b/s", ("::1", 9464, "http://[::1]:9464"))
+    assert content(ProbeSettings.from_values(values)) == (0.5, 0.1, [("ä:[*]", "n", 16, True)])
+
+
+@pytest.mark.parametrize("text", ["", "/tmp/s", "zz:/tmp/s", ":/tmp/s", '{"socket":"/tmp/s"}'])
+def test_a_variable_of_another_make_is_refused(text):
+    with pytest.raises((ValueError, EOFError, TypeError)):
+        unpack(text)
 
 
 def test_reads_what_the_users_settings_hand_over():
     users = Settings(sample_interval=0.2, pools=(PoolSettings(match="db-*", max_workers=16),))
-    assert content(ProbeSettings.from_json(users.probe_json())) == (0.2, 0.1, [("db-*", None, 16, False)])
+    assert content(ProbeSettings.from_values(users.for_probe())) == (0.2, 0.1, [("db-*", None, 16, False)])
 
 
 def test_a_field_of_a_later_version_is_left_alone():
-    assert content(ProbeSettings.from_json('{"later": {"a": 1}, "sample_interval": 1}')) == (1.0, 0.1, [])
+    assert content(ProbeSettings.from_values({"later": {"a": 1}, "sample_interval": 1})) == (1.0, 0.1, [])
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "[]", "{", '{"sample_interval": "often"}', '{"pools": [{}]}', '{"pools": 3}', '{"pools": ["db"]}'],
+    "values", [None, [], {"sample_interval": "often"}, {"pools": [{}]}, {"pools": 3}, {"pools": ["db"]}]
 )
-def test_anything_else_is_refused(text):
+def test_anything_else_is_refused(values):
     with pytest.raises(ValueError):  # noqa: PT011 - the message is for us, the user's settings were checked before
-        ProbeSettings.from_json(text)
+        ProbeSettings.from_values(values)

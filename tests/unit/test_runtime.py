@@ -3,11 +3,13 @@ import logging
 from typing import ClassVar
 
 import pytest
+from probe_support import as_ours, mistake
 from runtime_support import MS, SECOND, FakeCpu, FakeExecutor, HandClock, Record, Worker, fake_stacks, submit
 
 from poolscope.probe import runtime
 from poolscope.probe.runtime import Probe
 from poolscope.probe.settings import PoolRule, ProbeSettings
+from poolscope.probe.transport.dispatcher import Dispatcher
 
 
 @pytest.fixture
@@ -77,16 +79,13 @@ class TestPools:
         assert probe.open_pool(other, name="x", prefix="", kind="k", size=lambda: (1, 9)).last_size == (1, 9)
 
     def test_a_failure_of_ours_is_no_failure_of_the_pools(self, probe, record, stacks, caplog):
-        def creation_site(depth):
-            raise LookupError("no frame")
-
-        stacks.creation_site = creation_site
+        stacks.creation_site = mistake(LookupError("no frame"))
         assert open_pool(probe, FakeExecutor()) is None
         assert open_pool(probe, FakeExecutor()) is None
         probe.flush()
         faults = record.of("fault")
         assert [fault[1] for fault in faults] == ["pools", "pools"]
-        assert faults[0][2].startswith("LookupError: no frame (test_runtime.py:")
+        assert faults[0][2].startswith("LookupError: no frame (made_up.py:")
         assert len(caplog.records) == 1
 
     def test_what_was_never_used_is_never_told(self, probe, record):
@@ -215,6 +214,31 @@ class TestMessages:
         probe.notice("three")
         probe.flush()
         assert len(told) == 1
+
+    def test_a_sink_that_has_something_left_is_asked_again_soon(self, probe, clock):
+        asked = []
+        left = [True, True, True, True, False]
+
+        class Slow:
+            def __call__(self, message):
+                pass
+
+            put = __call__
+
+            def flush(self):
+                asked.append(clock())
+                return left.pop(0)
+
+        probe.add_sink(Slow())
+        probe._drain_job.period_ns = 1000 * SECOND
+        clock.advance(0.1)
+        begin = clock()
+        tick(probe, 0)
+        assert asked == [begin] * 2  # a reading delivers twice
+        assert probe._ticker.seconds_to_next() == 0.005
+        for _ in range(20):
+            tick(probe, 0.001)
+        assert [(at - begin) // MS for at in asked[2:]] == [5, 10, 15]
 
     def test_a_sink_may_add_a_sink_and_emit(self, probe):
         late = Record()
@@ -474,7 +498,8 @@ class TestJudge:
 class TestStacks:
     class Frame:
         lines = (("app.py", 3, "task"),)
-        f_code = f_back = None
+        f_code = compile("", "app.py", "exec")
+        f_back = None
         f_globals: ClassVar[dict[str, object]] = {}
         f_lasti = -1
 
@@ -494,7 +519,8 @@ class TestStacks:
         tick(probe)
         tick(probe)
         at = probe.clock()
-        assert record.tags() == ["pool_opened", *["pool_batch", "waits", "stacks"] * 2]
+        seen = ["pool_batch", "waits", "stacks"]
+        assert record.tags() == ["pool_opened", *seen, "held", *seen]  # who is held is asked less often
         assert record.messages[-1] == ("stacks", recorder.id, at, [[[("app.py", 3, "task")], 0, [1, 1, started], ""]])
         # A scrape asks for numbers, not for stacks.
         record.clear()
@@ -582,12 +608,30 @@ class TestFork:
 def test_a_thread_that_cannot_be_started_is_told_of(probe, record, monkeypatch):
     errors = ["can't start new thread", "can't create new thread at interpreter shutdown"]
 
+    @as_ours
     def start(function, args):
         raise RuntimeError(errors.pop(0))
 
-    monkeypatch.setattr("poolscope.probe.life.start_new_thread", start)
+    monkeypatch.setattr("poolscope.probe.interpreter.native_thread.start_new_thread", start)
     probe.wake()
     probe.wake()
     probe.flush()
     assert [fault[2].split(" (")[0] for fault in record.of("fault")] == ["RuntimeError: can't start new thread"]
     assert errors == []
+
+
+def test_a_sink_that_is_added_during_a_delivery_gets_all_that_comes_after_it():
+    """Here by another sink; a thread may do so at any point."""
+    outlet, late = Dispatcher(pytest.fail), []
+    outlet.push(("pool_opened", 1, "web"))
+    outlet.deliver()
+
+    def early(message):
+        if message[0] == "pool_opened" and not late:
+            outlet.add(late.append)
+            outlet.push(("fault", "part", "after it"))
+
+    outlet.add(early)
+    outlet.deliver()
+    outlet.deliver()
+    assert late == [("pool_opened", 1, "web"), ("fault", "part", "after it")]

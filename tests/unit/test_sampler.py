@@ -5,14 +5,11 @@ from types import SimpleNamespace
 
 from runtime_support import SECOND, FakeCpu
 
-from poolscope.probe.pools.recording import PoolRecorder
-from poolscope.probe.pools.sampler import (
-    DELAY_INTERVAL_NS,
-    DELAYS_READ,
+from poolscope.probe.recording.recorder import PoolRecorder
+from poolscope.probe.recording.worker_clocks import DELAY_INTERVAL_NS, DELAYS_READ, WorkerCpu, WorkerDelay
+from poolscope.probe.sampling.sampler import (
     STACKS_LIMIT,
     StackSampler,
-    WorkerCpu,
-    WorkerDelay,
 )
 
 LINE = ("app.py", 3, "task")
@@ -53,6 +50,13 @@ def test_who_waits_for_what_few_can_have_is_told_from_who_does_not():
     frames = {1000: frame(LINE, gate="lock"), 1001: frame(LINE)}
     [message] = sampler(frames).sample([pool(2)], 5)
     assert message[3] == [[[LINE], 0, [1, 1, 0], "lock"], [[LINE], 0, [2, 1, 1], ""]]
+
+
+def test_of_workers_that_are_interpreters_no_line_is_told():
+    """It would be that of the call into the other interpreter."""
+    watch = pool(1)
+    watch.recorder.kind = "interpreter"
+    assert sampler({1000: frame(LINE)}).sample([watch], 5) == []
 
 
 def test_only_workers_in_a_task_count():

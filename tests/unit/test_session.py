@@ -4,7 +4,6 @@ import errno
 import os
 import stat
 import struct
-import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -136,10 +135,10 @@ class TestPlacesThatCannotBeWritten:
             save(small(), "a\0b")
 
     def test_permission_denied(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def refuse(**_: object) -> None:
+        def refuse(*_: object) -> None:
             raise PermissionError(errno.EACCES, "Permission denied")
 
-        monkeypatch.setattr(tempfile, "mkstemp", refuse)
+        monkeypatch.setattr(os, "open", refuse)
         with pytest.raises(SessionError, match="permission denied, name another place"):
             save(small(), tmp_path / "run.session")
 
@@ -305,6 +304,7 @@ def test_a_refusal_names_a_hostile_path_in_one_line(tmp_path: Path) -> None:
 
 
 # One file for all examples is enough: each writes it anew.
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
 @given(data=st.data())
 def test_any_damage_is_refused_by_name(data: st.DataObject, tmp_path: Path) -> None:

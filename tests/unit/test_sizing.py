@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolscope.analysis import sizing
-from poolscope.analysis.sizing import LARGEST, Replayer, Task, curve, sizes_around, suggest
-from poolscope.analysis.stretches import bridges
+from poolscope.aggregation.replay import Task
+from poolscope.aggregation.stretches import bridges
+from poolscope.signals import sizing
+from poolscope.signals.sizing import LARGEST, Replayer, batch_curve, curve, first_step, sizes_around, suggest
 
 SECOND = 1_000_000_000
 
@@ -76,6 +77,7 @@ def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(sizing, "BLOCK", request.param)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(RECORDS, st.lists(st.integers(1, 8), min_size=1, max_size=5))
 def test_the_replay_is_a_first_come_first_served_queue(tasks: list[Task], sizes: list[int]) -> None:
@@ -106,6 +108,7 @@ def test_the_suggested_size_is_the_smallest_that_suffices(tasks: list[Task], sus
     assert suggest(tasks, sustain_ns) == smallest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [0.7, 1.0, 1.5])
 def test_a_long_random_record_replayed_in_one_go_and_size_by_size_gives_the_same(load: float) -> None:
     rng = random.Random(int(load * 10))
@@ -150,3 +153,21 @@ def test_the_curve_shows_waits_and_makespan() -> None:
 def test_the_sizes_shown_hold_the_present_and_the_suggested_one() -> None:
     assert sizes_around(4, 10) == [2, 4, 8, 9, 10, 16]
     assert sizes_around(1, None) == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("now", "suggested", "first"),
+    [(4, 11, 11), (4, 32, 32), (4, 33, 32), (20, 64, 64), (20, 65, 64), (64, 100, 100), (64, 300, 128), (1, 9, 8)],
+)
+def test_the_first_step_is_no_more_than_eight_times_as_large_and_no_more_than_64(
+    now: int, suggested: int, first: int
+) -> None:
+    assert first_step(now, suggested) == first
+
+
+def test_a_batch_on_its_doubles_and_from_where_on_more_help_little() -> None:
+    curve = batch_curve([*batch(99, 0.1), Task(0, SECOND)], 4)
+    assert curve.points == ((4, 3.4), (8, 2.2), (16, 1.6))
+    assert curve.enough == 50
+    short = batch_curve(batch(8, 0.1), 8)
+    assert (short.points[0], short.enough) == ((8, 0.1), 8)

@@ -5,8 +5,9 @@ from functools import partial
 
 import pytest
 
-from poolscope.probe import stacks
-from poolscope.probe.stacks import DEPTH_LIMIT, creation_site, is_user_file, user_lines, user_place
+import poolscope
+from poolscope.probe.interpreter import stacks
+from poolscope.probe.interpreter.stacks import DEPTH_LIMIT, creation_site, is_user_file, user_lines, user_place
 
 STDLIB = sysconfig.get_path("stdlib")
 HERE = __file__
@@ -56,7 +57,7 @@ class TestIsUserFile:
         assert not is_user_file(filename)
 
     def test_a_directory_that_only_begins_alike_is_the_users(self):
-        assert is_user_file(os.path.dirname(os.path.dirname(stacks.__file__)) + "_demo/main.py")
+        assert is_user_file(os.path.dirname(poolscope.__file__) + "_demo/main.py")
 
 
 class TestUserLines:
@@ -154,16 +155,31 @@ class Maker:
 
 class TestCreationSite:
     def test_the_caller(self):
-        place, name = creation_site()
-        assert place.startswith("unit/test_stacks.py:")
-        assert name == f"{__name__}:TestCreationSite.test_the_caller"
+        place, name, variable = creation_site()
+        file, _, line = place.rpartition(":")
+        assert file == "unit/test_stacks.py"
+        assert name == f"{__name__}:TestCreationSite.test_the_caller:{line}"
+        assert variable == ""
+
+    def test_the_variable(self):
+        self.made = creation_site()
+        made = creation_site()
+        function = f"{__name__}:TestCreationSite.test_the_variable"
+        assert [made[1:], self.made[1:]] == [(f"{function}.made", "made"), (f"{function}.made", "made")]
+
+    def test_what_is_stored_of_a_pool_that_is_used_is_no_name_for_it(self):
+        submit = function_in("/lib/thread.py", "submit", "return call()", module="concurrent.futures.thread")
+        future = submit(creation_site)
+        assert future[2] == ""
+        assert future[1].startswith(f"{__name__}:TestCreationSite.")
 
     def test_depth(self):
-        assert make_here()[1] == f"{__name__}:make_here"
-        assert make_here(depth=1)[1] == f"{__name__}:TestCreationSite.test_depth"
+        line = make_here.__code__.co_firstlineno + 1
+        assert make_here()[1] == f"{__name__}:make_here:{line}"
+        assert make_here(depth=1)[1].startswith(f"{__name__}:TestCreationSite.test_depth:")
 
     def test_methods_have_their_class(self):
-        assert Maker().make()[1] == f"{__name__}:Maker.make"
+        assert Maker().make()[1].startswith(f"{__name__}:Maker.make:")
 
     @pytest.mark.parametrize(
         "module",
@@ -174,11 +190,11 @@ class TestCreationSite:
             return maker(creation_site)
 
         maker = function_in("/lib/maker.py", "maker", "return call()", module=module)
-        assert user(maker)[1].endswith(".<locals>.user")
+        assert user(maker)[1].rpartition(":")[0].endswith(".<locals>.user")
 
     def test_others_of_similar_names_are_not(self):
         maker = function_in("/lib/maker.py", "maker", "return call()", module="poolscope_demo")
-        assert maker(creation_site) == ("lib/maker.py:2", "poolscope_demo:maker")
+        assert maker(creation_site) == ("lib/maker.py:2", "poolscope_demo:maker:2", "")
 
     def test_what_a_library_makes_was_made_at_the_line_that_calls_it(self):
         make = function_in("/x/site-packages/lib/pools.py", "make", "return call()", module="lib.pools")
@@ -187,12 +203,12 @@ class TestCreationSite:
         site = start(lambda: helper(lambda: make(creation_site)))
         assert site[1] == "lib.pools:make"
         assert site[0].startswith("unit/test_stacks.py:")
-        assert start(partial(helper, partial(make, creation_site))) == ("app/user.py:4", "lib.pools:make")
+        assert start(partial(helper, partial(make, creation_site))) == ("app/user.py:4", "lib.pools:make", "")
 
     def test_module_level(self):
         namespace = {"__name__": "__main__", "creation_site": creation_site}
         exec(compile("\nsite = creation_site()\n", "/srv/work/script.py", "exec"), namespace)
-        assert namespace["site"] == ("work/script.py:2", "__main__:<module>")
+        assert namespace["site"] == ("work/script.py:2", "__main__:<module>.site", "site")
 
     def test_nobody(self):
-        assert creation_site(10_000) == ("", "unknown")
+        assert creation_site(10_000) == ("", "unknown", "")

@@ -1,4 +1,4 @@
-from poolscope.analysis.stretches import Stretch, StretchTracker
+from poolscope.aggregation.stretches import Stretch, StretchTracker
 
 MS = 1_000_000
 

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, timedelta, timezone
 from typing import Any
 
 import msgspec
@@ -33,7 +34,7 @@ class Screen(io.StringIO):
 
 def shown(session: Recorded, width: int = 100, **options: Any) -> str:
     file = io.StringIO()
-    render(session, file, width=width, color=False, cwd=report_support.CWD, **options)
+    render(session, file, width=width, color=False, cwd=report_support.CWD, **{"zone": UTC, **options})
     return file.getvalue()
 
 
@@ -60,22 +61,22 @@ class TestVerdict:
         text = shown(report_support.hard_limit())
         assert text.startswith("WARNING  Pool fetch turned serial at 4.0 s")
         order = [
-            "async_then_serial · cause blocking_io · pool fetch · made at shop/jobs.py:12 · from 4.0 s",
-            " to 15.9 s\n",
-            "evidence  window 11.9 s · wait p50 2.95 s · run p50 200 ms · amplification 15.8\u00d7",
+            "async_then_serial · cause blocking_io · pool fetch · made at shop/jobs.py:12\nfrom 4.0 s",
+            " (03:12:48) to 15.9 s (03:12:59)\n",
+            "evidence  wait p50 2.95 s · run p50 200 ms · amplification 15.8\u00d7 · effective parallelism 3.98\n",
             "line      shop/jobs.py:31 in fetch, 98 % of samples",
             "    response = session.get(url, timeout=10)",
             "urllib3/connectionpool.py:790 in HTTPConnectionPool.urlopen\n",
             "advice    The tasks wait for the network",
             "try it: poolscope run --set fetch.max_workers=9",
             "▲ knee 4.0 s",
-            "thread pool  active  tasks  wait p50     p95  run p50     p95  saturated",
+            "thread pool  peak  tasks  wait p50     p95  run p50     p95  saturated",
             "functions of fetch",
             "◀ now",
             "◀ suggested",
             "assumes run times unchanged",
             "info  Pool fetch was full for 0.1 s.",
-            "overhead 31.0 ms CPU (0.2 %)",
+            "ran 16.1 s · started 2025-03-01 03:12:44 UTC · overhead 31.0 ms CPU (0.2 %)\nmore numbers: --verbose\n",
         ]
         places = [text.find(piece) for piece in order]
         assert -1 not in places, order[places.index(-1)]
@@ -83,13 +84,13 @@ class TestVerdict:
 
     def test_a_healthy_run_is_short(self) -> None:
         text = shown(report_support.healthy_pools())
-        assert text.startswith("CONCURRENT  Nothing turned serial: 40 tasks in 1 pool and 1 event loop in 3.02 s.")
+        assert text.startswith("CONCURRENT  40 tasks in 1 pool, at most 2 at once, and 1 event loop in 3.02 s.\n")
         assert len(text.splitlines()) <= 9
 
     def test_a_loop_that_is_late_without_a_finding_is_not_passed_over(self) -> None:
         late = Distribution(mean=0.7, p50=0.73, p95=0.75, p99=0.78, max=0.8)
         text = " ".join(shown(report_support.session(loops=[report_support.loop(lag_seconds=late)])).split())
-        assert text.startswith("CONCURRENT Nothing turned serial: 1 event loop in")
+        assert text.startswith("CONCURRENT 1 event loop in")
         assert "But event loop 'main' ran half of what was due 730 ms late or later" in text
 
     def test_too_little_to_judge(self) -> None:
@@ -103,7 +104,16 @@ class TestVerdict:
         pool = msgspec.structs.replace(pool, tasks=TaskCounts(40, 6, 4, 1, 34))
         text = shown(change(session, verdict="insufficient_data", pools=(pool,), event_loops=()))
         assert " ".join(text.split()).startswith(
-            "INSUFFICIENT DATA Too little to judge: 40 tasks, 5 of them finished, in 1 pool in 3.02 s; it takes 10 "
+            "INSUFFICIENT DATA Too little to judge: 40 tasks, 5 of them finished, in 1 pool, at most 2 at once, in "
+            "3.02 s; it takes 10 "
+        )
+
+    def test_tasks_that_have_not_finished_are_not_passed_over(self) -> None:
+        session = report_support.healthy_pools()
+        pool = msgspec.structs.replace(session.report.pools[0], tasks=TaskCounts(40, 20, 18, 1, 4))
+        text = " ".join(shown(change(session, pools=(pool,))).split())
+        assert text.startswith(
+            "CONCURRENT 40 tasks, 17 of them not finished, in 1 pool, at most 2 at once, and 1 event"
         )
 
     @pytest.mark.parametrize(
@@ -155,7 +165,7 @@ class TestVerdict:
             assert f"sizes of fetch, pid {pid}" in text
 
     def test_a_finding_that_lasts(self) -> None:
-        assert "from 2.0 s to the end" in shown(report_support.several_pools())
+        assert "from 2.0 s (03:12:46) to the end" in shown(report_support.several_pools())
 
     def test_a_finding_beside_pools_and_loops_is_shown_too(self) -> None:
         session = change(report_support.empty(), findings=(report_support.finding(summary="Strange things."),))
@@ -168,8 +178,14 @@ class TestVerdict:
         assert "\ninfo  Full for 0.1 s. (burst)\n" in text
 
     def test_many_findings_are_told_in_short(self) -> None:
-        findings = tuple(report_support.finding(since_seconds=float(number)) for number in range(30))
-        infos = tuple(report_support.finding(severity="info", since_seconds=50.0 + number) for number in range(30))
+        findings = tuple(
+            report_support.finding(since_seconds=float(number), summary=f"Strange thing {'i' * number}.")
+            for number in range(30)
+        )
+        infos = tuple(
+            report_support.finding(severity="info", since_seconds=50.0 + number, summary=f"Note {'i' * number}.")
+            for number in range(30)
+        )
         text = shown(change(report_support.empty(), findings=findings + infos))
         assert text.count("evidence") == 5
         assert text.count("and 20 more findings") == 1
@@ -185,6 +201,80 @@ class TestVerdict:
         session = report_support.hard_limit()
         pool = msgspec.structs.replace(session.report.pools[0], name="my pool; rm")
         assert "--set 'my pool; rm.max_workers=9'" in shown(change(session, pools=(pool,)))
+
+    def test_a_headline_says_what_else_stands_below(self) -> None:
+        burst = report_support.finding(severity="info", pattern="burst", cause="unknown", summary="Full for 0.1 s.")
+        session = change(report_support.healthy_pools(), findings=(burst,))
+        text = shown(session)
+        assert " in 3.02 s. 1 note below.\n" in text
+        assert "serial" not in text
+        unseen = change(report_support.empty(), notices=("no Python process was seen",))
+        assert "What could not be seen stands in the notices below." in " ".join(shown(unseen).split())
+
+    def test_a_pool_in_which_never_two_tasks_ran_at_once_is_not_praised(self) -> None:
+        session = report_support.healthy_pools()
+        pool = msgspec.structs.replace(session.report.pools[0], peak_active=1)
+        assert "40 tasks in 1 pool, never two at once, and" in shown(change(session, pools=(pool,)))
+        assert "in 2 pools, at most 2 at once in one of them, and" in shown(
+            change(session, pools=(pool, session.report.pools[0]))
+        )
+
+    def test_a_finding_of_one_of_several_pools_of_a_name_says_so(self) -> None:
+        session = report_support.hard_limit()
+        assert "pool fetch ·" in shown(session)
+        pool = msgspec.structs.replace(session.report.pools[0], max_workers=8, peak_active=8)
+        assert "pool fetch (4 of 8 workers) ·" in shown(change(session, pools=(pool,)))
+
+    def test_loops_of_one_name_and_several_kinds_are_told_apart(self) -> None:
+        (blocked,) = report_support.blocking_call().report.event_loops
+        loops = (blocked, msgspec.structs.replace(blocked, kind="uvloop"))
+        text = shown(change(report_support.blocking_call(), event_loops=loops))
+        assert re.findall(r"cause blocking_call · event loop main( \(\w+\))?\s", text) == ["", " (uvloop)"]
+
+
+class TestEvidence:
+    LIMIT = {"cpu_limit_cores": 1.0, "process_cores_allowed": 4.0}
+
+    def said(self, evidence: dict[str, float], **options: Any) -> str:
+        finding = report_support.finding(evidence=evidence)
+        return shown(change(report_support.empty(), findings=(finding,)), **options)
+
+    def test_four_numbers_are_enough_unless_more_are_wanted(self) -> None:
+        numbers = {name * 3: 1.0 for name in "abcdefg"}
+        text = self.said(numbers)
+        assert "evidence  aaa 1 · bbb 1 · ccc 1 · ddd 1\n" in text
+        assert "more numbers: --verbose" in text
+        text = self.said(numbers, verbose=True)
+        assert "ddd 1 · eee 1 · fff 1 · ggg 1\n" in text
+        assert "--verbose" not in text
+        assert "--verbose" not in self.said(dict.fromkeys(("aaa", "bbb", "ccc", "ddd"), 1.0))
+
+    def test_a_limit_of_the_cpu_says_whose_it_is(self) -> None:
+        assert "evidence  cpu limit the GIL's one core · process cores allowed 4\n" in self.said(self.LIMIT)
+        assert "cpu limit 1 core ·" in self.said({**self.LIMIT, "process_cores_allowed": 1.0})
+        assert "cpu limit 4 cores ·" in self.said({**self.LIMIT, "cpu_limit_cores": 4.0})
+        assert "cpu limit 0.5 cores ·" in self.said({"cpu_limit_cores": 0.5, "process_cores_allowed": 0.5})
+
+
+class TestTimesOfDay:
+    def test_they_are_those_of_the_reader(self) -> None:
+        zone = timezone(timedelta(hours=5, minutes=30))
+        text = shown(report_support.hard_limit(), zone=zone)
+        assert "from 4.0 s (08:42:48) to 15.9 s (08:42:59)" in text
+        assert "started 2025-03-01 08:42:44 UTC+05:30" in text
+
+    def test_another_day_is_named(self) -> None:
+        finding = report_support.finding(since_seconds=4.0, until_seconds=80_000.0)
+        text = shown(change(report_support.empty(), findings=(finding,)))
+        assert "from 4.0 s (03:12:48) to 22 h 13 min (2025-03-02 01:26:04)" in text
+
+    def test_they_give_way_where_there_is_no_room(self) -> None:
+        assert "from 4.0 s to 15.9 s\n" in shown(report_support.hard_limit(), 40)
+
+    @pytest.mark.parametrize("started", ["now", "", "2025-03-01T03:12:44", "9999-12-31T23:59:59Z", "\ud800"])
+    def test_a_start_that_is_no_time_gives_none(self, started: str) -> None:
+        text = shown(change(report_support.hard_limit(), started_at=started))
+        assert "from 4.0 s to 15.9 s\n" in text
 
 
 class TestFitting:
@@ -227,6 +317,11 @@ class TestFitting:
         render(session, file)
         assert "line      app.py:7 in main\n" in file.getvalue()
         assert " /else/b.py:1 in f\n" in file.getvalue()
+
+    @pytest.mark.parametrize("library", ["/usr/lib/python3.13", "/opt/py/lib64/python3.14t", "/venv/lib/python3.15"])
+    def test_paths_of_the_standard_library_are_without_the_way_to_it(self, library: str) -> None:
+        assert medium().path(f"{library}/logging/__init__.py", 80) == "logging/__init__.py"
+        assert medium().path(f"{library}/site-packages/urllib3/pool.py", 80) == "urllib3/pool.py"
 
     def test_a_working_directory_that_is_gone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def gone() -> str:
@@ -327,7 +422,7 @@ class TestHostileText:
 
     def test_long_names_are_cut_in_the_middle(self) -> None:
         text = shown(report_support.several_pools(), 80)
-        assert "shop.inte…ient_pool" in text
+        assert "shop.integ…lient_pool" in text
         assert medium().clean("a" * 50 + "b" * 50, 11) == "aaaaa…bbbbb"
         assert medium().cut("abcdef", 1) == "…"
         assert medium().cut("abcdef", 0) == ""
@@ -369,10 +464,14 @@ class TestNumbers:
             (0.2, "200 ms"),
             (0.9996, "1.00 s"),
             (2.345, "2.35 s"),
-            (61.27, "61.3 s"),
-            (119.7, "2 min 0 s"),
-            (3725.0, "62 min 5 s"),
-            (90_061.0, "25 h 1 min"),
+            (59.94, "59.9 s"),
+            (59.96, "1 min"),
+            (61.27, "1 min 1 s"),
+            (119.7, "2 min"),
+            (200.0, "3 min 20 s"),
+            (3725.0, "1 h 2 min"),
+            (90_061.0, "1 day 1 h"),
+            (900_000.0, "10 days 10 h"),
             (-0.2, "-200 ms"),
             (1e308, "1e+308 s"),
         ],
@@ -420,10 +519,11 @@ class TestNumbers:
             "amplification": 7.51,
             "blocks": 3.0,
         }
-        text = shown(change(report_support.empty(), findings=(report_support.finding(evidence=evidence),)), 140)
+        finding = report_support.finding(evidence=evidence)
+        text = shown(change(report_support.empty(), findings=(finding,)), 140, verbose=True)
         assert (
-            "wait p50 1.50 s · throughput 20/s · worker cpu share 25 % · coupling 100 %"
-            " · amplification 7.51\u00d7 · blocks 3\n"
+            "wait p50 1.50 s · throughput 20/s · worker cpu share 25 % · amplification 7.51\u00d7 · blocks 3"
+            " · coupling 100 %\n"
         ) in text
 
 
@@ -511,7 +611,7 @@ class TestChart:
         assert abs(begins - knee) <= 1
         assert active[knee + 2 : knee + 12] == "█" * 10
         assert "█" not in active[: knee - 1]
-        assert active.endswith("4 of 4 workers")
+        assert active.endswith("peak 4 of 4")
         assert queued.endswith("peak 119")
         assert wait.endswith("longest 5.92 s")
         assert axis.split() == [item for number in axis.split()[::2] for item in (number, "s")]
@@ -603,9 +703,30 @@ class TestTables:
         assert "◀ now, suggested" in shown(change(session, pools=(pool,)))
 
     def test_notices_are_bounded(self) -> None:
-        text = shown(change(report_support.overlap(), notices=tuple(f"notice {number}" for number in range(15))))
+        notices = tuple(f"notice {'i' * number}" for number in range(1, 16))
+        text = shown(change(report_support.overlap(), notices=notices))
         assert text.count("\nnotice  ") == 10
         assert "and 5 more notices" in text
+        text = shown(change(report_support.overlap(), notices=notices), verbose=True)
+        assert text.count("\nnotice  ") == 15
+        assert "more notices" not in text
+
+    def test_notices_that_differ_in_numbers_only_are_one_with_a_count(self) -> None:
+        notices = (*(f"process {number} was not watched" for number in range(62)), "something else")
+        text = shown(change(report_support.overlap(), notices=notices))
+        assert "\nnotice  process 0 was not watched (and 61 more like it)\nnotice  something else\n" in text
+        assert "more notice" not in text
+
+    def test_notes_that_differ_in_numbers_only_are_one_with_a_count(self) -> None:
+        notes = tuple(
+            report_support.finding(
+                severity="info", pattern="burst", cause="slow_tasks", summary=f"Full {number} times."
+            )
+            for number in range(40)
+        )
+        text = shown(change(report_support.empty(), verdict="concurrent", findings=notes))
+        assert "\ninfo  Full 0 times. (burst) (and 39 more like it)\n" in text
+        assert "more finding" not in text
 
 
 def mutated(value: Any, draw: Callable[[], Any]) -> Any:
@@ -628,6 +749,7 @@ def brief_hard_limit() -> Recorded:
 HARD = msgspec.to_builtins(brief_hard_limit(), builtin_types=(bytes,))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_any_numbers_can_be_shown(data: st.DataObject) -> None:

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from report_support import hard_limit
 
-from poolscope import whatif
-from poolscope.analysis.sizing import Task
+from poolscope.aggregation.replay import Task
+from poolscope.commands import whatif
 from poolscope.model import PoolTrace, Session
 
 SECOND = 1_000_000_000

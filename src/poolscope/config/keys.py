@@ -88,6 +88,7 @@ def _path(about: str) -> Expect:
 
 
 EXPECTED: dict[str, Expect] = {
+    "limits": _flag("False: semaphores and locks are not watched."),
     "listen": Expect(
         'HOST:PORT or PORT, such as "127.0.0.1:9464" (an IPv6 address in brackets)',
         lambda value: isinstance(value, str) and listen_address(value) is not None,
@@ -118,6 +119,7 @@ EXPECTED: dict[str, Expect] = {
     "max_workers": _whole(1, "Another size, without touching the code.", optional=True),
     "ignore": _flag("True: not watched at all."),
     "ordered": _flag("True: one worker on purpose, no single_worker warning."),
+    "intended": _flag("True: a limit on purpose, its findings are notes."),
     "long_running": _flag("True: consumers that hold their workers, no stuck_workers or stalled."),
     "sustain_seconds": _seconds("Seconds that a pool must be saturated before it is called serial."),
     "min_amplification": Expect(

@@ -23,7 +23,7 @@ from poolscope.model import Thresholds
 
 
 def load(path: str | os.PathLike[str]) -> Settings:
-    """The settings in a file; an empty file holds the defaults.
+    """Return the settings in a file; an empty file holds the defaults.
 
     Raises ConfigError, in one line, for a file that cannot be read or used.
     """
@@ -44,7 +44,7 @@ def load(path: str | os.PathLike[str]) -> Settings:
 
 
 def parse(text: str, where: str) -> Settings:
-    """The settings in a YAML text; `where` is what an error calls it.
+    """Return the settings in a YAML text; `where` is what an error calls it.
 
     Raises ConfigError, and nothing else, whatever the text.
     """
@@ -54,7 +54,7 @@ def parse(text: str, where: str) -> Settings:
 
 
 def from_mapping(values: Mapping[str, Any], where: str = "settings") -> Settings:
-    """The settings in Python values of the same keys.
+    """Return the settings in Python values of the same keys.
 
     Raises ConfigError for what a file could not hold either.
     """
@@ -62,7 +62,7 @@ def from_mapping(values: Mapping[str, Any], where: str = "settings") -> Settings
 
 
 def environment_settings(environ: Mapping[str, str]) -> Settings:
-    """The settings that POOLSCOPE_CONFIG (a file) and POOLSCOPE_LISTEN (an address) name; empty: not set.
+    """Return the settings that POOLSCOPE_CONFIG (a file) and POOLSCOPE_LISTEN (an address) name; empty: not set.
 
     Raises ConfigError as `load` does.
     """
@@ -78,15 +78,15 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "detection": Thresholds,
     "metrics": MetricsSettings,
 }
-#: More problems of one file are not told.
+#: More problems of one file are not reported.
 _MAX_PROBLEMS = 100
 
-#: In place of a value that cannot be used, and has been told of.
+#: In place of a value that cannot be used, and has been reported.
 _REFUSED = MISTAKEN
 
 
 class _Reader:
-    """Plain values to `Settings`. All mistakes are told, in reading order."""
+    """Plain values to `Settings`. All mistakes are reported, in reading order."""
 
     def __init__(self, where: str, lines: Mapping[str, int], problems: Sequence[tuple[int, str]]) -> None:
         self._where = where
@@ -170,7 +170,7 @@ class _Reader:
         return _NO_LIST
 
     def _unknown(self, path: str, key: Any, known: Sequence[str]) -> object:
-        if len(self._problems) > _MAX_PROBLEMS:  # not told any more, and looking for what is meant takes time
+        if len(self._problems) > _MAX_PROBLEMS:  # not reported any more, and looking for what is meant takes time
             return self._tell(path, "unknown key")
         # A key in the wrong section is likelier than a mistyped one.
         homes = {"detection": Thresholds, "metrics": MetricsSettings, "endpoint": EndpointSettings}
@@ -189,5 +189,5 @@ class _Reader:
         return _REFUSED
 
 
-#: What is no list, and was told of. Not (), which is the same object everywhere.
+#: What is no list, and was reported. Not (), which is the same object everywhere.
 _NO_LIST: Sequence[Any] = []

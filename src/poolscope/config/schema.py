@@ -24,7 +24,7 @@ _SECTIONS: dict[str, tuple[type[msgspec.Struct], str]] = {
 
 
 def schema() -> dict[str, Any]:
-    """The whole schema, as plain values."""
+    """Return the whole schema, as plain values."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "poolscope settings",
@@ -65,7 +65,7 @@ def _key(kind: type[msgspec.Struct], field: msgspec.structs.FieldInfo) -> dict[s
 
 
 def text() -> str:
-    """The schema as it stands in the file."""
+    """Return the schema as it stands in the file."""
     return json.dumps(schema(), indent=2) + "\n"
 
 

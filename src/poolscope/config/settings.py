@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
+from typing import Any
 
 import msgspec
 
@@ -15,7 +16,7 @@ from poolscope.model import Thresholds
 #: Where `serve()` and the settings listen unless told otherwise.
 DEFAULT_LISTEN = "127.0.0.1:9464"
 
-#: Seconds; up to 10 s like everybody's, and on to where saturation lives.
+#: Seconds; up to 10 s as is usual, and on to where saturation lives.
 DEFAULT_BUCKETS: tuple[float, ...] = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
     0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
@@ -42,7 +43,7 @@ class EndpointSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.tls.certificate is not None or self.tls.key is not None
 
     def missing_protection(self) -> str | None:
-        """What is missing to be served beyond loopback, as half a sentence; None: nothing is."""
+        """Return what is missing to be served beyond loopback, as half a sentence; None: nothing is."""
         if self.tls.certificate is None:
             return "TLS is not set (endpoint.tls.certificate)"
         if self.bearer_token_file is None and self.basic_auth_file is None:
@@ -58,6 +59,7 @@ class PoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_workers: int | None = None
     ignore: bool = False
     ordered: bool = False
+    intended: bool = False
     long_running: bool = False
     sustain_seconds: float | None = None
     min_amplification: float | None = None
@@ -81,6 +83,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: str | None = None
     endpoint: EndpointSettings = msgspec.field(default_factory=EndpointSettings)
     per_process: bool = False
+    limits: bool = True
     sample_interval: float = 0.1
     keep_tasks: int = 200_000
     pools: tuple[PoolSettings, ...] = ()
@@ -88,7 +91,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics: MetricsSettings = msgspec.field(default_factory=MetricsSettings)
 
     def rule_for(self, pool_name: str) -> PoolSettings | None:
-        """The first rule that matches the pool's name, or that gave it this name."""
+        """Return the first rule that matches the pool's name, or that gave it this name."""
         # In one pass: a rule "*" further down must not win over the one that renamed the pool.
         for rule in self.pools:
             if fnmatchcase(pool_name, rule.match) or rule.name == pool_name:
@@ -96,7 +99,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return None
 
     def detection_for(self, pool_name: str) -> Thresholds:
-        """The thresholds of one pool: the general ones, and what its rule overrides."""
+        """Return the thresholds of one pool: the general ones, and what its rule overrides."""
         rule = self.rule_for(pool_name)
         if rule is None:
             return self.detection
@@ -104,18 +107,18 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         overrides = {key: value for key in keys if (value := getattr(rule, key)) is not None}
         return msgspec.structs.replace(self.detection, **overrides)
 
-    def probe_json(self) -> str:
-        """What the part inside a watched process needs to know, as JSON."""
+    def for_probe(self) -> dict[str, Any]:
+        """Return what the part inside a watched process needs to know, as plain values."""
         keys = ("match", "name", "max_workers", "ignore")
-        content = {
+        return {
+            "limits": self.limits,
             "sample_interval": self.sample_interval,
             "loop_blocked_seconds": self.detection.loop_blocked_seconds,
             "pools": [{key: getattr(rule, key) for key in keys} for rule in self.pools],
         }
-        return msgspec.json.encode(content).decode()
 
     def with_max_workers(self, pool: str, workers: int, where: str = "settings") -> Settings:
-        """These settings with another size of one pool, named as in the report or as in the code.
+        """Return these settings with another size of one pool, named as in the report or as in the code.
 
         Raises ConfigError for an impossible number.
         """
@@ -132,7 +135,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return msgspec.structs.replace(self, pools=(first, *others))
 
     def with_listen(self, text: str, where: str = "settings") -> Settings:
-        """These settings with an endpoint at `text`, HOST:PORT or PORT.
+        """Return these settings with an endpoint at `text`, HOST:PORT or PORT.
 
         Raises ConfigError if it is neither.
         """

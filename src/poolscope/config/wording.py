@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from poolscope.plain import escaped
+
 #: Characters of a text that are shown.
 _LONGEST = 200
 
 
 def joined(path: str, key: object) -> str:
-    """The path of a key below a path."""
+    """Return the path of a key below a path."""
     return f"{path}.{key}" if path else str(key)
 
 
 def one_line(text: str) -> str:
     """Printable text on one line: a file's name or a key can hold anything."""
-    safe = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:_LONGEST])
+    safe = escaped(text[:_LONGEST])
     return safe if len(text) <= _LONGEST else f"{safe}..."
 
 
 def shown(value: object) -> str:
-    """A value for an error: short, on one line, and cheap even for a list that contains itself."""
+    """Return a value for an error: short, on one line, and cheap even for a list that contains itself."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):

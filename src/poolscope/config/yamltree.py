@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
-
-import yaml
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolscope.config.wording import joined, one_line, shown
 from poolscope.errors import ConfigError
+
+if TYPE_CHECKING:
+    import yaml
 
 # A settings file is a page or two. The bounds keep a hostile or mistaken file from costing seconds.
 MAX_CHARACTERS = 64 * 1024
@@ -37,10 +38,12 @@ MISTAKEN = object()
 
 
 def read(text: str, where: str) -> Tree:
-    """The values in a YAML text.
+    """Return the values in a YAML text.
 
     Raises ConfigError, and nothing else, for a text that cannot be read as a whole. `where` is what an error calls it.
     """
+    import yaml  # here and below: most runs have no settings, and it is a tenth of their start
+
     if len(text) > MAX_CHARACTERS:
         raise ConfigError(f"{where}: expected at most {MAX_CHARACTERS} characters of settings, found more")
     try:
@@ -74,6 +77,8 @@ class _Tree:
         self._visits = 0
 
     def value(self, node: yaml.Node, path: str, depth: int) -> Any:
+        import yaml
+
         self.lines.setdefault(path, node.start_mark.line + 1)
         # Aliases share nodes, so visits are counted: a small file can stand for a tree of any size, or for an
         # endless one.
@@ -92,6 +97,8 @@ class _Tree:
         return self._mistake(node, path, f"expected a plain value, found the tag {shown(node.tag)}")
 
     def _pairs(self, node: yaml.MappingNode, path: str, depth: int) -> Iterator[tuple[str, Any]]:
+        import yaml
+
         seen: set[str] = set()
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
@@ -110,6 +117,8 @@ class _Tree:
             yield key, self.value(value_node, inner, depth + 1)
 
     def _scalar(self, node: yaml.ScalarNode, tag: str, path: str) -> Any:
+        import yaml
+
         text: str = node.value
         # YAML 1.1 makes a number of 10:30 and a date of 2030-01-02. Nothing here is either: they are names.
         if tag in ("timestamp", "value") or (tag in ("int", "float") and ":" in text):

@@ -20,7 +20,7 @@ from poolscope.endpoint.secret_files import SecretFile
 if TYPE_CHECKING:
     from poolscope.endpoint.passwords import PasswordHash
 
-#: Passwords being tried or waiting for it; more are told to come back. A password that was right is not tried again.
+#: Passwords being tried or waiting for it; more get 503. A password that was right is not tried again.
 MAX_TRIES = 3
 #: Seconds between a wrong password and the next try of any: guessing must not take the program's CPU.
 PAUSE_SECONDS = 0.25
@@ -47,7 +47,7 @@ class Access:
     """
 
     def __init__(self, endpoint: EndpointSettings, *, pause_seconds: float = PAUSE_SECONDS) -> None:
-        """Raises ListenError for a file that cannot be used."""
+        """Raise ListenError for a file that cannot be used."""
         self._tokens: SecretFile[tuple[bytes, ...]] | None = None
         self._users: SecretFile[dict[str, PasswordHash]] | None = None
         self._nobody: PasswordHash | None = None
@@ -78,13 +78,13 @@ class Access:
         return (*basic, *(('Bearer realm="poolscope"',) if self._tokens is not None else ()))
 
     def judge(self, authorization: Sequence[str]) -> Verdict:
-        """What the `Authorization` headers of a request are worth.
+        """Return what the `Authorization` headers of a request are worth.
 
-        Raises ListenError if a file of secrets is no good any more: then nobody is let in.
+        Raises ListenError if a file of secrets is no good any more: then all requests are refused.
         """
         if not self.required:
             return Verdict.ALLOWED
-        # Read first: a broken file is told to whoever asks, and tells nothing about what they sent.
+        # Read first: the answer for a broken file says nothing about what was sent.
         tokens = self._tokens.current() if self._tokens is not None else ()
         users = self._users.current() if self._users is not None else {}
         if len(authorization) != 1 or len(authorization[0]) > _MAX_CREDENTIALS:
@@ -130,7 +130,7 @@ class Access:
 
 
 def _read_tokens(text: str) -> tuple[bytes, ...]:
-    """The tokens of a file, a line each, so that an old one may overlap with a new one."""
+    """Return the tokens of a file, a line each, so that an old one may overlap with a new one."""
     tokens = [line.strip() for line in text.splitlines() if line.strip()]
     if not tokens:
         raise ValueError("it is empty; expected a token")
@@ -140,7 +140,7 @@ def _read_tokens(text: str) -> tuple[bytes, ...]:
 
 
 def is_local(peer: str, headers: Message) -> bool:
-    """Whether a request comes from this machine, was meant for it, and was not passed on by somebody.
+    """Whether a request comes from this machine, was meant for it, and was not passed on by a proxy.
 
     A page in a browser can have its name resolve to 127.0.0.1 (DNS rebinding): its requests come from loopback, but
     name another host. A proxy on this machine says that it forwards.

@@ -21,7 +21,9 @@ from poolscope.endpoint.access import Access, Verdict, is_local
 from poolscope.endpoint.connections import Connection, plain_answer
 from poolscope.endpoint.tls import Certificate
 from poolscope.errors import ListenError
-from poolscope.model import PATTERNS, SEVERITIES, Finding, storable
+from poolscope.model import Finding, storable
+from poolscope.plain import one_line
+from poolscope.ranking import importance
 
 #: Bytes that a request may have with all its headers.
 MAX_REQUEST_BYTES = 64 * 1024
@@ -40,10 +42,10 @@ _LINGER_BYTES, _LINGER_SECONDS = 256 * 1024, 1.0
 
 
 class Site(NamedTuple):
-    """What is served, and to whom."""
+    """What is served, and which requests are let in."""
 
     registry: CollectorRegistry
-    #: The findings up to now; None where nobody knows them.
+    #: The findings up to now; None where they are not known.
     findings: Callable[[], Sequence[Finding] | None]
     access: Access
     certificate: Certificate | None
@@ -53,8 +55,8 @@ class Site(NamedTuple):
     making: threading.Lock
 
 
-def serve(site: Site, connection: Connection) -> None:
-    """Answers the one request of a connection. Raises OSError where the client does not play along."""
+def answer(site: Site, connection: Connection) -> None:
+    """Answer the one request of a connection. Raises OSError where the client does not play along."""
     if site.certificate is None:
         _Handler(site, connection)
         return
@@ -66,7 +68,7 @@ def serve(site: Site, connection: Connection) -> None:
         _linger(connection)
         return
     secured = site.certificate.context().wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
-    # The plain one has given up its descriptor; whoever cuts us off has to find the new one.
+    # The plain one has given up its descriptor; a thread that cuts us off has to find the new one.
     connection.socket = secured
     secured.settimeout(connection.time_left())
     secured.do_handshake()
@@ -74,17 +76,14 @@ def serve(site: Site, connection: Connection) -> None:
 
 
 def findings_json(findings: Sequence[Finding], *, frames: bool) -> bytes:
-    """A JSON list, the most severe first; without `frames` also without the lines of code that the texts name."""
-    ordered = sorted(findings, key=lambda it: (-SEVERITIES.index(it.severity), _place(it.pattern)))
+    """Return a JSON list, the most severe first; without `frames` also without the lines of code that the texts
+    name."""
+    ordered = sorted(findings, key=importance)
     shown = ordered if frames else [_without_lines(finding) for finding in ordered]
     try:
         return msgspec.json.encode(shown) + b"\n"
     except UnicodeEncodeError:
         return msgspec.json.encode(storable(msgspec.to_builtins(shown))) + b"\n"
-
-
-def _place(pattern: str) -> int:
-    return PATTERNS.index(pattern) if pattern in PATTERNS else len(PATTERNS)
 
 
 def _without_lines(finding: Finding) -> Finding:
@@ -123,7 +122,7 @@ class _Reader(io.RawIOBase):
 
 
 class _Writer(io.RawIOBase):
-    """Writes to a connection up to its deadline; whoever does not read is dropped then."""
+    """Writes to a connection up to its deadline; a client that does not read is dropped then."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -144,7 +143,7 @@ class _Writer(io.RawIOBase):
 class _Handler(BaseHTTPRequestHandler):
     error_content_type = _PLAIN
     error_message_format = "%(code)d %(message)s\n"
-    # Not 0.9, whose answers have no status: nobody speaks it, and what is no request would be taken for it.
+    # Not 0.9, whose answers have no status: no client speaks it, and what is no request would be taken for it.
     default_request_version = "HTTP/1.0"
     # What `parse_request` would set: a request that is refused before has none.
     command = None  # type: ignore[assignment]
@@ -172,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._link.heard()
             _linger(self._link)
             return False
-        # Complete: from here on nobody has to wait for the client.
+        # Complete: from here on nothing has to wait for the client.
         self._link.heard()
         return True
 
@@ -201,9 +200,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             verdict = self._site.access.judge(self.headers.get_all("Authorization", []))
         except ListenError as error:
-            # The one who runs the program hears why; whoever asks does not.
+            # The reason goes to the program's log, not to the client.
             self._site.failed("access", error)
-            self._refuse(503, "Nobody can be let in: the log of the program says why")
+            self._refuse(503, "No request can be let in: the log of the program says why")
             return False
         if verdict is Verdict.REFUSED:
             challenges = [("WWW-Authenticate", challenge) for challenge in self._site.access.challenges]
@@ -245,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, "application/json", body, *more)
 
     def _made(self, what: str, make: Callable[[], bytes]) -> bytes | None:
-        """What `make` gives; None if it fails or has no turn in time, which then was answered."""
+        """Return what `make` gives; None if it fails or has no turn in time, which then was answered."""
         making = self._site.making
         if not making.acquire(timeout=max(0.0, self._link.deadline - time.monotonic() - 0.1)):
             self._refuse(503, "Too many requests at once", ("Retry-After", "1"))
@@ -255,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception as error:
             # Ours or the snapshot's. This one fails; the next one may not.
             self._site.failed("collector", error)
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = one_line(" ".join(f"{type(error).__name__}: {error}".split()))
         finally:
             making.release()
         self._refuse(500, f"The {what} cannot be shown: {reason}")
@@ -287,7 +286,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _choices(header: str) -> list[tuple[str, dict[str, str]]]:
-    """What a header of the `Accept` family names, with its parameters: the most wanted first, without the unwanted."""
+    """Return what a header of the `Accept` family names, with its parameters: the most wanted first, without the
+    unwanted."""
     found = []
     for choice in header.lower().split(","):
         name, *pairs = (part.strip() for part in choice.split(";"))
@@ -303,7 +303,7 @@ def _choices(header: str) -> list[tuple[str, dict[str, str]]]:
 
 
 def _format_for(accept: str) -> tuple[Callable[[Any], bytes], str]:
-    """The encoder for the first format of an `Accept` header that we have, and its content type.
+    """Return the encoder for the first format of an `Accept` header that we have, and its content type.
 
     prometheus_client asks for the first in the order of the header, wanted or not, and takes every version that comes
     after its own for one that it has.
@@ -316,7 +316,7 @@ def _format_for(accept: str) -> tuple[Callable[[Any], bytes], str]:
 
 
 def _linger(connection: Connection) -> None:
-    """Reads what is left of a refused request: a socket closed with unread data is reset, and the answer lost."""
+    """Read what is left of a refused request: a socket closed with unread data is reset, and the answer lost."""
     connection.lingers()
     try:
         socket.socket.shutdown(connection.socket, socket.SHUT_WR)

@@ -1,10 +1,22 @@
-"""What `serve` returns, whoever answers there."""
+"""What `serve` returns, whichever process answers there."""
 
 from __future__ import annotations
 
+import ipaddress
 from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
+
+
+def url_of(scheme: str, host: str, port: int) -> str:
+    """Return the URL by which this machine reaches a host: by loopback if that stands for all addresses."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return f"{scheme}://{host}:{port}"
+    if address.is_unspecified:
+        address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
+    return f"{scheme}://[{address}]:{port}" if address.version == 6 else f"{scheme}://{address}:{port}"
 
 
 class Endpoint(ABC):
@@ -22,7 +34,10 @@ class Endpoint(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Ends it; does nothing the second time."""
+        """End it; do nothing the second time."""
+
+    def drain(self, patience: float) -> None:  # noqa: B027 # most have no thread of ours
+        """Once it is closed: waits `patience` seconds at most until no thread of it is left."""
 
     def __enter__(self) -> Self:
         return self
@@ -51,4 +66,4 @@ class Elsewhere(Endpoint):
         return self._url
 
     def close(self) -> None:
-        """Does nothing: it is not ours."""
+        """Do nothing: it is not ours."""

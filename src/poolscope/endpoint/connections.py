@@ -1,7 +1,7 @@
 """Connections: accepted by one thread, kept there while they say nothing, answered on a few threads more.
 
-Everything is bounded, and the bound never keeps a well-behaved client out: where there is no room, whoever has kept
-us waiting for longest goes.
+Everything is bounded, and the bound never keeps a well-behaved client out: where there is no room, the client that has
+kept us waiting for longest goes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+
+from poolscope.probe.interpreter.native_thread import await_exit, has_exited
 
 #: Seconds that one connection may take, from its first packet to the end of the answer, whatever it does.
 REQUEST_SECONDS = 10.0
@@ -32,13 +34,17 @@ _log = logging.getLogger("poolscope")
 
 
 def plain_answer(status: str, text: str, *headers: str) -> bytes:
-    """A whole answer in plain HTTP, where there is no request to be read first."""
+    """Return a whole answer in plain HTTP, where there is no request to be read first."""
     body = f"{text}\n"
     lines = [f"HTTP/1.0 {status}", *headers, "Content-Type: text/plain", f"Content-Length: {len(body)}"]
     return "\r\n".join([*lines, "", body]).encode("ascii")
 
 
 _BUSY = plain_answer("503 Service Unavailable", "503 Too many requests at once", "Retry-After: 1")
+
+
+class AnswerThread(threading.Thread):
+    """A thread of the endpoint: its class tells it from those of the program."""
 
 
 class Connection:
@@ -50,9 +56,9 @@ class Connection:
         self.socket = accepted
         self.peer = peer
         self.deadline = deadline
-        #: To be called when the request is complete: from then on it keeps its place.
+        #: Called when the request is complete: from then on it keeps its place.
         self.heard: Callable[[], None] = lambda: None
-        #: To be called when it was answered and only its rest is read: it may be cut off again.
+        #: Called after the answer, while unread input is drained: it may be cut off again.
         self.lingers: Callable[[], None] = lambda: None
 
     def time_left(self) -> float:
@@ -66,9 +72,9 @@ class Connection:
 class Acceptor:
     """Accepts on a listening socket until it is stopped, and has each request served on a thread of its own.
 
-    `run` belongs to one thread; `stop` and the threads it starts may run beside it. `_lock` guards `_reading`: who is
-    in there waits for its client and may be cut off by the accepting thread, so a connection leaves it before its
-    socket is closed.
+    `run` belongs to one thread; `stop` and the threads it starts may run beside it. `_lock` guards `_reading`: the
+    connections in there wait for their clients, and the accepting thread may cut them off, so a connection leaves it
+    before its socket is closed.
     """
 
     def __init__(
@@ -93,10 +99,13 @@ class Acceptor:
         self._free = threading.BoundedSemaphore(max_requests)
         self._lock = threading.Lock()
         self._reading: dict[Connection, None] = {}  # the oldest first
+        #: Native identifiers of our threads, of those that have ended some too.
+        self._threads: set[int] = set()
 
     def run(self) -> None:
-        """Accepts until it is stopped. Raises OSError if the program has closed our sockets."""
+        """Accept until it is stopped. Raises OSError if the program has closed our sockets."""
         # Not serve_forever: it wakes up twice a second to see whether it should stop.
+        self._threads.add(threading.get_native_id())
         self._selector.register(self._listening, selectors.EVENT_READ)
         self._selector.register(self._stopped, selectors.EVENT_READ)
         while True:
@@ -112,20 +121,26 @@ class Acceptor:
             self._drop_overdue()
 
     def stop(self) -> None:
-        """Has `run` return."""
+        """Have `run` return."""
         try:
             self._stop.send(b"x")
         except OSError:
             pass  # the program has closed it
 
     def close(self) -> None:
-        """Closes the sockets; in a forked child ours alone, which the parent does not notice."""
+        """Close the sockets; in a forked child ours alone, which the parent does not notice."""
         self._listening.close()
         self._stop.close()
         self._stopped.close()
         for connection in list(self._silent.values()):
             connection.socket.close()
         self._selector.close()
+
+    def drain(self, patience: float) -> None:
+        """After `close`: waits until the system has let go of all our threads, `patience` seconds at most."""
+        deadline = time.monotonic() + patience
+        for native_id in list(self._threads):
+            await_exit(native_id, deadline - time.monotonic())
 
     def close_in_child(self) -> None:
         """As `close`, for the copies of a forked child, whose other threads are gone with what they held."""
@@ -186,13 +201,14 @@ class Acceptor:
             connection.heard = lambda: self._heard(connection)
             connection.lingers = lambda: self._lingers(connection)
             self._lingers(connection)
-            thread = threading.Thread(
-                target=self._run_request, args=(connection,), name="poolscope-request", daemon=True
-            )
+            thread = AnswerThread(target=self._run_request, args=(connection,), name="poolscope-request", daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # the system gives us none
                 self._leave(connection)
+            else:
+                self._threads = {known for known in self._threads if not has_exited(known)}
+                self._threads.add(thread.native_id or 0)
 
     def _take_place(self) -> bool:
         if self._free.acquire(blocking=False):
@@ -235,13 +251,13 @@ class Acceptor:
             self._leave(connection)
 
     def _leave(self, connection: Connection) -> None:
-        self._heard(connection)  # before the close: nobody may cut off whoever gets the descriptor next
+        self._heard(connection)  # before the close: the next owner of the descriptor must not be cut off
         hang_up(connection.socket)
         self._free.release()
 
 
 def hang_up(connection: Any) -> None:
-    """Closes a socket; the other side learns of it even if a forked child holds a copy."""
+    """Close a socket; the other side learns of it even if a forked child holds a copy."""
     try:
         _shut_down(connection, socket.SHUT_WR)
     except OSError:

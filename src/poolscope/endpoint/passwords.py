@@ -42,13 +42,13 @@ class PasswordHash(NamedTuple):
 
 
 def make(password: str) -> PasswordHash:
-    """A new hash of a password, with a salt of its own."""
+    """Return a new hash of a password, with a salt of its own."""
     salt = os.urandom(16)
     return PasswordHash(COST, BLOCK, PARALLEL, salt, _derived(password.encode(), salt, COST, BLOCK, PARALLEL))
 
 
 def read_hash(text: str) -> PasswordHash:
-    """The hash in a text. Raises ValueError, which repeats nothing of the text, if there is none."""
+    """Return the hash in a text. Raises ValueError, which repeats nothing of the text, if there is none."""
     if text.startswith(("$2", "$apr1$", "{SHA}", "$5$", "$6$", "$1$")):
         raise ValueError(
             f"a hash of htpasswd or crypt cannot be verified with the standard library; expected {EXPECTED}"
@@ -72,7 +72,7 @@ def read_hash(text: str) -> PasswordHash:
 
 
 def read_users(text: str) -> dict[str, PasswordHash]:
-    """The users of a file, a line each; empty lines and those that begin with # are none. Raises ValueError."""
+    """Return the users of a file, a line each; empty lines and those that begin with # are none. Raises ValueError."""
     if not _can_hash():
         raise ValueError("this Python has no hashlib.scrypt: it was built without OpenSSL; take a bearer token")
     users: dict[str, PasswordHash] = {}
@@ -108,7 +108,7 @@ def _derived(password: bytes, salt: bytes, cost: int, block: int, parallel: int)
 
 
 def main(arguments: list[str]) -> int:
-    """Asks for a password and prints the user's line; the exit status."""
+    """Ask for a password and print the user's line; the exit status."""
     if len(arguments) != 1 or not arguments[0] or ":" in arguments[0] or not arguments[0].isprintable():
         print("usage: python -m poolscope.endpoint.passwords USER  (a name without a colon)", file=sys.stderr)
         return 2

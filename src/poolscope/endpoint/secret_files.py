@@ -47,7 +47,7 @@ class SecretFile(Generic[T]):
         self._seen, self._value = self._read()
 
     def current(self) -> T:
-        """What the file says now. Raises ListenError as the constructor does."""
+        """Return what the file says now. Raises ListenError as the constructor does."""
         with self._lock:
             if self._look(lambda: os.stat(self.path)) != self._seen:
                 self._seen, self._value = self._read()
@@ -80,18 +80,18 @@ class SecretFile(Generic[T]):
         return _Seen(found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
     def refused(self, why: str) -> ListenError:
-        """The error for this file."""
+        """Return the error for this file."""
         return refused(self.key, self.path, why)
 
 
 def check_mode(status: os.stat_result, refused: Callable[[str], ListenError]) -> None:
-    """Raises what `refused` makes if every user of the machine may read or write the file."""
+    """Raise what `refused` makes if every user of the machine may read or write the file."""
     if os.name == "posix" and status.st_mode & (stat.S_IROTH | stat.S_IWOTH):
         raise refused("every user of this machine can read or change it; chmod o-rwx it")
 
 
 def refused(key: str, path: str, why: str) -> ListenError:
-    """The one line that says why a file cannot be used."""
+    """Return the one line that says why a file cannot be used."""
     return ListenError(f"{key}: {one_line(path)} cannot be used: {one_line(why)}")
 
 

@@ -16,12 +16,13 @@ from prometheus_client import CollectorRegistry
 
 from poolscope.config import EndpointSettings, listen_address
 from poolscope.endpoint.access import Access
-from poolscope.endpoint.answers import Site, serve
-from poolscope.endpoint.base import Endpoint
-from poolscope.endpoint.connections import MAX_REQUESTS, REQUEST_SECONDS, Acceptor
+from poolscope.endpoint.answers import Site, answer
+from poolscope.endpoint.base import Endpoint, url_of
+from poolscope.endpoint.connections import MAX_REQUESTS, REQUEST_SECONDS, Acceptor, AnswerThread
 from poolscope.endpoint.tls import Certificate
 from poolscope.errors import ListenError
 from poolscope.model import Finding
+from poolscope.plain import one_line
 
 #: Connections that the system accepts before we do.
 _BACKLOG = 128
@@ -48,8 +49,8 @@ class Server(Endpoint):
         failed: Callable[[str, Exception], object] | None = None,
         findings: Callable[[], Sequence[Finding] | None] = lambda: None,
     ) -> None:
-        """`findings` gives what /findings shows. `failed` hears of scrapes that fail, of files of secrets that are no
-        good any more, and if the endpoint has to end: without it, the log does.
+        """Open it. `findings` gives what /findings shows. `failed` is called for scrapes that fail, for files of
+        secrets that went bad, and if the endpoint has to end; without it these are logged.
 
         Raises ListenError.
         """
@@ -65,14 +66,14 @@ class Server(Endpoint):
         self._address = self._listening.getsockname()
         self._acceptor = Acceptor(
             self._listening,
-            lambda connection: serve(site, connection),
+            lambda connection: answer(site, connection),
             speaks_tls=certificate is not None,
             request_seconds=request_seconds,
             max_requests=max_requests,
         )
         self._lock = threading.Lock()
         self._closed = False
-        self._thread = threading.Thread(target=self._accept, name="poolscope-endpoint", daemon=True)
+        self._thread = AnswerThread(target=self._accept, name="poolscope-endpoint", daemon=True)
         _close_in_children(self)
         try:
             self._thread.start()
@@ -89,11 +90,7 @@ class Server(Endpoint):
     @property
     def url(self) -> str:
         """See `Endpoint.url`."""
-        address = ipaddress.ip_address(str(self._address[0]).partition("%")[0])
-        if address.is_unspecified:
-            address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
-        host = f"[{address}]" if address.version == 6 else str(address)
-        return f"{self._scheme}://{host}:{self.port}"
+        return url_of(self._scheme, str(self._address[0]), self.port)
 
     def close(self) -> None:
         """Stop listening. Requests being answered are not waited for."""
@@ -104,6 +101,10 @@ class Server(Endpoint):
         self._acceptor.stop()
         self._thread.join(timeout=5)
         self._acceptor.close()
+
+    def drain(self, patience: float) -> None:
+        """See `Endpoint.drain`."""
+        self._acceptor.drain(patience)
 
     def _accept(self) -> None:
         try:
@@ -147,11 +148,12 @@ class _LogOnce:
     def __call__(self, part: str, error: Exception) -> None:
         if part not in self._told:
             self._told.add(part)
-            _log.error("failure of poolscope in part %s: %s: %s", part, type(error).__name__, error, exc_info=error)
+            _log.error("%s", one_line(f"failure of poolscope in part {part}: {type(error).__name__}: {error}"))
+            _log.debug("where that was", exc_info=error)
 
 
 def _open(listen: str, endpoint: EndpointSettings) -> socket.socket:
-    """A bound and listening socket, or ListenError."""
+    """Return a bound and listening socket, or ListenError."""
     address = listen_address(listen)
     if address is None:
         raise ListenError(f"cannot listen on {listen!r}: expected HOST:PORT or PORT, such as 127.0.0.1:9464")

@@ -25,7 +25,7 @@ class Certificate:
     """
 
     def __init__(self, settings: TlsSettings) -> None:
-        """Raises ListenError, in one line, for files that cannot be used."""
+        """Raise ListenError, in one line, for files that cannot be used."""
         if settings.certificate is None:
             raise ListenError(f"{_KEY} needs {_CERTIFICATE}: name the certificate that it belongs to")
         self._certificate = os.path.abspath(settings.certificate)
@@ -36,7 +36,7 @@ class Certificate:
         self._context = self._load()
 
     def context(self) -> ssl.SSLContext:
-        """The context for a new connection."""
+        """Return the context for a new connection."""
         with self._lock:
             try:
                 seen = self._look()
@@ -86,7 +86,7 @@ class Certificate:
             context.load_cert_chain(self._certificate, self._key, pass_phrase)
         except (OSError, ValueError) as error:  # SSLError is an OSError
             if asked:
-                why = "it has a pass phrase, and nobody to ask for it; take the pass phrase off"
+                why = "it has a pass phrase, which cannot be asked for here; take the pass phrase off"
             elif getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
                 why = "it belongs to another certificate"
             else:

@@ -1,14 +1,14 @@
-"""The future of the drop-in thread pool: it is its own work item, and makes a condition only for who waits.
+"""The future of the drop-in thread pool: it is its own work item, and makes a condition only for a thread that waits.
 
 The standard executor makes three objects for a task, and the dearest is the condition of the future, which most
-futures never need: nobody blocks on them before they are done. Here one slotted object is future and work item.
+futures never need: no thread blocks on them before they are done. Here one slotted object is future and work item.
 
-Who may change `_state`, and what makes that safe:
+Which threads may change `_state`, and what makes that safe:
 
-- While the future has no condition, whoever holds `_lock` owns the state. Nobody can be waiting then.
-- A condition is made under `_lock`, and stays. From then on whoever holds the condition owns the state, as in the
-  standard future, and its methods do the rest. `wait`, `as_completed`, asyncio and whoever else reaches into a future
-  find `_condition`, `_waiters`, `_done_callbacks` and `_state` as they are used to.
+- While the future has no condition, the thread that holds `_lock` owns the state. None can be waiting then.
+- A condition is made under `_lock`, and stays. From then on the thread that holds the condition owns the state, as in
+  the standard future, and its methods do the rest. `wait`, `as_completed`, asyncio and all else that reaches into a
+  future find `_condition`, `_waiters`, `_done_callbacks` and `_state` as they are used to.
 - So a step takes the one or the other, and then looks again which it should be: `_start`, `_succeed` and
   `add_done_callback` do. If a condition came in between, they leave it to the standard methods.
 - `_lock` is one of a few that all futures share. While one is held, no code runs but what stands here and no other
@@ -19,8 +19,8 @@ Who may change `_state`, and what makes that safe:
 A lock is acquired inside `try`, not by `with`, which costs three times as much: so it is released even if another
 thread raises an exception in this one, or a signal handler does, right after it was acquired.
 
-A task is recorded once: who takes its future out of PENDING also takes `_watch` off it, and records what became of the
-task (`poolscope.probe.pools.recording`).
+A task is recorded once: the thread that takes its future out of PENDING also takes `_watch` off it, and records what
+became of the task (`poolscope.probe.recording.recorder`).
 """
 
 from __future__ import annotations
@@ -30,22 +30,48 @@ import threading
 from _thread import RLock
 from concurrent.futures import _base
 
-from poolscope.probe.pools.watching import RUN_CODES
+from poolscope.probe.interpreter.blame import is_ours
+from poolscope.probe.recording import given_up
+from poolscope.probe.recording.pool_watch import FUTURES, RUN_CODES
+from poolscope.probe.recording.recorder import WorkerLog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from poolscope.probe.pools.watching import Watch
+    from poolscope.probe.recording.pool_watch import Task, Watch
 
     StandardFuture = _base.Future[Any]
 else:
     StandardFuture = _base.Future
 
+
+def _false_is_none() -> bool:
+    """Whether the standard `result` takes an exception that is false for none, as it does before 3.14."""
+
+    class Falsy(Exception):
+        def __bool__(self) -> bool:
+            return False
+
+    future: _base.Future[None] = _base.Future()
+    future.set_exception(Falsy())
+    try:
+        future.result()
+    except Falsy:
+        return False
+    return True
+
+
+_FALSE_IS_NONE = _false_is_none()
+
 PENDING, RUNNING, FINISHED = _base.PENDING, _base.RUNNING, _base.FINISHED
 _CANCELLED = (_base.CANCELLED, _base.CANCELLED_AND_NOTIFIED)
 _DONE = (*_CANCELLED, FINISHED)
+
+#: In the place of the keywords: `args` is the task as the executor's own `prepare_context` has resolved it, and only a
+#: worker's context can run it (3.14 and later).
+RESOLVED: dict[str, Any] = {"": "resolved"}
 
 #: So many that two threads hardly ever meet at one; a lock of its own would cost each future more than all its slots.
 _LOCKS = tuple(RLock() for _ in range(64))
@@ -92,6 +118,7 @@ class Future(StandardFuture):  # noqa: D101 - the standard docstring, below
         "_callbacks",
         "_exception",
         "_function",
+        "_kwargs",
         "_lock",
         "_made",
         "_result",
@@ -100,19 +127,18 @@ class Future(StandardFuture):  # noqa: D101 - the standard docstring, below
         "_watch",
         "args",
         "fn",
-        "kwargs",
     )
 
     #: The number of the function and the time of submission, as the recorder knows them; set while `_watch` is.
     _function: int
     _submitted: int
 
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, fn: Any = None, args: Any = (), kwargs: dict[str, Any] | None = None) -> None:
         # Objects lie 16 bytes apart at least, and those of this size 64 or more.
         self._lock = _LOCKS[id(self) >> 6 & 63]
         self.fn: Any = fn
         self.args: Any = args
-        self.kwargs: Any = kwargs or None  # an empty dict for each queued task would be a third of its memory
+        self._kwargs = kwargs or None  # an empty dict for each queued task would be a third of its memory
         self._state = PENDING
         self._result = self._exception = None
         self._made: _Condition | None = None
@@ -160,14 +186,18 @@ class Future(StandardFuture):  # noqa: D101 - the standard docstring, below
             return False  # `map` cancels each future that it has the result of
         with self._condition:
             if self._state in (RUNNING, FINISHED):
+                if self._state == RUNNING:
+                    given_up.note(self)
                 return False
             if self._state in _CANCELLED:
                 return True
+            watch = self._watch
+            at = 0 if watch is None else watch.now()
             self._state = _base.CANCELLED
-            watch, self._watch = self._watch, None
+            self._watch = None
             if watch is not None:
-                # Before anybody hears of it.
-                watch.cancelled(self._function, self._submitted)
+                # Before it can be seen; and at once, for an exception that comes in between (`blame`).
+                watch.recorder.cancelled.extend((self._function, self._submitted, at))
             self._condition.notify_all()
         self._invoke_callbacks()  # type: ignore[attr-defined]  # typeshed leaves it out
         return True
@@ -199,7 +229,7 @@ class Future(StandardFuture):  # noqa: D101 - the standard docstring, below
     def result(self, timeout: float | None = None) -> Any:
         if self._state != FINISHED:
             super().exception(timeout)  # waits, and raises what else there is to raise
-        if self._exception:
+        if self._exception is not None and (self._exception or not _FALSE_IS_NONE):
             try:
                 # Here, so that the traceback shows no more of us than it would of the standard future.
                 raise self._exception
@@ -217,49 +247,77 @@ class Future(StandardFuture):  # noqa: D101 - the standard docstring, below
 
     @property
     def future(self) -> Future:
-        """Itself: who takes a work item out of the queue asks it for its future."""
+        """Itself: code that takes a work item out of the queue asks it for its future."""
         return self
 
-    def run(self, log: Any = None) -> None:
-        """Runs the task unless it was cancelled. Whoever takes it out of the queue calls this, once.
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The keywords of the task, which a queue of the program's may read or change."""
+        if self._kwargs is None:
+            self._kwargs = {}
+        return self._kwargs
 
-        `log` is the calling worker's in the pool; without it, the calling thread is no worker of ours.
+    @property
+    def task(self) -> Any:
+        """The same task as the work items of newer interpreters hold it."""
+        return self.args if self._kwargs is RESOLVED else (self.fn, self.args, self.kwargs)
+
+    def run(self, log: Any = None, context: Any = None) -> None:
+        """Run the task unless it was cancelled. Code that takes it out of the queue calls this, once.
+
+        `log` is the calling worker's in the pool, and `context` its context, where the executor has contexts of its own
+        (see `RESOLVED`). A thread that is no worker of ours passes neither, or the context alone, as newer interpreters
+        have it.
         """
         if not self._start():
             return
+        if type(log) is not WorkerLog:
+            log, context = None, log
         # The traceback of the task's exception keeps this frame: no name in it but `self` may lead to the task.
         watch = self._watch
         if watch is not None:
-            self._watch = None
+            outer = None
             try:
                 if log is None:
                     log = watch.own_log()
-                function, submitted, clock, outer = self._function, self._submitted, watch.clock, log.running
+                outer = log.running
+                function, submitted, clock = self._function, self._submitted, watch.clock
                 started = clock()
+                self._watch = None
                 log.running = (function, submitted, started)
-            except Exception as exc:
+            except BaseException as exc:
+                if log is not None:
+                    log.running = outer
+                self._record_unstarted()
                 watch.give_up(exc)
                 watch = None
         try:
-            result = self.fn(*self.args) if self.kwargs is None else self.fn(*self.args, **self.kwargs)
+            if self._kwargs is None:
+                result = self.fn(*self.args)
+            elif self._kwargs is RESOLVED:
+                result = context.run(self.args)
+            else:
+                result = self.fn(*self.args, **self._kwargs)
         except BaseException as exc:
             if watch is not None:
-                try:
-                    log.finished.extend((log.worker, function * 2 + 1, submitted, started, clock()))
-                except Exception as failure:
-                    watch.give_up(failure)
-                log.running = outer
+                watch.end((log, function, submitted, started, outer), 1)
             self.set_exception(exc)
             self._release()
             # Break a reference cycle with the exception.
             self = None  # type: ignore[assignment]  # as in the standard work item
         else:
             if watch is not None:
+                # As `watch.end` does it, which would be a call for each task.
+                ended = 0
                 try:
-                    log.finished.extend((log.worker, function * 2, submitted, started, clock()))
-                except Exception as failure:
+                    ended = clock()
+                    log.finished.extend((log.worker, function * 2, submitted, started, ended))
+                    log.running = outer
+                except BaseException as failure:
+                    if not ended:
+                        log.finished.extend((log.worker, function * 2, submitted, started, started))
+                    log.running = outer
                     watch.give_up(failure)
-                log.running = outer
             self._succeed(result)
             self._release()
 
@@ -278,7 +336,7 @@ class Future(StandardFuture):  # noqa: D101 - the standard docstring, below
         try:
             live = self.set_running_or_notify_cancel()
         except BaseException:
-            # Somebody else has set the future of a queued task, and it will never run.
+            # Other code has set the future of a queued task, and it will never run.
             self._record_unstarted()
             raise
         if not live:
@@ -307,13 +365,18 @@ class Future(StandardFuture):  # noqa: D101 - the standard docstring, below
             self._invoke_callbacks()  # type: ignore[attr-defined]  # typeshed leaves it out
 
     def _release(self) -> None:
-        """Lets go of what the task was given: the program may keep the future for long."""
-        self.fn = self.args = self.kwargs = None
+        """Let go of what the task was given: the program may keep the future for long."""
+        self.fn = self.args = self._kwargs = None
+
+    def cancel_unqueued(self) -> None:
+        """Cancel the task of an item that is out of the queue for good."""
+        self.cancel()
+        self._release()
 
     # -- tasks that never start ----------------------------------------------------------------------------
 
     def withdraw(self) -> bool:
-        """Takes back a task that the executor is not going to run after all. False: too late, it has left PENDING."""
+        """Take back a task that the executor is not going to run after all. False: too late, it has left PENDING."""
         with self._condition:
             if self._state != PENDING:
                 return False
@@ -324,13 +387,25 @@ class Future(StandardFuture):  # noqa: D101 - the standard docstring, below
         self._release()
         return True
 
+    def unrecord(self) -> None:
+        """Take the record of a submission back that raised. If the queue has got the task all the same, it runs
+        unrecorded, unless it has started by now."""
+        with self._condition:
+            watch = None
+            if self._state == PENDING:
+                watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.withdrawn(self._function, self._submitted)
+
     def fail_unstarted(self, exc: BaseException) -> None:
-        """Fails the task without a start, unless it was cancelled or its future was set by somebody else."""
+        """Fail the task without a start, unless it was cancelled or its future was set by other code."""
         try:
             # Running for a moment, so that a `cancel` between the record and the failure comes too late.
             live = self.set_running_or_notify_cancel()
-        except Exception:
+        except Exception as failure:
             self._record_unstarted()
+            if not is_ours(failure):
+                raise
             return
         if live:
             self._record_unstarted()
@@ -343,7 +418,14 @@ class Future(StandardFuture):  # noqa: D101 - the standard docstring, below
             watch.broke(self._function, self._submitted)
 
 
+def _unstarted(future: Future) -> Task | None:
+    """Return the task of a future that has not started and is recorded."""
+    watch = future._watch
+    return None if watch is None else (watch, future._function, future._submitted)
+
+
 RUN_CODES.add(Future.run.__code__)
+FUTURES[Future] = _unstarted
 Future.__doc__ = _base.Future.__doc__
 for _method in (Future.cancel, Future.cancelled, Future.running, Future.done, Future.result, Future.exception):
     _method.__doc__ = getattr(_base.Future, _method.__name__).__doc__

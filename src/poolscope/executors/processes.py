@@ -1,12 +1,12 @@
-"""The drop-in process pool: the standard one, watched. How: see `poolscope.probe.pools.processpool`."""
+"""The drop-in process pool: the standard one, watched. How: see `poolscope.probe.processes.processpool`."""
 
 from __future__ import annotations
 
 import concurrent.futures.process as standard
 from concurrent.futures import _base
 
-from poolscope.probe.pools.processpool import note_refusal, watch_own
-from poolscope.probe.pools.watching import ATTRIBUTE, size_from_settings
+from poolscope.probe.processes.processpool import note_refusal, watch_own
+from poolscope.probe.recording.pool_watch import ATTRIBUTE, size_from_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

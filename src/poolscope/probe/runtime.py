@@ -1,52 +1,62 @@
-"""The probe of this process: who is watched, what is told about it, to whom, and when.
+"""The probe of this process: what is watched, which messages go to which sinks, and when.
 
 Executors and loops record; one background thread (`ticker`) reads what they recorded every `sample_interval`,
-makes messages of it (`sampler`) and hands them to the sinks (`outlet`). A task never waits for any of that:
-user threads only append. What must not be done by two threads at once (read a pool, hand over a message) is
-done under one lock, which only the background thread and callers of `flush` take.
+makes messages of it (`sampler`) and hands them to the sinks (`dispatcher`). A task never waits for any of that:
+user threads only append. What two threads must not do at once (read a pool, hand over a message) is done under one
+lock, which only the background thread and callers of `flush` take.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
-import sys
 from functools import partial
 from time import perf_counter_ns
 
-from poolscope.probe.adapters import meet
-from poolscope.probe.cpu import CpuClocks, GuardedClocks
-from poolscope.probe.native import allocate_lock, get_ident
-from poolscope.probe.outlet import Outlet
-from poolscope.probe.pools.names import FunctionTable
-from poolscope.probe.pools.registry import Pools
-from poolscope.probe.pools.sampler import StackSampler
+from poolscope.probe.api import registered
+from poolscope.probe.forks import go_on, others_run
+from poolscope.probe.interpreter.blame import is_ours
+from poolscope.probe.interpreter.cpu import CpuClocks, GuardedClocks
+from poolscope.probe.interpreter.unpatched import allocate_lock, get_ident
+from poolscope.probe.recording.function_table import FunctionTable
+from poolscope.probe.recording.registry import Pools
+from poolscope.probe.sampling.handover import HandoverSampler
+from poolscope.probe.sampling.sampler import StackSampler
+from poolscope.probe.self_report import SelfReport
 from poolscope.probe.settings import ProbeSettings
+from poolscope.probe.targets import meet
 from poolscope.probe.ticker import Ticker
+from poolscope.probe.transport.dispatcher import Dispatcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from poolscope.probe.outlet import Message, Sink
-    from poolscope.probe.pools.recording import PoolRecorder
-    from poolscope.probe.pools.registry import PoolWatch
+    from poolscope.probe.interpreter.stacks import Site
+    from poolscope.probe.recording.recorder import PoolRecorder
+    from poolscope.probe.recording.registry import PoolWatch
+    from poolscope.probe.sampling.held import HeldReader
     from poolscope.probe.settings import PoolRule
+    from poolscope.probe.transport.dispatcher import Message, Sink
 
-#: How often the CPU time of the process is told, and quiet pools are asked whether they were shut down.
+#: How often the CPU time of the process is sent, and quiet pools are asked whether they were shut down.
 PROCESS_INTERVAL_NS = 500_000_000
+#: How often it is looked at which workers are held.
+HELD_INTERVAL_NS = 250_000_000
 #: How long a fork waits for our thread to end, and a reader for another one (seconds).
 FORK_PATIENCE = 0.2
 FLUSH_PATIENCE = 1.0
-#: Faults that nobody has fetched, beyond which more of them are not kept.
-_FAULTS_KEPT = 1000
+#: How long the end of the process waits for our thread to end (seconds), which is woken up for it. A thread that the
+#: interpreter stops in the midst of an import keeps its lock, and whatever imports that module last waits for ever.
+EXIT_PATIENCE = 5.0
+#: How soon a sink is asked again to send what it could not send at once; if there is nothing, practically never.
+SEND_AGAIN_NS = 5_000_000
+SEND_NEVER_NS = 1 << 62
 
 
 def default_sink(probe: Probe) -> object:
-    """Gives a process that nobody else watches its own judge. Our thread calls it once, if there is no sink.
-
-    It is imported by name and late: under a supervisor the probe must do with the standard library.
-    """
-    return __import__("poolscope.profiler", fromlist=["local_sink"]).local_sink(probe)
+    """Give a process that nothing else watches its own engine. Our thread calls it once, if there is no sink."""
+    return None if registered.local_engine is None else registered.local_engine(probe)
 
 
 class Probe:
@@ -66,26 +76,29 @@ class Probe:
         self._settings = settings or ProbeSettings()
         self.clock = clock
         self._cpu = GuardedClocks(cpu or CpuClocks(), partial(self.fail, "cpu"))
-        #: Whether a parent judges this process: then it never judges itself, nor logs failures of ours.
-        self.supervised = False
+        self._report = SelfReport(self.emit, lambda: self._outlet.waiting)
         #: Called in a forked child with its first event; each may return a sink.
         self.after_fork: list[Callable[[Probe], Sink | None]] = []
+        #: See `api.ProbeApi`: what event loops have seen, if any was ever watched.
+        self.before_flush: list[Callable[[], object]] = []
         self._resume = False
         self._begin()
 
     def _begin(self) -> None:
-        self._outlet = Outlet(partial(self.fail, "sink"))
+        self._outlet = Dispatcher(partial(self.fail, "sink"))
         self.functions = FunctionTable(self.emit, meet=partial(meet, self))
         self._stacks: StackSampler | None = StackSampler(self._cpu)
+        self._held: HeldReader | None = None  # made when a worker is held for the first time
+        self._held_due_ns = 0
+        self._between: HandoverSampler | None = HandoverSampler(self._cpu)
         self._pools = Pools(self.clock, self._cpu, self._outlet.push, partial(self.fail, "pools"))
-        #: Nobody reads pools any more: none is opened.
+        #: Whether pools are not read any more: then none is opened.
         self._given_up = False
         self._something_opened = False
-        self._judge_sought = self._seeking_judge = False
+        self._engine_sought = self._seeking_engine = False
         self._bereft = False
-        self._failed_parts: set[str] = set()
-        self._notices: set[str] = set()
-        # Taken by readers only. `_reader` is the thread that holds it: a sink that flushes is told no.
+        self._report.forget()
+        # Taken by readers only. `_reader` is the thread that holds it: a sink cannot flush.
         self._reading = allocate_lock()
         self._reader: int | None = None
         self._process_told_ns: int | None = None
@@ -93,6 +106,7 @@ class Probe:
         self._own_mark = (0, 0)
         self._ticker = Ticker(self.clock, self._job_failed, self._read_last)
         self._drain_job = self._ticker.add("reader", self._period_ns(), self._drain)
+        self._send_job = self._ticker.add("sender", SEND_NEVER_NS, self._send)
 
     # -- settings ------------------------------------------------------------------------------------------
 
@@ -110,7 +124,7 @@ class Probe:
         return max(1_000_000, int(self._settings.sample_interval * 1e9))
 
     def pool_rule(self, label: str) -> PoolRule | None:
-        """What the settings say about a pool: `label` is its name, prefix, or place of creation."""
+        """Return what the settings say about a pool: `label` is its name, prefix, or place of creation."""
         return self._settings.rule_for(label)
 
     # -- what is watched -----------------------------------------------------------------------------------
@@ -123,19 +137,19 @@ class Probe:
         prefix: str,
         kind: str,
         size: Callable[[], tuple[int, int] | None] | None = None,
-        site: tuple[str, str] | None = None,
+        site: Site | None = None,
     ) -> PoolRecorder | None:
-        """A recorder for a new pool, or None if the settings say not to watch it.
+        """Return a recorder for a new pool, or None if the settings say not to watch it.
 
         `prefix` is empty unless the program gave one; `site` is where the pool was made (see `creation_site`), unless
-        that is just now; `size` gives (workers alive, max_workers) and must not
-        hold the executor, which is only referred to weakly here. The pool is told to the sinks by the next
-        reading, and leaves nothing behind if it is gone by then without a task.
+        that is just now; `size` returns (workers alive, max_workers) and must not
+        hold the executor, which is only referred to weakly here. The sinks get the pool with the next
+        reading, which leaves nothing behind if the pool is gone by then without a task.
         """
         try:
-            from poolscope.probe.stacks import creation_site
+            from poolscope.probe.interpreter.stacks import creation_site
 
-            created_at, place = site or creation_site(1)
+            created_at, place, created_by = site or creation_site(1)
             label = name or prefix or place
             rule = self.pool_rule(label)
             if self._given_up or (rule is not None and rule.ignore):
@@ -145,6 +159,7 @@ class Probe:
                 name=(rule.name if rule is not None else None) or label,
                 kind=kind,
                 created_at=created_at,
+                created_by=created_by,
                 size=size,
             )
             self._something_opened = True
@@ -152,11 +167,13 @@ class Probe:
                 self.notice("the CPU time of pool workers is not known on this system, and shown as 0")
             return recorder
         except Exception as exc:
+            if not is_ours(exc):
+                raise
             self.fail("pools", exc)
             return None
 
     def add_job(self, period_seconds: float, job: Callable[[int], object]) -> Callable[[], None]:
-        """Has our thread, once it runs, call `job(now_ns)` every so often. One that raises is taken out.
+        """Have our thread, once it runs, call `job(now_ns)` regularly. A job that raises is taken out.
 
         Returns a function that takes it out.
         """
@@ -164,97 +181,88 @@ class Probe:
         added = ticker.add("job", max(1, int(period_seconds * 1e9)), job)
         return lambda: ticker.remove(added)
 
-    # -- what is told --------------------------------------------------------------------------------------
+    # -- messages --------------------------------------------------------------------------------------
 
     @property
     def sinks(self) -> tuple[Sink, ...]:
-        """Those that messages go to now."""
+        """The sinks that messages go to now."""
         return self._outlet.sinks
 
     def add_sink(self, sink: Sink) -> Callable[[], None]:
-        """Hands all messages to `sink` from the next reading on, beginning with what is open by then.
+        """Hand all messages to `sink` from the next reading on, beginning with what is open by then.
 
         One that raises is taken out. Returns a function that takes it out.
         """
         return self._outlet.add(sink)
 
     def emit(self, message: Message) -> None:
-        """Queues a message (see `poolscope.messages`) for the sinks. Never waits."""
+        """Queue a message (see `poolscope.messages`) for the sinks. Never waits."""
         if message[0] == "loop_opened":
             self._something_opened = True
         self._outlet.push(message)
 
+    @property
+    def supervised(self) -> bool:
+        """Whether a parent judges this process: then it neither judges itself nor logs failures of ours."""
+        return self._report.supervised
+
+    @supervised.setter
+    def supervised(self, supervised: bool) -> None:
+        self._report.supervised = supervised
+
     def notice(self, text: str) -> None:
-        """Tells once what could not be seen, or was switched off."""
-        if text not in self._notices:
-            self._notices.add(text)
-            self.emit(("notice", text))
+        """See `SelfReport.notice`."""
+        self._report.notice(text)
 
     def warn(self, text: str) -> None:
-        """The same; and the log hears of it, unless a parent does."""
-        if text not in self._notices:
-            self.notice(text)
-            if not self.supervised:
-                import logging
-
-                logging.getLogger("poolscope").warning("%s", text)
+        """See `SelfReport.warn`."""
+        self._report.warn(text)
 
     def incident(self, text: str) -> None:
-        """Tells once of what has happened to the program: at once, by the log or by the parent."""
-        if not self.supervised:
-            self.warn(text)
-        elif text not in self._notices:
-            self._notices.add(text)
-            self.emit(("incident", text))
+        """See `SelfReport.incident`."""
+        self._report.incident(text)
 
     def fail(self, part: str, exc: BaseException) -> None:
-        """Tells of a failure of ours. The first in each `part` is logged, unless a parent hears of it."""
-        text = _described(exc)
-        if self._outlet.waiting < _FAULTS_KEPT:
-            self.emit(("fault", part, text))
-        if part in self._failed_parts or self.supervised:
-            return
-        self._failed_parts.add(part)
-        try:
-            import logging
-
-            logging.getLogger("poolscope").error("failure of poolscope in part %s: %s", part, text)
-        except Exception as failure:
-            # A log handler of the program's: no task's business.
-            self._failed_parts.add("log")
-            self.fail("log", failure)
+        """See `SelfReport.fail`."""
+        self._report.fail(part, exc)
 
     # -- readings ------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Starts our thread if it does not run. Called at the first event of a process; cheap after that."""
+        """Start our thread if it does not run. Called at the first event of a process; cheap after that."""
         ticker = self._ticker
         if ticker.running:
             return
         try:
+            if not self.supervised:
+                # Our thread will import what judges. Meanwhile `dataclasses`, in an import of the program's, would take
+                # a `typing` that is half there: it looks into `sys.modules` without waiting.
+                import typing  # noqa: F401
             ticker.wake()
         except Exception as exc:
+            if not is_ours(exc):
+                raise
             # While the interpreter shuts down no thread starts any more, and there is nothing left to see.
             if "shutdown" not in str(exc):
                 self.fail("thread", exc)
 
     def stop(self, timeout: float = FORK_PATIENCE) -> None:
-        """Ends our thread, waiting no longer than `timeout` seconds. The next `wake` starts it again."""
+        """End our thread, waiting no longer than `timeout` seconds. The next `wake` starts it again."""
         self._ticker.stop(timeout)
 
     @property
     def overslept_ns(self) -> int:
-        """By how much our thread has woken up too late, in sum."""
+        """How late our thread has woken up, in sum (ns)."""
         return self._ticker.overslept_ns
 
     def tick(self) -> None:
-        """Does what is due now. Our thread's work; tests with a clock of their own call it by hand."""
+        """Do what is due now. Our thread's work; tests with a clock of their own call it by hand."""
         self._ticker.tick()
 
     def flush(self, timeout: float = FLUSH_PATIENCE, *, process: bool = True) -> bool:
-        """Reads everything and hands it over before it returns, in the calling thread.
+        """Read everything and hand it over before it returns, in the calling thread.
 
-        Without `process` the CPU time of the process is told only if that is due: a scrape can do with half a second.
+        Without `process` the CPU time of the process is sent only if it is due: half a second is enough for a scrape.
         False if that could not be done: another reader took longer than `timeout` seconds, or the caller is
         itself called by a reading.
         """
@@ -270,6 +278,8 @@ class Probe:
                 self._tell_process(now)
             self._outlet.deliver()
         except Exception as exc:
+            if not is_ours(exc):
+                raise
             self._give_up("reader", exc)
             return False
         else:
@@ -282,12 +292,12 @@ class Probe:
         return True
 
     def _flush_loops(self) -> None:
-        # If none was ever watched there is no such module, and no need to import it.
-        eventloop = sys.modules.get("poolscope.probe.loops.patch")
-        if eventloop is not None:
+        for flush in list(self.before_flush):
             try:
-                eventloop.flush()
+                flush()
             except Exception as exc:
+                if not is_ours(exc):
+                    raise
                 self.fail("eventloop", exc)
 
     def _enter(self, timeout: float) -> bool:
@@ -303,28 +313,45 @@ class Probe:
         self._reading.release()
 
     def _drain(self, now_ns: int) -> None:
-        # Not under the lock: this imports, and somebody who imports may be waiting to read.
-        self._find_judge()
-        # A thread that did not end before a fork may still be at that: what is read now would go to nobody.
-        if self._seeking_judge or not self._enter(FLUSH_PATIENCE):
+        # Not under the lock: this imports, and a thread that imports may be waiting to read.
+        self._find_engine()
+        # A thread that did not end before a fork may still be at that: what is read now would be lost.
+        if self._seeking_engine or not self._enter(FLUSH_PATIENCE):
             return
         try:
             self._find_parent()
             # Whether a quiet pool was shut down is asked now and then only.
             full = self._pools.read(ask_all=self._process_due(now_ns))
-            # Whoever looks closer reads files, and each gives the GIL away: where tasks compute, that takes a second.
+            # A closer look reads files, and each read releases the GIL: where tasks compute, that takes a second.
             self._outlet.deliver()
             if self._outlet.sinks:
-                if full:
-                    self._sample(full, self._pools.everyone())
+                everyone = self._pools.everyone()
+                filled = [watch for watch in everyone if watch.filled]
+                if full or filled:
+                    self._sample(full + filled, everyone)
+                self._look_between([watch for watch in everyone if watch.queued])
                 if self._process_due(now_ns):
-                    self._sample([watch for watch in self._pools.everyone() if watch.held and not watch.full])
+                    self._sample([watch for watch in everyone if watch.held and not watch.full])
+                if now_ns >= self._held_due_ns:
+                    self._look_at_held(now_ns)
             self._account()
             if self._process_due(now_ns):
                 self._tell_process(now_ns)
-            self._outlet.deliver()
+            if self._outlet.deliver():
+                self._send_job.due_ns = self.clock() + SEND_AGAIN_NS
         finally:
             self._leave()
+
+    def _send(self, now_ns: int) -> None:
+        """Go on to send what a sink could not send at once, instead of waiting for it."""
+        left = True  # if another thread reads now
+        if self._enter(0):
+            try:
+                left = self._outlet.flush()
+            finally:
+                self._leave()
+        if left:
+            self._send_job.due_ns = now_ns + SEND_AGAIN_NS
 
     def _sample(self, watches: list[PoolWatch], everyone: list[PoolWatch] | None = None) -> None:
         if self._stacks is None:
@@ -334,6 +361,34 @@ class Probe:
                 self._outlet.push(message)
         except Exception as exc:
             self._stacks = None
+            self.fail("stacks", exc)
+
+    def _look_at_held(self, now_ns: int) -> None:
+        """See `HeldReader`. One that has failed is used no more."""
+        watches = [watch for watch in self._pools.everyone() if watch.held or watch.full]
+        self._held_due_ns = now_ns + HELD_INTERVAL_NS
+        if not watches:
+            return
+        try:
+            if self._held is None:
+                from poolscope.probe.sampling.held import HeldReader
+
+                self._held = HeldReader(self._cpu)
+            for message in self._held.sample(watches, self.clock()):
+                self._outlet.push(message)
+        except Exception as exc:
+            self._held_due_ns = SEND_NEVER_NS
+            self.fail("held", exc)
+
+    def _look_between(self, watches: list[PoolWatch]) -> None:
+        """Look at what goes on between the tasks of pools in which some are queued."""
+        if not watches or self._between is None:
+            return
+        try:
+            for message in self._between.sample(watches, self.clock()):
+                self._outlet.push(message)
+        except Exception as exc:
+            self._between = None
             self.fail("stacks", exc)
 
     def _job_failed(self, part: str, exc: BaseException) -> None:
@@ -346,7 +401,7 @@ class Probe:
                 self._leave()
 
     def _give_up(self, part: str, exc: BaseException) -> None:
-        """Pools are not read any more: so they must not go on recording what nobody fetches. Under the lock."""
+        """Stop reading pools: so they must not go on recording. Under the lock."""
         self._given_up = True
         self._ticker.remove(self._drain_job)
         self.fail(part, exc)
@@ -354,10 +409,10 @@ class Probe:
         try:
             self._outlet.deliver()
         except Exception:
-            pass  # the log has heard of it
+            pass  # it is logged already
 
     def _read_last(self) -> None:
-        # A process that has yet to look for its judge keeps its records for it.
+        # A process that has yet to look for its engine keeps its records for it.
         if self._outlet.sinks or not self._something_opened:
             self._drain(self.clock())
         # Another thread may get this one's number.
@@ -374,31 +429,31 @@ class Probe:
         self._outlet.push(("process_tick", now_ns, used, self._own_ns, allowed, children))
 
     def _account(self) -> None:
-        """Adds what our thread has used since the last time; all of it, if it is a new one."""
+        """Add what our thread has used since the last time; all of it, if it is a new one."""
         me, used = get_ident(), self._cpu.own()
         known, mark = self._own_mark
         self._own_ns += used - mark if known == me and used >= mark else used
         self._own_mark = (me, used)
 
-    # -- who is told ---------------------------------------------------------------------------------------
+    # -- the sinks ---------------------------------------------------------------------------------------
 
-    def _find_judge(self) -> None:
+    def _find_engine(self) -> None:
         if not self._something_opened:
             return
         self._something_opened = False
-        if self._judge_sought or self.supervised or self._bereft or self._outlet.sinks:
+        if self._engine_sought or self.supervised or self._bereft or self._outlet.sinks:
             return
-        self._judge_sought = self._seeking_judge = True
+        self._engine_sought = self._seeking_engine = True
         try:
             default_sink(self)
         except BaseException as exc:
-            # Then nobody is told: what is recorded is read and dropped.
+            # Then what is recorded is read and dropped.
             self.fail("judge", exc)
         finally:
-            self._seeking_judge = False
+            self._seeking_engine = False
 
     def _find_parent(self) -> None:
-        """In a forked child that has something to tell: the sinks in place of the parent's."""
+        """In a forked child that has messages: the sinks in place of the parent's."""
         if not self._bereft or not (self._pools or self._outlet.waiting):
             return
         self._bereft = False
@@ -413,60 +468,32 @@ class Probe:
     # -- forks ---------------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
-        """Ends our thread: a child of a process with threads may deadlock, and Python warns of that."""
+        """End our thread if it is the only one beside the caller: a child of a process with threads may deadlock, and
+        Python warns of that. Beside others it stays: they are warned of all the same, and where they compute it would
+        take long to end."""
+        if others_run():
+            return
         # Kept if set: several threads may be about to fork.
         self._resume = self._ticker.stop(FORK_PATIENCE) or self._resume
 
     def after_fork_in_parent(self) -> None:
-        """Goes on, if our thread ran.
-
-        From Python 3.13 on the threads are counted for the warning after this call. So if we were the only
-        one, the next event starts our thread again, or the running loop's next turn.
-        """
-        if not self._resume:
-            return
-        self._resume = False
-        if _single_threaded():
-            events = sys.modules.get("asyncio.events")
-            loop = None if events is None else events._get_running_loop()
-            if loop is not None:
-                loop.call_soon(self.wake)
-            return
-        self.wake()
+        """Go on, if our thread ran."""
+        if self._resume:
+            self._resume = False
+            go_on([self.wake])
 
     def after_fork_in_child(self) -> None:
-        """Starts anew: pools, loops, jobs and sinks were the parent's."""
+        """Start anew: pools, loops, jobs and sinks were the parent's."""
         self._resume = False
         self._begin()
         self._bereft = bool(self.after_fork)
-
-
-def _described(exc: BaseException) -> str:
-    """One line: what was raised, and where."""
-    try:
-        text = f"{type(exc).__name__}: {exc}".replace("\n", " ")[:500]
-    except Exception:
-        text = type(exc).__name__
-    step = exc.__traceback__
-    while step is not None and step.tb_next is not None:
-        step = step.tb_next
-    if step is None:
-        return text
-    return f"{text} ({os.path.basename(step.tb_frame.f_code.co_filename)}:{step.tb_lineno})"
-
-
-def _single_threaded() -> bool:
-    try:
-        return len(os.listdir("/proc/self/task")) == 1
-    except OSError:
-        return False
 
 
 _made: dict[str, Probe] = {}
 
 
 def current() -> Probe:
-    """The probe of this process, made on first use."""
+    """Return the probe of this process, made on first use."""
     try:
         return _made["probe"]
     except KeyError:
@@ -474,6 +501,8 @@ def current() -> Probe:
     made = Probe()
     # One step: of several threads that come here at once, all get the same.
     probe = _made.setdefault("probe", made)
+    if probe is made:
+        atexit.register(probe.stop, EXIT_PATIENCE)
     if probe is made and hasattr(os, "register_at_fork"):
         os.register_at_fork(
             before=probe.before_fork,
@@ -481,3 +510,6 @@ def current() -> Probe:
             after_in_child=probe.after_fork_in_child,
         )
     return probe
+
+
+registered.current = lambda: current()  # as tests may put another in its place

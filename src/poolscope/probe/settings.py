@@ -1,6 +1,6 @@
 """What the probe must know of the settings, as plain values: it reads no YAML and validates nothing.
 
-Whoever reads the user's settings (`poolscope.config`) has checked them before they come here, as JSON.
+The user's settings were checked by `poolscope.config` before they come here.
 """
 
 from __future__ import annotations
@@ -27,58 +27,41 @@ class PoolRule:
 class ProbeSettings:
     """Not changed after construction: a probe gets other settings as a whole. Intervals are seconds."""
 
-    __slots__ = ("loop_blocked_seconds", "pools", "sample_interval")
+    __slots__ = ("limits", "loop_blocked_seconds", "pools", "sample_interval")
 
     def __init__(
         self,
         sample_interval: float = 0.1,
         loop_blocked_seconds: float = 0.1,
         pools: Iterable[PoolRule] = (),
+        limits: bool = True,
     ) -> None:
         self.sample_interval = sample_interval
         self.loop_blocked_seconds = loop_blocked_seconds
         self.pools = tuple(pools)
+        self.limits = limits
 
     def rule_for(self, name: str) -> PoolRule | None:
-        """The first rule whose pattern matches the pool's name."""
+        """Return the first rule whose pattern matches the pool's name."""
         if not self.pools:
             return None
-        from fnmatch import fnmatchcase
+        from poolscope.probe.interpreter.standard import standard
 
+        fnmatchcase = standard("fnmatch").fnmatchcase
         for rule in self.pools:
             if fnmatchcase(name, rule.match):
                 return rule
         return None
 
-    def to_json(self) -> str:
-        """The text that `from_json` reads."""
-        import json
-
-        pools = [{key: getattr(rule, key) for key in ("match", "name", "max_workers", "ignore")} for rule in self.pools]
-        return json.dumps(
-            {
-                "sample_interval": self.sample_interval,
-                "loop_blocked_seconds": self.loop_blocked_seconds,
-                "pools": pools,
-            }
-        )
-
     @classmethod
-    def from_json(cls, text: str) -> ProbeSettings:
-        """Settings from a JSON object with any of our fields; others are left alone.
+    def from_values(cls, content: object) -> ProbeSettings:
+        """Return settings from a mapping with any of our fields, as `Settings.for_probe` makes it; other keys are left
+        alone.
 
         Raises ValueError if it is not that.
         """
-        # The scanner of `channel` spares a starting program the milliseconds of importing `json`.
-        from poolscope.probe.channel import loads
-
-        return cls.from_mapping(loads(text))
-
-    @classmethod
-    def from_mapping(cls, content: object) -> ProbeSettings:
-        """The same from a JSON object that has been read already."""
         if not isinstance(content, dict):
-            raise ValueError(f"settings must be a JSON object, not {type(content).__name__}")
+            raise ValueError(f"settings must be a mapping, not {type(content).__name__}")
         default = cls()
         try:
             return cls(
@@ -93,6 +76,7 @@ class ProbeSettings:
                     )
                     for rule in content.get("pools", ())
                 ],
+                bool(content.get("limits", default.limits)),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"settings that the probe cannot read: {error!r}") from error

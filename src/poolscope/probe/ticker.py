@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from poolscope.probe.life import Life
-from poolscope.probe.native import allocate_lock
+from poolscope.probe.interpreter.native_thread import NativeThread
+from poolscope.probe.interpreter.unpatched import allocate_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ _LONGEST_WAIT = 1.0
 
 
 class Job:
-    """Something to do every `period_ns`. A late one is done once, not as often as it was missed.
+    """Something to do every `period_ns`. A late job runs once, not as often as it was missed.
 
-    `due_ns` is written by whoever ticks, and by `wake` while nobody does; `period_ns` may be set by any thread.
+    `due_ns` is written by the thread that ticks, and by `wake` while none does; `period_ns` may be set by any thread.
     """
 
     __slots__ = ("due_ns", "part", "period_ns", "run")
@@ -45,18 +45,18 @@ class Ticker:
         failed: Callable[[str, BaseException], object],
         last: Callable[[], object] = lambda: None,
     ) -> None:
-        """`failed(part, exc)` hears of jobs that raise; `last` is called when the thread has been told to
+        """`failed(part, exc)` is called for jobs that raise; `last` is called when the thread has been told to
         stop.
         """
         self._clock = clock
         self._failed = failed
         self._last = last
         self._jobs: list[Job] = []
-        #: By how much the thread has woken up too late, in sum: nobody runs while the process is stopped or starved.
+        #: How late the thread has woken up, in sum (ns): no thread runs while the process is stopped or starved.
         self.overslept_ns = 0
-        self._life: Life | None = None
+        self._life: NativeThread | None = None
         self._starting = allocate_lock()
-        # Held but while somebody wants the thread's attention: waiting for it with a timeout is our sleep.
+        # Locked, except when another thread wants to wake ours: to wait for it with a timeout is our sleep.
         self._call = allocate_lock()
         self._call.acquire()
 
@@ -66,21 +66,21 @@ class Ticker:
         return self._life is not None
 
     def add(self, part: str, period_ns: int, run: Callable[[int], object]) -> Job:
-        """Has `run(now_ns)` called each `period_ns`, first after one period. One that raises is taken out."""
+        """Have `run(now_ns)` called each `period_ns`, first after one period. One that raises is taken out."""
         job = Job(part, period_ns, run, self._clock())
         self._jobs.append(job)
         self._interrupt()
         return job
 
     def remove(self, job: Job) -> None:
-        """Takes a job out; done already if it is not there."""
+        """Take a job out; done already if it is not there."""
         try:
             self._jobs.remove(job)
         except ValueError:
             pass
 
     def tick(self) -> None:
-        """Does what is due, in the calling thread."""
+        """Do what is due, in the calling thread."""
         for job in list(self._jobs):
             now = self._clock()
             if now < job.due_ns or job not in self._jobs:
@@ -88,28 +88,28 @@ class Ticker:
             job.due_ns = now + job.period_ns
             try:
                 job.run(now)
-            except BaseException as exc:  # SystemExit too: no job may end the thread that the others need
+            except BaseException as exc:  # SystemExit too: no job may end the thread that other jobs need
                 self.remove(job)
                 self._failed(job.part, exc)
 
     def seconds_to_next(self) -> float:
-        """How long nothing will be due, as far as is known now: a new job shortens it."""
+        """Return how long nothing will be due (ns), as far as is known now: a new job shortens it."""
         due = min([job.due_ns for job in list(self._jobs)], default=None)
         if due is None:
             return _LONGEST_WAIT
         return min(max(0.0, (due - self._clock()) / 1e9), _LONGEST_WAIT)
 
     def wake(self) -> None:
-        """Starts the thread if it is not running. Raises RuntimeError if the system gives us none."""
+        """Start the thread if it is not running. Raises RuntimeError if the system gives us none."""
         # Never waits for the lock: a finalizer or signal handler may come here in the thread that holds it.
         if self._life is not None or not self._starting.acquire(blocking=False):
             return
         try:
             if self._life is None:
-                life = self._life = Life()
+                life = self._life = NativeThread()
                 now = self._clock()
                 for job in list(self._jobs):
-                    # Not at once: the program is busy with its first task.
+                    # Not at once: the program runs its first task.
                     job.due_ns = max(job.due_ns, now + job.period_ns)
                 try:
                     life.begin(self._live)
@@ -120,7 +120,7 @@ class Ticker:
             self._starting.release()
 
     def stop(self, timeout: float) -> bool:
-        """Tells the thread to end, and waits for that `timeout` seconds at most. Returns whether it was
+        """Tell the thread to end, and wait for that `timeout` seconds at most. Returns whether it was
         running.
 
         For a fork and for the end of the process: what is recorded after it stays where it is until the next
@@ -136,9 +136,9 @@ class Ticker:
         try:
             self._call.release()
         except RuntimeError:
-            pass  # somebody has called already, and the thread has yet to hear it
+            pass  # it was called already, and the thread has yet to wake up
 
-    def _live(self, life: Life) -> None:
+    def _live(self, life: NativeThread) -> None:
         try:
             while not life.stopping:
                 wanted = self.seconds_to_next()
@@ -149,7 +149,7 @@ class Ticker:
                     self.tick()
             self._last()
         except BaseException as exc:
-            # While the interpreter shuts down, names may be gone already: that is nobody's fault.
+            # While the interpreter shuts down, names may be gone already: that is no failure.
             if sys is not None and not sys.is_finalizing():
                 self._failed("thread", exc)
         finally:

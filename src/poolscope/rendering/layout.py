@@ -10,15 +10,17 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from poolscope.model import (
-    PATTERNS,
-    SEVERITIES,
+    LOOP_NEEDED_SECONDS,
+    TASKS_NEEDED,
     Finding,
     LoopReport,
     PoolReport,
     PoolTrace,
     Report,
     Session,
+    kind_of_notice,
 )
+from poolscope.ranking import rank
 from poolscope.rendering import tables, timeline
 from poolscope.rendering.text import (
     NOTHING,
@@ -27,21 +29,26 @@ from poolscope.rendering.text import (
     Span,
     Style,
     cells,
-    count,
     line_cells,
     more,
 )
+from poolscope.rules.wording import counted
+from poolscope.signals.loop_evidence import MEASURED
 
 #: A loop that is so late most of the time (s) is told of, though nothing of it is a finding.
 _LATE_SECONDS = 0.1
 _MOST_FINDINGS = 5
+_MOST_NUMBERS = 4  # of the evidence, those that say most come first
 _MOST_LINES = 5  # of findings that only inform, and of frames
 _MOST_NOTICES = 10
+_MOST_LOOKED_AT = 1_000  # of notices: no run of ours has as many
 _INDENT = 2
 _LABEL = 10
 
 #: Evidence on a pool that its chart and its row of the table show as well.
 _IN_THE_TABLE = frozenset({"max_workers", "tasks_started", "tasks_finished", "wait_max_seconds"})
+#: Numbers that say little by themselves, though a session of before may have them first.
+_FRAMEWORK = frozenset({"window_seconds", "loop_seconds", "coupling"})
 
 
 class _Case(NamedTuple):
@@ -57,23 +64,25 @@ class _Case(NamedTuple):
     pid: int | None = None
 
 
-def layout(session: Session, medium: Medium) -> list[Line]:
-    """The report as lines for `medium`."""
+def layout(session: Session, medium: Medium, *, verbose: bool = False) -> list[Line]:
+    """Return the report as lines for `medium`; `verbose` has every number of the evidence and every notice."""
     report = session.report
     cases = _ranked(session)
-    sections = [list(_headline(medium, report, cases))]
+    notes = _informing(session)
+    sections = [list(_headline(medium, report, cases, notes))]
     charted: set[int] = set()
     for index, case in enumerate(cases[:_MOST_FINDINGS]):
         section = [] if index == 0 else list(_verdict(medium, case.finding))  # the first one is the headline
-        section += _explanation(medium, case)
+        section += _explanation(medium, case, verbose=verbose)
         if case.pool is not None and id(case.pool) not in charted:
             charted.add(id(case.pool))
             section += _chart(medium, case, cases)
         sections.append(section)
     sections.append(list(_brief(medium, cases[_MOST_FINDINGS:])))
     sections += _tables(medium, report, cases)
-    sections.append(list(_brief(medium, _informing(session))))
-    sections.append(list(_small_print(medium, report)))
+    sections.append(list(_brief(medium, notes)))
+    more_numbers = not verbose and any(len(_numbers(case)) > _MOST_NUMBERS for case in cases[:_MOST_FINDINGS])
+    sections.append(list(_small_print(medium, report, more_numbers=more_numbers, verbose=verbose)))
     lines: list[Line] = []
     for section in filter(None, sections):
         lines += [NOTHING, *section] if lines else section
@@ -82,59 +91,60 @@ def layout(session: Session, medium: Medium) -> list[Line]:
 
 def _cases(session: Session) -> Iterator[_Case]:
     report = session.report
-    seen: list[Finding] = []
+    seen: set[tuple[object, ...]] = set()
+    shared = _shared_names(report.pools)
     for index, pool in enumerate(report.pools):
         trace = session.traces[index] if index < len(session.traces) else None
-        pid = _pid_among(pool, report.pools)
         for finding in pool.findings:
-            seen.append(finding)
-            yield _Case(finding, pool=pool, trace=trace, pid=pid)
+            seen.add(_identity(finding))
+            yield _Case(finding, pool=pool, trace=trace, pid=pool.pid if pool.name in shared else None)
+    shared = _shared_names(report.event_loops)
     for loop in report.event_loops:
-        pid = _pid_among(loop, report.event_loops)
         for finding in loop.findings:
-            seen.append(finding)
-            yield _Case(finding, loop=loop, pid=pid)
+            seen.add(_identity(finding))
+            yield _Case(finding, loop=loop, pid=loop.pid if loop.name in shared else None)
     for finding in report.findings:
-        if finding not in seen:
+        if _identity(finding) not in seen:
             yield _Case(finding)
 
 
-def _pid_among(row: PoolReport | LoopReport, rows: Sequence[PoolReport] | Sequence[LoopReport]) -> int | None:
-    """The process of a pool or loop, if it takes that to tell it from others."""
-    return row.pid if any(other.name == row.name and other.pid != row.pid for other in rows) else None
+def _identity(finding: Finding) -> tuple[object, ...]:
+    return finding.pattern, finding.cause, finding.severity, finding.since_seconds, finding.summary
+
+
+def _shared_names(rows: Sequence[PoolReport] | Sequence[LoopReport]) -> set[str]:
+    """Return the names that pools or loops of several processes have: it takes the process to tell those apart."""
+    processes: dict[str, set[int]] = {}
+    for row in rows:
+        processes.setdefault(row.name, set()).add(row.pid)
+    return {name for name, pids in processes.items() if len(pids) > 1}
 
 
 def _ranked(session: Session) -> list[_Case]:
-    """What is above info, the worst first: by severity, then pattern, then length."""
+    """Return what is above info, the worst first: by severity, then pattern, then length."""
     end = session.report.duration_seconds
-
-    def rank(case: _Case) -> tuple[int, int, float]:
-        finding = case.finding
-        pattern = PATTERNS.index(finding.pattern) if finding.pattern in PATTERNS else len(PATTERNS)
-        until = end if finding.until_seconds is None else finding.until_seconds
-        return -SEVERITIES.index(finding.severity), pattern, finding.since_seconds - until
-
-    return sorted((case for case in _cases(session) if case.finding.severity != "info"), key=rank)
+    worse = (case for case in _cases(session) if case.finding.severity != "info")
+    return sorted(worse, key=lambda case: rank(case.finding, end))
 
 
 def _informing(session: Session) -> list[_Case]:
     return [case for case in _cases(session) if case.finding.severity == "info"]
 
 
-def _headline(medium: Medium, report: Report, cases: Sequence[_Case]) -> Iterator[Line]:
+def _headline(medium: Medium, report: Report, cases: Sequence[_Case], notes: Sequence[_Case]) -> Iterator[Line]:
     if cases:
         yield from _verdict(medium, cases[0].finding)
     else:
         word: Span = (medium.clean(report.verdict, 40).upper().replace("_", " "), "bold")
         if report.verdict == "concurrent":
             word = (word[0], "good")
-        yield from _hanging(medium, word, _scope(medium, report))
+        yield from _hanging(medium, word, _scope(medium, report) + _below(report, notes))
     ending = _ending(report)
     if ending:
         died = report.exit_code is not None and report.exit_code < 0
         yield (("The program " + ending + ".", "critical" if died else "bold"),)
     if len(cases) > 1:
-        yield ((f"{count(len(cases), 'finding')}, the worst first.", "dim"),)
+        yield ((f"{counted(len(cases), 'finding')}, the worst first.", "dim"),)
 
 
 def _verdict(medium: Medium, finding: Finding) -> Iterator[Line]:
@@ -143,27 +153,50 @@ def _verdict(medium: Medium, finding: Finding) -> Iterator[Line]:
 
 
 def _scope(medium: Medium, report: Report) -> str:
-    """What a verdict without a finding is about."""
+    """Return what a verdict without a finding is about, and how much of it went on at once."""
     tasks = sum(pool.tasks.submitted for pool in report.pools)
     finished = sum(pool.tasks.succeeded + pool.tasks.failed for pool in report.pools)
     parts = []
     if report.pools:
-        few = report.verdict == "insufficient_data" and finished < tasks
-        of_them = f", {finished} of them finished," if few else ""
-        parts.append(f"{count(tasks, 'task')}{of_them} in {count(len(report.pools), 'pool')}")
+        left = tasks - finished - sum(pool.tasks.cancelled for pool in report.pools)
+        of_them = f", {left:,} of them not finished," if left > 0 else ""
+        if report.verdict == "insufficient_data" and finished < tasks:
+            of_them = f", {finished:,} of them finished,"
+        parts.append(f"{counted(tasks, 'task')}{of_them} in {counted(len(report.pools), 'pool')}{_at_once(report)}")
     if report.event_loops:
-        parts.append(count(len(report.event_loops), "event loop"))
+        parts.append(counted(len(report.event_loops), "event loop"))
     seen = " and ".join(parts) or "no pool and no event loop"
     seen += f" in {medium.seconds(report.duration_seconds)}"
     if report.verdict == "concurrent":
-        return f"Nothing turned serial: {seen}.{_late(medium, report)}"
+        return f"{seen[0].upper()}{seen[1:]}.{_late(medium, report)}"
     if report.verdict == "insufficient_data":
-        return f"Too little to judge: {seen}; it takes 10 finished tasks, or an event loop that runs for 1 s."
-    return f"{seen}."
+        needed = f"it takes {TASKS_NEEDED} finished tasks, or an event loop that runs for {LOOP_NEEDED_SECONDS:g} s"
+        return f"Too little to judge: {seen}; {needed}."
+    return f"{seen[0].upper()}{seen[1:]}."
+
+
+def _at_once(report: Report) -> str:
+    """Return the most tasks that ran at once in one pool, with a comma before it; empty if none ran."""
+    peak = max((pool.peak_active for pool in report.pools), default=0)
+    if peak < 1:
+        return ""
+    where = "" if len(report.pools) == 1 else " in one of them"
+    return f", at most {peak:,} at once{where}," if peak > 1 else ", never two at once,"
+
+
+def _below(report: Report, notes: Sequence[_Case]) -> str:
+    """Return what else a reader should look at, with a blank before it."""
+    said = []
+    if notes:
+        said.append(f"{counted(len(notes), 'note')} below")
+    if report.notices and not report.pools and not report.event_loops:
+        said.append("what could not be seen stands in the notices below")
+    text = "; ".join(said)
+    return f" {text[0].upper()}{text[1:]}." if text else ""
 
 
 def _late(medium: Medium, report: Report) -> str:
-    """What is said of a loop that is too busy, though no callback of it takes long enough for a finding."""
+    """Return what is said of a loop that is too busy, though no callback of it takes long enough for a finding."""
     lags = {loop.name: loop.lag_seconds.p50 or 0.0 for loop in report.event_loops}
     worst = max(lags, key=lambda name: lags[name], default=None)
     if worst is None or lags[worst] < _LATE_SECONDS:
@@ -186,7 +219,7 @@ def _ending(report: Report) -> str | None:
         return f"was killed by signal {-code}"
 
 
-def _explanation(medium: Medium, case: _Case) -> Iterator[Line]:
+def _explanation(medium: Medium, case: _Case, *, verbose: bool) -> Iterator[Line]:
     """Of one finding: what, since when, the numbers, the line, the advice."""
     finding = case.finding
     style = timeline.severity_style(finding)
@@ -196,37 +229,70 @@ def _explanation(medium: Medium, case: _Case) -> Iterator[Line]:
     if subject:
         what.append(((subject, ""),))
     if case.pid is not None:
-        what.append((("pid ", "dim"), (str(case.pid), "")))
+        what.append((("pid ", "dim"), (tables.tell_pid(case.pid), "")))
     if case.pool is not None and case.pool.created_at:
-        what.append((("made at ", "dim"), (medium.path(case.pool.created_at, 32), "")))
-    what.append((("from ", "dim"), (medium.moment(finding.since_seconds), "bold"), *_until(medium, finding)))
+        room = max(32, medium.width // 2)  # the narrowest takes an item of so many
+        what.append((("made at ", "dim"), (medium.path(case.pool.created_at, room), "")))
+    what.append(_from_to(medium, finding))
     yield from medium.flow(what, medium.width)
     room = medium.width - _INDENT - _LABEL
-    known = _IN_THE_TABLE if case.pool is not None else frozenset[str]()
-    facts = [_fact(medium, name, value, room) for name, value in finding.evidence.items() if name not in known]
+    numbers = _numbers(case)
+    facts = [
+        _fact(medium, name, value, finding, room) for name, value in (numbers if verbose else numbers[:_MOST_NUMBERS])
+    ]
     yield from _labelled("evidence", medium.flow(facts, room))
     yield from _labelled("line", list(_frames(medium, finding, room)))
     yield from _labelled("advice", list(_advice(medium, case, room)))
 
 
+def _numbers(case: _Case) -> list[tuple[str, float]]:
+    """Return the evidence but for what is shown elsewhere, what says most first."""
+    known = _IN_THE_TABLE if case.pool is not None else MEASURED
+    numbers = [item for item in case.finding.evidence.items() if item[0] not in known]
+    return sorted(numbers, key=lambda item: item[0] in _FRAMEWORK)
+
+
 def _subject(medium: Medium, case: _Case) -> str:
     if case.pool is not None:
-        return f"pool {medium.name(case.pool.name, 32)}"
+        own, all_of_them = case.finding.evidence.get("max_workers"), case.pool.max_workers
+        # The row is the sum over pools of one name that lived at once, the finding is of one of them.
+        part = own is not None and 0 < own < all_of_them
+        of_them = f" ({medium.number(own)} of {counted(all_of_them, 'worker')})" if own is not None and part else ""
+        return f"pool {medium.name(case.pool.name, min(32, medium.width - 5 - cells(of_them)))}{of_them}"
     if case.loop is not None:
-        return f"event loop {medium.name(case.loop.name, 28)}"
+        # One thread may have run loops of several kinds.
+        kind = "" if case.loop.kind == "asyncio" else f" ({medium.clean(case.loop.kind, 10)})"
+        return f"event loop {medium.name(case.loop.name, 28 - cells(kind))}{kind}"
     return ""
 
 
-def _until(medium: Medium, finding: Finding) -> tuple[Span, ...]:
-    if finding.until_seconds is None:
-        return ((" to the end", "dim"),)
-    return ((" to ", "dim"), (medium.moment(finding.until_seconds), "bold"))
+def _from_to(medium: Medium, finding: Finding) -> Line:
+    """Return when it began and ended, with the times of day where there is room for them."""
+    began, ended = finding.since_seconds, finding.until_seconds
+    for times in (True, False):
+        end: Line = ((" to the end", "dim"),)
+        if ended is not None:
+            end = ((" to ", "dim"), *_when(medium, ended, times))
+        line: Line = (("from ", "dim"), *_when(medium, began, times), *end)
+        if line_cells(line) <= medium.width:
+            break
+    return line
 
 
-def _fact(medium: Medium, name: str, value: float, room: int) -> Line:
+def _when(medium: Medium, value: float, times: bool) -> Line:
+    moment: Span = (medium.moment(value), "bold")
+    day = medium.time_of_day(value) if times else ""
+    return (moment, (f" ({day})", "")) if day else (moment,)
+
+
+def _fact(medium: Medium, name: str, value: float, finding: Finding, room: int) -> Line:
     """One number of the evidence with its unit, which is in its name."""
     words = name
-    if name.endswith("_seconds"):
+    if name == "cpu_limit_cores":
+        # Below what the process may use it is the lock of the interpreter that the workers share.
+        gil = value == 1 and finding.evidence.get("process_cores_allowed", 0.0) > 1
+        words, shown = "cpu limit", "the GIL's one core" if gil else _cores(medium, value)
+    elif name.endswith("_seconds"):
         words, shown = name.removesuffix("_seconds"), medium.seconds(value)
     elif name.endswith("_per_second"):
         words, shown = name.removesuffix("_per_second"), f"{medium.number(value)}/s"
@@ -237,6 +303,10 @@ def _fact(medium: Medium, name: str, value: float, room: int) -> Line:
     else:
         shown = medium.number(value)
     return ((medium.clean(words.replace("_", " "), room - cells(shown) - 1) + " ", ""), (shown, "bold"))
+
+
+def _cores(medium: Medium, value: float) -> str:
+    return f"{medium.number(value)} core{'' if value == 1 else 's'}"
 
 
 def _frames(medium: Medium, finding: Finding, room: int) -> Iterator[Line]:
@@ -269,8 +339,8 @@ def _advice(medium: Medium, case: _Case, room: int) -> Iterator[Line]:
     if advice.pool and advice.pool not in advice.text:
         yield ((f"see pool {medium.clean(advice.pool, room - 9)}", "bold"),)
     suggested = advice.suggested_max_workers
-    if suggested is None:
-        return
+    if suggested is None or advice.action == "raise_limit":
+        return  # the sentence has the number, and a limit is another size in the code only
     name = case.pool.name if case.pool is not None else ""
     setting = shlex.quote(f"{name}.max_workers={suggested}")
     trial: Line = (("try it: ", "dim"), (f"poolscope run --set {setting}", "code"))
@@ -290,25 +360,49 @@ def _chart(medium: Medium, case: _Case, cases: Sequence[_Case]) -> list[Line]:
 
 
 def _brief(medium: Medium, cases: Sequence[_Case]) -> Iterator[Line]:
-    """Findings in a sentence each."""
-    for case in cases[:_MOST_LINES]:
-        finding = case.finding
-        facts = "" if finding.cause == "unknown" else f", {finding.cause}"
-        text = medium.clean(f"{finding.summary} ({finding.pattern}{facts})")
+    """Return findings in a sentence each, those that differ in numbers only in one."""
+    texts = [f"{case.finding.severity} {case.finding.summary} ({_kind(case.finding)})" for case in cases]
+    alike = _alike(texts)
+    shown = 0
+    for place, number in alike[:_MOST_LINES]:
+        finding = cases[place].finding
+        shown += number
+        text = medium.clean(f"{finding.summary} ({_kind(finding)})") + _like_it(number)
         yield from _hanging(medium, (finding.severity, "dim"), text, "dim")
-    yield from more(len(cases) - _MOST_LINES, "finding")
+    yield from more(len(cases) - shown, "finding")
+
+
+def _kind(finding: Finding) -> str:
+    # Why a pool was full for a moment is nobody's question.
+    told = finding.cause == "unknown" or finding.pattern == "burst"
+    return finding.pattern if told else f"{finding.pattern}, {finding.cause}"
+
+
+def _alike(texts: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the place of the first text of each kind, in order, and how many of the kind there are. Those beyond
+    `_MOST_LOOKED_AT` are not looked at."""
+    found: dict[str, list[int]] = {}
+    for place, text in enumerate(texts[:_MOST_LOOKED_AT]):
+        found.setdefault(kind_of_notice(text), []).append(place)
+    return [(places[0], len(places)) for places in found.values()]
+
+
+def _like_it(number: int) -> str:
+    return f" (and {number - 1:,} more like it)" if number > 1 else ""
 
 
 def _tables(medium: Medium, report: Report, cases: Sequence[_Case]) -> list[list[Line]]:
     styles: dict[int, Style] = {}
     troubled: list[PoolReport] = []
+    seen: set[int] = set()
     suggested: dict[int, int] = {}
     for case in cases:
         subject = case.pool or case.loop
         styles.setdefault(id(subject), timeline.severity_style(case.finding))
         if case.pool is None:
             continue
-        if not any(case.pool is pool for pool in troubled):
+        if id(case.pool) not in seen:
+            seen.add(id(case.pool))
             troubled.append(case.pool)
         number = case.finding.advice.suggested_max_workers
         if number is not None:
@@ -322,24 +416,33 @@ def _tables(medium: Medium, report: Report, cases: Sequence[_Case]) -> list[list
         tables.pools(medium, pools, [styles.get(id(pool), "") for pool in pools], several_processes=several),
         tables.loops(medium, loops, [styles.get(id(loop), "") for loop in loops], several_processes=several),
     ]
+    shared = _shared_names(report.pools)
     for pool in troubled[:_MOST_FINDINGS]:
-        pid = _pid_among(pool, report.pools)
+        pid = pool.pid if pool.name in shared else None
         sections.append(tables.functions(medium, pool, pid))
         sections.append(tables.sizing(medium, pool, suggested.get(id(pool)), pid))
     return sections
 
 
-def _small_print(medium: Medium, report: Report) -> Iterator[Line]:
-    for notice in report.notices[:_MOST_NOTICES]:
-        yield from _hanging(medium, ("notice", "dim"), medium.clean(notice), "dim")
-    yield from more(len(report.notices) - _MOST_NOTICES, "notice")
+def _small_print(medium: Medium, report: Report, *, more_numbers: bool, verbose: bool) -> Iterator[Line]:
+    notices = report.notices
+    alike = [(place, 1) for place in range(len(notices))] if verbose else _alike(notices)[:_MOST_NOTICES]
+    for place, number in alike:
+        text = medium.clean(notices[place]) + _like_it(number)
+        yield from _hanging(medium, ("notice", "dim"), text, "dim")
+    yield from more(len(notices) - sum(number for _, number in alike), "notice")
     cost = report.overhead
     facts: list[Line] = [
         ((f"ran {medium.seconds(report.duration_seconds)}", "dim"),),
         ((f"overhead {medium.seconds(cost.cpu_seconds)} CPU ({medium.percent(cost.share)})", "dim"),),
     ]
-    if len(report.processes) > 1:
-        facts.insert(1, ((f"{len(report.processes):,} processes", "dim"),))
+    processes = sum(process.count for process in report.processes)
+    if processes > 1:
+        facts.insert(1, ((f"{processes:,} processes", "dim"),))
+    if medium.started is not None:
+        facts.insert(1, ((f"started {medium.started:%Y-%m-%d %H:%M:%S %Z}".rstrip(), "dim"),))
+    if more_numbers:
+        facts.append((("more numbers: --verbose", "dim"),))
     yield from medium.flow(facts, medium.width)
 
 
@@ -350,7 +453,7 @@ def _labelled(label: str, lines: Sequence[Line]) -> Iterator[Line]:
 
 
 def _hanging(medium: Medium, word: Span, text: str, style: Style = "bold") -> Iterator[Line]:
-    """A word and a wrapped text to the right of it."""
+    """Return a word and a wrapped text to the right of it."""
     margin = line_cells((word,)) + 2
     for index, line in enumerate(medium.wrap(text, medium.width - margin)):
         yield (word, ("  ", ""), (line, style)) if index == 0 else ((" " * margin + line, style),)

@@ -7,7 +7,8 @@ from collections.abc import Container, Sequence
 from typing import NamedTuple, TypeVar
 
 from poolscope.model import FunctionReport, LoopReport, PoolReport, SizingPoint
-from poolscope.rendering.text import Line, Medium, Style, cells, count, more
+from poolscope.rendering.text import Line, Medium, Style, cells, more
+from poolscope.rules.wording import counted
 
 Item = TypeVar("Item")
 
@@ -74,7 +75,7 @@ def pools(
     heads = [
         Head("kind", 9),
         Head("pid", 2),
-        Head("active"),
+        Head("peak"),
         Head("tasks", 1),
         Head("wait p50", 3),
         Head("p95", 5),
@@ -89,7 +90,7 @@ def pools(
     for pool, style in zip(reports[:MOST_ROWS], styles, strict=False):
         values = (
             medium.clean(pool.kind, 16),
-            str(pool.pid),
+            tell_pid(pool.pid),
             f"{pool.peak_active:,}/{pool.max_workers:,}",
             f"{pool.tasks.submitted:,}",
             medium.seconds(pool.wait_seconds.p50),
@@ -104,6 +105,11 @@ def pools(
     for pool in reports[:MOST_ROWS]:
         lines += _losses(medium, pool)
     return lines
+
+
+def tell_pid(pid: int) -> str:
+    """Return a process, or those that have ended and are reported together."""
+    return str(pid) if pid else "ended"
 
 
 def _losses(medium: Medium, pool: PoolReport) -> list[Line]:
@@ -136,7 +142,7 @@ def loops(
     heads = [
         Head("kind", 5),
         Head("pid", 1),
-        Head("tasks", 6),
+        Head("peak tasks", 6),
         Head("lag p50", 2),
         Head("p99", 3),
         Head("blocked"),
@@ -147,7 +153,7 @@ def loops(
     for loop, style in zip(reports[:MOST_ROWS], styles, strict=False):
         values = (
             medium.clean(loop.kind, 16),
-            str(loop.pid),
+            tell_pid(loop.pid),
             f"{loop.peak_tasks:,}",
             medium.seconds(loop.lag_seconds.p50),
             medium.seconds(loop.lag_seconds.p99),
@@ -160,7 +166,7 @@ def loops(
 
 
 def functions(medium: Medium, pool: PoolReport, pid: int | None) -> list[Line]:
-    """The busiest functions of a pool: who holds its workers. `pid` is shown in the title, if given."""
+    """Return the busiest functions of a pool: what holds its workers. `pid` is shown in the title, if given."""
     reports: list[FunctionReport] = sorted(pool.functions, key=lambda each: -each.busy_seconds)
     if not reports:
         return []
@@ -192,12 +198,12 @@ def functions(medium: Medium, pool: PoolReport, pid: int | None) -> list[Line]:
 
 
 def _name(medium: Medium, pool: PoolReport, pid: int | None) -> str:
-    return medium.name(pool.name, 20) + ("" if pid is None else f", pid {pid}")
+    return medium.name(pool.name, 20) + ("" if pid is None else f", pid {tell_pid(pid)}")
 
 
 def sizing(medium: Medium, pool: PoolReport, suggested: int | None, pid: int | None) -> list[Line]:
-    """What other sizes of the pool would have given; the present size and the suggested one are marked. `pid` is shown
-    in the title, if given."""
+    """Return what other sizes of the pool would have given; the present size and the suggested one are marked. `pid` is
+    shown in the title, if given."""
     if not pool.sizing:
         return []
     names = {pool.max_workers: "now"}
@@ -205,7 +211,7 @@ def sizing(medium: Medium, pool: PoolReport, suggested: int | None, pid: int | N
         names[suggested] = f"{names[suggested]}, suggested" if suggested in names else "suggested"
     rows = [
         Row(
-            count(point.workers, "worker"),
+            counted(point.workers, "worker"),
             (
                 medium.seconds(point.wait_p50_seconds),
                 medium.seconds(point.wait_p95_seconds),

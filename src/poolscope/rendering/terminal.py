@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from datetime import tzinfo
 from typing import TextIO
 
 from poolscope.model import Session
 from poolscope.rendering.layout import layout
-from poolscope.rendering.text import Line, Style, medium, plain
+from poolscope.rendering.text import Line, Style, local_time, medium, plain
 
 #: Without a terminal to ask.
 DEFAULT_WIDTH = 100
@@ -38,15 +39,20 @@ def render(
     width: int | None = None,
     color: bool | None = None,
     cwd: str | None = None,
+    zone: tzinfo | None = None,
+    verbose: bool = False,
 ) -> None:
     """Write the report of `session` to `file`.
 
     `width` None takes the terminal's, or DEFAULT_WIDTH where there is none; `color` None decides by the
     terminal and NO_COLOR, and there is none without rich; paths below `cwd` (None: the working directory) are
-    shown relative to it. Raises what writing to `file` raises.
+    shown relative to it; times of day are those of `zone` (None: of this machine); `verbose` shows every number of
+    the evidence and every notice. Raises what writing to `file` raises.
     """
     columns = min(_WIDEST, max(_NARROWEST, _width(file) if width is None else width))
-    lines = layout(session, medium(file, width=columns, cwd=_working_directory(cwd)))
+    started = local_time(session.report.started_at, zone)
+    shown = medium(file, width=columns, cwd=_working_directory(cwd), started=started)
+    lines = layout(session, shown, verbose=verbose)
     if (_wants_color(file) if color is None else color) and _painted(lines, file):
         return
     file.write("".join(plain(line) + "\n" for line in lines))

@@ -9,12 +9,22 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta, tzinfo
 from typing import Literal, NamedTuple, TextIO
+
+from poolscope.plain import escaped, fitting
+from poolscope.rules.wording import counted, minutes
 
 Style = Literal["", "bold", "dim", "good", "warning", "critical", "code", "chart"]
 
+#: From here on durations are in minutes (s), as the last tenth of a second before it is one when rounded.
+_MINUTE = 59.95
+#: The way to the standard library, and so much of a path is looked at for it.
+_STANDARD = re.compile(r"/lib(?:64)?/python3\.[0-9]+t?/")
+_MOST_PATH = 4_096
 #: Seconds that no program has lasted: such numbers only come from a made-up session.
 _FOREVER = 1e10
 
@@ -44,29 +54,30 @@ ASCII = Glyphs(".:-=+*#@", "^", "-", "+", " | ", "-", "..", "x", "<-")
 
 
 class Medium:
-    """What the lines are made for: a width in columns, an encoding, and where relative paths start.
+    """What the lines are made for: a width in columns, an encoding, where relative paths start, and the time of day.
 
-    `encoding` None stands for any character (a file object in memory).
+    `encoding` None stands for any character (a file object in memory), `started` None for a program of which it is not
+    known when it started.
     """
 
-    def __init__(self, *, width: int, encoding: str | None, cwd: str) -> None:
+    def __init__(self, *, width: int, encoding: str | None, cwd: str, started: datetime | None = None) -> None:
         self.width = width
         self.cwd = cwd
         self.encoding = encoding
+        self.started = started
         self.glyphs = UNICODE if _encodes("".join(UNICODE), encoding) else ASCII
 
     def clean(self, text: str, most: int = 500) -> str:
-        """The text in one line of at most `most` columns, without what a terminal obeys or cannot show."""
+        """Return the text in one line of at most `most` columns, without what a terminal obeys or cannot show."""
         if len(text) > 8 * most:  # before the work, not after: a name may have megabytes
             text = text[: 4 * most] + text[-4 * most :]
-        shown = "".join(char if char.isprintable() else _escaped(char) for char in text)
+        shown = escaped(text.replace("\t", " "))
         if self.encoding is not None and not _encodes(shown, self.encoding):
-            encoding = self.encoding if _encodes("", self.encoding) else "ascii"
-            shown = shown.encode(encoding, "backslashreplace").decode(encoding)
+            shown = fitting(shown.replace("µs", "us"), self.encoding)
         return self.cut(shown, most)
 
     def name(self, text: str, most: int = 80) -> str:
-        """A clean name; a name of nothing is said to be one."""
+        """Return a clean name; a name of nothing is said to be one."""
         return self.clean(text, most) or "(no name)"
 
     def cut(self, text: str, columns: int) -> str:
@@ -81,17 +92,19 @@ class Medium:
         return _fitting(text, room - room // 2) + mark + tail
 
     def path(self, file: str, columns: int) -> str:
-        """A file: relative to the working directory if below it, a library's without the way to it."""
+        """Return a file: relative to the working directory if below it, a library's without the way to it."""
         for library in ("/site-packages/", "/dist-packages/"):
             if library in file:
                 return self.clean(file.rpartition(library)[2], columns)
+        if standard := _STANDARD.search(file[:_MOST_PATH]):
+            return self.clean(file[standard.end() :], columns)
         root = self.cwd.rstrip(os.sep) + os.sep
         if len(root) > 1 and file.startswith(root) and len(file) > len(root):
             file = file[len(root) :]
         return self.clean(file, columns)
 
     def seconds(self, value: float | None) -> str:
-        """A duration in the unit that suits it, three digits."""
+        """Return a duration in the unit that suits it, three digits."""
         if value is None or not math.isfinite(value):
             return self.glyphs.none
         if value < 0:
@@ -102,21 +115,29 @@ class Medium:
             return "0 s"
         if value < 0.9995:
             return f"{_digits(value * 1e3)} ms"
-        if value < 119.5:
-            return f"{_digits(value)} s"
-        whole = round(value)
-        if whole < 2 * 3600:
-            return f"{whole // 60} min {whole % 60} s"
-        return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+        return f"{_digits(value)} s" if value < _MINUTE else minutes(value)
 
     def moment(self, value: float | None) -> str:
-        """A time since the start of the program; always in seconds, as on the axis of a chart."""
+        """Return a time since the start of the program, to a tenth of a second in its first minute."""
         if value is None or not math.isfinite(value):
             return self.glyphs.none
-        return f"{value:,.1f} s" if abs(value) < _FOREVER else f"{value:.2g} s"
+        if abs(value) >= _FOREVER:
+            return f"{value:.2g} s"
+        return f"{value:.1f} s" if value < _MINUTE else minutes(value)
+
+    def time_of_day(self, value: float | None) -> str:
+        """Return the time of day of a time since the start of the program, with the date where that is another one;
+        empty if it is not known."""
+        if self.started is None or value is None or not 0 <= value < _FOREVER:
+            return ""
+        try:
+            moment = self.started + timedelta(seconds=value)
+        except OverflowError:
+            return ""
+        return f"{moment:%H:%M:%S}" if moment.date() == self.started.date() else f"{moment:%Y-%m-%d %H:%M:%S}"
 
     def number(self, value: float) -> str:
-        """A count or a ratio."""
+        """Return a count or a ratio."""
         if not math.isfinite(value):
             return self.glyphs.none
         if abs(value) >= 1e12:
@@ -126,7 +147,7 @@ class Medium:
         return f"-{_digits(-value)}" if value < 0 else _digits(value)
 
     def percent(self, share: float | None) -> str:
-        """A share of 0 to 1 as a percentage."""
+        """Return a share of 0 to 1 as a percentage."""
         if share is None or not math.isfinite(share):
             return self.glyphs.none
         percentage = share * 100
@@ -140,7 +161,7 @@ class Medium:
         return f"{percentage:.{digits}f} %"
 
     def wrap(self, text: str, columns: int) -> list[str]:
-        """A clean text as one or more lines of at most `columns`, broken at blanks where there are any."""
+        """Return a clean text as one or more lines of at most `columns`, broken at blanks where there are any."""
         lines: list[str] = []
         line = ""
         for word in text.split(" "):
@@ -178,9 +199,18 @@ class Medium:
         return lines
 
 
-def medium(file: TextIO, *, width: int, cwd: str) -> Medium:
-    """What `file` can show."""
-    return Medium(width=width, encoding=getattr(file, "encoding", None), cwd=cwd)
+def medium(file: TextIO, *, width: int, cwd: str, started: datetime | None = None) -> Medium:
+    """Return what `file` can show."""
+    return Medium(width=width, encoding=getattr(file, "encoding", None), cwd=cwd, started=started)
+
+
+def local_time(text: str, zone: tzinfo | None) -> datetime | None:
+    """Return a moment (RFC 3339) in a time zone, None for that of this machine; None if it is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(zone) if moment.tzinfo is not None else None
+    except (ValueError, OverflowError, OSError):  # a session may say anything
+        return None
 
 
 def cells(text: str) -> int:
@@ -196,18 +226,13 @@ def line_cells(line: Line) -> int:
 
 
 def plain(line: Line) -> str:
-    """The line without its styles."""
+    """Return the line without its styles."""
     return "".join(text for text, _ in line).rstrip()
 
 
-def count(number: int, noun: str) -> str:
-    """`1 pool`, `2 pools`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def more(number: int, noun: str, *, indent: int = 0) -> list[Line]:
-    """The line that tells of so many more than are shown, if there are."""
-    return [((f"{' ' * indent}and {count(number, f'more {noun}')}", "dim"),)] if number > 0 else []
+    """Return the line that tells of so many more than are shown, if there are."""
+    return [((f"{' ' * indent}and {counted(number, f'more {noun}')}", "dim"),)] if number > 0 else []
 
 
 def _cells(char: str) -> int:
@@ -217,7 +242,7 @@ def _cells(char: str) -> int:
 
 
 def _fitting(text: Iterable[str], columns: int) -> str:
-    """The first characters that take at most `columns`; those that take none are bounded too."""
+    """Return the first characters that take at most `columns`; those that take none are bounded too."""
     taken: list[str] = []
     left = columns
     for char in itertools.islice(text, max(0, 4 * columns)):
@@ -245,7 +270,3 @@ def _encodes(text: str, encoding: str | None) -> bool:
     except (UnicodeError, LookupError):
         return False
     return True
-
-
-def _escaped(char: str) -> str:
-    return " " if char == "\t" else repr(char)[1:-1]

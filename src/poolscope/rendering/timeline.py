@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from poolscope.model import Finding, PoolReport, TimelinePoint
 from poolscope.rendering.text import Line, Medium, Span, Style, cells
-from poolscope.rendering.text import count as words
 
 #: A chart shows the whole time of a pool, unless its findings take less than this share of it.
 ZOOM_BELOW = 0.2
@@ -17,6 +16,9 @@ _MOST_COLUMNS = 100
 _LEAST_SECONDS, _MOST_SECONDS = 1e-6, 1e9
 _LABEL = 10
 _STEPS = (1, 2, 5)
+#: Steps of an axis from a minute on, and the columns that its longest label takes with a blank.
+_LONG_STEPS = (10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)
+_LONG_LABEL = 12
 
 
 class Column(NamedTuple):
@@ -28,7 +30,7 @@ class Column(NamedTuple):
 
 
 def columns(points: Sequence[TimelinePoint], start: float, end: float, count: int) -> tuple[Column, ...]:
-    """The timeline resampled to `count` columns of equal width between `start` and `end` (seconds).
+    """Return the timeline resampled to `count` columns of equal width between `start` and `end` (seconds).
 
     Means are weighted by time; a time without a point counts as idle. Points with impossible numbers are left
     out. Empty if there is no time or no column.
@@ -64,7 +66,7 @@ def columns(points: Sequence[TimelinePoint], start: float, end: float, count: in
 
 
 def point_numbers(point: TimelinePoint) -> tuple[float, ...]:
-    """The measured numbers of a point."""
+    """Return the measured numbers of a point."""
     return point.at_seconds, point.width_seconds, point.active, point.queued, point.wait_seconds
 
 
@@ -97,7 +99,7 @@ def chart(
     start, end = span(points, findings)
     top_wait = max((point.wait_seconds for point in points if math.isfinite(point.wait_seconds)), default=0.0)
     notes = (
-        f" {pool.peak_active:,} of {words(pool.max_workers, 'worker')}",
+        f" peak {pool.peak_active:,} of {pool.max_workers:,}",
         f" peak {pool.peak_queue_depth:,}",
         f" longest {medium.seconds(top_wait)}",
     )
@@ -119,7 +121,7 @@ def chart(
         label: Span = (" " * indent + f"{name:<{_LABEL}}", "dim")
         lines.append((label, *_coloured(levels, knees), (notes[row], "dim")))
     left = " " * (indent + _LABEL)
-    marks = _ticks(start, end, count)
+    marks = _ticks(medium, start, end, count)
     lines.append(((left, ""), *_ruler(medium, count, [column for column, _ in marks], knees)))
     lines.append(((left + _axis(marks, count), "dim"),))
     return lines
@@ -158,12 +160,12 @@ def _coloured(levels: str, knees: Sequence[tuple[int, Finding]]) -> list[Span]:
 
 
 def severity_style(finding: Finding) -> Style:
-    """The style that shows how severe a finding is."""
+    """Return the style that shows how severe a finding is."""
     return "dim" if finding.severity == "info" else finding.severity
 
 
 def _ruler(medium: Medium, count: int, ticks: Sequence[int], knees: Sequence[tuple[int, Finding]]) -> list[Span]:
-    """The line under the columns; each knee is marked in it, and named beside the mark if there is room."""
+    """Return the line under the columns; each knee is marked in it, and named beside the mark if there is room."""
     rule = [medium.glyphs.rule] * count
     for column in ticks:
         rule[column] = medium.glyphs.tick
@@ -192,17 +194,24 @@ def _ruler(medium: Medium, count: int, ticks: Sequence[int], knees: Sequence[tup
     return spans
 
 
-def _ticks(start: float, end: float, count: int) -> list[tuple[int, str]]:
-    """Columns and labels of round seconds, at least 10 columns apart."""
-    least = (end - start) / count * 10
-    power = 10.0 ** math.floor(math.log10(least))
-    step = next((f * power for f in _STEPS if f * power >= least), 10 * power)
+def _ticks(medium: Medium, start: float, end: float, count: int) -> list[tuple[int, str]]:
+    """Columns and labels of round times, at least 10 columns apart."""
+    column_seconds = (end - start) / count
+    power = 10.0 ** math.floor(math.log10(column_seconds * 10))
+    step = next((f * power for f in _STEPS if f * power >= column_seconds * 10), 10 * power)
+    in_minutes = end > 60 and step >= 1
+    if in_minutes:
+        least = column_seconds * _LONG_LABEL
+        days = 86_400.0 * 10 ** max(0, math.ceil(math.log10(least / 86_400)))
+        step = next((float(each) for each in _LONG_STEPS if each >= least), days)
     digits = max(0, -math.floor(math.log10(step)))
     marks = []
     for number in range(math.ceil(start / step), math.floor(end / step) + 1):
         column = round((number * step - start) / (end - start) * count)
         if column < count:
-            marks.append((column, f"{number * step:,.{digits}f} s"))
+            at = number * step
+            label = medium.seconds(at) if in_minutes and at >= 60 else f"{at:,.{digits}f} s"
+            marks.append((column, label))
     return marks
 
 

@@ -2,11 +2,11 @@
 
 What is replaced, and put back by `unpatch`: `run_sync_in_worker_thread` of the backends, through which all of
 `anyio.to_thread` goes, and `__init__` of the limiters, to know where each was made. A task arrives with the call, waits
-for a token and a thread, and starts when its function is called in the thread. That function is wrapped (`SlotTask`),
-which is all that anyio sees of us. Whoever takes a task's claim off records what became of it: the thread that starts
-it, or the call that ends without that.
+for a token and a thread, and starts when its function is called in the thread. That function is wrapped
+(`VirtualWorkerTask`), which is all that anyio sees of us. What takes the claim of a task records what became of it: the
+thread that starts it, or the call that ends without a start.
 
-anyio's threads belong to the event loop and serve all of its limiters, so the workers of a pool are places (`slots`).
+anyio's threads belong to the event loop and serve all of its limiters, so the workers of a pool are virtual ones.
 A task whose caller was cancelled and did not wait (`abandon_on_cancel`) has its place until its thread has ended it,
 though its token is free again: then more tasks may run than there are tokens. Tokens that a program takes itself,
 without a thread, are no tasks.
@@ -15,28 +15,29 @@ without a thread, are no tasks.
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 import sys
 from _thread import RLock
 from weakref import ref
 
 from poolscope.probe.adapters import fresh_modules
-from poolscope.probe.pools.coroutines import THREAD_CALLS
-from poolscope.probe.pools.groups import PlacedGroup
-from poolscope.probe.pools.names import WRAPPERS
-from poolscope.probe.pools.patching import Patch
-from poolscope.probe.pools.slots import Slots, SlotTask
-from poolscope.probe.pools.watching import open_watch, report, size_from_settings
+from poolscope.probe.executors.patching import Patch
+from poolscope.probe.interpreter.shapes import takes
+from poolscope.probe.recording.ephemeral_pools import PlacedEphemeralPools
+from poolscope.probe.recording.function_table import WRAPPERS
+from poolscope.probe.recording.pool_watch import open_watch, report, size_from_settings
+from poolscope.probe.recording.virtual_workers import VirtualWorkers, VirtualWorkerTask
+from poolscope.probe.sampling.coroutines import THREAD_CALLS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from poolscope.probe.pools.watching import Watch
+    from poolscope.probe.interpreter.stacks import Site
+    from poolscope.probe.recording.pool_watch import Watch
 
-#: The limiter that each event loop has of its own: what runs under it named none.
+#: The default limiter of each event loop: for calls that name none.
 DEFAULT = "anyio.to_thread"
 #: Shown for a limiter without a limit: more than there can be threads.
 UNLIMITED = 1_000_000
@@ -69,23 +70,23 @@ WRAPPERS["contextlib._GeneratorContextManager.__exit__"] = _generator
 class _Pool:
     """What is known of one limiter: where it was made and, from its first task on, how to record."""
 
-    __slots__ = ("limiter", "site", "slots", "unopened", "watch")
+    __slots__ = ("limiter", "site", "unopened", "watch", "workers")
 
     def __init__(self, limiter: ref[Any]) -> None:
         self.limiter = limiter
-        self.site: tuple[str, str] | None = None
+        self.site: Site | None = None
         self.forget()
 
     def forget(self) -> None:
-        """It is not open."""
+        """Take it for one that is not open."""
         self.unopened = True
         self.watch: Watch | None = None
-        self.slots: Slots | None = None
+        self.workers: VirtualWorkers | None = None
 
 
 #: By where they are made. FastAPI has one for the end of each dependency that yields.
 _momentary = {
-    name: PlacedGroup(name, "anyio", "anyio.CapacityLimiter")
+    name: PlacedEphemeralPools(name, "anyio", "anyio.CapacityLimiter")
     for name in ("fastapi.concurrency:contextmanager_in_threadpool",)
 }
 
@@ -95,9 +96,10 @@ _pools: dict[int, _Pool] = {}
 
 def _pool_of(limiter: Any) -> _Pool:
     key = id(limiter)
-    pool = _pools.get(key)
+    pools = _pools  # the name is gone before the last limiters are, as the interpreter shuts down
+    pool = pools.get(key)
     if pool is None:
-        pool = _pools.setdefault(key, _Pool(ref(limiter, lambda _: _pools.pop(key, None))))
+        pool = pools.setdefault(key, _Pool(ref(limiter, lambda _: pools.pop(key, None))))
     return pool
 
 
@@ -122,39 +124,38 @@ if hasattr(os, "register_at_fork"):
 class _Patch(Patch):
     """The patch of all backends."""
 
+    #: Then the names of this module are gone.
+    shutting_down = staticmethod(sys.is_finalizing)
+
     def __init__(self, probe: Any) -> None:
         super().__init__(probe)
         self.limiters: list[Any] = []
 
     def made(self, limiter: Any) -> None:
-        """A limiter was made just now. Its `__init__` may be called twice."""
-        if not self.active:
+        """Note that a limiter was made just now. Its `__init__` may be called twice."""
+        if not self.active or self.shutting_down():
             return
         try:
             pool = _pool_of(limiter)
             if pool.site is None:
-                from poolscope.probe.stacks import creation_site
+                from poolscope.probe.interpreter.stacks import creation_site
 
                 pool.site = creation_site(1)
         except Exception as exc:
             report(self.probe, exc)
 
-    def arrived(self, backend: Any, fn: Any, args: tuple[Any, ...], limiter: Any) -> SlotTask | None:
-        """The task that a call makes, which goes into the pool's record. None: it is not watched. Never raises."""
-        if not self.active:
-            return None
+    def arrived(self, backend: Any, fn: Any, args: tuple[Any, ...], limiter: Any) -> VirtualWorkerTask | None:
+        """Return the task of a call, which goes into the pool's record; None if it is not watched."""
         watch = None
         try:
-            if limiter is None:
-                limiter = backend.current_default_thread_limiter()
             pool = _pools.get(id(limiter)) or _pool_of(limiter)
             if pool.unopened:
                 self._open(pool, limiter, backend)
-            watch, slots = pool.watch, pool.slots
-            if watch is None or slots is None:
+            watch, workers = pool.watch, pool.workers
+            if watch is None or workers is None:
                 return None
             task = watch.arrive(fn, args)
-            return None if task is None else SlotTask(fn, watch, slots, *task)
+            return None if task is None else VirtualWorkerTask(fn, watch, workers, *task)
         except Exception as exc:
             if watch is None:
                 report(self.probe, exc)
@@ -163,7 +164,7 @@ class _Patch(Patch):
             return None
 
     def _open(self, pool: _Pool, limiter: Any, backend: Any) -> None:
-        from poolscope.probe.stacks import creation_site
+        from poolscope.probe.interpreter.stacks import creation_site
 
         with _lock:
             if not pool.unopened:
@@ -171,13 +172,13 @@ class _Patch(Patch):
             pool.unopened = False  # if this fails, it is not tried again
             name = None
             if limiter is backend.current_default_thread_limiter():
-                name, pool.site = DEFAULT, (_default_place(), DEFAULT)
-            elif pool.site is None:  # older than the patch: who uses it first stands for who made it
+                name, pool.site = DEFAULT, (_default_place(), DEFAULT, "")
+            elif pool.site is None:  # older than the patch: its first user stands for its maker
                 pool.site = creation_site(1)
-            momentary = _momentary.get(pool.site[1])
+            momentary = _momentary.get(pool.site[1].removesuffix(f".{pool.site[2]}"))
             if momentary is not None:
                 pool.watch = momentary.add(limiter, self.find_probe(), pool.site)
-                pool.slots = momentary.slots
+                pool.workers = momentary.workers
                 return
             wanted = size_from_settings(self.find_probe, pool.site[1])
             if wanted is not None:
@@ -192,12 +193,12 @@ class _Patch(Patch):
                 site=pool.site,
             )
             if watch is not None:
-                pool.slots = Slots(watch.recorder, lambda: _read(pool, "total_tokens"))
+                pool.workers = VirtualWorkers(watch.recorder, lambda: _read(pool, "total_tokens"))
                 watch.recorder.taken = lambda: _read(pool, "borrowed_tokens")
 
 
 def _read(pool: _Pool, name: str) -> int:
-    """A number of the limiter's; 0 if it is gone."""
+    """Return a number of the limiter; 0 if it is gone."""
     limiter = pool.limiter()
     return 0 if limiter is None else min(getattr(limiter, name), UNLIMITED)
 
@@ -208,13 +209,13 @@ def _sizer(pool: _Pool) -> Callable[[], tuple[int, int] | None]:
             return None
         most = _read(pool, "total_tokens")
         # The loop's threads serve its other limiters too, and there may be more of them.
-        return 0 if pool.slots is None else min(len(pool.slots.threads), most), most
+        return 0 if pool.workers is None else min(len(pool.workers.threads), most), most
 
     return size
 
 
 def _default_place() -> str:
-    """Where anyio gives the default limiter to whoever wants it, as `creation_site` says it."""
+    """Where anyio gives out the default limiter, as `creation_site` says it."""
     code = getattr(getattr(sys.modules.get(DEFAULT), "current_default_thread_limiter", None), "__code__", None)
     return "anyio/to_thread.py" if code is None else f"anyio/to_thread.py:{code.co_firstlineno}"
 
@@ -228,7 +229,7 @@ _last_probe: Any = None
 def patch(probe: Any) -> None:
     """Watch the worker threads of the backends that are imported. Does nothing for those that are watched already.
 
-    A backend that is not the one we know is left alone, and the probe hears of it.
+    An unknown backend is left alone, and the probe gets a notice.
     """
     global _current, _last_probe
     with _lock:
@@ -252,11 +253,11 @@ def unpatch() -> None:
 
 
 def _missing(name: str, module: Any) -> str | None:
-    """What we need of a backend and it has not."""
+    """Return what we need of a backend and it has not."""
     backend = _BACKENDS[name]
     try:
         method = getattr(module, backend).__dict__["run_sync_in_worker_thread"]
-        if type(method) is not classmethod or list(inspect.signature(method.__func__).parameters) != _PARAMETERS:
+        if type(method) is not classmethod or not takes(method.__func__, _PARAMETERS):
             return f"{backend}.run_sync_in_worker_thread({', '.join(_PARAMETERS)})"
         if not callable(getattr(module, backend).current_default_thread_limiter):
             return f"{backend}.current_default_thread_limiter"
@@ -282,15 +283,20 @@ def _run_sync(state: _Patch, original: Callable[..., Any]) -> Callable[..., Any]
     async def run_sync_in_worker_thread(
         cls: Any, func: Any, args: Any, abandon_on_cancel: bool = False, limiter: Any = None
     ) -> Any:
-        task = state.arrived(cls, func, args, limiter)
+        task = None
         try:
+            if state.active and not state.shutting_down():
+                if limiter is None:
+                    # Once for both of us: the library asks for it where it is given none.
+                    limiter = cls.current_default_thread_limiter()
+                task = state.arrived(cls, func, args, limiter)
             return await original(cls, func if task is None else task, args, abandon_on_cancel, limiter)
         except BaseException as exc:
             if task is not None and isinstance(exc, Exception):
                 task.refused()
             elif task is not None:  # the backend's cancellation, or the end of the loop
                 task.cancelled()
-            # As in `SlotTask`.
+            # As in `VirtualWorkerTask`.
             exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
             raise
 

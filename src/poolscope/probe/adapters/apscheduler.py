@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def meet(probe: Any, module: str) -> None:
-    """Looks through what `apscheduler.executors.base` hands to a pool."""
+    """Look through what `apscheduler.executors.base` hands to a pool."""
     look_through(probe, "APScheduler", module, {"run_job": (("job", "jobstore_alias"), _function)})
 
 

@@ -4,7 +4,7 @@ asgiref makes standard executors of one thread each, which are seen like any oth
 moment, one for each request that Django serves, are shown as one pool. These are the pools:
 
 - `asgiref.sync_to_async`: the one thread of the process in which all synchronous code runs that is called outside of a
-  request (thread-sensitive, without a context). It does serialise what comes, and is judged as a pool of one worker.
+  request (thread-sensitive, without a context). It serialises its tasks, and is judged as a pool of one worker.
 - `asgiref.contexts`: the threads of `ThreadSensitiveContext`, in Django's ASGI handler one for each request. The pool
   has as many workers as there were contexts at once lately: it is full when every request waits for its own thread,
   and has no queue that requests share.
@@ -18,26 +18,27 @@ What is replaced, and put back by `unpatch`, is `CurrentThreadExecutor.submit`: 
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 import sys
 from _thread import RLock
 from types import CoroutineType
 
 from poolscope.probe.adapters import unfamiliar
-from poolscope.probe.pools.groups import Group, PlacedGroup
-from poolscope.probe.pools.names import WRAPPERS
-from poolscope.probe.pools.patching import Patch
-from poolscope.probe.pools.registry import size_of
-from poolscope.probe.pools.slots import SlotTask
-from poolscope.probe.pools.watching import ADOPTERS, ATTRIBUTE, UNOPENED, WAITS, open_watch, report
+from poolscope.probe.executors.patching import Patch
+from poolscope.probe.interpreter.imports import in_flight
+from poolscope.probe.interpreter.shapes import takes
+from poolscope.probe.recording.ephemeral_pools import EphemeralPools, PlacedEphemeralPools
+from poolscope.probe.recording.function_table import WRAPPERS
+from poolscope.probe.recording.pool_watch import ADOPTERS, ATTRIBUTE, UNOPENED, WAITS, open_watch, report
+from poolscope.probe.recording.registry import size_of
+from poolscope.probe.recording.virtual_workers import VirtualWorkerTask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-    from poolscope.probe.pools.watching import Watch
+    from poolscope.probe.recording.pool_watch import Watch
 
 _MODULE = "asgiref.sync"
 #: Where asgiref makes executors, by the name of the code, and what is made there.
@@ -51,7 +52,7 @@ _CURRENT_MODULE = "asgiref.current_thread_executor"
 _CURRENT = "asgiref.current_thread"
 
 
-class _Group(Group):
+class _Group(EphemeralPools):
     """Executors that asgiref makes for a moment."""
 
     def __init__(self, name: str) -> None:
@@ -59,12 +60,12 @@ class _Group(Group):
         self.in_contexts = name == _MAKERS["SyncToAsync.__call__"]
 
     def count(self) -> int:
-        """See `Group.count`. A context lets its executor go at once; that is there until its thread has ended."""
+        """As there. A context lets its executor go at once; that is there until its thread has ended."""
         module: Any = sys.modules.get(_MODULE) if self.in_contexts else None
         return super().count() if module is None else len(module.SyncToAsync.context_to_thread_executor)
 
     def forget(self) -> None:
-        """See `Group.forget`."""
+        """See `EphemeralPools.forget`."""
         for executor in self.members():
             executor.__dict__.pop(ATTRIBUTE, None)
         super().forget()
@@ -73,18 +74,21 @@ class _Group(Group):
 class _Patch(Patch):
     """The patch of `CurrentThreadExecutor`."""
 
-    def arrived(self, executor: Any, fn: Any, args: tuple[Any, ...]) -> SlotTask | None:
-        """The task that goes into the pool's record. None: it is not watched. Never raises."""
+    #: Then the names of this module are gone.
+    shutting_down = staticmethod(sys.is_finalizing)
+
+    def arrived(self, executor: Any, fn: Any, args: tuple[Any, ...]) -> VirtualWorkerTask | None:
+        """Return the task that goes into the pool's record. None: it is not watched. Never raises."""
+        if not self.active or self.shutting_down():
+            return None
         watch = None
         try:
-            if not self.active:
-                return None
             watch = _current_threads.add(executor, self.find_probe(), self.site)
-            slots = _current_threads.slots
-            if watch is None or slots is None:
+            workers = _current_threads.workers
+            if watch is None or workers is None:
                 return None
             task = watch.arrive(fn, args)
-            return None if task is None else SlotTask(fn, watch, slots, *task)
+            return None if task is None else VirtualWorkerTask(fn, watch, workers, *task)
         except Exception as exc:
             if watch is None:
                 report(self.probe, exc)
@@ -93,9 +97,9 @@ class _Patch(Patch):
             return None
 
     def put_on(self, cls: Any) -> None:
-        """Replaces `submit`."""
+        """Replace `submit`."""
         original = cls.submit
-        self.site = (f"{_CURRENT_MODULE.replace('.', '/')}.py:{original.__code__.co_firstlineno}", _CURRENT)
+        self.site = (f"{_CURRENT_MODULE.replace('.', '/')}.py:{original.__code__.co_firstlineno}", _CURRENT, "")
 
         @functools.wraps(original)
         def submit(self_: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -127,7 +131,7 @@ def _awaited_by(frame: FrameType) -> Any:
     return None if inner is None else inner.f_locals.get("current_task")
 
 
-def _ended(task: SlotTask, future: Any) -> None:
+def _ended(task: VirtualWorkerTask, future: Any) -> None:
     if future.cancelled():
         task.cancelled()
 
@@ -145,7 +149,7 @@ class _Adopter(Patch):
             if group is not None:
                 # A context has it once it is made.
                 more = int(made and group.in_contexts)
-                return group.add(executor, self.find_probe(), (_place(name), name), more)
+                return group.add(executor, self.find_probe(), (_place(name), name, ""), more)
             if made:
                 return UNOPENED  # with asgiref's import: most programs never use it
             return self._open_single(executor, name)
@@ -167,7 +171,7 @@ class _Adopter(Patch):
                     prefix="",
                     kind="asgiref",
                     size_of=size_of,
-                    site=(_place(name), name),
+                    site=(_place(name), name, ""),
                 )
                 executor.__dict__[ATTRIBUTE] = found
             watch: Watch | None = found
@@ -175,7 +179,7 @@ class _Adopter(Patch):
 
 
 def _maker() -> str | None:
-    """What asgiref makes an executor for just now; None if it does not."""
+    """Return what asgiref makes an executor for just now; None if it does not."""
     frame = sys._getframe(2)
     # Ours, and those of subclasses or of other tools around the constructor.
     while frame.f_code.co_name in ("__init__", "watch", "__call__") and frame.f_globals.get("__name__") != _MODULE:
@@ -188,7 +192,7 @@ def _maker() -> str | None:
 
 
 def _owner(executor: Any) -> str | None:
-    """What asgiref has made an executor for that is older than the patch."""
+    """Return what asgiref has made an executor for that is older than the patch."""
     module: Any = sys.modules.get(_MODULE)
     if module is None:
         return None
@@ -214,7 +218,7 @@ def _child(args: tuple[Any, ...], _: dict[str, Any]) -> Any:
 
 
 def _awaitable(args: tuple[Any, ...], _: dict[str, Any]) -> Any:
-    """What `AsyncToSync` has a new loop run."""
+    """Return what `AsyncToSync` has a new loop run."""
     coroutine = args[0]
     frame = coroutine.cr_frame if type(coroutine) is CoroutineType else None
     if frame is None or frame.f_globals.get("__name__") != _MODULE:
@@ -228,7 +232,7 @@ WRAPPERS["asyncio.runners.run"] = _awaitable
 # Reentrant: a finalizer that runs while we are inside may make an executor.
 _lock = RLock()
 _groups = {name: _Group(name) for name in _MAKERS.values() if name != "asgiref.sync_to_async"}
-_current_threads = PlacedGroup(_CURRENT, "asgiref", f"{_CURRENT_MODULE}.CurrentThreadExecutor")
+_current_threads = PlacedEphemeralPools(_CURRENT, "asgiref", f"{_CURRENT_MODULE}.CurrentThreadExecutor", lent=True)
 _adopter: _Adopter | None = None
 _current: _Patch | None = None
 _last_probe: Any = None
@@ -258,7 +262,7 @@ if hasattr(os, "register_at_fork"):
 def patch(probe: Any) -> None:
     """Name asgiref's executors, and show those that it makes for a moment as one. Does nothing if that is so already.
 
-    If asgiref is not as we know it, its executors are shown as any others, and the probe hears of it.
+    If the version of asgiref is unknown, its executors are shown as any others, and the probe gets a notice.
     """
     global _adopter, _last_probe
     with _lock:
@@ -288,8 +292,7 @@ def _patch_current(probe: Any) -> None:
     cls = getattr(module, "CurrentThreadExecutor", None)
     if _current is not None or cls is None or _adopter is None:
         return
-    parameters = list(inspect.signature(cls.submit).parameters)
-    if parameters != ["self", "fn", "args", "kwargs"]:
+    if not takes(cls.submit, ["self", "fn", "args", "kwargs"]):
         unfamiliar(probe, "asgiref", "what runs in the calling thread is not watched: no submit(self, fn, ...)")
         return
     _current = _Patch(probe)
@@ -307,8 +310,8 @@ def _take_off() -> None:
 
 
 def _missing(module: Any) -> str | None:
-    """What we need of `asgiref.sync` and it has not. While it is being imported, nothing is known."""
-    if getattr(module.__spec__, "_initializing", False) and not hasattr(module, "sync_to_async"):
+    """Return what we need of `asgiref.sync` and it has not. While it is being imported, nothing is known."""
+    if in_flight(module) and not hasattr(module, "sync_to_async"):
         return None
     try:
         cls = module.SyncToAsync

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def meet(probe: Any, module: str) -> None:
-    """Looks through what `celery.concurrency.base` hands to a pool."""
+    """Look through what `celery.concurrency.base` hands to a pool."""
     parameters = ("target", "args", "kwargs", "callback")
     look_through(probe, "celery", module, {"apply_target": (parameters, _function)})
 

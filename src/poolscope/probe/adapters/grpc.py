@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def meet(probe: Any, module: str) -> None:
-    """Looks through what `grpc._server` hands to the pool of a server."""
+    """Look through what `grpc._server` hands to the pool of a server."""
     for name in ("_unary_response_in_pool", "_stream_response_in_pool"):
         look_through(probe, "grpcio", module, {name: (("rpc_event", "state", "behavior"), _behavior)})
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def meet(probe: Any, module: str) -> None:
-    """Looks through what `gunicorn.workers.gthread` hands to the pool of a worker."""
+    """Look through what `gunicorn.workers.gthread` hands to the pool of a worker."""
     look_through(probe, "gunicorn", module, {"ThreadWorker.handle": (("self", "conn"), _application)})
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def meet(probe: Any, module: str) -> None:
-    """Looks through what joblib hands to a pool: a batch of calls, inside of what keeps its traceback."""
+    """Look through what joblib hands to a pool: a batch of calls, inside of what keeps its traceback."""
     if module == "joblib._utils":
         look_through(probe, "joblib", module, {"_TracebackCapturingWrapper": (("self", "func"), _wrapped)})
     else:

@@ -1,9 +1,9 @@
-"""s3transfer, and so boto3's transfers: its executors let so many tasks in, and have whoever submits one more wait.
+"""s3transfer, and so boto3's transfers: its executors let so many tasks in, and make a caller with one more wait.
 
 A `BoundedExecutor` is a standard executor behind a semaphore. The standard one alone would never show a long queue:
 what waits are the callers. So a task arrives here when `BoundedExecutor.submit` is called, and the wait for the
 semaphore is part of its wait. What is replaced, and put back by `unpatch`: `submit` and `__init__` of
-`BoundedExecutor`, and `TransferManager.__init__`, which makes three of them and so tells which is which.
+`BoundedExecutor`, and `TransferManager.__init__`, which makes three of them and so shows which is which.
 
 How a task is recorded once. `submit` records the arrival and leaves an `_Entry` with its thread; further in, the
 patched `submit` of the standard executor asks the pool's watch for the function, the time, and to record the arrival,
@@ -19,8 +19,8 @@ import threading
 from _thread import RLock
 
 from poolscope.probe.adapters import fresh_modules
-from poolscope.probe.pools.patching import Patch
-from poolscope.probe.pools.watching import (
+from poolscope.probe.executors.patching import Patch
+from poolscope.probe.recording.pool_watch import (
     ADOPTERS,
     ATTRIBUTE,
     UNOPENED,
@@ -81,7 +81,7 @@ class _Arrivals:
         return len(self._records)
 
     def extend(self, record: tuple[int, int]) -> None:
-        """Records an arrival, unless it is already."""
+        """Record an arrival, unless it is already."""
         entry = self._submitting.entry
         if entry is not None and entry.stage == _STAMPED:
             entry.stage = _RECORDED
@@ -119,7 +119,7 @@ class _BoundedWatch(Watch):
         self.arrivals = _Arrivals(plain.recorder.arrivals, submitting)  # type: ignore[assignment]
 
     def begin(self, task: Any) -> _Entry | None:
-        """A task arrives. None: it is not recorded. Never raises."""
+        """Record that a task arrives, and return its entry. None: it is not recorded. Never raises."""
         if self.recorder.given_up:
             return None
         try:
@@ -133,7 +133,7 @@ class _BoundedWatch(Watch):
             return None
 
     def refused(self, entry: _Entry, exc: BaseException | None) -> None:
-        """The executor inside has not taken it, because of `exc` if that is known. Never raises."""
+        """Note that the executor inside has not taken it, because of `exc` if that is known. Never raises."""
         if exc is not None and not isinstance(exc, Exception):
             self.cancelled(entry.function, entry.submitted)  # interrupted while it waited
             return
@@ -162,8 +162,12 @@ def _adopt(_: Any, made: bool) -> Any:
 class _Patch(Patch):
     """The patch of both modules."""
 
+    #: Then the names of this module are gone.
+    shutting_down = staticmethod(sys.is_finalizing)
+
     def watch(self, bounded: Any) -> _BoundedWatch | None:
-        """The watch of the executor inside, opened unless it is; None if there is none, or it is not to be watched."""
+        """Return the watch of the executor inside, opened unless it is; None if there is none, or it is not to be
+        watched."""
         inner = bounded._executor
         if getattr(type(inner), "_poolscope_own", False):
             return None  # the drop-in executor records itself
@@ -190,7 +194,7 @@ _last_probe: Any = None
 def patch(probe: Any) -> None:
     """Watch the bounded executors of the modules that are imported. Does nothing for those that are watched already.
 
-    In a version that is not as we know it they are shown as standard executors, and the probe hears of it.
+    In an unknown version they are shown as standard executors, and the probe gets a notice.
     """
     global _current, _last_probe
     with _lock:
@@ -216,7 +220,7 @@ def unpatch() -> None:
 
 
 def _missing(name: str, module: Any) -> str | None:
-    """What we need of a module and it has not."""
+    """Return what we need of a module and it has not."""
     try:
         if name == "s3transfer.manager":
             stored = module.TransferManager.__init__.__code__.co_names
@@ -237,6 +241,9 @@ def _put_on_futures(state: _Patch, module: Any) -> None:
 
     @functools.wraps(init)
     def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - shown in tracebacks
+        if state.shutting_down():
+            init(self, *args, **kwargs)
+            return
         outer, _making.now = _making.now, state.active
         try:
             init(self, *args, **kwargs)
@@ -279,6 +286,8 @@ def _put_on_manager(state: _Patch, module: Any) -> None:
     @functools.wraps(init)
     def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - shown in tracebacks
         init(self, *args, **kwargs)
+        if state.shutting_down():
+            return
         for attribute, role in _ROLES.items():
             _note(state, self.__dict__.get(attribute), f"s3transfer.{role}")
 
@@ -289,11 +298,11 @@ _PUT_ON = {"s3transfer.futures": _put_on_futures, "s3transfer.manager": _put_on_
 
 
 def _note(state: _Patch, bounded: Any, name: str | None) -> None:
-    """Keeps with a bounded executor what it is called, and where it was made. Never raises."""
+    """Keep with a bounded executor what it is called, and where it was made. Never raises."""
     if not state.active or bounded is None:
         return
     try:
-        from poolscope.probe.stacks import creation_site
+        from poolscope.probe.interpreter.stacks import creation_site
 
         bounded.__dict__[_MADE] = (name, creation_site(2))
     except Exception as exc:
@@ -303,11 +312,12 @@ def _note(state: _Patch, bounded: Any, name: str | None) -> None:
 def _submit(state: _Patch, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def submit(self: Any, task: Any, tag: Any = None, block: Any = True) -> Any:
-        try:
-            watch = state.watch(self)
-        except Exception as exc:
-            report(state.probe, exc)
-            watch = None
+        watch = None
+        if not state.shutting_down():
+            try:
+                watch = state.watch(self)
+            except Exception as exc:
+                report(state.probe, exc)
         entry = None if watch is None else watch.begin(task)
         if watch is None or entry is None:
             return original(self, task, tag=tag, block=block)

@@ -1,7 +1,7 @@
 """waitress: the threads of a server and their queue of connections (`ThreadedTaskDispatcher`) are a pool.
 
 What is replaced, and put back by `unpatch`, are methods of the dispatcher: `__init__`, to know where it was made;
-`add_task`, through which all tasks come; `set_thread_count`, which the settings may tell another number.
+`add_task`, through which all tasks come; `set_thread_count`, which may get another number from the settings.
 A task goes into the dispatcher's own queue inside of one of ours (`_Task`), which records it: when a thread calls its
 `service`, or `cancel` at the end of the server. Each request is a task of its own, as a connection with several comes
 again; it goes by the name of the application.
@@ -18,16 +18,16 @@ from types import FunctionType, MethodType
 from weakref import ref
 
 from poolscope.probe.adapters import unfamiliar
-from poolscope.probe.pools.patching import Patch
-from poolscope.probe.pools.watching import ATTRIBUTE, UNOPENED, Instances, size_from_settings
-from poolscope.probe.pools.wrapped import WrappedTask
+from poolscope.probe.executors.patching import Patch
+from poolscope.probe.executors.wrapped import WrappedTask
+from poolscope.probe.recording.pool_watch import ATTRIBUTE, UNOPENED, Instances, size_from_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from poolscope.probe.pools.watching import Watch
+    from poolscope.probe.recording.pool_watch import Watch
 
 #: What its threads are called: `waitress-0`.
 PREFIX = "waitress"
@@ -40,7 +40,7 @@ class _Task(WrappedTask):
     __slots__ = ("_task",)
 
     def __init__(self, task: Any, watch: Watch, function: int, submitted: int) -> None:
-        super().__init__(watch, function, submitted)
+        self.watch, self.function, self.submitted = watch, function, submitted  # without another call
         self._task = task
 
     def __getattr__(self, name: str) -> Any:
@@ -50,7 +50,7 @@ class _Task(WrappedTask):
         return repr(self._task)
 
     def service(self) -> None:
-        """Called by the thread that runs it."""
+        """Run the task, in the thread that calls this."""
         log = self.begin()
         try:
             self._task.service()
@@ -62,7 +62,7 @@ class _Task(WrappedTask):
         self.end(log, 0)
 
     def cancel(self) -> None:
-        """Called instead at the end of the server."""
+        """Cancel the task, instead, at the end of the server."""
         self.watch.cancelled(self.function, self.submitted)
         self._task.cancel()
 
@@ -87,13 +87,18 @@ _instances = Instances("waitress", _sizer)
 class _Patch(Patch):
     """The patch of the dispatcher."""
 
+    #: Then the names of this module are gone.
+    shutting_down = staticmethod(sys.is_finalizing)
+
     def watch(self, dispatcher: Any) -> Watch | None:
         """Open the pool: when it is made, or with its first task if it is older."""
-        return _instances.open(dispatcher, self.find_probe, PREFIX) if self.active else None
+        if not self.active or self.shutting_down():
+            return None
+        return _instances.open(dispatcher, self.find_probe, PREFIX)
 
     def arrived(self, dispatcher: Any, task: Any) -> Any:
-        """The task as it goes into the queue. Never raises."""
-        watch = getattr(dispatcher, ATTRIBUTE, None) if self.active else None
+        """Return the task as it goes into the queue. Never raises."""
+        watch = getattr(dispatcher, ATTRIBUTE, None) if self.active and not self.shutting_down() else None
         if watch is UNOPENED:
             watch = self.watch(dispatcher)
         if watch is None:
@@ -107,7 +112,7 @@ class _Patch(Patch):
 
 
 def _application(task: Any) -> Any:
-    """What a task is to run: of a connection of a server's, the application."""
+    """Return what a task is to run: of a connection of a server's, the application."""
     channel = sys.modules.get("waitress.channel")
     if type(task) is getattr(channel, "HTTPChannel", None):
         try:
@@ -136,7 +141,7 @@ _last_probe: Any = None
 def patch(probe: Any) -> None:
     """Watch the threads of every waitress server in this process. Does nothing if that is so already.
 
-    A version that is not as we know it is left alone, and the probe hears of it.
+    An unknown version is left alone, and the probe gets a notice.
     """
     global _current, _last_probe
     with _lock:
@@ -170,7 +175,7 @@ def unpatch() -> None:
 
 
 def _missing(module: Any) -> str | None:
-    """What we need of the module and it has not."""
+    """Return what we need of the module and it has not."""
     try:
         cls = module.ThreadedTaskDispatcher
         expected: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -199,7 +204,8 @@ def _set_thread_count(state: _Patch, original: Callable[[Any, int], None]) -> Ca
     @functools.wraps(original)
     def set_thread_count(self: Any, count: int) -> None:
         # None at the end of the server.
-        wanted = size_from_settings(state.find_probe, PREFIX) if count and state.active else None
+        asked = count and state.active and not state.shutting_down()
+        wanted = size_from_settings(state.find_probe, PREFIX) if asked else None
         original(self, wanted or count)
 
     return set_thread_count

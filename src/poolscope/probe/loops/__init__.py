@@ -1,1 +1,1 @@
-"""Event loops: who watches them, what is seen, and what it means."""
+"""Event loops: who watches them, what is seen, and what is measured."""

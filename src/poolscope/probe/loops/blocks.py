@@ -1,20 +1,20 @@
-"""From looks at a loop to its blocks: what held it, since when, at which line, and why. Pure: times (ns) come in.
+"""From looks at a loop to its blocks: what held it, since when, and what was seen meanwhile. Pure: times (ns) come in.
 
 A block is one callback that held the loop for `blocked_ns` or more. Many short ones that make the loop late are lag,
-not a block. Where the loop could not run whatever its callbacks did (see `cause.STARVED`), no single callback
+not a block. Where the loop could not run whatever its callbacks did (see `Evidence.starved`), no single callback
 needs to be found: then the block is the time in which nothing was answered.
 """
 
 from __future__ import annotations
 
-from poolscope.probe.loops.cause import GC, GIL_CONTENTION, HOST_DESCHEDULED, STARVED, UNKNOWN, Evidence, classify
+from poolscope.probe.loops.evidence import Evidence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from poolscope.probe.loops.cause import Counters
+    from poolscope.probe.loops.meter import Counters
 
     Message = tuple[Any, ...]
     Line = tuple[str, int, str]
@@ -26,15 +26,16 @@ REPEAT_NS = 500_000_000
 _LINES_KEPT = 200
 
 
-class Look:
+class Observation:
     """What was seen of a loop at one moment.
 
     `root` is the callback that it was in (anything that equals itself only as long as it is the same call), None
-    between two callbacks; `lines` the user's line of it first; `others` the lines of other threads with the CPU time
-    that they used since the last look; `pending_ns` since when a beat has not been answered, None if none was sent.
+    between two callbacks; `lines` the user's line of it first, and `gate` what it is stopped at there; `others` the
+    lines of other threads with the CPU time that they used since the last look; `pending_ns` since when a beat has not
+    been answered, None if none was sent.
     """
 
-    __slots__ = ("counters", "lines", "others", "pending_ns", "root")
+    __slots__ = ("counters", "gate", "lines", "others", "pending_ns", "root")
 
     def __init__(
         self,
@@ -43,8 +44,10 @@ class Look:
         lines: Sequence[Line] = (),
         others: Sequence[tuple[Lines, int]] = (),
         pending_ns: int | None = None,
+        gate: str = "",
     ) -> None:
         self.counters = counters
+        self.gate = gate
         self.root = root
         self.lines = tuple(lines)
         self.others = others
@@ -54,9 +57,21 @@ class Look:
 class _Span:
     """A time in which the loop did not get on, in one callback or (root None) at all."""
 
-    __slots__ = ("base", "block", "first_ns", "last", "others", "root", "started_ns", "starved", "told_ns", "votes")
+    __slots__ = (
+        "base",
+        "block",
+        "first_ns",
+        "gates",
+        "last",
+        "others",
+        "root",
+        "started_ns",
+        "starved",
+        "told_ns",
+        "votes",
+    )
 
-    def __init__(self, root: object, started_ns: int, base: Counters, look: Look) -> None:
+    def __init__(self, root: object, started_ns: int, base: Counters, look: Observation) -> None:
         self.root = root
         self.started_ns = started_ns
         self.base = base
@@ -64,28 +79,32 @@ class _Span:
         self.last = look.counters
         self.votes: dict[Lines, int] = {}
         self.others: dict[Lines, int] = {}
+        self.gates: dict[tuple[Lines, str], int] = {}
         self.block = 0
         self.told_ns = 0
-        #: Of a span without a callback: the cause that was established last.
-        self.starved = ""
+        #: Of a span without a callback: what was measured when the loop was last known to be starved.
+        self.starved: Evidence | None = None
         self.see(look)
 
-    def see(self, look: Look) -> None:
+    def see(self, look: Observation) -> None:
         self.last = look.counters
         if look.lines and (look.lines in self.votes or len(self.votes) < _LINES_KEPT):
             self.votes[look.lines] = self.votes.get(look.lines, 0) + 1
+            if look.gate:
+                # Looked for in a suspected block only.
+                self.gates[look.lines, look.gate] = self.gates.get((look.lines, look.gate), 0) + 1
         for lines, cpu_ns in look.others:
             if lines in self.others or len(self.others) < _LINES_KEPT:
                 self.others[lines] = self.others.get(lines, 0) + cpu_ns
 
-    def lines(self, cause: str) -> list[Line]:
-        if cause in (GC, HOST_DESCHEDULED):
-            return []
-        return _most(self.others if cause == GIL_CONTENTION else self.votes)
+    def gate(self, blamed: Lines) -> str:
+        """Return what these lines were stopped at in most looks; "": nothing that is known."""
+        found = {gate: count for (lines, gate), count in self.gates.items() if lines == blamed}
+        return max(found, key=lambda gate: found[gate]) if found else ""
 
 
 def _most(weights: dict[Lines, int]) -> list[Line]:
-    """The heaviest first line, with what most often comes with it."""
+    """Return the heaviest first line, with what most often comes with it."""
     firsts: dict[Line, int] = {}
     for lines, weight in weights.items():
         firsts[lines[0]] = firsts.get(lines[0], 0) + weight
@@ -135,12 +154,12 @@ class BlockTracker:
         )
 
     def begin(self, counters: Counters) -> None:
-        """Takes in that the loop begins to run, and what the clocks say then."""
+        """Take in that the loop begins to run, and what the clocks say then."""
         self._prev = counters
         self._floor_ns = counters.at_ns
 
-    def look(self, look: Look) -> list[Message]:
-        """Takes in what was seen."""
+    def look(self, look: Observation) -> list[Message]:
+        """Take in what was seen."""
         out: list[Message] = []
         at, prev = look.counters.at_ns, self._prev
         span = self._span
@@ -159,7 +178,7 @@ class BlockTracker:
         self._prev = look.counters
         return out
 
-    def _start_of_callback(self, look: Look, prev: Counters | None) -> int:
+    def _start_of_callback(self, look: Observation, prev: Counters | None) -> int:
         """When a callback that is seen for the first time began, as well as can be told."""
         now = look.counters
         if prev is None:
@@ -183,12 +202,12 @@ class BlockTracker:
         known = span.last.at_ns + self._period_ns
         return at_ns if at_ns <= known + self._period_ns else known
 
-    def _see_stuck(self, look: Look, prev: Counters | None, out: list[Message]) -> None:
-        """Follows the time in which the loop answers nothing, whatever runs."""
+    def _see_stuck(self, look: Observation, prev: Counters | None, out: list[Message]) -> None:
+        """Follow the time in which the loop answers nothing, whatever runs."""
         at, since = look.counters.at_ns, look.pending_ns
         late = prev is not None and at - prev.at_ns >= self._period_ns + self._blocked_ns // 2
         if since is None and prev is not None and late and look.counters.silenced:
-            # Nothing was asked of the loop. But we, who need the GIL and a CPU as it does, did not get on either.
+            # Nothing was asked of the loop. But our thread, which needs the GIL and a CPU too, did not get on either.
             since = prev.at_ns + self._period_ns
         stuck = self._stuck
         if since is None:
@@ -205,21 +224,21 @@ class BlockTracker:
             self._take_over(span)
             if not span.told_ns or at - span.told_ns >= REPEAT_NS:
                 span.told_ns = at
-                out.append(self._message(span, classify(self._evidence(span)), 0))
+                out.append(self._message(span, self._evidence(span), 0))
         elif stuck is not None and at - stuck.started_ns >= self._blocked_ns:
-            cause = classify(self._evidence(stuck))
-            if cause in STARVED:
-                stuck.starved = cause
+            evidence = self._evidence(stuck)
+            if evidence.starved:
+                stuck.starved = evidence
                 stuck.block = stuck.block or self._next_block()
                 if not stuck.told_ns or at - stuck.told_ns >= REPEAT_NS:
                     stuck.told_ns = at
-                    out.append(self._message(stuck, cause, 0))
+                    out.append(self._message(stuck, evidence, 0))
             elif stuck.block:
                 # It is over, and something else goes on.
                 self._end_stuck(stuck, (self._prev or stuck.last).at_ns, out)
 
     def _take_over(self, span: _Span) -> None:
-        """Makes the span of a callback the open block, in place of what was open before."""
+        """Make the span of a callback the open block, in place of what was open before."""
         stuck, self._stuck = self._stuck, None
         if span.block:
             return
@@ -230,7 +249,7 @@ class BlockTracker:
             span.block = self._next_block()
 
     def ran(self, at_ns: int) -> list[Message]:
-        """Takes in that the loop was between two callbacks at this moment: it answered a beat."""
+        """Take in that the loop was between two callbacks at this moment: it answered a beat."""
         out: list[Message] = []
         span, stuck = self._span, self._stuck
         if span is not None:
@@ -245,7 +264,7 @@ class BlockTracker:
         return out
 
     def close(self, at_ns: int) -> list[Message]:
-        """Takes in that the loop stopped, and forgets it."""
+        """Take in that the loop stopped, and forget it."""
         out: list[Message] = []
         if self._span is not None:
             self._end_callback(self._span, self._end_of_callback(self._span, at_ns), out)
@@ -255,12 +274,11 @@ class BlockTracker:
         return out
 
     def ongoing(self, at_ns: int) -> list[Message]:
-        """What is open now, told again."""
+        """Return what is open now, told again."""
         for span in (self._span, self._stuck):
             if span is not None and span.block:
                 span.told_ns = at_ns
-                cause = classify(self._evidence(span)) if span is self._span else span.starved
-                return [self._message(span, cause, 0)]
+                return [self._message(span, span.starved or self._evidence(span), 0)]
         return []
 
     def _end_callback(self, span: _Span, at_ns: int, out: list[Message]) -> None:
@@ -268,34 +286,36 @@ class BlockTracker:
             if at_ns - span.started_ns < self._blocked_ns:
                 return
             self._take_over(span)
-        out.append(self._message(span, classify(self._evidence(span)), at_ns))
+        out.append(self._message(span, self._evidence(span), at_ns))
         # What is still not answered counts from here on.
         self._stuck = None
         self._told_until_ns = at_ns
 
     def _end_stuck(self, stuck: _Span, at_ns: int, out: list[Message]) -> None:
         self._stuck = None
-        cause = stuck.starved
-        if not stuck.block and at_ns - stuck.started_ns >= self._blocked_ns:
-            cause = classify(self._evidence(stuck))
-            if cause in STARVED:
-                stuck.block = self._next_block()
+        evidence = stuck.starved or self._evidence(stuck)
+        if not stuck.block and at_ns - stuck.started_ns >= self._blocked_ns and evidence.starved:
+            stuck.block = self._next_block()
         if stuck.block:
-            out.append(self._message(stuck, cause or UNKNOWN, max(at_ns, stuck.started_ns + 1)))
+            out.append(self._message(stuck, evidence, max(at_ns, stuck.started_ns + 1)))
             self._told_until_ns = at_ns
 
     def _evidence(self, span: _Span) -> Evidence:
         return Evidence.between(span.base, span.last, self._blocked_ns, self._gil)
 
-    def _message(self, span: _Span, cause: str, ended_ns: int) -> Message:
+    def _message(self, span: _Span, evidence: Evidence, ended_ns: int) -> Message:
         share = self._evidence(span).cpu or 0.0
+        lines = _most(span.votes)
         return (
             "loop_block",
             self._loop,
             span.block,
             span.started_ns,
             ended_ns,
-            cause,
-            span.lines(cause),
+            "",
+            lines,
             min(1.0, max(0.0, share)),
+            evidence.told(),
+            _most(span.others),
+            span.gate(tuple(lines)),
         )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from _thread import get_ident
 
-from poolscope.probe.cpu import thread_cpu_ns
-from poolscope.probe.stacks import is_user_file, user_lines
+from poolscope.probe.interpreter.cpu import thread_cpu_ns
+from poolscope.probe.interpreter.shapes import Unfamiliar, thread_table
+from poolscope.probe.interpreter.stacks import is_user_file, user_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
+    from typing import Any
 
     Lines = tuple[tuple[str, int, str], ...]
 
@@ -59,16 +61,23 @@ class BusyThreads:
         return busy
 
     def forget(self) -> None:
-        """Begins anew."""
+        """Begin anew."""
         self._used = {}
         self._complete = False
 
 
+def known_threads() -> dict[int, Any]:
+    """Return the threads that `threading` knows, by their identifiers; none where it is not imported or not as we know
+    it."""
+    threading = sys.modules.get("threading")
+    try:
+        return {} if threading is None else thread_table(threading)
+    except Unfamiliar:
+        return {}
+
+
 def _threads() -> list[tuple[int, int]]:
     """(ident, id of the system) of the threads that `threading` knows; ours is not among them."""
-    threading = sys.modules.get("threading")
-    if threading is None:
-        return []
     # list() of a dict's items is one step: threads come and go meanwhile.
-    known = list(threading._active.items())
+    known = list(known_threads().items())
     return [(ident, thread.native_id) for ident, thread in known if thread.native_id is not None]

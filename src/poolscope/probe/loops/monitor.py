@@ -1,36 +1,41 @@
 """The loops that run in this process, and the looks at them.
 
 While a loop runs, a job of the probe's thread looks at it every quarter of `loop_blocked_seconds`: it reads where the
-loop's thread is, and now and then has the loop run a beat, a callback that notes the time. What the looks mean is
-decided in `blocks` and `cause`.
+loop's thread is, and now and then has the loop run a beat, a callback that notes the time. `blocks` makes blocks of the
+looks, with what was measured meanwhile; why a loop was held is not judged here (see `poolscope.rules.loop_causes`).
 
 Nothing of ours holds a loop, or a frame of the user's, for longer than one look.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 from _thread import allocate_lock, get_ident, get_native_id
 from itertools import count
 from weakref import ref
 
-from poolscope.probe.cpu import run_delay_ns, thread_cpu_ns
+from poolscope.probe.interpreter.blame import is_ours
+from poolscope.probe.interpreter.cpu import run_delay_ns, thread_cpu_ns
+from poolscope.probe.interpreter.gil import gil_enabled
+from poolscope.probe.interpreter.unpatched import current_frames, getpid, process_time_ns, thread_time_ns
 from poolscope.probe.loops.blocks import BlockTracker
-from poolscope.probe.loops.busythreads import BusyThreads
-from poolscope.probe.loops.cause import Meter, Reading
-from poolscope.probe.loops.vitals import GcTime, kernel_wait, switches_reader
-from poolscope.probe.loops.watch import LoopWatch
+from poolscope.probe.loops.busythreads import BusyThreads, known_threads
+from poolscope.probe.loops.kernel_clocks import GcTime, kernel_wait, switches_reader
+from poolscope.probe.loops.load import LoopLoad
+from poolscope.probe.loops.meter import Meter, Reading
+from poolscope.probe.loops.watch import Familiar, LoopWatch
+from poolscope.probe.sampling.coroutines import LOOPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from _thread import LockType
+    from collections.abc import Callable, Iterable
     from types import FrameType
     from typing import Any
 
-    from poolscope.probe.loops.cause import Counters
-    from poolscope.probe.runtime import Probe
+    from poolscope.probe.api import ProbeApi
+    from poolscope.probe.loops.meter import Counters
+    from poolscope.probe.loops.stops import LoopStops
 
     Lines = tuple[tuple[str, int, str], ...]
 
@@ -38,42 +43,51 @@ if TYPE_CHECKING:
 LOOKS = 4
 #: How long a thread that starts or stops a loop waits for a look that is under way (seconds).
 PATIENCE = 0.5
-#: A loop that does not run, though nobody told us that it stopped, is given up after this.
+#: A loop that does not run, though it was not said to have stopped, is given up after this.
 LOST_NS = 1_000_000_000
 #: The clocks of the other threads are read this often though nothing is wrong, to compare with when something is.
 BASELINE_NS = 500_000_000
 #: In a suspected block the kernel is asked in every n-th look: that gives the GIL away.
 KERNEL_LOOKS = 4
+#: Of a loop without rest, what the other threads compute is looked at in every n-th look.
+BUSY_LOOKS = 4
 #: Of a core; of the time since the last look: enough to be looked at.
 _BUSY = 0.2
 _SOME = 0.3
 _HALF = 0.5
 
-#: So many looks that found the lock taken mean that whoever took it was interrupted (Ctrl-C) before it could let go.
+#: So many looks that found the lock taken mean that the thread that took it was interrupted (Ctrl-C) before it could
+#: let go.
 _MISSED = 40
 
 _PART = "eventloop"
 
+#: The package whose loop runs a notebook's cells, and how far out its frames are looked for.
+_KERNEL = "ipykernel"
+_FRAMES_LIMIT = 200
+
 # Unique in the process, whatever is patched, unpatched and patched again.
 _next_number = count(1).__next__
 _next_block = count(1).__next__
-_numbers: dict[int, tuple[ref[Any], int]] = {}
+_numbers = LOOPS
 
 
 def _number(loop: Any) -> int:
-    """The number of this very loop, now and when it runs again."""
+    """Return the number of this very loop, now and when it runs again. Raises TypeError if it cannot be referred to
+    weakly."""
     key = id(loop)
     known = _numbers.get(key)
     if known is not None and known[0]() is loop:
         return known[1]
     number = _next_number()
+    numbers = _numbers  # the name is gone before the last loops are, as the interpreter shuts down
 
     def forget(gone: ref[Any]) -> None:
         # The address may be another loop's by now.
-        if key in _numbers and _numbers[key][0] is gone:
-            _numbers.pop(key, None)
+        if key in numbers and numbers[key][0] is gone:
+            numbers.pop(key, None)
 
-    _numbers[key] = (ref(loop, forget), number)
+    numbers[key] = (ref(loop, forget), number)
     return number
 
 
@@ -84,7 +98,7 @@ class Monitor:
     any. One lock keeps them apart: a loop only meets it when it starts or stops, and never waits long for it.
     """
 
-    def __init__(self, probe: Probe) -> None:
+    def __init__(self, probe: ProbeApi) -> None:
         self.probe = probe
         #: Looks have failed: no loop is watched any more.
         self._given_up = False
@@ -93,10 +107,11 @@ class Monitor:
     def _begin(self, gc_time: GcTime | None = None) -> None:
         if gc_time is not None:
             gc_time.remove()
-        self._pid = os.getpid()
+        self._pid = getpid()
         self._lock = allocate_lock()
         self._running: dict[int, LoopWatch] = {}
         self._remove_job: Callable[[], None] | None = None
+        self._familiar: Familiar | None = None
         self._gc_time = GcTime(self.probe.clock)
         self._threads = BusyThreads()
         self._switches = switches_reader()
@@ -104,41 +119,60 @@ class Monitor:
         self._last_ns: int | None = None
         self._baseline_ns = 0
         self._missed = 0
+        #: Says at what the thread of a held loop is stopped; made when it is first needed, None once it has failed.
+        self._stops: LoopStops | None = None
+        self._stops_made = False
 
     # -- loops come and go ---------------------------------------------------------------------------------
 
     def enter(self, loop: Any, kind: str, base: int | None, *, adopted: bool = False) -> LoopWatch | None:
-        """Begins to watch a loop that the calling thread runs. None if it is watched already, or cannot be.
+        """Begin to watch a loop that the calling thread runs. None if it is watched already, or cannot be.
 
-        Never raises.
+        Raises what is the program's (see `blame`), and nothing else.
         """
         try:
-            if self._pid != os.getpid():
+            if self._pid != getpid():
                 self._begin(self._gc_time)  # what ran in the parent does not run here
-            key = id(loop)
-            known = self._running.get(key)
-            if known is not None and id(known.loop()) == key:
-                if loop.is_running():
-                    return None
-                self._close(known)  # of its last run, whose end we were not told
-            if loop.is_closed() or self._given_up:
+            if self._given_up or not self._enters(loop):
+                return None
+            if _in_notebook():
+                self.probe.notice("the event loop of the notebook's kernel is not watched: its cells run in it")
                 return None
             watch = self._watch(loop, kind, base, adopted)
             watch.begin(self._reading(self.probe.clock(), thread_cpu_ns(watch.native_id)))
             self.probe.emit(("loop_opened", watch.number, watch.name, watch.kind, self.probe.clock()))
-            self._running[key] = watch
+            self._running[id(loop)] = watch
             self._start()
             self.probe.wake()
             return watch
         except Exception as exc:
+            if not is_ours(exc):
+                raise
             self.probe.fail(_PART, exc)
             return None
+
+    def _enters(self, loop: Any) -> bool:
+        """Whether this loop begins to run, as far as it says itself. Its class may have methods of its own."""
+        try:
+            known = self._running.get(id(loop))
+            if known is not None and id(known.loop()) == id(loop):
+                if loop.is_running():
+                    return False
+                self._close(known)  # of its last run, whose end we were not told
+            _number(loop)
+            return not loop.is_closed()
+        except Exception as exc:
+            if not (is_ours(exc) or _has_own(type(loop), ("is_closed", "is_running"))):
+                raise
+            self.probe.notice(_unwatched(f"{type(loop).__module__}.{type(loop).__qualname__}", exc))
+            return False
 
     def _watch(self, loop: Any, kind: str, base: int | None, adopted: bool) -> LoopWatch:
         blocked_ns = max(1_000_000, int(self.probe.settings.loop_blocked_seconds * 1e9))
         period_ns = blocked_ns // LOOKS
         number = _number(loop)
-        gil = getattr(sys, "_is_gil_enabled", None)
+        if self._familiar is None:
+            self._familiar = Familiar(self.probe.notice)
         return LoopWatch(
             loop,
             number=number,
@@ -153,16 +187,20 @@ class Monitor:
                 blocked_ns=blocked_ns,
                 period_ns=period_ns,
                 next_block=_next_block,
-                gil=gil is None or gil(),
+                gil=gil_enabled(),
             ),
             meter=Meter(period_ns, int(sys.getswitchinterval() * 1e9)),
             clock=self.probe.clock,
+            load=LoopLoad(number, blocked_ns=blocked_ns, gil=gil_enabled()),
+            familiar=self._familiar,
         )
 
     def _start(self) -> None:
         lock = self._lock
-        if not lock.acquire(timeout=PATIENCE):
-            return  # a look is under way, so the job is there
+        # Not waiting: the calling thread may be in a callback of its loop. The thread that has the lock comes here
+        # after it.
+        if not lock.acquire(blocking=False):
+            return
         try:
             if self._remove_job is None and self._running:
                 seconds = self.probe.settings.loop_blocked_seconds
@@ -177,11 +215,13 @@ class Monitor:
             lock.release()
 
     def leave(self, watch: LoopWatch) -> None:
-        """The loop has stopped. Never raises."""
+        """Note that the loop has stopped. Raises as `enter` does."""
         try:
-            if self._pid == os.getpid():
+            if self._pid == getpid():
                 self._close(watch)
         except Exception as exc:
+            if not is_ours(exc):
+                raise
             self.probe.fail(_PART, exc)
 
     def _close(self, watch: LoopWatch) -> None:
@@ -192,12 +232,20 @@ class Monitor:
             return
         try:
             self._end(watch)
+        finally:
+            self._release(lock)
+
+    def _release(self, lock: LockType) -> None:
+        """After what was done under the lock: the job goes with the last loop, and comes for one that did not wait."""
+        try:
             remove = self._rest()
         finally:
             lock.release()
         if remove is not None:
             # Not under the lock: it may wait for a look to end, and that for the lock.
             remove()
+        if self._running and self._remove_job is None:
+            self._start()
 
     def _end(self, watch: LoopWatch) -> None:
         for key, running in list(self._running.items()):
@@ -207,7 +255,7 @@ class Monitor:
         else:
             return
         now = self.probe.clock()
-        for message in [*watch.collect(), *watch.tracker.close(now), *watch.tick(now, 0)]:
+        for message in [*watch.collect(), *watch.tracker.close(now), *watch.tick(now, 0), *watch.last_load()]:
             self.probe.emit(message)
         self.probe.emit(("loop_closed", watch.number, now))
 
@@ -220,14 +268,14 @@ class Monitor:
         return remove
 
     def stop(self) -> None:
-        """Watches nothing more; loops that run go on unwatched."""
+        """Watch nothing more; loops that run go on unwatched."""
         for watch in list(self._running.values()):
             self._close(watch)
 
     def flush(self) -> None:
-        """Tells of the blocks that last, and of the lags so far. Returns without if a look takes too long."""
+        """Tell of the blocks that last, and of the lags so far. Returns without if a look takes too long."""
         lock = self._lock
-        if self._pid != os.getpid() or not lock.acquire(timeout=PATIENCE):
+        if self._pid != getpid() or not lock.acquire(timeout=PATIENCE):
             return
         try:
             now = self.probe.clock()
@@ -237,10 +285,15 @@ class Monitor:
         except Exception as exc:
             self._give_up(exc)
         finally:
-            lock.release()
+            self._release(lock)
+
+    def _drop(self, watch: LoopWatch, exc: Exception) -> None:
+        """Drop a loop that could not be asked or looked at: its class may have methods of its own. The others go on."""
+        self._end(watch)
+        self.probe.notice(_unwatched(watch.label, exc))
 
     def _give_up(self, exc: Exception) -> None:
-        """Looks have failed, so no loop is watched any more. Under the lock; the job goes with the next `_rest`."""
+        """Look have failed, so no loop is watched any more. Under the lock; the job goes with its release."""
         self._given_up = True
         watches = list(self._running.values())
         self._running.clear()
@@ -264,10 +317,7 @@ class Monitor:
         except Exception as exc:
             self._give_up(exc)
         finally:
-            remove = self._rest()
-            lock.release()
-            if remove is not None:
-                remove()
+            self._release(lock)
 
     def _look(self) -> None:
         if self._all_rest():
@@ -280,19 +330,18 @@ class Monitor:
         gap = 0 if self._last_ns is None else self.probe.clock() - self._last_ns
         late = gap >= self._period_ns + self._blocked_ns // 2
         suspects = [watch for watch in watches if late or watch.tracker.suspicious]
-        places, busy = self._places(watches, bool(suspects))
-        own, switches = time.thread_time_ns(), self._switches()
+        places, busy = self._places(watches, suspects)
+        own, switches = thread_time_ns(), self._switches()
         now = self._last_ns = self.probe.clock()
         if now - self._baseline_ns >= BASELINE_NS:
             self._baseline_ns = now
             self._threads.read(None)
         self._gc_time.total_ns(now)
         interval_ns = int(self.probe.settings.sample_interval * 1e9)
-        for watch in watches:
-            root, lines = places[watch]
+        for watch, (root, lines) in places.items():
             before = watch.counters
             reading = self._reading(now, thread_cpu_ns(watch.native_id), own, switches)
-            self._tell(watch.look(reading, root, lines, busy if watch in suspects else []))
+            self._tell(watch.look(reading, root, lines, busy, suspected=watch in suspects))
             asked = late or root is not None or _is_busy(before, watch.counters)
             self._ask_for_beat(watch, now, asked)
             self._tell(watch.tick(now, interval_ns))
@@ -308,7 +357,7 @@ class Monitor:
             cpu[watch] = thread_cpu_ns(watch.native_id)
             if not watch.unmoved(cpu[watch], now):
                 return False
-        own, switches = time.thread_time_ns(), self._switches()
+        own, switches = thread_time_ns(), self._switches()
         self._last_ns = now
         interval_ns = int(self.probe.settings.sample_interval * 1e9)
         for watch in watches:
@@ -318,15 +367,13 @@ class Monitor:
 
     def _reading(self, now_ns: int, cpu_ns: int | None, own_ns: int = 0, switches: int | None = None) -> Reading:
         collected, overslept = self._gc_time.known_ns, _overslept_ns(self.probe)
-        return Reading(now_ns, cpu_ns, time.process_time_ns(), own_ns, switches, collected, overslept)
+        return Reading(now_ns, cpu_ns, process_time_ns(), own_ns, switches, collected, overslept)
 
     def _ask_for_beat(self, watch: LoopWatch, at_ns: int, asked: bool) -> None:
         try:
             watch.post(at_ns, asked=asked)
         except Exception as exc:
-            # A loop with methods of its own: it is let alone, and the others go on.
-            self._end(watch)
-            self.probe.fail(_PART, exc)
+            self._drop(watch, exc)
 
     def _tell(self, messages: list[tuple[Any, ...]]) -> None:
         for message in messages:
@@ -335,7 +382,12 @@ class Monitor:
     def _lost(self, watch: LoopWatch) -> bool:
         """Whether the loop is gone or has stopped without telling us. Then it is closed."""
         loop = watch.loop()
-        if loop is not None and loop.is_running():
+        try:
+            running = False if loop is None else loop.is_running()
+        except Exception as exc:
+            self._drop(watch, exc)
+            return True
+        if running:
             watch.idle_since_ns = None
             return False
         now = self.probe.clock()
@@ -348,22 +400,49 @@ class Monitor:
         return True
 
     def _places(
-        self, watches: list[LoopWatch], suspected: bool
+        self, watches: list[LoopWatch], suspects: list[LoopWatch]
     ) -> tuple[dict[LoopWatch, tuple[object, Lines]], list[tuple[int, Lines, int]]]:
         """Where each loop is, and, where one is suspected to be held, what all threads are busy with."""
         decoys = [watch.decoys() for watch in watches]
-        frames: dict[int, FrameType] = sys._current_frames()
+        frames: dict[int, FrameType] = current_frames()
+        places: dict[LoopWatch, tuple[object, Lines]] = {}
         try:
-            places = {watch: watch.locate(frames.get(watch.ident)) for watch in watches}
-            busy = self._threads.read(frames) if suspected else []
+            for watch in watches:
+                try:
+                    frame = frames.get(watch.ident)
+                    places[watch] = watch.locate(frame)
+                    watch.gate = self._gate(watch, frame) if watch in suspects else ""
+                except Exception as exc:
+                    self._drop(watch, exc)
+            loaded = any(
+                watch.load.told and watch.looks % BUSY_LOOKS == 0 for watch in watches if watch.load is not None
+            )
+            busy = self._threads.read(frames) if suspects or loaded else []
         finally:
             # It holds our own frame too, and with that itself.
+            frame = None
             frames.clear()
             decoys.clear()
         return places, busy
 
+    def _gate(self, watch: LoopWatch, frame: FrameType | None) -> str:
+        """Return what the thread of a loop is stopped at; "" if that is not known."""
+        if not self._stops_made:
+            self._stops_made = True
+            from poolscope.probe.loops.stops import LoopStops
+
+            self._stops = LoopStops(self.probe.notice)
+        if self._stops is None:
+            return ""
+        try:
+            return self._stops(frame, watch.loop())
+        except Exception as exc:
+            self._stops = None
+            self.probe.fail(_PART, exc)
+            return ""
+
     def _ask_kernel(self, watch: LoopWatch, before: Counters, now: Counters) -> None:
-        """Asks the kernel about a loop that is off the CPU: what the clocks cannot tell.
+        """Ask the kernel about a loop that is off the CPU: what the clocks cannot tell.
 
         Also of one that does not wake up: or a moment before that would stand for all of the block.
         """
@@ -379,6 +458,21 @@ class Monitor:
             watch.meter.saw_kernel(kernel_wait(watch.native_id))
 
 
+def _in_notebook() -> bool:
+    """Whether the kernel of a notebook runs the loop that begins here: then each cell is one of its callbacks."""
+    if _KERNEL not in sys.modules:
+        return False
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(_FRAMES_LIMIT):
+        if frame is None:
+            break
+        name = frame.f_globals.get("__name__")
+        if isinstance(name, str) and name.partition(".")[0] == _KERNEL:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _is_busy(before: Counters | None, now: Counters | None) -> bool:
     """Whether a loop that is seen between two callbacks is not idle, all the same.
 
@@ -389,6 +483,23 @@ def _is_busy(before: Counters | None, now: Counters | None) -> bool:
     return now.loop_cpu_ns - before.loop_cpu_ns >= _BUSY * (now.at_ns - before.at_ns)
 
 
+def _has_own(cls: type, names: Iterable[str]) -> bool:
+    """Whether a class of loops answers to one of these names by itself, and not as asyncio's and uvloop's do."""
+    for name in names:
+        owner = next((base for base in type.mro(cls) if name in vars(base)), cls)
+        if str(owner.__module__).partition(".")[0] not in ("asyncio", "uvloop"):
+            return True
+    return False
+
+
+def _unwatched(label: str, exc: Exception) -> str:
+    try:
+        text = f"{type(exc).__name__}: {exc}".replace("\n", " ")[:200]
+    except Exception:
+        text = type(exc).__name__
+    return f"an event loop of class {label} is not watched: {text}"
+
+
 def _overslept_ns(probe: Any) -> int | None:
     """By how much the probe's thread has woken up too late in all, if it measures that."""
     overslept: int | None = getattr(probe, "overslept_ns", None)
@@ -396,7 +507,6 @@ def _overslept_ns(probe: Any) -> int | None:
 
 
 def _thread_name() -> str:
-    threading = sys.modules.get("threading")
     # Not current_thread(): in a thread that threading does not know, it makes one up that stays.
-    thread = None if threading is None else threading._active.get(get_ident())
+    thread = known_threads().get(get_ident())
     return f"thread-{get_native_id()}" if thread is None else str(thread.name)

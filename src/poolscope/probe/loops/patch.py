@@ -1,6 +1,6 @@
 """Watches event loops: how late they run what is due, and which callback holds them.
 
-`run_forever` is patched in place, so that every loop is known from its start to its end, whoever runs it. What is done
+`run_forever` is patched in place, so that every loop is known from its start to its end, whatever runs it. What is done
 with it is in `monitor`.
 """
 
@@ -10,6 +10,8 @@ import sys
 from _thread import allocate_lock
 from functools import update_wrapper
 
+from poolscope.probe.interpreter.imports import imported
+from poolscope.probe.interpreter.shapes import Unfamiliar, loop_class, missed
 from poolscope.probe.loops.monitor import Monitor
 
 TYPE_CHECKING = False
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from poolscope.probe.runtime import Probe
+    from poolscope.probe.api import ProbeApi
 
 
 class _Patch:
@@ -32,7 +34,7 @@ class _Patch:
 
     def undo(self) -> None:
         if vars(self.cls).get("run_forever") is not self.wrapper:
-            return  # somebody else's patch lies over ours, which passes everything through from now on
+            return  # another patch lies over ours, which passes everything through from now on
         if self.own:
             self.cls.run_forever = self.original
         else:
@@ -40,17 +42,20 @@ class _Patch:
 
 
 def _wrapped(original: Callable[[Any], Any], kind: str) -> Callable[[Any], Any]:
+    # The names of this module are gone before the program's last loops are, as the interpreter shuts down.
+    state, getframe, shutting_down = _state, sys._getframe, sys.is_finalizing
+
     def run_forever(self: Any) -> Any:
-        monitor = _state.monitor
-        if monitor is None:
+        monitor = state.monitor
+        if monitor is None or shutting_down():
             return original(self)
-        watch = monitor.enter(self, kind, id(sys._getframe()))
+        watch = monitor.enter(self, kind, id(getframe()))
         try:
             return original(self)
         except BaseException as error:
             # Raised again as it came, without our line in the traceback.
             step = error.__traceback__
-            if step is not None and step.tb_frame is sys._getframe():
+            if step is not None and step.tb_frame is getframe():
                 error.__traceback__ = step.tb_next
             del step
             raise
@@ -76,8 +81,8 @@ _state = _State()
 _TARGETS = {"asyncio.base_events": ("BaseEventLoop", "asyncio"), "uvloop": ("Loop", "uvloop")}
 
 
-def patch(probe: Probe) -> None:
-    """Watches, for this probe, the loops of what is imported by now, and the loop that runs in the calling thread.
+def patch(probe: ProbeApi) -> None:
+    """Watch, for this probe, the loops of what is imported by now, and the loop that runs in the calling thread.
 
     May be called again, after more was imported, or with another probe, which then takes the place of the first.
     """
@@ -89,16 +94,23 @@ def patch(probe: Probe) -> None:
                 old.stop()
         for name, (attribute, kind) in _TARGETS.items():
             # Absent, too, while the module is still being imported.
-            cls = getattr(sys.modules.get(name), attribute, None)
+            cls = getattr(imported(name), attribute, None)
             if cls is not None and name not in _state.patches:
-                _state.patches[name] = _Patch(cls, kind)
+                try:
+                    loop_class(cls)
+                except Unfamiliar as reason:
+                    probe.notice(missed(f"event loops of {name} are not watched", reason))
+                else:
+                    _state.patches[name] = _Patch(cls, kind)
         monitor = _state.monitor
+    if flush not in probe.before_flush:
+        probe.before_flush.append(flush)
     if monitor is not None:
         _adopt(monitor)
 
 
 def unpatch() -> None:
-    """Puts everything back, and stops watching. Does nothing if nothing is patched."""
+    """Put everything back, and stops watching. Does nothing if nothing is patched."""
     with _state.lock:
         monitor, _state.monitor = _state.monitor, None
         while _state.patches:
@@ -108,14 +120,14 @@ def unpatch() -> None:
 
 
 def flush() -> None:
-    """Tells, in the calling thread, of blocks that last and lags that were not told yet."""
+    """Tell, in the calling thread, of blocks that last and lags that were not told yet."""
     monitor = _state.monitor
     if monitor is not None:
         monitor.flush()
 
 
 def _adopt(monitor: Monitor) -> None:
-    """Watches the loop that runs in this thread already: we are called from one of its callbacks."""
+    """Watch the loop that runs in this thread already: we are called from one of its callbacks."""
     events = sys.modules.get("asyncio.events")
     loop = None if events is None else events._get_running_loop()
     if loop is None:
@@ -126,7 +138,8 @@ def _adopt(monitor: Monitor) -> None:
 
 
 def _base_of_task() -> int | None:
-    """The `id` of the frame below the task we are in: under uvloop, that which runs the loop. None outside of tasks."""
+    """Return the `id` of the frame below the task we are in: under uvloop, that which runs the loop. None outside of
+    tasks."""
     try:
         task = sys.modules["asyncio.tasks"].current_task()
         frame = None if task is None else getattr(task.get_coro(), "cr_frame", None)

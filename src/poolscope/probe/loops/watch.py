@@ -9,20 +9,23 @@ from __future__ import annotations
 import sys
 from collections import deque
 from functools import partial
-from itertools import islice, repeat, starmap
+from itertools import repeat, starmap
 from weakref import ref
 
-from poolscope.probe.loops.blocks import BlockTracker, Look
-from poolscope.probe.loops.cause import Meter, Reading
-from poolscope.probe.stacks import user_lines
+from poolscope.probe.interpreter import shapes
+from poolscope.probe.interpreter.stacks import user_lines
+from poolscope.probe.loops.blocks import BlockTracker, Observation
+from poolscope.probe.loops.load import LoopLoad
+from poolscope.probe.loops.meter import Meter, Reading
+from poolscope.probe.loops.tasks import TaskCount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
     from typing import Any
 
-    from poolscope.probe.loops.cause import Counters
+    from poolscope.probe.loops.meter import Counters
 
     Clock = Callable[[], int]
     Message = tuple[Any, ...]
@@ -30,10 +33,8 @@ if TYPE_CHECKING:
 
 #: A loop that is between two callbacks is asked for a beat this often only: an idle one should stay asleep.
 IDLE_BEAT_NS = 250_000_000
-#: Its tasks are counted this often at most,
+#: Its tasks are counted this often at most.
 TASKS_NS = 500_000_000
-#: of which so many are looked at (about 0.2 ms); of more, the share that is unfinished is assumed.
-TASKS_LOOKED_AT = 1000
 #: Frames walked from the innermost to the callback's first: Python's own limit, and some.
 _ROOT_LIMIT = 2000
 #: Enough memory blocks to use up those that have just been freed.
@@ -59,29 +60,11 @@ class HandleRoot:
         return id(self.handle)
 
 
-def stamp_into(ran: dict[str, int], clock: Clock) -> Callable[[], object]:
-    """A callable, all in C, that keeps the time of its first call as `ran["at"]`."""
-    return partial(next, map(ran.setdefault, repeat("at"), starmap(clock, repeat(()))))
-
-
-class _Counting:
-    """A beat that counts the loop's tasks as well. Runs in the loop's thread, where no task comes or goes meanwhile."""
-
-    __slots__ = ("_loop", "_ran", "_stamp")
-
-    def __init__(self, stamp: Callable[[], object], loop: ref[Any], ran: dict[str, int]) -> None:
-        self._stamp = stamp
-        self._loop = loop
-        self._ran = ran
-
-    def __call__(self) -> None:
-        self._stamp()
-        try:
-            loop = self._loop()
-            if loop is not None:
-                self._ran["tasks"] = count_tasks(loop)
-        except Exception:
-            pass  # task classes of the program's own: then the number stays what it was
+def stamp_into(ran: dict[str, int], clock: Clock, *others: Iterator[object]) -> Callable[[], object]:
+    """Return a callable, all in C, that keeps the time of its first call as `ran["at"]`, and then draws from the
+    others."""
+    stamps = map(ran.setdefault, repeat("at"), starmap(clock, repeat(())))
+    return partial(next, zip(stamps, *others, strict=False))
 
 
 class _Silent:
@@ -101,28 +84,34 @@ class _Silent:
         return True
 
 
-def count_tasks(loop: Any) -> int:
-    """Unfinished tasks of the loop, by asyncio's registry. Call it in the loop's thread.
+class Familiar:
+    """What of asyncio is as we know it, for all loops of a process. What is not is told to `tell`, and goes without.
 
-    At most `TASKS_LOOKED_AT` are looked at, in the order of a set of addresses, which is none.
+    `handles`: which callback runs is seen from its frame; `ready`: a loop in debug mode is asked without being timed;
+    `register`: where its tasks are, None if they are not counted.
     """
-    tasks = sys.modules["asyncio.tasks"]
-    found = 0
-    for name in ("_all_tasks", "_scheduled_tasks", "_eager_tasks"):
-        registry = getattr(tasks, name, None)
-        if registry is None:
-            continue
-        # A WeakSet keeps a set of references; copying from a set is one step, which nobody can come between.
-        members = getattr(registry, "data", registry)
-        some = list(islice(members, TASKS_LOOKED_AT))
-        unfinished = 0
-        for member in some:
-            task = member() if isinstance(member, ref) else member
-            if task is not None and not task.done() and task.get_loop() is loop:
-                unfinished += 1
-        size = len(members)
-        found += unfinished if size <= len(some) else round(size * unfinished / len(some))
-    return found
+
+    __slots__ = ("handles", "ready", "register")
+
+    def __init__(self, tell: Callable[[str], object] = lambda _: None) -> None:
+        self.handles = _known(tell, "what holds asyncio's event loops is not seen", shapes.handles, "asyncio.events")
+        self.ready = _known(
+            tell, "event loops in debug mode may log our callbacks", shapes.ready_queue, "asyncio.base_events"
+        )
+        self.register: str | None = None
+        try:
+            self.register = shapes.task_register(sys.modules.get("asyncio.tasks"))
+        except shapes.Unfamiliar as reason:
+            tell(shapes.missed("tasks of event loops are not counted", reason))
+
+
+def _known(tell: Callable[[str], object], otherwise: str, check: Callable[[Any], object], module: str) -> bool:
+    try:
+        check(sys.modules.get(module))
+    except shapes.Unfamiliar as reason:
+        tell(shapes.missed(otherwise, reason))
+        return False
+    return True
 
 
 class LoopWatch:
@@ -145,8 +134,12 @@ class LoopWatch:
         tracker: BlockTracker,
         meter: Meter,
         clock: Clock,
+        load: LoopLoad | None = None,
+        familiar: Familiar | None = None,
     ) -> None:
         self.loop = ref(loop)
+        #: What its class is called.
+        self.label = f"{type(loop).__module__}.{type(loop).__qualname__}"
         self.number = number
         self.kind = kind
         self.name = name
@@ -156,9 +149,12 @@ class LoopWatch:
         self.adopted = adopted
         self.tracker = tracker
         self.meter = meter
+        self.load = load
         self.counters: Counters | None = None
         self.idle_since_ns: int | None = None
         self.looks = 0
+        #: What its thread is stopped at, if the loop is suspected to be held and that is known.
+        self.gate = ""
         self._idle = False
         self._quiet: Reading | None = None
         self._base = base
@@ -171,6 +167,9 @@ class LoopWatch:
         self._answered_ns = clock()
         self._counted_ns: int | None = None
         self._lags_ns: list[int] = []
+        self._familiar = familiar or Familiar()
+        register = self._familiar.register
+        self._count = None if register is None else TaskCount(register)
         self._tasks = self._told_tasks = 0
         self._told_ns = self._answered_ns
 
@@ -182,7 +181,7 @@ class LoopWatch:
         return None if self._beat is None else self._beat[0]
 
     def collect(self) -> list[Message]:
-        """Takes in the beat if it has run."""
+        """Take in the beat if it has run."""
         if self._beat is None:
             return []
         posted_ns, ran = self._beat
@@ -191,12 +190,16 @@ class LoopWatch:
             return []
         self._beat = None
         self._answered_ns = at
-        self._lags_ns.append(max(0, at - posted_ns))
-        self._tasks = ran.get("tasks", self._tasks)
+        lag_ns = max(0, at - posted_ns)
+        self._lags_ns.append(lag_ns)
+        if self.load is not None:
+            self.load.late(lag_ns)
+        tasks = None if self._count is None else self._count.take(ran)
+        self._tasks = self._tasks if tasks is None else tasks
         return self.tracker.ran(at)
 
     def post(self, now_ns: int, *, asked: bool) -> None:
-        """Has the loop run a beat if none is under way, and there is reason to: `asked`, or it was long ago.
+        """Have the loop run a beat if none is under way, and there is reason to: `asked`, or it was long ago.
 
         Raises what the loop raises, but for its being closed.
         """
@@ -206,13 +209,14 @@ class LoopWatch:
         if loop is None:
             return
         ran: dict[str, int] = {}
-        run = stamp_into(ran, self._clock)
-        if self._counted_ns is None or now_ns - self._counted_ns >= TASKS_NS:
+        counting: list[Iterator[object]] = []
+        if self._count is not None and (self._counted_ns is None or now_ns - self._counted_ns >= TASKS_NS):
             self._counted_ns = now_ns
-            run = _Counting(run, self.loop, ran)
+            counting.append(self._count.ask(loop, ran, now_ns))
+        run = stamp_into(ran, self._clock, *counting)
         self._beat = (self._clock(), ran)
         try:
-            _post(loop, run, self.kind)
+            _post(loop, run, self.kind == "asyncio" and self._familiar.ready)
         except RuntimeError:
             self._beat = None
             if not loop.is_closed():
@@ -222,7 +226,7 @@ class LoopWatch:
             raise
 
     def tick(self, now_ns: int, interval_ns: int) -> list[Message]:
-        """A `loop_tick` if that is due and there is something new."""
+        """Return a `loop_tick` if that is due and there is something new."""
         if now_ns - self._told_ns < interval_ns or not (self._lags_ns or self._tasks != self._told_tasks):
             return []
         self._told_ns, self._told_tasks = now_ns, self._tasks
@@ -248,8 +252,8 @@ class LoopWatch:
             self._root_bytes = 0
             return None, ()
         uvloop = self.kind == "uvloop"
-        # Whoever runs the loop is no line of the callback's.
-        lines = tuple(user_lines(frame, self._base if uvloop else id(root)))
+        # The code that runs the loop is no line of the callback's.
+        lines = _lines(frame, self._base if uvloop else id(root))
         if uvloop:
             # An empty bytes object takes 33 bytes itself.
             self._root_bytes = max(1, sys.getsizeof(root) - 33)
@@ -258,7 +262,8 @@ class LoopWatch:
         return (None if handle is None else HandleRoot(ref(handle))), lines
 
     def _current_task(self) -> HandleRoot | None:
-        """The task whose step uvloop runs: what tells it from the next one, at whatever address that has its frame."""
+        """Return the task whose step uvloop runs: what tells it from the next one, at whatever address that has its
+        frame."""
         loop, tasks = self.loop(), sys.modules.get("asyncio.tasks")
         if loop is None or tasks is None:
             return None
@@ -268,6 +273,8 @@ class LoopWatch:
     def _root_frame(self, frame: FrameType | None) -> FrameType | None:
         """asyncio: the frame of `Handle._run`; else the callback's own first one."""
         uvloop = self.kind == "uvloop"
+        if not uvloop and not self._familiar.handles:
+            return None
         events = getattr(sys.modules.get("asyncio.events"), "__dict__", None)
         found = None
         for _ in range(_ROOT_LIMIT):
@@ -282,26 +289,59 @@ class LoopWatch:
         return None if uvloop else found
 
     def begin(self, reading: Reading) -> None:
-        """Takes in the clocks at the loop's start; called in its thread."""
+        """Take in the clocks at the loop's start; called in its thread."""
         self.counters = self.meter.advance(reading, first=True)
         self.tracker.begin(self.counters)
 
-    def look(self, reading: Reading, root: object, lines: Lines, busy: list[tuple[int, Lines, int]]) -> list[Message]:
-        """Has the tracker take in what was seen; `busy` as from `BusyThreads.read`."""
+    def look(
+        self,
+        reading: Reading,
+        root: object,
+        lines: Lines,
+        busy: list[tuple[int, Lines, int]],
+        *,
+        suspected: bool = True,
+    ) -> list[Message]:
+        """Take in what was seen, and return what there is to tell; `busy` as from `BusyThreads.read`."""
         others = [(busy_lines, cpu_ns) for ident, busy_lines, cpu_ns in busy if ident != self.ident]
         self.looks += 1
-        messages = []
+        messages: list[Message] = []
         quiet, self._quiet = self._quiet, None
         if quiet is not None:
             self.counters = self.meter.advance(quiet, on_time=True)
-            messages = self.tracker.look(Look(self.counters))
+            messages = self.tracker.look(Observation(self.counters))
+            messages += self._work(False, (), [])
         before, self.counters = self.counters, self.meter.advance(reading)
         self._idle = root is None and self._beat is None
         if isinstance(root, int):
             if self._left_alone(before, self.counters):
                 self._era += 1
             root = (root, self._era)
-        return messages + self.tracker.look(Look(self.counters, root, lines, others, self.pending_ns))
+        told = others if suspected else []
+        messages += self.tracker.look(Observation(self.counters, root, lines, told, self.pending_ns, self.gate))
+        return messages + self._work(root is not None or self._due(), lines, others)
+
+    def _work(self, at_work: bool, lines: Lines, others: list[tuple[Lines, int]]) -> list[Message]:
+        if self.load is None or self.counters is None:
+            return []
+        return self.load.look(self.counters, at_work=at_work, lines=lines, others=others, tasks=self._tasks)
+
+    @property
+    def full(self) -> bool:
+        """Whether it had little rest, or was late, when that was last asked."""
+        return self.load is not None and self.load.told
+
+    def last_load(self) -> list[Message]:
+        """Return what is left to tell of its work, as it has stopped."""
+        return [] if self.load is None or self.counters is None else self.load.tell(self.counters)
+
+    def _due(self) -> bool:
+        """Whether callbacks wait to be run. One that polls gives the GIL away there, so that this is where it is mostly
+        found, however much it has to do."""
+        loop = self.loop()
+        # Not by an attribute of a class of the program's.
+        ready = getattr(loop, "__dict__", {}).get("_ready") if self.kind == "asyncio" else None
+        return type(ready) is deque and len(ready) > 0
 
     def _left_alone(self, before: Counters | None, now: Counters) -> bool:
         """Whether one callback may have ended and others have run between two looks.
@@ -315,7 +355,7 @@ class LoopWatch:
     def unmoved(self, loop_cpu_ns: int | None, now_ns: int) -> bool:
         """Whether the loop is asleep between two callbacks as it was at the last look, and need not be woken.
 
-        Its thread's clock tells: who wakes up uses CPU.
+        Its thread's clock tells: a thread that wakes up uses CPU.
         """
         return (
             self._idle
@@ -331,8 +371,25 @@ class LoopWatch:
         self._quiet = reading
 
 
-def _post(loop: Any, run: Callable[[], object], kind: str) -> None:
-    if kind == "asyncio" and loop.get_debug():
+def _lines(frame: FrameType | None, stop: int | None) -> Lines:
+    """Return the lines of `user_lines`. Where no line is the user's, that of the library which waits for a thread, and
+    not that of `threading` in which it does."""
+    lines = tuple(user_lines(frame, stop))
+    threads = getattr(sys.modules.get("threading"), "__file__", None)
+    if len(lines) != 1 or threads is None or lines[0][0] != threads:
+        return lines
+    for _ in range(_ROOT_LIMIT):
+        if frame is None or id(frame) == stop:
+            break
+        code = frame.f_code
+        if code.co_filename != threads:
+            return ((code.co_filename, frame.f_lineno or 0, code.co_qualname),)
+        frame = frame.f_back
+    return lines
+
+
+def _post(loop: Any, run: Callable[[], object], ready_known: bool) -> None:
+    if ready_known and loop.get_debug():
         ready = getattr(loop, "_ready", None)
         if type(ready) is deque:
             # In debug mode a handle keeps where it came from, and the loop logs those that it finds slow.

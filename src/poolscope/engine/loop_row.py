@@ -1,0 +1,88 @@
+"""What is shown as one row: the event loops of one name in one process, those that ended included."""
+
+from __future__ import annotations
+
+from poolscope.engine.finding_list import Event, FindingTally
+from poolscope.engine.loop_case import LoopCase
+from poolscope.model import FindingCount, LoopReport, LoopSnapshot
+
+
+class LoopRow:
+    """The event loops of one name in one process."""
+
+    def __init__(self, case: LoopCase, since_ns: int = 0) -> None:
+        """`since_ns`: see `LoopSnapshot`."""
+        self.case = case
+        self.since_ns = since_ns
+        self.tally = FindingTally()
+
+    @property
+    def name(self) -> str:
+        """The name of the loops."""
+        return self.case.history.name
+
+    @property
+    def pid(self) -> int:
+        """Their process."""
+        return self.case.history.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether one of the loops runs."""
+        return self.case.history.alive
+
+    @property
+    def weight(self) -> tuple[int, bool, int]:
+        """Return how much the row matters: how often a loop of that name ran, in powers of two, whether one of them
+        warned, and for how long they were blocked."""
+        history = self.case.history
+        warned = any(sort[2] != "info" for sort in self.tally.totals)
+        return history.runs.bit_length(), warned, history.blocked_ns
+
+    def fold(self, now_ns: int) -> list[Event]:
+        """Make its ended loops one with others; return the findings that end with that."""
+        return self.case.fold(now_ns)
+
+    def become(self, pid: int, name: str) -> None:
+        """Stand for another process, or another name, from now on."""
+        self.case.history.pid, self.case.history.name = pid, name
+
+    def absorb(self, ended: LoopRow) -> None:
+        """Take over the counts of another folded row, which is of no more use."""
+        self.since_ns = min(self.since_ns, ended.since_ns)
+        self.case.absorb(ended.case)
+        self.tally.merge(ended.tally)
+
+    def finding_counts(self) -> list[FindingCount]:
+        """For a scrape."""
+        return self.tally.counts("loop", self.name, self.pid, self.case.active_sorts(), self.since_ns)
+
+    def snapshot(self) -> LoopSnapshot:
+        """For a scrape."""
+        history = self.case.history
+        return LoopSnapshot(
+            name=history.name,
+            kind=history.kind,
+            pid=history.pid,
+            alive=history.alive,
+            lag_buckets=tuple(history.lag.buckets),
+            lag_sum_seconds=history.lag.total / 1e9,
+            blocked_seconds=history.blocked_so_far_ns() / 1e9,
+            tasks=history.tasks,
+            since_ns=self.since_ns,
+        )
+
+    def report(self, now_ns: int) -> LoopReport:
+        """For the report."""
+        history = self.case.history
+        longest_ns = max((line.longest_so_far_ns for line in history.lines.values()), default=0)
+        return LoopReport(
+            name=history.name,
+            kind=history.kind,
+            pid=history.pid,
+            blocked_seconds=history.blocked_so_far_ns() / 1e9,
+            longest_block_seconds=longest_ns / 1e9,
+            lag_seconds=history.lag.distribution(),
+            peak_tasks=history.peak_tasks,
+            findings=self.case.findings(now_ns),
+        )

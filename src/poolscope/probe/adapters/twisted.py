@@ -1,0 +1,180 @@
+"""Twisted: a `ThreadPool`, such as the reactor's, which resolves names and runs what `deferToThread` is given.
+
+What is replaced, and put back by `unpatch`, are methods of the pool: `__init__`, to know where it was made;
+`callInThreadWithCallback`, through which all calls come; `adjustPoolsize`, which may get another number from the
+settings. A call goes into Twisted's own queue inside of one of ours (`_Call`), which records it in the thread that runs
+it. What the result is handed to runs in that thread as well, after the task.
+
+A pool that is older than the patch is watched from its next call on, and with it what is queued after that.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from _thread import RLock
+from weakref import ref
+
+from poolscope.probe.adapters import unfamiliar
+from poolscope.probe.executors.patching import Patch
+from poolscope.probe.executors.wrapped import WrappedTask
+from poolscope.probe.recording.pool_watch import ATTRIBUTE, UNOPENED, Instances, size_from_settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from poolscope.probe.recording.pool_watch import Watch
+
+
+class _Call(WrappedTask):
+    """Stands in for one function. A thread of the pool calls it once, or none does."""
+
+    __slots__ = ("_fn",)
+
+    def __init__(self, fn: Callable[..., Any], watch: Watch, function: int, submitted: int) -> None:
+        self.watch, self.function, self.submitted = watch, function, submitted  # without another call
+        self._fn = fn
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Run the function."""
+        log = self.begin()
+        try:
+            result = self._fn(*args, **kwargs)
+        except BaseException as exc:
+            self.end(log, 1)
+            # A bare `raise` adds no line for this frame: the traceback is the one of a call without us.
+            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            raise
+        self.end(log, 0)
+        return result
+
+
+def _sizer(pool: Any) -> Callable[[], tuple[int, int] | None]:
+    weak = ref(pool)
+
+    def size() -> tuple[int, int] | None:
+        found: Any = weak()
+        # Before its start, and after its end, there is no thread: that is no size to judge it by.
+        return (sum(thread.is_alive() for thread in found.threads), found.max) if found is not None else None
+
+    return size
+
+
+_instances = Instances("twisted", _sizer)
+
+
+class _Patch(Patch):
+    """The patch of the pool."""
+
+    #: Then the names of this module are gone.
+    shutting_down = staticmethod(sys.is_finalizing)
+
+    def watch(self, pool: Any) -> Watch | None:
+        """Open the pool: when it is made, or with its first call if it is older."""
+        if not self.active or self.shutting_down():
+            return None
+        return _instances.open(pool, self.find_probe, _prefix(pool))
+
+    def arrived(self, pool: Any, fn: Any, args: tuple[Any, ...]) -> Any:
+        """Return what goes into the queue in the place of a function. Never raises."""
+        watch = getattr(pool, ATTRIBUTE, None) if self.active and not self.shutting_down() else None
+        if watch is UNOPENED:
+            watch = self.watch(pool)
+        if watch is None or pool.joined:
+            return fn
+        try:
+            arrived = watch.arrive(fn, args)
+            return fn if arrived is None else _Call(fn, watch, *arrived)
+        except Exception as exc:
+            watch.give_up(exc)
+            return fn
+
+
+def _prefix(pool: Any) -> str:
+    """Return the name that it was given: the reactor's has one."""
+    name = pool.name
+    return name if isinstance(name, str) else ""
+
+
+# Reentrant: a finalizer that runs while we are inside may uninstall.
+_lock = RLock()
+_current: _Patch | None = None
+_last_probe: Any = None
+
+
+def patch(probe: Any) -> None:
+    """Watch every thread pool of Twisted's in this process. Does nothing if that is so already.
+
+    An unknown version is left alone, and the probe gets a notice.
+    """
+    global _current, _last_probe
+    with _lock:
+        module: Any = sys.modules["twisted.python.threadpool"]
+        if _current is not None:
+            return
+        missing = _missing(module)
+        if missing:
+            unfamiliar(probe, "Twisted", f"its thread pools are not watched: no {missing} in twisted.python.threadpool")
+            return
+        state = _Patch(probe)
+        # A pool that outlives the patch is the same pool under the next one.
+        if _last_probe is not probe:
+            _instances.forget(owned=False)
+        _last_probe = probe
+        cls = module.ThreadPool
+        state.put(cls, ATTRIBUTE, UNOPENED)
+        state.put(cls, "callInThreadWithCallback", _call_in_thread(state, cls.callInThreadWithCallback))
+        state.put(cls, "adjustPoolsize", _adjust(state, cls.adjustPoolsize))
+        state.put_constructor(cls, "", lambda: None, state.watch)
+        _current = state
+
+
+def unpatch() -> None:
+    """Put everything back as it was. Does nothing if nothing is patched."""
+    global _current
+    with _lock:
+        if _current is not None:
+            _current.take_off()
+            _current = None
+
+
+def _missing(module: Any) -> str | None:
+    """Return what we need of the module and it has not."""
+    try:
+        cls = module.ThreadPool
+        expected = (
+            ("__init__", ("max", "name", "threads")),
+            ("callInThreadWithCallback", ("joined", "_team", "do")),
+            ("adjustPoolsize", ("min", "max")),
+            ("start", ("adjustPoolsize",)),
+        )
+        for name, used in expected:
+            if not set(used) <= set(cls.__dict__[name].__code__.co_names):
+                return f"ThreadPool.{name} that uses {' and '.join(used)}"
+    except (AttributeError, KeyError) as exc:
+        return f"ThreadPool as expected ({exc})"
+    return None
+
+
+def _call_in_thread(state: _Patch, original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def call(self: Any, /, *args: Any, **kwargs: Any) -> None:  # as it is called: (onResult, func, *args, **kw)
+        if len(args) > 1:
+            args = (args[0], state.arrived(self, args[1], args[2:]), *args[2:])
+        original(self, *args, **kwargs)
+
+    return call
+
+
+def _adjust(state: _Patch, original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def adjust(self: Any, minthreads: int | None = None, maxthreads: int | None = None) -> None:
+        asked = state.active and not state.shutting_down()
+        wanted = size_from_settings(state.find_probe, _prefix(self)) if asked else None
+        if wanted:
+            maxthreads, minthreads = wanted, min(wanted, self.min if minthreads is None else minthreads)
+        original(self, minthreads, maxthreads)
+
+    return adjust

@@ -1,0 +1,355 @@
+"""asyncio's `Semaphore`, `BoundedSemaphore` and `Lock`, and so `Condition`'s lock, as pools of holds.
+
+Nothing is done where nothing waits. Replaced are `__init__`, to know where each was made, and `_get_loop`, which these
+classes call only when something is about to wait: then the queue of what waits becomes one of ours (`Waiters`), which
+tells of all that follows. It is filled and emptied by `acquire`, and asked by `release` whether something waits. The
+methods themselves stay as they are, and with them order, fairness and cancellation.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _thread import RLock
+from collections import deque
+from functools import partial, update_wrapper
+from weakref import ref
+
+from poolscope.probe.executors.patching import Patch
+from poolscope.probe.interpreter.imports import imported
+from poolscope.probe.interpreter.shapes import Unfamiliar, asyncio_limits, missed
+from poolscope.probe.limits.coroutines import look
+from poolscope.probe.limits.limit import Hold, Limit, Limits
+from poolscope.probe.limits.naming import site_of
+from poolscope.probe.recording.pool_watch import report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import CodeType, FrameType
+    from typing import Any
+
+MODULE = "asyncio.locks"
+#: Where a semaphore or lock keeps its site and its size, as they were when it was made.
+ATTRIBUTE = "_poolscope_made"
+#: Where it keeps its record.
+LIMIT_ATTRIBUTE = "_poolscope_limit"
+#: Generators and coroutines of all kinds, in the flags of a code: what a task runs, and can hold something.
+_RESUMED = 0x20 | 0x80 | 0x100 | 0x200
+
+_getframe, _set = sys._getframe, object.__setattr__
+
+
+class _Codes:
+    """The code of one class's methods."""
+
+    __slots__ = ("acquire", "first_only", "kind", "names", "release", "wake")
+
+    def __init__(self, cls: Any, kind: str, wake: str) -> None:
+        self.kind = kind
+        self.acquire: CodeType = cls.acquire.__code__
+        self.release: CodeType = cls.release.__code__
+        self.wake: CodeType = getattr(cls, wake).__code__
+        self.names = ("acquire", "release", "locked", wake, "_get_loop")
+        #: Whether only the first of those that wait can be granted it.
+        self.first_only = kind == "lock"
+
+
+class Waiters(deque):  # type: ignore[type-arg]  # subscripting it costs at run time
+    """What waits at a semaphore or lock: the queue that `acquire` makes, and tells of what happens to it."""
+
+    __slots__ = ("codes", "limit", "owner")
+
+    limit: Limit | None
+    codes: _Codes
+    #: The semaphore or lock, weakly.
+    owner: ref[Any]
+
+    def __init__(self, waiters: Iterable[Any] = ()) -> None:
+        super().__init__(waiters)
+        self.limit = None
+
+    def __copy__(self) -> Any:
+        return deque(self)
+
+    copy = __copy__
+
+    def __reduce__(self) -> Any:
+        return deque, (list(self),)
+
+    def append(self, future: Any) -> None:
+        """Put in what is about to wait."""
+        _append(self, future)
+        limit = self.limit
+        if limit is not None and not limit.over:
+            frame = _getframe(1)
+            if frame.f_code is self.codes.acquire:
+                try:
+                    _ask(limit, future, frame)
+                except Exception as exc:
+                    limit.broke(exc)
+
+    def remove(self, future: Any) -> None:
+        """Take out what waits no more: it has it, or was cancelled."""
+        _remove(self, future)
+        limit = self.limit
+        if limit is not None and not limit.over:
+            try:
+                hold = limit.waiting.pop(id(future), None)
+                if hold is not None:
+                    if _exc_info()[1] is not None and _raises(_getframe(1)):
+                        limit.gave_up(hold)
+                    elif hold.permit is None:
+                        limit.grant(hold, limit.clock())
+            except Exception as exc:
+                limit.broke(exc)
+
+    def __bool__(self) -> bool:
+        limit = self.limit
+        if limit is not None and not limit.over and (limit.waiting or limit.named or limit.nameless):
+            caller = _getframe(1)
+            if caller.f_code is self.codes.wake:
+                try:
+                    self._wake(limit, caller.f_back)
+                    if not (len(self) or limit.named or limit.nameless or limit.waiting):
+                        self._rest()
+                except Exception as exc:
+                    limit.broke(exc)
+        return len(self) > 0
+
+    def _rest(self) -> None:
+        """Put a plain queue in the place of this empty one, until something waits again."""
+        owner = self.owner()
+        if owner is not None and owner._waiters is self:
+            owner._waiters = deque()
+
+    def _wake(self, limit: Limit, caller: FrameType | None) -> None:
+        """Note that it is given back, or turned out to be free: the next one in the queue gets it now."""
+        codes = self.codes
+        following = None
+        for future in self:
+            if not future.done():
+                following = limit.waiting.get(id(future))
+                break
+            if codes.first_only:
+                break
+        now = limit.clock()
+        if caller is not None and caller.f_code is codes.release:
+            try:
+                holder = _state.current_task()
+            except RuntimeError:
+                holder = None  # outside of a loop
+            if limit.handed_over(holder, now, following):
+                return
+            limit.returned_by_other(now, _left(limit, caller))
+        if following is not None and not limit.over:
+            limit.grant(following, now)
+
+
+_append, _remove, _exc_info = deque.append, deque.remove, sys.exc_info
+
+
+def _ask(limit: Limit, future: Any, frame: FrameType) -> None:
+    """Note that `acquire`, in this frame, asks for a hold and has to wait."""
+    file = frame.f_code.co_filename
+    caller = frame.f_back
+    while caller is not None and caller.f_code.co_filename is file:
+        caller = caller.f_back
+    if caller is None:
+        limit.asked(id(future), Hold(0, limit.clock(), None, 0))
+        return
+    code = caller.f_code
+    function = limit.functions.get(id(code))
+    if function is None:
+        function = limit.of_code(code, caller.f_globals)
+        if function:
+            limit.functions[id(code)] = function
+    # Where a task does nothing but ask, it holds nothing: what has made it does.
+    task = _state.current_task() if code.co_flags & _RESUMED else None
+    hold = (
+        Hold(function, limit.clock(), None, 0) if task is None else Hold(function, limit.clock(), ref(task), id(task))
+    )
+    limit.asked(id(future), hold)
+
+
+def current_task() -> Any:
+    """Return the task that runs in the calling thread; None outside of a loop."""
+    tasks = sys.modules.get("asyncio.tasks")
+    try:
+        return None if tasks is None else tasks.current_task()
+    except RuntimeError:
+        return None
+
+
+def _raises(frame: FrameType) -> bool:
+    """Whether an exception is on its way through this frame, which has called us in a `finally`."""
+    exc = sys.exc_info()[1]
+    if exc is None:
+        return False
+    traceback = exc.__traceback__
+    return traceback is not None and traceback.tb_frame is frame
+
+
+def _left(limit: Limit, release: FrameType) -> int | None:
+    """How many holds are out after one was given back; None if that is not known."""
+    if limit.kind == "lock":
+        return 0
+    if limit.capacity is None:
+        return None
+    left: int = limit.capacity - release.f_locals["self"]._value
+    return left
+
+
+class _State:
+    """What is patched. Changed under `lock` only."""
+
+    def __init__(self) -> None:
+        # Reentrant: a finalizer that runs while we are inside may uninstall.
+        self.lock = RLock()
+        self.patch: Patch | None = None
+        self.module: Any = None
+        self.limits = Limits()
+        self.gates: dict[CodeType, str] = {}
+        self.current_task: Callable[[], Any] = lambda: None
+
+
+_state = _State()
+
+
+def _forked() -> None:
+    _state.lock = RLock()  # a thread of the parent may have held it
+    _state.limits.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+def patch(probe: Any) -> None:
+    """Watch the semaphores and locks of asyncio. Does nothing if they are watched already, or are not as we know
+    them."""
+    with _state.lock:
+        module = imported(MODULE)
+        if module is None or not probe.settings.limits:
+            return
+        if _state.patch is not None:
+            if _state.module is module and _state.patch.probe is probe:
+                return
+            _take_off()
+        try:
+            asyncio_limits(module)
+        except Unfamiliar as reason:
+            probe.notice(missed("semaphores and locks of asyncio are not watched", reason))
+            return
+        state = Patch(probe)
+        lock = _Codes(module.Lock, "lock", "_wake_up_first")
+        semaphore = _Codes(module.Semaphore, "semaphore", "_wake_up_next")
+        _state.gates = {lock.acquire: "lock", semaphore.acquire: "semaphore"}
+        for cls, codes in ((module.Lock, lock), (module.Semaphore, semaphore)):
+            state.put(cls, "__init__", _constructor(state, cls, codes))
+            state.put(cls, "_get_loop", _get_loop(state, cls, codes))
+        _state.patch, _state.module = state, module
+
+
+def unpatch() -> None:
+    """Put everything back as it was. Does nothing if nothing is patched."""
+    with _state.lock:
+        _take_off()
+
+
+def _take_off() -> None:
+    if _state.patch is not None:
+        _state.patch.take_off()
+        _state.patch = None
+        _state.limits.end()
+
+
+def _constructor(state: Patch, cls: Any, codes: _Codes) -> Callable[..., None]:
+    original = cls.__init__
+    is_semaphore = codes.kind == "semaphore"
+    shutting_down = sys.is_finalizing
+
+    def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - shown in tracebacks
+        try:
+            original(self, *args, **kwargs)
+        except BaseException as exc:
+            # A bare `raise` adds no line for this frame: the traceback is the one without us.
+            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            raise
+        if state.active and not shutting_down():
+            try:
+                # Not by its `__dict__`: one that was asked for makes each attribute slower.
+                _set(self, ATTRIBUTE, (site_of(_getframe(1)), self._value if is_semaphore else 1))
+            except Exception as exc:
+                report(state.probe, exc)
+
+    return update_wrapper(__init__, original)
+
+
+def _get_loop(state: Patch, cls: Any, codes: _Codes) -> Callable[[Any], Any]:
+    original = cls._get_loop
+    shutting_down = sys.is_finalizing
+
+    def _get_loop(self: Any) -> Any:
+        try:
+            loop = original(self)
+        except BaseException as exc:
+            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            raise
+        if state.active and _is_new(self._waiters) and not shutting_down():
+            try:
+                _meet(state, self, cls, codes)
+            except Exception as exc:
+                report(state.probe, exc)
+        return loop
+
+    return update_wrapper(_get_loop, original)
+
+
+def _is_new(waiters: Any) -> bool:
+    """Whether nothing has been recorded of what waits there, in this process and by this probe."""
+    if type(waiters) is deque:
+        return True
+    limit = waiters.limit if type(waiters) is Waiters else None
+    return limit is not None and limit.again
+
+
+def _meet(state: Patch, owner: Any, cls: Any, codes: _Codes) -> None:
+    """Open the limit of `owner`, at which something is about to wait for the first time."""
+    if _getframe(2).f_code is not codes.acquire or not _is_plain(type(owner), cls, codes):
+        return
+    tasks = sys.modules.get("asyncio.tasks")
+    if tasks is not None:
+        _state.current_task = tasks.current_task
+    limit = getattr(owner, LIMIT_ATTRIBUTE, None)
+    if limit is None or limit.again:
+        made = getattr(owner, ATTRIBUTE, None)
+        site, capacity = made or (site_of(_getframe(2)), 1 if codes.kind == "lock" else None)
+        limit = _state.limits.open(
+            owner,
+            state.find_probe,
+            kind=codes.kind,
+            capacity=capacity,
+            site=site,
+            look=partial(look, gates=_state.gates),
+        )
+        _set(owner, LIMIT_ATTRIBUTE, limit)
+    # Also if it is not to be recorded, so that this is not asked again.
+    waiters = Waiters(owner._waiters)
+    waiters.codes = codes
+    waiters.limit = limit
+    waiters.owner = ref(owner)
+    owner._waiters = waiters
+
+
+def _is_plain(kind: type, cls: Any, codes: _Codes) -> bool:
+    """Whether a subclass leaves to the class what we rely on."""
+    return all(_same(getattr(kind, name, None), name, cls, codes) for name in codes.names)
+
+
+def _same(method: Any, name: str, cls: Any, codes: _Codes) -> bool:
+    if method is getattr(cls, name):
+        return True
+    # `BoundedSemaphore` has a `release` of its own, which calls that of its base.
+    bounded = getattr(_state.module, "BoundedSemaphore", None)
+    return codes.kind == "semaphore" and name == "release" and method is getattr(bounded, "release", None)

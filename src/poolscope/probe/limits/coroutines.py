@@ -1,0 +1,90 @@
+"""Where an asyncio task is, read from its coroutines, at no cost to it."""
+
+from __future__ import annotations
+
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+
+from poolscope.probe.interpreter.stacks import DEPTH_LIMIT, is_user_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType, FrameType
+    from typing import Any
+
+    from poolscope.probe.limits.limit import Limit
+
+    Line = tuple[str, int, str]
+
+#: The gate of a task that waits for something else than a limit.
+AWAIT = "await"
+
+
+def place_of(task: Any, gates: dict[CodeType, str]) -> tuple[list[Line], int, str]:
+    """Return the user's innermost line, then the line of what that awaits, if any; the instruction in the last one of
+    these; and what the task waits for: AWAIT, one of `gates` (by the code of the coroutine that waits), or "" if it
+    runs or is about to.
+
+    ([], 0, "") if nothing is known.
+    """
+    gate = AWAIT if getattr(task, "_fut_waiter", None) is not None else ""
+    frames: list[FrameType] = []
+    awaited = task.get_coro()
+    try:
+        for _ in range(DEPTH_LIMIT):
+            kind = type(awaited)
+            if kind is CoroutineType:
+                frame, awaited = awaited.cr_frame, awaited.cr_await
+            elif kind is GeneratorType:
+                frame, awaited = awaited.gi_frame, awaited.gi_yieldfrom
+            elif kind is AsyncGeneratorType:
+                frame, awaited = awaited.ag_frame, awaited.ag_await
+            else:
+                break
+            if frame is None:
+                break
+            frames.append(frame)
+        if not frames:
+            return [], 0, ""
+        if gate:
+            gate = gates.get(frames[-1].f_code, gate)
+        users = len(frames) - 1
+        while users > 0 and not is_user_file(frames[users].f_code.co_filename):
+            users -= 1
+        if not is_user_file(frames[users].f_code.co_filename):
+            users = len(frames) - 1
+        shown = frames[users : users + 2]
+        lines = [(frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_qualname) for frame in shown]
+        return lines, shown[-1].f_lasti, gate
+    finally:
+        # A frame that we held would keep the locals of the user's task alive.
+        frame = None
+        frames.clear()
+        shown = []
+
+
+def look(limit: Limit, most: int, gates: dict[CodeType, str]) -> tuple[list[Any], list[Any]]:
+    """Return where the holders of a limit are, and where what waits for it is, as `poolscope.messages.Stack` has it: at
+    most so many of each, the oldest first. Of what waits there is no worker (0), and when it was asked for."""
+    held: dict[Any, list[int]] = {}
+    for log in list(limit.watch.recorder.workers)[:most]:
+        running, holder = log.running, getattr(log, "holder", None)
+        task = None if holder is None or running is None else holder()
+        if task is None or running is None:
+            continue
+        lines, spot, gate = place_of(task, gates)
+        # It went on while we read.
+        if lines and log.running is running:
+            held.setdefault((tuple(lines), spot, gate), []).extend((log.worker, running[0], running[2]))
+    waiting: dict[Any, list[int]] = {}
+    for hold in list(limit.waiting.values())[:most]:
+        task = None if hold.asks is None or hold.permit is not None else hold.asks()
+        if task is None:
+            continue
+        lines, spot, gate = place_of(task, gates)
+        if lines:
+            waiting.setdefault((tuple(lines), spot, gate), []).extend((0, hold.function, hold.submitted))
+    return _stacks(held), _stacks(waiting)
+
+
+def _stacks(found: dict[Any, list[int]]) -> list[Any]:
+    return [[list(lines), spot, tasks, gate] for (lines, spot, gate), tasks in found.items()]

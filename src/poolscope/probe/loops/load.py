@@ -1,0 +1,108 @@
+"""How much of its time an event loop is at work, and where: added up from looks at it. Pure: times (ns) come in.
+
+Told only of a loop that has little rest, or is late: an idle one costs nothing.
+"""
+
+from __future__ import annotations
+
+from poolscope.probe.loops.evidence import Evidence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from poolscope.probe.loops.meter import Counters
+
+    Message = tuple[Any, ...]
+    Lines = tuple[tuple[str, int, str], ...]
+
+#: Told this often.
+TOLD_NS = 1_000_000_000
+#: Part of the time at work from which on it is told.
+WORTH_SHARE = 0.5
+#: A loop that is so late is told of as well.
+LATE_NS = 10_000_000
+#: Lines of each kind that are told apart, and told.
+_LINES_KEPT = 200
+_LINES_TOLD = 10
+
+
+class LoopLoad:
+    """The time at work of one loop. One caller at a time."""
+
+    __slots__ = (
+        "_at_work_ns",
+        "_base",
+        "_blocked_ns",
+        "_busy",
+        "_gil",
+        "_lag_ns",
+        "_lines",
+        "_loop",
+        "_seen_ns",
+        "_tasks",
+        "told",
+    )
+
+    def __init__(self, loop: int, *, blocked_ns: int, gil: bool = True) -> None:
+        self._loop = loop
+        self._blocked_ns = blocked_ns
+        self._gil = gil
+        #: Whether it was worth telling last time.
+        self.told = False
+        self._begin(None)
+
+    def _begin(self, base: Counters | None) -> None:
+        self._base: Counters | None = base
+        self._at_work_ns = self._seen_ns = 0
+        self._lag_ns = 0
+        self._lines: dict[Lines, int] = {}
+        self._busy: dict[Lines, int] = {}
+        self._tasks = 0
+
+    def late(self, lag_ns: int) -> None:
+        """Take in how late the loop ran what was due."""
+        self._lag_ns = max(self._lag_ns, lag_ns)
+
+    def look(
+        self, now: Counters, *, at_work: bool, lines: Lines, others: Sequence[tuple[Lines, int]], tasks: int
+    ) -> list[Message]:
+        """Take in a look, and return what there is to tell. The time since the last one counts as this one finds it."""
+        base = self._base
+        if base is None:
+            self._begin(now)
+            return []
+        gap_ns = now.at_ns - base.at_ns - self._seen_ns
+        self._seen_ns += gap_ns
+        self._tasks = max(self._tasks, tasks)
+        if at_work:
+            self._at_work_ns += gap_ns
+            _add(self._lines, lines, gap_ns)
+        for busy, cpu_ns in others:
+            _add(self._busy, busy, cpu_ns)
+        return self.tell(now) if self._seen_ns >= TOLD_NS else []
+
+    def tell(self, now: Counters) -> list[Message]:
+        """Return the load since the last time, if it is worth telling, and begin anew."""
+        base, at_work, lag_ns = self._base, self._at_work_ns, self._lag_ns
+        lines, busy, tasks = self._lines, self._busy, self._tasks
+        self._begin(now)
+        if base is None or now.at_ns <= base.at_ns:
+            return []
+        evidence = Evidence.between(base, now, self._blocked_ns, self._gil)
+        share = max(at_work / evidence.wall_ns, evidence.cpu or 0.0)
+        self.told = share >= WORTH_SHARE or lag_ns >= LATE_NS
+        if not self.told:
+            return []
+        seen = _heaviest(lines), _heaviest(busy)
+        return [("loop_load", self._loop, base.at_ns, now.at_ns, min(1.0, share), tasks, evidence.told(), *seen)]
+
+
+def _add(weights: dict[Lines, int], lines: Lines, weight: int) -> None:
+    if lines and (lines in weights or len(weights) < _LINES_KEPT):
+        weights[lines] = weights.get(lines, 0) + weight
+
+
+def _heaviest(weights: dict[Lines, int]) -> list[tuple[Lines, int]]:
+    return sorted(weights.items(), key=lambda item: -item[1])[:_LINES_TOLD]

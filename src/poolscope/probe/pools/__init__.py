@@ -1,1 +1,0 @@
-"""Pools: who records what, where it is fetched, and what is patched."""

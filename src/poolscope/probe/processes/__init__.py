@@ -1,0 +1,1 @@
+"""Pools of processes, and those of `multiprocessing`."""

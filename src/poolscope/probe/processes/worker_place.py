@@ -1,0 +1,138 @@
+"""Where a worker process is in a call that lasts: shown by a thread of ours in the worker, read by the parent.
+
+The frames of another process cannot be seen from outside. So in a worker of a watched process a thread looks once a
+second at the call that the worker is in, and writes the place of one that lasts into the shared memory of the pool.
+It is below `threading`, and ends before a fork, as the one of the probe does. It imports nothing: in a forked process a
+thread that is not there may have been in the midst of the same import.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from time import perf_counter_ns
+
+from poolscope.probe.interpreter.stacks import user_place
+from poolscope.probe.interpreter.unpatched import current_frames
+from poolscope.probe.processes.processchild import ENTRY, SHOWN
+from poolscope.probe.sampling.wait_reasons import WaitReasons
+from poolscope.probe.ticker import Ticker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    Line = tuple[str, int, str]
+
+#: How often the worker is looked at, and from when on a call lasts.
+LOOK_NS = 1_000_000_000
+HELD_NS = 1_000_000_000
+#: How long a fork waits for the thread to end (seconds).
+FORK_PATIENCE = 0.2
+#: Characters that no name of a file or function has.
+_BETWEEN_LINES, _BETWEEN_FIELDS = "\x1e", "\x1f"
+#: A lock that no thread of the process can release.
+INHERITED = "inherited"
+
+
+class Place:
+    """The place of one worker in shared memory: integers `shown`, see `processchild.PLACE`."""
+
+    def __init__(self, shown: memoryview[int]) -> None:
+        self._shown = shown
+        self._text = shown.cast("B")[16:]
+
+    def write(self, number: int, lines: list[Line], spot: int, gate: str) -> None:
+        """Show the place of call `number`, if there is room for it."""
+        text = _packed(lines, spot, gate)
+        self._shown[0] = 0  # who reads another number before and after does not use it
+        if len(text) > len(self._text):
+            return
+        self._text[: len(text)] = text
+        self._shown[1] = len(text)
+        self._shown[0] = number
+
+    def read(self, number: int) -> tuple[list[Line], int, str] | None:
+        """Return what is shown of call `number`; None if that is nothing, or of another call."""
+        if self._shown[0] != number:
+            return None
+        text = bytes(self._text[: self._shown[1]])
+        if self._shown[0] != number:
+            return None
+        try:
+            return _unpacked(text)
+        except ValueError:
+            return None
+
+
+def _packed(lines: list[Line], spot: int, gate: str) -> bytes:
+    # As text: a module for it would have to be imported in the midst of the program.
+    parts = [_BETWEEN_FIELDS.join((file, str(line), function)) for file, line, function in lines]
+    parts.append(_BETWEEN_FIELDS.join((str(spot), gate)))
+    return _BETWEEN_LINES.join(parts).encode("utf-8", "surrogatepass")
+
+
+def _unpacked(text: bytes) -> tuple[list[Line], int, str]:
+    """Return what was packed. Raises ValueError for anything else."""
+    *parts, last = text.decode("utf-8", "surrogatepass").split(_BETWEEN_LINES)
+    lines = []
+    for part in parts:
+        file, line, function = part.split(_BETWEEN_FIELDS)
+        lines.append((file, int(line), function))
+    spot, gate = last.split(_BETWEEN_FIELDS)
+    return lines, int(spot), gate
+
+
+class _Looker:
+    """Looks at the main thread of a worker, which is the one that runs its calls."""
+
+    def __init__(self, calls: memoryview[int], place: Place, *, forked: bool) -> None:
+        """`forked`: the locks of this process are copies, as another process had them."""
+        self._calls = calls
+        self._place = place
+        self._forked = forked
+        self._worker = threading.get_ident()
+        self._gate: Callable[[FrameType], str] | None = None
+
+    def __call__(self, now_ns: int) -> None:
+        number = max(self._calls[::ENTRY])
+        at = number % SHOWN * ENTRY
+        _, _, started, sent = self._calls[at : at + ENTRY]
+        if number <= 0 or sent or now_ns - started < HELD_NS:
+            return
+        if self._gate is None:
+            self._gate = WaitReasons()
+        frames = current_frames()
+        frame = frames.get(self._worker)
+        try:
+            if frame is None:
+                return
+            lines, spot = user_place(frame)
+            gate = self._gate(frame)
+            # Beside the worker and us there is no thread, so none that could release it.
+            if gate == "lock" and self._forked and len(frames) <= 2:
+                gate = INHERITED
+            self._place.write(number, lines, spot, gate)
+        finally:
+            # Held, they would keep the locals of the task alive.
+            del frame, frames
+
+
+def _ignore(_part: str, _error: BaseException) -> None:
+    """Note nothing: then the line is not shown any more."""
+
+
+def show(calls: memoryview[int], place: memoryview[int], *, forked: bool) -> None:
+    """From here on show where the calling thread is in a call that lasts; `calls` are those that it shows it is in."""
+    ticker = Ticker(perf_counter_ns, _ignore)
+    ticker.add("worker", LOOK_NS, _Looker(calls, Place(place), forked=forked))
+    process = os.getpid()
+
+    def go_on() -> None:
+        if os.getpid() == process:
+            ticker.wake()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lambda: ticker.stop(FORK_PATIENCE), after_in_parent=go_on)
+    ticker.wake()

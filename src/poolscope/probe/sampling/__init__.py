@@ -1,0 +1,1 @@
+"""What the workers of a full pool do and wait for, from their frames."""

@@ -1,0 +1,1 @@
+"""How a process comes to be watched: by a parent, by `install`, or one pool by `attach`; and its end."""

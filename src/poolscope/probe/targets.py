@@ -1,0 +1,180 @@
+"""What is watched where: families of pools and event loops, the modules with which they come, and our part for each.
+
+Only what loads a part imports it: a watched process reads this as it starts, and most never have a pool.
+"""
+
+from __future__ import annotations
+
+from poolscope.probe.interpreter.blame import is_ours
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from poolscope.probe.api import ProbeApi
+
+    #: Loads one of our modules.
+    Loader = Callable[[], Any]
+    #: Family -> our module with `patch(probe)` and `unpatch()`, and the modules that it patches. Each of those
+    #: is enough: `patch` is called when the first is imported, and again with each that follows.
+    Families = dict[str, tuple[Loader, tuple[str, ...]]]
+
+
+def _threadpool() -> Any:
+    from poolscope.probe.executors import threadpool
+
+    return threadpool
+
+
+def _processpool() -> Any:
+    from poolscope.probe.processes import processpool
+
+    return processpool
+
+
+def _multiprocessing_pool() -> Any:
+    from poolscope.probe.processes import multiprocessing_pool
+
+    return multiprocessing_pool
+
+
+def _s3transfer() -> Any:
+    from poolscope.probe.adapters import s3transfer
+
+    return s3transfer
+
+
+def _waitress() -> Any:
+    from poolscope.probe.adapters import waitress
+
+    return waitress
+
+
+def _twisted() -> Any:
+    from poolscope.probe.adapters import twisted
+
+    return twisted
+
+
+def _anyio() -> Any:
+    from poolscope.probe.adapters import anyio
+
+    return anyio
+
+
+def _asgiref() -> Any:
+    from poolscope.probe.adapters import asgiref
+
+    return asgiref
+
+
+def _asyncio_limits() -> Any:
+    from poolscope.probe.limits import asyncio_locks
+
+    return asyncio_locks
+
+
+def _anyio_limits() -> Any:
+    from poolscope.probe.limits import anyio_locks
+
+    return anyio_locks
+
+
+def _threading_limits() -> Any:
+    from poolscope.probe.limits import threading_semaphores
+
+    return threading_semaphores
+
+
+def _loops() -> Any:
+    from poolscope.probe.loops import patch
+
+    return patch
+
+
+def _apscheduler() -> Any:
+    from poolscope.probe.adapters import apscheduler
+
+    return apscheduler
+
+
+def _celery() -> Any:
+    from poolscope.probe.adapters import celery
+
+    return celery
+
+
+def _grpc() -> Any:
+    from poolscope.probe.adapters import grpc
+
+    return grpc
+
+
+def _gunicorn() -> Any:
+    from poolscope.probe.adapters import gunicorn
+
+    return gunicorn
+
+
+def _joblib() -> Any:
+    from poolscope.probe.adapters import joblib
+
+    return joblib
+
+
+POOLS: Families = {
+    "threads": (_threadpool, ("concurrent.futures.thread",)),
+    "processes": (_processpool, ("concurrent.futures.process",)),
+    "multiprocessing": (_multiprocessing_pool, ("multiprocessing.pool",)),
+    "s3transfer": (_s3transfer, ("s3transfer.futures", "s3transfer.manager")),
+    "waitress": (_waitress, ("waitress.task",)),
+    "twisted": (_twisted, ("twisted.python.threadpool",)),
+    "anyio": (_anyio, ("anyio._backends._asyncio", "anyio._backends._trio")),
+    # The package comes first: its module makes an executor as it is imported.
+    "asgiref": (_asgiref, ("asgiref", "asgiref.sync")),
+    "asyncio limits": (_asyncio_limits, ("asyncio.locks",)),
+    "anyio limits": (_anyio_limits, ("anyio._backends._asyncio",)),
+    "threading limits": (_threading_limits, ("threading",)),
+}
+
+#: Those that load what records before the program has a pool. Until then greenlets may take the place of threads, and
+#: are to be met as such: beside them these are not watched.
+LIMITS = ("asyncio limits", "anyio limits", "threading limits")
+GREENLETS = ("eventlet", "gevent")
+
+LOOPS: Families = {"loops": (_loops, ("asyncio.base_events", "uvloop"))}
+
+#: Module of a library with what stands around its users' functions -> our module with `meet(probe, module)`, which says
+#: how to look through. Called when the first task of such a module is named, so nothing is awaited for it.
+WRAPPING: dict[str, Loader] = {
+    "apscheduler.executors.base": _apscheduler,
+    "celery.concurrency.base": _celery,
+    "grpc._server": _grpc,
+    "gunicorn.workers.gthread": _gunicorn,
+    "joblib._utils": _joblib,
+    "joblib.parallel": _joblib,
+}
+
+#: Modules that nearly every program has, whether it has a pool or not.
+_COMMON = ("threading",)
+
+#: Without one of these modules there is neither a pool nor a loop.
+MODULES = tuple(
+    module for _, modules in (*POOLS.values(), *LOOPS.values()) for module in modules if module not in _COMMON
+)
+
+
+def meet(probe: ProbeApi, module: str) -> None:
+    """Meet a function or class of this module as a task for the first time: if it is a library's that stands
+    around its users' functions, its adapter says how to look through (see `recording.function_table`). Raises what is
+    the program's (see `blame`), and nothing else.
+    """
+    load = WRAPPING.get(module)
+    if load is not None:
+        try:
+            load().meet(probe, module)
+        except Exception as exc:
+            if not is_ours(exc):
+                raise
+            probe.fail("names", exc)

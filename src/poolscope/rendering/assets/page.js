@@ -1,0 +1,243 @@
+// The pictures of a report: without them the page is complete in words and tables. All text of the program is set by
+// textContent or drawn; none becomes markup.
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const began = data.started;
+  const full = [began, began + Math.max(data.duration, 0.001)];
+  let range = full.slice();
+  const followers = []; // what shows the range of time
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  const HUES = [210, 28, 130, 355, 265, 48, 180, 310, 90, 235];
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const hue = (index) => `hsl(${HUES[Math.max(0, index) % HUES.length]} 60% ${(dark.matches ? 62 : 45) + 6 * (Math.floor(index / HUES.length) % 3)}%)`;
+
+  function seconds(value) {
+    if (!Number.isFinite(value)) return "—";
+    if (value < 1e-3) return `${(value * 1e6).toPrecision(3)} µs`;
+    if (value < 1) return `${(value * 1e3).toPrecision(3)} ms`;
+    if (value < 120) return `${value.toPrecision(3)} s`;
+    return `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
+  }
+  const clock = (at) => new Date(at * 1000).toLocaleTimeString("en-GB") + "." + String(Math.floor((at % 1) * 10));
+
+  function show(from, to) {
+    const least = (full[1] - full[0]) / 5000;
+    const width = Math.min(full[1] - full[0], Math.max(to - from, least));
+    from = Math.max(full[0], Math.min(from, full[1] - width));
+    if (from === range[0] && from + width === range[1]) return;
+    range = [from, from + width];
+    for (const follow of followers) follow();
+    for (const button of document.querySelectorAll("button.whole")) button.disabled = range[0] === full[0] && range[1] === full[1];
+  }
+  function keys(figure) {
+    figure.addEventListener("keydown", (event) => {
+      const width = range[1] - range[0], middle = (range[0] + range[1]) / 2;
+      const to = {
+        ArrowLeft: [range[0] - width / 4, range[1] - width / 4], ArrowRight: [range[0] + width / 4, range[1] + width / 4],
+        "+": [middle - width / 4, middle + width / 4], "-": [middle - width, middle + width],
+        Home: full, Escape: full,
+      }[event.key];
+      if (!to || event.target.tagName === "INPUT") return;
+      event.preventDefault();
+      show(to[0], to[1]);
+    });
+  }
+
+  // What was found, behind the lines: a band as long as it lasted, and a line at its begin.
+  function bands(findings) {
+    return (plot) => {
+      const { left, top, width, height } = plot.bbox, context = plot.ctx;
+      context.save();
+      context.beginPath(); context.rect(left, top, width, height); context.clip();
+      for (const finding of findings) {
+        const from = plot.valToPos(began + finding.since, "x", true), to = plot.valToPos(began + finding.until, "x", true);
+        context.fillStyle = context.strokeStyle = colour(finding.severity);
+        context.globalAlpha = finding.severity === "info" ? 0.06 : 0.13;
+        context.fillRect(from, top, Math.max(1, to - from), height);
+        context.globalAlpha = 0.9;
+        context.lineWidth = 2 * devicePixelRatio;
+        context.beginPath(); context.moveTo(from, top); context.lineTo(from, top + height); context.stroke();
+      }
+      context.restore();
+    };
+  }
+
+  function chart(place, pool, series, values, height, more) {
+    const axis = () => ({ stroke: colour("soft"), grid: { stroke: colour("line"), width: 1 }, ticks: { stroke: colour("line") } });
+    let plot = null;
+    const options = () => ({
+      width: Math.max(200, place.clientWidth), height,
+      cursor: { sync: { key: "time" }, drag: { x: true, y: false, setScale: false } },
+      scales: { x: { time: true, range: () => range }, y: { range: (_, low, high) => [0, Math.max(high * 1.05, more.least)] } },
+      axes: [{ ...axis(), values: (_, ticks) => ticks.map((at) => clock(at).replace(/\.0$/, "")), space: 90 }, { ...axis(), size: 64, values: (_, ticks) => ticks.map(more.tick) }],
+      series: [{ label: "time", value: (_, at) => (at === null ? "—" : clock(at)) }, ...series.map((each) => ({
+        label: each.label, stroke: colour(each.colour), width: 2, dash: each.dash,
+        fill: each.fill ? colour(each.colour) + "22" : undefined, points: { show: false },
+        value: (_, value) => (value === null ? "—" : more.told(value)),
+      }))],
+      hooks: {
+        drawClear: [bands(pool.findings)],
+        setSelect: [(self) => { if (self.select.width > 3) { const { left, width } = self.select;
+          const from = self.posToVal(left, "x"), to = self.posToVal(left + width, "x");
+          self.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false); show(from, to); } }],
+      },
+    });
+    const make = () => { if (plot) plot.destroy(); plot = new uPlot(options(), values, place);
+      plot.over.addEventListener("dblclick", () => show(full[0], full[1])); };
+    make();
+    followers.push(() => plot.setScale("x", { min: range[0], max: range[1] }));
+    new ResizeObserver(() => { if (Math.abs(plot.width - place.clientWidth) > 1) plot.setSize({ width: Math.max(200, place.clientWidth), height }); }).observe(place);
+    dark.addEventListener("change", make);
+  }
+
+  async function unpacked(text) {
+    const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return new DataView(await new Response(stream).arrayBuffer());
+  }
+
+  // Tasks as columns: [submitted, started, finished] in seconds of the run, and the function of each.
+  async function tasksOf(pool) {
+    const view = await unpacked(pool.tasks), count = pool.shown, unit = pool.unit / 1e9;
+    const tasks = { submitted: new Float64Array(count), started: new Float64Array(count), finished: new Float64Array(count), of: new Int32Array(count) };
+    let at = 0;
+    for (let task = 0; task < count; task++) {
+      const [gap, wait, run, of] = [0, 1, 2, 3].map((column) => view.getInt32(4 * (column * count + task), true));
+      at += gap;
+      tasks.submitted[task] = at * unit;
+      tasks.started[task] = wait < 0 ? Infinity : (at + wait) * unit;
+      tasks.finished[task] = wait < 0 ? Infinity : run < 0 ? data.duration : (at + wait + run) * unit;
+      tasks.of[task] = of;
+    }
+    return tasks;
+  }
+
+  // The first lane that is free, in order of starts.
+  function lanesOf(tasks, most) {
+    const order = Array.from(tasks.started.keys()).filter((task) => tasks.started[task] < Infinity);
+    order.sort((one, other) => tasks.started[one] - tasks.started[other]);
+    const lanes = [], until = [];
+    let hidden = 0;
+    for (const task of order) {
+      let lane = until.findIndex((end) => end <= tasks.started[task] + 1e-9);
+      if (lane < 0) { lane = until.length; until.push(0); lanes.push([]); }
+      until[lane] = tasks.finished[task];
+      lanes[lane].push(task);
+    }
+    if (lanes.length > most) for (const lane of lanes.splice(most)) hidden += lane.length;
+    return { lanes, hidden };
+  }
+
+  function drawLanes(figure, pool, tasks) {
+    const canvas = figure.querySelector("canvas"), tip = figure.querySelector(".tip");
+    const { lanes, hidden } = lanesOf(tasks, 48);
+    const row = lanes.length > 24 ? 10 : 16, left = 64, height = Math.max(1, lanes.length) * row + 22;
+    const place = (at, width) => left + ((began + at - range[0]) / (range[1] - range[0])) * (width - left);
+    function draw() {
+      const width = canvas.parentElement.clientWidth, scale = devicePixelRatio || 1;
+      canvas.width = width * scale; canvas.height = height * scale; canvas.style.height = `${height}px`;
+      const context = canvas.getContext("2d");
+      context.scale(scale, scale);
+      context.clearRect(0, 0, width, height);
+      context.font = "11px system-ui, sans-serif";
+      lanes.forEach((lane, number) => {
+        const top = number * row;
+        context.fillStyle = colour("soft");
+        if (row >= 16 || number % 4 === 0) context.fillText(String(number + 1), 40, top + row - 4);
+        let last = -1, lastOf = -1;
+        for (const task of lane) {
+          const from = Math.max(left, place(tasks.started[task], width)), to = Math.min(width, place(tasks.finished[task], width));
+          if (to < left || from > width) continue;
+          // What is shorter than a pixel beside another one of its function adds nothing.
+          if (to - last < 0.5 && lastOf === tasks.of[task]) continue;
+          context.fillStyle = hue(tasks.of[task]);
+          context.fillRect(from, top + 1, Math.max(0.7, to - from - (to - from > 3 ? 1 : 0)), row - 2);
+          last = Math.max(to, from + 0.7); lastOf = tasks.of[task];
+        }
+      });
+      context.fillStyle = colour("soft");
+      const ticks = width < 500 ? 2 : 5;
+      for (let tick = 0; tick < ticks; tick++) {
+        const part = tick / (ticks - 1), at = range[0] + (range[1] - range[0]) * part, x = left + (width - left) * part;
+        context.textAlign = part === 1 ? "right" : part === 0 ? "left" : "center";
+        context.fillText(clock(at), x, height - 6);
+      }
+    }
+    followers.push(draw);
+    new ResizeObserver(draw).observe(canvas.parentElement);
+    dark.addEventListener("change", draw);
+    const notes = [];
+    if (pool.left_out) notes.push(`${pool.left_out.toLocaleString()} tasks before these are not kept in this page.`);
+    if (hidden) notes.push(`${hidden.toLocaleString()} tasks in further lanes are not drawn.`);
+    tip.textContent = notes.join(" ");
+    let from = null;
+    const at = (event) => { const box = canvas.getBoundingClientRect();
+      return range[0] + ((event.clientX - box.left - left) / (box.width - left)) * (range[1] - range[0]); };
+    canvas.addEventListener("pointerdown", (event) => { from = at(event); });
+    canvas.addEventListener("pointerup", (event) => { const to = at(event);
+      if (from !== null && Math.abs(to - from) > (range[1] - range[0]) / 100) show(Math.min(from, to), Math.max(from, to)); from = null; });
+    canvas.addEventListener("dblclick", () => show(full[0], full[1]));
+    canvas.addEventListener("pointermove", (event) => {
+      const box = canvas.getBoundingClientRect(), lane = lanes[Math.floor((event.clientY - box.top) / row)], when = at(event) - began;
+      const task = lane && lane.find((each) => tasks.started[each] <= when && when <= tasks.finished[each]);
+      tip.textContent = task === undefined ? notes.join(" ") : `${pool.functions[tasks.of[task]] || "?"}: waited ${seconds(tasks.started[task] - tasks.submitted[task])}, ran ${seconds(tasks.finished[task] - tasks.started[task])}, from ${clock(began + tasks.started[task])}`;
+    });
+    draw();
+  }
+
+  function slider(box, pool) {
+    const input = box.querySelector("input"), output = box.querySelector("output");
+    const tell = () => {
+      const [workers, p50, p95, makespan] = pool.sizing[Number(input.value)];
+      const present = workers === pool.max_workers ? " (as it is)" : "";
+      output.textContent = `${workers} workers${present}: half of the tasks wait ${seconds(p50)} or less, 95 % ${seconds(p95)}; all done in ${seconds(makespan)}`;
+      input.setAttribute("aria-valuetext", output.textContent);
+    };
+    input.addEventListener("input", tell);
+    tell();
+  }
+
+  async function start() {
+    for (const button of document.querySelectorAll("button.whole")) {
+      button.disabled = true;
+      button.addEventListener("click", () => show(full[0], full[1]));
+    }
+    for (const figure of document.querySelectorAll("figure.timeline")) {
+      const pool = data.pools[Number(figure.dataset.pool)];
+      const [at, active, queued, wait] = pool.timeline;
+      const times = at.map((each) => began + each);
+      const counted = { least: 1, tick: (value) => String(value), told: (value) => value.toFixed(1) };
+      const waited = { least: 0.001, tick: (value) => (value === 0 ? "0" : seconds(value)), told: seconds };
+      figure.hidden = false;
+      const [counts, waits] = figure.querySelectorAll(".chart");
+      chart(counts, pool, [
+        { label: "running", colour: "active", fill: true }, { label: "queued", colour: "queued", fill: true },
+        { label: "workers", colour: "soft", dash: [4, 4] },
+      ], [times, active, queued, at.map(() => pool.max_workers)], 200, counted);
+      chart(waits, pool, [{ label: "longest wait", colour: "wait", fill: true }], [times, wait], 140, waited);
+      keys(figure);
+    }
+    for (const box of document.querySelectorAll(".sizing")) { box.hidden = false; slider(box, data.pools[Number(box.dataset.pool)]); }
+    for (const figure of document.querySelectorAll("figure.tasks")) {
+      const pool = data.pools[Number(figure.dataset.pool)];
+      if (typeof DecompressionStream === "undefined") continue; // an older browser: the tables say it all
+      figure.hidden = false;
+      const legend = figure.querySelector(".legend");
+      pool.functions.slice(0, 10).forEach((name, index) => {
+        const key = document.createElement("span"), mark = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+        const square = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+        key.className = "key";
+        square.setAttribute("width", "100%"); square.setAttribute("height", "100%"); square.setAttribute("fill", hue(index));
+        mark.setAttribute("aria-hidden", "true");
+        mark.append(square);
+        key.append(mark, document.createTextNode(name));
+        legend.append(key);
+      });
+      drawLanes(figure, pool, await tasksOf(pool));
+      keys(figure);
+    }
+    document.documentElement.dataset.drawn = "true"; // for who waits for the pictures
+  }
+  start();
+})();

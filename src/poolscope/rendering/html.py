@@ -1,0 +1,359 @@
+"""A recorded run as one page that needs nothing else: words and tables, and pictures that its script draws.
+
+Whatever comes from the program leaves as text by `_text`, or as data that the script shows as text. A content security
+policy allows the page's own script and style by their hashes, and nothing that is loaded.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import os
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from html import escape
+from importlib import resources
+from itertools import chain
+from typing import Any
+
+from poolscope.model import Finding, LoopReport, PoolReport, PoolTrace, Report, Session, storable
+from poolscope.ranking import importance
+from poolscope.rendering.tasks import tasks
+from poolscope.rendering.text import Medium
+from poolscope.rules.wording import counted
+
+#: The last tasks of a pool that a page has, which keep 200,000 in all below 3 MB.
+MOST_TASKS = 200_000
+#: Points of a pool's timeline in its picture, and in its table.
+_MOST_POINTS = 2_000
+_MOST_ROWS = 60
+_MOST_POOLS = 100
+_MOST_FRAMES = 5
+_STYLES = ("uPlot.min.css", "page.css")
+_SCRIPTS = ("uPlot.iife.min.js", "page.js")
+
+
+def encode(session: Session, cwd: str | None = None) -> bytes:
+    """Return the page; paths below `cwd` (None: the working directory) are shown relative to it."""
+    medium = Medium(width=160, encoding=None, cwd=os.getcwd() if cwd is None else cwd)
+    styles, scripts = ([_asset(name) for name in names] for names in (_STYLES, _SCRIPTS))
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            f"style-src {' '.join(map(_hash, styles))}",
+            f"script-src {' '.join(map(_hash, scripts))}",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+    title = f"poolscope: {session.report.verdict.replace('_', ' ')}"
+    parts = chain(
+        (
+            '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f'<meta name="generator" content="poolscope {_text(medium, session.report.poolscope_version)}">',
+            f"<title>{_text(medium, title)}</title>",
+            *(f"<style>{style}</style>" for style in styles),
+        ),
+        _body(medium, session),
+        (f'<script type="application/json" id="data">{_data(session)}</script>',),
+        (f"<script>{script}</script>" for script in scripts),
+    )
+    return ("\n".join(parts) + "\n").encode("utf-8", "backslashreplace")
+
+
+# --- words and tables
+
+
+def _body(medium: Medium, session: Session) -> Iterator[str]:
+    report = session.report
+    ranked = sorted(report.findings, key=importance)
+    worse = [finding for finding in ranked if finding.severity != "info"]
+    began = _began(report)
+    yield "<header>"
+    yield from _headline(medium, report, worse, began)
+    yield "</header>\n<main>"
+    if worse:
+        yield "<h2>What was found</h2>"
+    for finding in worse:
+        yield from _finding(medium, report, finding, began, headline=finding is worse[0])
+    for index, (pool, trace) in enumerate(zip(report.pools[:_MOST_POOLS], session.traces, strict=False)):
+        yield from _pool(medium, index, pool, trace)
+    if len(report.pools) > _MOST_POOLS:
+        yield f"<p>and {counted(len(report.pools) - _MOST_POOLS, 'more pool')}</p>"
+    if report.event_loops:
+        yield "<h2>Event loops</h2>"
+        header = ("event loop", "kind", "pid", "blocked", "longest block", "lag p95", "peak tasks")
+        yield from _table(header, (_loop(medium, loop) for loop in report.event_loops))
+    notes = [finding for finding in ranked if finding.severity == "info"]
+    yield from _list("Notes", (_text(medium, finding.summary) for finding in notes))
+    yield from _list("Not seen, or switched off", (_text(medium, notice) for notice in report.notices))
+    yield "</main>"
+    overhead = f"overhead {medium.seconds(report.overhead.cpu_seconds)} CPU ({medium.percent(report.overhead.share)})"
+    yield f"<footer>poolscope {_text(medium, report.poolscope_version)}, {overhead}</footer>"
+
+
+def _headline(medium: Medium, report: Report, worse: Sequence[Finding], began: datetime | None) -> Iterator[str]:
+    known = {finding.pattern: finding.severity for finding in reversed(worse)}
+    look = "good" if report.verdict == "concurrent" else known.get(report.verdict, "unknown")
+    verdict = _text(medium, report.verdict.replace("_", " "))
+    yield f'<p><span class="badge {look}">{verdict}</span></p>'
+    tasks_seen = counted(sum(pool.tasks.submitted for pool in report.pools), "task")
+    seen = f"{tasks_seen} in {counted(len(report.pools), 'pool')}, {counted(len(report.event_loops), 'event loop')}"
+    yield f"<h1>{_text(medium, worse[0].summary if worse else seen)}</h1>"
+    at = f", from {_day(began)} {_time(began, 0.0)}" if began is not None else ""
+    command = f"<code>{_text(medium, ' '.join(report.command))}</code>"
+    ran = f"ran {medium.seconds(report.duration_seconds)}{at} on Python {_text(medium, report.python)}"
+    yield f'<p class="facts">{command} {ran}</p>'
+    if report.exit_code:
+        ending = "was ended by signal" if report.exit_code < 0 else "ended with exit status"
+        yield f'<p class="critical">The program {ending} {abs(report.exit_code)}.</p>'
+
+
+def _finding(
+    medium: Medium, report: Report, finding: Finding, began: datetime | None, *, headline: bool
+) -> Iterator[str]:
+    until = report.duration_seconds if finding.until_seconds is None else finding.until_seconds
+    yield f'<article class="{finding.severity}">'
+    yield f"<h3>{_text(medium, finding.pattern)}, cause {_text(medium, finding.cause)}</h3>"
+    if not headline:
+        yield f"<p>{_text(medium, finding.summary)}</p>"
+    times = "" if began is None else f" ({_time(began, finding.since_seconds)} to {_time(began, until)})"
+    yield f'<p class="facts">from {medium.moment(finding.since_seconds)} to {medium.moment(until)}{times}</p>'
+    for frame in finding.frames[:_MOST_FRAMES]:
+        line = f":{frame.line}" if frame.line > 0 else ""
+        share = f", {medium.percent(frame.share)} of samples" if frame.share is not None else ""
+        place = f"<code>{_text(medium, medium.path(frame.file, 120))}{line}</code>"
+        yield f"<div>{place} in <code>{_text(medium, frame.function)}</code>{share}</div>"
+        source = (frame.source or "").strip()
+        if source:
+            yield f"<pre>{_text(medium, source)}</pre>"
+    if finding.advice.text:
+        yield f'<p class="advice">{_text(medium, finding.advice.text, 800)}</p>'
+    if finding.evidence:
+        yield "<details><summary>Evidence</summary><dl>"
+        for name, value in finding.evidence.items():
+            told = medium.seconds(value) if name.endswith("_seconds") else medium.number(value)
+            words = name.removesuffix("_seconds").replace("_", " ")
+            yield f"<div><dt>{_text(medium, words, 60)}</dt><dd>{told}</dd></div>"
+        yield "</dl></details>"
+    yield "</article>"
+
+
+def _pool(medium: Medium, index: int, pool: PoolReport, trace: PoolTrace) -> Iterator[str]:
+    name = _text(medium, medium.name(pool.name))
+    yield f"<section><h2>Pool {name}</h2>"
+    made = f", made at <code>{_text(medium, pool.created_at)}</code>" if pool.created_at else ""
+    kind = f"{_text(medium, pool.kind)}, {counted(pool.max_workers, 'worker')}"
+    yield f'<p class="facts">{kind}, process {pool.pid}{made}</p>'
+    facts = {
+        "tasks": f"{pool.tasks.submitted:,}",
+        "peak running": f"{pool.peak_active:,}",
+        "peak queue": f"{pool.peak_queue_depth:,}",
+        "saturated": medium.seconds(pool.saturated_seconds),
+        "wait p50": medium.seconds(pool.wait_seconds.p50),
+        "wait p95": medium.seconds(pool.wait_seconds.p95),
+        "run p50": medium.seconds(pool.run_seconds.p50),
+        "run p95": medium.seconds(pool.run_seconds.p95),
+    }
+    yield "<dl>" + "".join(f"<div><dt>{key}</dt><dd>{value}</dd></div>" for key, value in facts.items()) + "</dl>"
+    if trace.timeline:
+        yield (
+            f'<figure class="timeline" data-pool="{index}" tabindex="0" hidden><figcaption>Running and queued tasks,'
+            " and the longest wait; bands are findings, their first line is where it began. Drag to zoom, or use the"
+            ' keys + - and the arrows. <button class="whole" type="button">Whole run</button></figcaption>'
+            f'<div class="chart" role="img" aria-label="Running and queued tasks of {name} over time"></div>'
+            f'<div class="chart" role="img" aria-label="Longest wait of {name} over time"></div></figure>'
+        )
+        yield "<details><summary>The same as a table</summary>"
+        header = ("from the start", "running", "queued", "longest wait", "started", "finished")
+        yield from _table(header, _timeline_rows(medium, trace))
+        yield "</details>"
+    if trace.tasks:
+        yield (
+            f'<figure class="tasks" data-pool="{index}" tabindex="0" hidden><figcaption>Tasks that ran beside each'
+            ' other, in the colour of their function; a lane is no particular worker. <span class="legend"></span>'
+            "</figcaption>"
+            f'<div><canvas class="lanes" role="img" aria-label="Tasks of {name} in lanes over time"></canvas></div>'
+            '<div class="tip" aria-live="off"></div></figure>'
+        )
+    if pool.functions:
+        rows = (
+            (
+                _text(medium, function.name),
+                f"{function.started:,}",
+                medium.seconds(function.busy_seconds),
+                medium.seconds(function.wait_seconds.p50),
+                medium.seconds(function.wait_seconds.p95),
+                medium.seconds(function.run_seconds.p50),
+                medium.seconds(function.run_seconds.p95),
+            )
+            for function in pool.functions
+        )
+        yield "<h3>Functions</h3>"
+        yield from _table(("function", "started", "busy", "wait p50", "wait p95", "run p50", "run p95"), rows)
+    if pool.sizing:
+        yield from _sizing(medium, index, pool)
+    yield "</section>"
+
+
+def _sizing(medium: Medium, index: int, pool: PoolReport) -> Iterator[str]:
+    assert pool.sizing is not None
+    present = next((place for place, point in enumerate(pool.sizing) if point.workers == pool.max_workers), 0)
+    label = f"Workers of {_text(medium, medium.name(pool.name))}"
+    yield "<h3>Other sizes</h3>"
+    yield (
+        f'<div class="sizing" data-pool="{index}" hidden><input type="range" min="0" max="{len(pool.sizing) - 1}"'
+        f' value="{present}" step="1" aria-label="{label}"><output></output></div>'
+    )
+    yield "<details><summary>The same as a table</summary>"
+    rows = (
+        (
+            f"{point.workers:,}{' (as it is)' if point.workers == pool.max_workers else ''}",
+            medium.seconds(point.wait_p50_seconds),
+            medium.seconds(point.wait_p95_seconds),
+            medium.seconds(point.makespan_seconds),
+        )
+        for point in pool.sizing
+    )
+    yield from _table(("workers", "wait p50", "wait p95", "all done in"), rows)
+    yield '<p class="facts">Run times are taken as recorded, whatever the number of workers.</p></details>'
+
+
+def _timeline_rows(medium: Medium, trace: PoolTrace) -> Iterator[Sequence[str]]:
+    for point in trace.timeline[:: math.ceil(len(trace.timeline) / _MOST_ROWS)]:
+        numbers = (medium.number(point.active), medium.number(point.queued), medium.seconds(point.wait_seconds))
+        yield medium.moment(point.at_seconds), *numbers, f"{point.started:,}", f"{point.finished:,}"
+
+
+def _loop(medium: Medium, loop: LoopReport) -> Sequence[str]:
+    times = (loop.blocked_seconds, loop.longest_block_seconds, loop.lag_seconds.p95)
+    name = _text(medium, medium.name(loop.name))
+    return [name, _text(medium, loop.kind), str(loop.pid), *map(medium.seconds, times), f"{loop.peak_tasks:,}"]
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield (
+        '<div class="scroll"><table><thead><tr>'
+        + "".join(f"<th>{name}</th>" for name in header)
+        + "</tr></thead><tbody>"
+    )
+    for row in rows:
+        yield "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>"
+    yield "</tbody></table></div>"
+
+
+def _list(title: str, items: Iterable[str]) -> Iterator[str]:
+    told = [f"<li>{item}</li>" for item in items]
+    if told:
+        yield f"<h2>{title}</h2><ul>{''.join(told)}</ul>"
+
+
+def _text(medium: Medium, text: str, most: int = 500) -> str:
+    """Return a text of the program's that HTML shows as it is."""
+    return escape(medium.clean(text, most))
+
+
+def _began(report: Report) -> datetime | None:
+    try:
+        return datetime.fromisoformat(report.started_at).astimezone()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _day(began: datetime) -> str:
+    return began.strftime("%Y-%m-%d")
+
+
+def _time(began: datetime, seconds: float) -> str:
+    try:
+        return (began + timedelta(seconds=seconds)).strftime("%H:%M:%S")
+    except (OverflowError, ValueError):
+        return "?"
+
+
+# --- data of the pictures
+
+
+def _data(session: Session) -> str:
+    report = session.report
+    began = _began(report)
+    pools = zip(report.pools[:_MOST_POOLS], session.traces, strict=False)
+    content = {
+        "started": 0.0 if began is None else began.timestamp(),
+        "duration": _finite(report.duration_seconds),
+        "pools": [_pool_data(pool, trace, report.duration_seconds) for pool, trace in pools],
+    }
+    # `<` would begin an end tag or a comment.
+    return json.dumps(storable(content), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _pool_data(pool: PoolReport, trace: PoolTrace, duration: float) -> dict[str, Any]:
+    points = trace.timeline[:: max(1, math.ceil(len(trace.timeline) / _MOST_POINTS))]
+    fields = ("at_seconds", "active", "queued", "wait_seconds")
+    packed, shown, left_out, unit = _packed(trace)
+    medium = Medium(width=160, encoding=None, cwd="")
+    findings = [
+        {
+            "severity": finding.severity,
+            "since": _finite(finding.since_seconds),
+            "until": _finite(duration if finding.until_seconds is None else finding.until_seconds),
+        }
+        for finding in pool.findings
+    ]
+    sizing = [
+        [point.workers, *map(_finite, (point.wait_p50_seconds, point.wait_p95_seconds, point.makespan_seconds))]
+        for point in pool.sizing or ()
+    ]
+    return {
+        "max_workers": pool.max_workers,
+        "functions": [medium.clean(name, 120) for name in trace.functions],
+        "findings": findings,
+        "sizing": sizing,
+        "timeline": [[round(_finite(getattr(point, field)), 4) for point in points] for field in fields],
+        "tasks": packed,
+        "shown": shown,
+        "left_out": left_out,
+        "unit": unit,
+    }
+
+
+def _packed(trace: PoolTrace) -> tuple[str, int, int, int]:
+    """Return the last tasks in columns, how many they are, how many are left out, and the unit of their times (ns).
+
+    Columns of 32-bit integers: time since the submission before, wait, run (-1 for what had not happened), function.
+    """
+    kept = [task for task in tasks(trace) if task.submitted >= 0]
+    left_out = max(0, len(kept) - MOST_TASKS)
+    kept = sorted(kept[left_out:], key=lambda task: task.submitted)
+    longest = max((max(task.submitted, task.started, task.finished) for task in kept), default=0)
+    unit = max(1000, math.ceil(longest / (2**31 - 1)))
+    columns = tuple(array("i") for _ in range(4))
+    before = 0
+    for task in kept:
+        at = task.submitted // unit
+        wait = max(0, task.started // unit - at) if task.started >= 0 else -1
+        run = max(0, (task.finished - task.started) // unit) if task.finished >= 0 <= task.started else -1
+        function = task.function if 0 <= task.function < len(trace.functions) else -1
+        for column, value in zip(columns, (at - before, wait, run, function), strict=True):
+            column.append(value)
+        before = at
+    data = b"".join(column.tobytes() for column in columns)
+    return base64.b64encode(zlib.compress(data, 6)).decode(), len(kept), left_out, unit
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else 0.0
+
+
+def _asset(name: str) -> str:
+    return resources.files("poolscope.rendering").joinpath("assets", name).read_text("utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

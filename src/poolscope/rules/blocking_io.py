@@ -1,0 +1,56 @@
+"""Cause `blocking_io`: the workers wait for something else than each other."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from poolscope.model import Advice
+from poolscope.rules import cpu
+from poolscope.rules.inflation import became_slower, inflated
+from poolscope.rules.reason import Pattern, Scene
+from poolscope.rules.size import TooSmall, headroom
+from poolscope.rules.wording import all_workers, are, costs, counted
+from poolscope.signals.pool_signals import PoolSignals
+
+#: Most of the worker time.
+OVERLONG_SHARE = 0.5
+
+
+class BlockingIo(TooSmall, frozen=True, kw_only=True):
+    """They wait each by itself, as far as is known: more workers would wait side by side."""
+
+    name: ClassVar[str] = "blocking_io"
+    about_size: ClassVar[bool] = True
+    by_exclusion: ClassVar[bool] = True
+
+    #: How many times as long as before runs take, where what they wait for has become slower.
+    times_before: float | None
+
+    @classmethod
+    def match(cls, signals: PoolSignals, _pattern: Pattern) -> BlockingIo | None:
+        """Match unless few tasks that take beyond all measure of their function hold most workers: stuck, or starved
+        by those that pass. More workers may go the same way."""
+        if signals.limit is not None:
+            return None  # it has no workers
+        times, runs_inflated = became_slower(signals), inflated(signals)
+        few_hold_them = signals.suspected or signals.overlong_share > OVERLONG_SHARE
+        by_themselves = runs_inflated is None or not runs_inflated[1] or times is not None
+        if not cpu.wait(signals) or not by_themselves or few_hold_them:
+            return None
+        return cls(signals=signals, headroom=headroom(signals), times_before=times)
+
+    def sentence(self, scene: Scene) -> str:
+        """Say where they wait, and how the tasks come."""
+        everyone = all_workers(self.signals.max_workers)
+        slowed = f"which takes {self.times_before:.1f} times as long as before, " if self.times_before else ""
+        population = scene.sizing.population if scene.sizing is not None else None
+        coming = (
+            "tasks come faster than they finish"
+            if population is None
+            else f"{counted(population, 'task')} {are(population)} submitted at a time"
+        )
+        return f"{everyone} are waiting{scene.place}, {slowed}{coming}, and {costs(self.signals)}"
+
+    def advice(self, scene: Scene) -> Advice:
+        """Advise a larger pool."""
+        return self.size_advice(scene)

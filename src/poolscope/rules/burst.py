@@ -1,0 +1,100 @@
+"""Pattern `burst`: saturation that was short, or no more than random load brings."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from poolscope.model import Advice, Severity
+from poolscope.rules.reason import Cause, Criteria, Pattern, Scene
+from poolscope.rules.sustained import amplified, by_no_chance, prefetched
+from poolscope.rules.wording import are, counted, seconds
+from poolscope.signals.pool_signals import PoolSignals
+
+#: How a reason begins that holds for each burst of a pool as for the longest, and for that alone.
+_TOO_SHORT, _IN_THE_LONGEST = "too short for a finding", "in the longest of them, "
+#: What stands between the sums of a sentence and its reason.
+_END_OF_SUMS = "): "
+
+
+class Burst(Pattern, frozen=True, kw_only=True):
+    """Nothing that any other rule has found. The bursts of a pool are one note, which counts them."""
+
+    name: ClassVar[str] = "burst"
+    telling: ClassVar[tuple[str, ...]] = ("bursts", "saturated_seconds", "longest_seconds", "wait_p50_seconds")
+    severity: ClassVar[Severity] = "info"
+
+    #: Whether the waits were long enough for a finding, so that only their likelihood speaks against one.
+    amplified: bool
+    #: Whether no more tasks were queued than are kept ready, one for each worker.
+    prefetched: bool = False
+    #: Why it is no more than a note, as the second half of a sentence.
+    reason: str
+
+    @classmethod
+    def match(cls, signals: PoolSignals, criteria: Criteria) -> Burst:
+        """Match always."""
+        return cls(
+            signals=signals,
+            amplified=amplified(signals, criteria),
+            prefetched=prefetched(signals),
+            reason=_reason(signals, criteria),
+        )
+
+    def sentence(self, scene: Scene, _cause: Cause) -> str:
+        """Say it of this one alone."""
+        lasted = self.signals.stretch_seconds
+        return together(scene.pool, 1, lasted, lasted, self.reason)
+
+
+def _reason(signals: PoolSignals, criteria: Criteria) -> str:
+    """Say what is missing for a finding, and how long tasks waited, where that may be long."""
+    least = criteria.thresholds.sustain_seconds
+    if signals.stretch_seconds < least:
+        return short(least)
+    wait, run, longest = signals.wait_p50_seconds, signals.run_p50_seconds, signals.wait_max_seconds
+    if wait is None or run is None:
+        finished = f"only {counted(signals.finished, 'task')}" if signals.finished else "no task"
+        waited = f"; the longest wait was {seconds(longest)}" if longest is not None else ""
+        return f"{finished} finished in that time, too few to judge by{waited}{_queued(signals)}"
+    most = f" (the longest wait: {seconds(longest)})" if longest is not None and longest > wait else ""
+    waits = f"half of the tasks waited {seconds(wait)} or less{most} for {seconds(run)} of their own work"
+    if not amplified(signals, criteria):
+        return f"{waits}, less than makes a finding{_queued(signals)}"
+    if prefetched(signals):
+        return f"{waits}, and no more tasks were queued than are kept ready, one for each worker"
+    if not by_no_chance(signals):
+        return f"{waits}, as happens now and then where tasks come at random"
+    on_purpose = signals.max_workers == 1 and criteria.ordered
+    return f"{waits}, in order on purpose, as the settings say (ordered: true)" if on_purpose else waits
+
+
+def _queued(signals: PoolSignals) -> str:
+    count, oldest = signals.queue_depth, signals.oldest_queued_seconds
+    if not count:
+        return ""
+    return f"; {counted(count, 'task')} {are(count)} still queued, the oldest for {seconds(oldest)}"
+
+
+def short(sustain_seconds: float) -> str:
+    """Give as the reason that it did not last as long as a finding has to (s)."""
+    return f"{_TOO_SHORT}, which takes {seconds(sustain_seconds)} on end"
+
+
+def together(pool: str, count: int, longest: float, total: float, reason: str) -> str:
+    """Say in one sentence how many bursts there were, how long (s), and why the longest is no more than a note."""
+    sums = f"once ({seconds(total)}"
+    if count > 1:
+        sums = f"{count:,} times, {seconds(total)} in all (longest {seconds(longest)}"
+    if count > 1 and not reason.startswith((_TOO_SHORT, _IN_THE_LONGEST)):
+        reason = f"{_IN_THE_LONGEST}{reason}"
+    return f"Pool {pool!r} was full with tasks queued {sums}{_END_OF_SUMS}{reason}."
+
+
+def reason_of(sentence: str) -> str:
+    """Return the reason in what `together` has said."""
+    return sentence.rpartition(_END_OF_SUMS)[2].removesuffix(".")
+
+
+def advice() -> Advice:
+    """Advise nothing."""
+    return Advice("none", "Nothing needs doing.")

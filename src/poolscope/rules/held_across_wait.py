@@ -1,0 +1,62 @@
+"""Cause `held_across_wait`: a lock is held while its holder waits for something else."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from poolscope.messages import Line
+from poolscope.model import Advice
+from poolscope.rules.reason import Cause, Pattern, Scene
+from poolscope.rules.wording import at, percent, seconds
+from poolscope.signals.limits import LimitSignals
+from poolscope.signals.pool_signals import PoolSignals
+
+#: Most of the hold.
+WAITING_SHARE = 0.5
+
+
+class HeldAcrossWait(Cause, frozen=True, kw_only=True):
+    """All that want it wait for what its holder waits for."""
+
+    name: ClassVar[str] = "held_across_wait"
+
+    action: str = "shorten_hold"
+    limit: LimitSignals
+    share: float
+
+    @classmethod
+    def match(cls, signals: PoolSignals, _pattern: Pattern) -> HeldAcrossWait | None:
+        """Match limits of one by what their holders do in most of the looks at them."""
+        limit = signals.limit
+        if limit is None or signals.max_workers != 1 or limit.suspended_share is None:
+            return None
+        if limit.suspended_share <= WAITING_SHARE:
+            return None
+        return cls(signals=signals, limit=limit, share=limit.suspended_share)
+
+    @property
+    def waiting(self) -> tuple[Line, ...]:
+        """Return where the holder waits."""
+        return self.limit.inside
+
+    def head(self, scene: Scene) -> str:
+        """Say that they take turns."""
+        kind = self.limit.kind.capitalize()
+        return f"{kind} {scene.pool!r} has let one through at a time since {scene.since_seconds:.1f} s"
+
+    def sentence(self, _scene: Scene) -> str:
+        """Say where the time of a hold goes, and what it costs."""
+        signals = self.signals
+        return (
+            f"each holds it for {seconds(signals.run_p50_seconds)} and spends {percent(self.share)} of that waiting"
+            f"{at(self.limit.inside)}, while a task waits {seconds(signals.wait_p50_seconds)} for its turn"
+            f"{at(self.limit.waiting)}"
+        )
+
+    def advice(self, scene: Scene) -> Advice:
+        """Advise to wait outside of it."""
+        return Advice(
+            self.action,
+            f"Hold {scene.pool!r} for less: move what waits{at(self.limit.inside)} out of it, and keep only what must "
+            "not be done twice at once inside. Where it guards one connection or file, use more than one of these.",
+        )

@@ -1,0 +1,47 @@
+"""Cause `blocking_call`: a callback slept, or waited for something in a call that is not awaited."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from poolscope.rules.loop_cause import LOOK, MOST, LoopCause, asleep, others_compute, slowed_down
+from poolscope.signals.loop_evidence import LITTLE, BlockSignals
+
+#: Answers of the kernel that are more than chance.
+SEEN_OFTEN = 2
+
+
+class BlockingCall(LoopCause, frozen=True):
+    """A callback waited off the CPU."""
+
+    name: ClassVar[str] = "blocking_call"
+    why: ClassVar[str] = "a blocking call held it"
+    fills: ClassVar[str] = "short calls that wait fill it"
+    action: ClassVar[str] = "await_instead"
+    text: ClassVar[str] = (
+        "Await an asynchronous equivalent there (asyncio.sleep, an async client), or run the call in "
+        "asyncio.to_thread()."
+    )
+    startup_text: ClassVar[str | None] = LOOK
+
+    @classmethod
+    def match(cls, signals: BlockSignals) -> bool:
+        """Match where the loop's thread slept in one call or in many, and nothing else explains it."""
+        e = signals.evidence
+        if e.cpu is None:
+            # No thread computed, so the loop did not either.
+            return signals.used < LITTLE
+        if e.held >= MOST:
+            return True
+        if slowed_down(signals) or signals.starts_thread:
+            return False  # a thread that is started waits for a CPU or the GIL, as the loop does for it
+        if asleep(signals):
+            return True
+        if others_compute(signals):
+            # Seen once, it may have been one of the short calls of a callback that waits for the GIL after each.
+            return e.call_seen > e.futex_seen and e.call_seen >= SEEN_OFTEN
+        if signals.ready > signals.waits:
+            return False
+        # It slept, woke up often, and what others used does not explain why: sleeps and short calls, if those are
+        # most, and if the kernel, where it was asked, has not seen it elsewhere.
+        return signals.slept >= MOST and e.call_seen >= e.futex_seen + signals.ready

@@ -1,0 +1,35 @@
+"""Cause `nested_wait`: tasks wait inside the pool for tasks that need its workers."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from poolscope.model import Advice
+from poolscope.rules.reason import Cause, Pattern, Scene
+from poolscope.signals.pool_signals import PoolSignals
+
+
+class NestedWait(Cause, frozen=True, kw_only=True):
+    """The cycle that the pattern was found by."""
+
+    name: ClassVar[str] = "nested_wait"
+    patterns: ClassVar[tuple[str, ...]] = ("deadlock",)
+
+    action: str = "avoid_nested_wait"
+    #: The pool that most of them wait for; None: their own.
+    next_pool: str | None
+
+    @classmethod
+    def match(cls, signals: PoolSignals, _pattern: Pattern) -> NestedWait | None:
+        """Match each deadlock: it has no other cause."""
+        return cls(signals=signals, next_pool=signals.deadlock.next_pool) if signals.deadlock is not None else None
+
+    def advice(self, scene: Scene) -> Advice:
+        """Advise to collect the results outside of the pool."""
+        return Advice(
+            self.action,
+            "Do not wait inside the pool for tasks that need its workers: collect the results outside, or give the "
+            f"inner tasks a pool of their own. Until then, more workers in {scene.pool!r} than tasks that wait at once "
+            "keep it going.",
+            pool=self.next_pool or scene.pool,
+        )

@@ -1,0 +1,58 @@
+"""Pattern `serial`: a full pool that gets hardly more done than one worker would."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from poolscope.rules.reason import Cause, Criteria, Diagnosis, Scene
+from poolscope.rules.sustained import Sustained, given_up, sustained
+from poolscope.signals.pool_signals import PoolSignals
+
+#: Below this much work getting done at once a pool is serial, whatever its size.
+SERIAL_PARALLELISM = 1.5
+#: A pool that is full without a queue is looked at for so many times `sustain_seconds`, and so many tasks that end.
+FULL_SUSTAINS = 5
+FULL_TASKS = 20
+#: What makes its workers only look busy.
+BUSY_CAUSES = ("cpu_bound", "shared_resource")
+
+
+class Serial(Sustained, frozen=True, kw_only=True):
+    """Tasks run one after another, or as if they did."""
+
+    name: ClassVar[str] = "serial"
+
+    #: Whether all workers were taken for long and only look busy, whether tasks wait or not.
+    looks_busy: bool = False
+
+    @classmethod
+    def match(cls, signals: PoolSignals, criteria: Criteria) -> Serial | None:
+        """Match by the work that gets done at once. A single worker on purpose is no fault."""
+        parallelism = signals.effective_parallelism
+        little = parallelism is not None and parallelism < SERIAL_PARALLELISM
+        if signals.full_seconds:
+            full = signals.full_seconds >= FULL_SUSTAINS * criteria.thresholds.sustain_seconds
+            enough = signals.max_workers > 1 and signals.finished >= FULL_TASKS
+            return cls(signals=signals, looks_busy=True) if full and enough and little else None
+        if not sustained(signals, criteria) or (signals.max_workers == 1 and criteria.ordered):
+            return None
+        # Calls are given up where what they wait for has become slower: runs from before are nothing to compare with.
+        serial = signals.max_workers == 1 or (little and not given_up(signals))
+        return cls(signals=signals) if serial else None
+
+    def accepts(self, cause: Cause) -> bool:
+        """Where nothing waits it takes proof that the workers are not at work side by side."""
+        return not self.looks_busy or cause.name in BUSY_CAUSES
+
+    def head(self, scene: Scene, cause: Cause) -> str:
+        """Say what happened. Where nothing was seen that makes tasks take turns, all run and only take longer."""
+        if self.looks_busy:
+            return f"Pool {scene.pool!r} only looks busy since {scene.since}"
+        longer = self.signals.max_workers > 1 and cause.by_exclusion
+        one_by_one = "gets no more done than one worker would" if longer else "runs its tasks one after another"
+        return f"Pool {scene.pool!r} {one_by_one} since {scene.since}"
+
+
+def looks_busy(diagnosis: Diagnosis) -> bool:
+    """Whether it is of a pool that was full and got hardly anything done, whether tasks waited or not."""
+    return isinstance(diagnosis.what, Serial) and diagnosis.what.looks_busy

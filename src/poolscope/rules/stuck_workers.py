@@ -1,0 +1,52 @@
+"""Pattern `stuck_workers`: some workers do not come back from their tasks, and others go on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from poolscope.rules import wording
+from poolscope.rules.reason import Cause, Criteria, Pattern, Scene
+from poolscope.signals.held import HeldWorker
+from poolscope.signals.pool_signals import PoolSignals
+
+#: A task that takes this many times the p99 run of its function does not come back.
+STUCK_RUNS = 10.0
+
+
+class StuckWorkers(Pattern, frozen=True, kw_only=True):
+    """Workers that do not come back, the longest first."""
+
+    name: ClassVar[str] = "stuck_workers"
+    telling: ClassVar[tuple[str, ...]] = ("longest_running_seconds", "queue_depth", "run_p50_seconds")
+
+    stuck: tuple[HeldWorker, ...]
+
+    @classmethod
+    def match(cls, signals: PoolSignals, criteria: Criteria) -> StuckWorkers | None:
+        """Match if some are stuck: if all are, it is a stall. Consumers hold their workers on purpose."""
+        stuck = () if criteria.long_running else cls.among(signals.held, criteria)
+        return cls(signals=signals, stuck=stuck) if 0 < len(stuck) < signals.max_workers else None
+
+    @staticmethod
+    def among(workers: Sequence[HeldWorker], criteria: Criteria) -> tuple[HeldWorker, ...]:
+        """Return those in tasks that do not come back, though others of their function have: without any, a case need
+        not measure the pool."""
+        least = criteria.thresholds.stuck_task_seconds
+        return tuple(
+            held for held in workers if held.seconds >= least and held.times is not None and held.times >= STUCK_RUNS
+        )
+
+    @property
+    def workers(self) -> frozenset[int] | None:
+        """Return the stuck ones: what the others do is beside the point."""
+        return frozenset(held.worker for held in self.stuck)
+
+    def sentence(self, scene: Scene, _cause: Cause) -> str:
+        """Say for how long the first of them has been away."""
+        longest = self.stuck[0]
+        return (
+            f"Pool {scene.pool!r} has lost workers since {scene.since}: they do not come back from a "
+            f"task{scene.place} that has run for {wording.seconds(longest.seconds)}, {longest.times or 0:.0f} times "
+            f"its longest, and {wording.workers(self.signals.max_workers)} are all there are."
+        )

@@ -1,0 +1,209 @@
+"""What waits for what: proof that workers can never go on, and how much of a pool's time goes to another pool.
+
+What proves a deadlock. Of all workers that wait, take out those that can go on, again and again, until none can: a wait
+for all needs each of its targets, a wait for any one of them; a target that runs comes if its worker can go on, a
+queued one if its pool has, or may still start, a worker that can; one that we cannot see always comes. The rest (the
+greatest fixpoint of the waits-for relation) waits for others that are left.
+
+One sample is not taken at one moment: a worker may be seen in a task that it started after it had ended another, for
+which a worker was seen waiting. So only workers count that were in the same task, by its start, in the sample before.
+Then the first of them to go on would need another one that ended a task earlier, and none has.
+
+Pure: no clock, no thread, no I/O.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Mapping
+
+import msgspec
+
+from poolscope.messages import Wait, WaitSample
+
+#: Samples kept of a pool, as many as of its stacks.
+WAITS_KEPT = 600
+#: Fewer samples of a full pool than this do not tell where its time goes.
+SAMPLES_NEEDED = 10
+
+#: (pool, worker); worker 0: the pool's queue.
+Node = tuple[int, int]
+
+
+class Cycle(msgspec.Struct, frozen=True):
+    """A deadlock as one of its pools sees it."""
+
+    #: When it may have begun at the earliest.
+    since_ns: int
+    #: This pool's workers in it, and how many there are of all pools.
+    workers: tuple[int, ...]
+    all_workers: int
+    #: The pool that most of them wait for: another one where there is one.
+    next_pool: int
+    #: How many pools it goes through.
+    pools: int
+
+
+class Deadlock(msgspec.Struct, frozen=True):
+    """A proven cycle, last seen at `at_ns`, and the name of its next pool (None: this one)."""
+
+    cycle: Cycle
+    at_ns: int
+    next_pool: str | None
+
+
+class Awaited(msgspec.Struct, frozen=True):
+    """Part (0 to 1) of a full pool's worker time that goes to waiting for futures of the pool of that name."""
+
+    pool: str
+    share: float
+
+
+def stuck(waits: Iterable[Wait], capacity: Mapping[int, int]) -> dict[Node, Wait]:
+    """Return the waiting workers that can never go on.
+
+    `capacity` gives the most workers that a pool has or may have; a pool that is not in it is none of ours.
+    """
+    left = {(wait.pool, wait.worker): wait for wait in waits}
+    while True:
+        held = Counter(pool for pool, _ in left)
+        free = [
+            node
+            for node, wait in left.items()
+            if (any if wait.any else all)(not _never(target, left, held, capacity) for target in wait.targets)
+        ]
+        if not free:
+            return left
+        for node in free:
+            del left[node]
+
+
+def _never(target: Node, left: Collection[Node], held: Mapping[int, int], capacity: Mapping[int, int]) -> bool:
+    """Whether a target never comes as long as none of `left` goes on."""
+    pool, worker = target
+    if worker:
+        return target in left
+    return pool in capacity and held[pool] >= capacity[pool]
+
+
+def cycles(waits: Iterable[Wait], capacity: Mapping[int, int]) -> dict[int, Cycle]:
+    """Return the deadlocks among those waits, by pool.
+
+    A pool is in one if its stuck workers wait, directly or through others, for a queued task that can only start once
+    one of them is free. Workers that merely wait for such a pool are stuck too, but not in the cycle.
+    """
+    left = stuck(waits, capacity)
+    held = Counter(pool for pool, _ in left)
+    edges: dict[Node, set[Node]] = {
+        node: {target for target in wait.targets if _never(target, left, held, capacity)} for node, wait in left.items()
+    }
+    queues = {target for targets in edges.values() for target in targets if not target[1]}
+    for queue in queues:
+        edges[queue] = {node for node in left if node[0] == queue[0]}
+    against: dict[Node, set[Node]] = {node: set() for node in edges}
+    for node, targets in edges.items():
+        for target in targets:
+            against[target].add(node)
+    found: dict[int, Cycle] = {}
+    for queue in sorted(queues):
+        members = _reached(queue, edges) & _reached(queue, against)
+        workers = [node for node in members if node[1]]
+        pools = sorted({pool for pool, _ in workers})
+        since = max((left[node].since_ns for node in workers), default=0)
+        for pool in pools:
+            mine = sorted(node for node in workers if node[0] == pool)
+            towards = Counter(target[0] for node in mine for target in edges[node] & members)
+            other = [after for after, _ in towards.most_common() if after != pool]
+            numbers = tuple(worker for _, worker in mine)
+            found.setdefault(pool, Cycle(since, numbers, len(workers), (other or [pool])[0], len(pools)))
+    return found
+
+
+def _reached(start: Node, edges: Mapping[Node, set[Node]]) -> set[Node]:
+    """Return what can be reached from `start` in one step or more."""
+    seen: set[Node] = set()
+    ahead = [start]
+    while ahead:
+        new = edges[ahead.pop()] - seen
+        seen |= new
+        ahead += new
+    return seen
+
+
+class DeadlockWatch:
+    """The deadlocks of one process, from its samples in order. Not thread-safe: the engine's owner guards it."""
+
+    def __init__(self) -> None:
+        self._before: frozenset[tuple[int, int, int]] = frozenset()
+        self._before_ns = 0
+        self._suspected: dict[int, int] = {}  # pool -> since when
+
+    def take(self, sample: WaitSample, capacity: Mapping[int, int]) -> dict[int, Cycle]:
+        """Return the deadlocks that this sample proves together with the one before."""
+        suspected = cycles(sample.waits, capacity)
+        # When it looks so for the first time, it did not at the sample before.
+        self._suspected = {
+            pool: self._suspected.get(pool, max(cycle.since_ns, self._before_ns)) for pool, cycle in suspected.items()
+        }
+        same = [wait for wait in sample.waits if (wait.pool, wait.worker, wait.started_ns) in self._before]
+        proven = suspected if len(same) == len(sample.waits) else cycles(same, capacity)
+        self._before = frozenset((wait.pool, wait.worker, wait.started_ns) for wait in sample.waits)
+        self._before_ns = sample.at_ns
+        return {
+            pool: msgspec.structs.replace(cycle, since_ns=min(self._suspected.get(pool, cycle.since_ns), sample.at_ns))
+            for pool, cycle in proven.items()
+        }
+
+
+class PoolWaits:
+    """What one pool's workers wait for, as time goes on. Not thread-safe: the engine's owner guards it."""
+
+    def __init__(self, pool: int) -> None:
+        self._pool = pool
+        #: The deadlock that it was last seen in.
+        self.deadlock: Deadlock | None = None
+        # When, and how many workers waited for which other pool.
+        self._samples: deque[tuple[int, Counter[str]]] = deque(maxlen=WAITS_KEPT)
+        # When, and which tasks (worker, started) waited for another pool that had not started one for them.
+        self._queued: deque[tuple[int, frozenset[tuple[int, int]]]] = deque(maxlen=WAITS_KEPT)
+
+    def note(
+        self,
+        at_ns: int,
+        waits: Iterable[Wait],
+        cycle: Cycle | None,
+        names: Mapping[int, str],
+        telling: Collection[int] = (),
+    ) -> None:
+        """Take in the waits of this pool's workers in one sample; `names` of the pools that there are. `telling` are
+        those of which it is known what they run: a task that they do not run waits in their queue."""
+        if cycle is not None:
+            other = names.get(cycle.next_pool) if cycle.next_pool != self._pool else None
+            self.deadlock = Deadlock(cycle, at_ns, other)
+        counts: Counter[str] = Counter()
+        queued: list[tuple[int, int]] = []
+        for wait in waits:
+            if all(pool != self._pool and pool in telling and not worker for pool, worker in wait.targets):
+                queued.append((wait.worker, wait.started_ns))
+            [(towards, _)] = Counter(pool for pool, _ in wait.targets).most_common(1)
+            if towards != self._pool and towards in names:
+                counts[names[towards]] += 1
+        self._samples.append((at_ns, counts))
+        if queued:
+            self._queued.append((at_ns, frozenset(queued)))
+
+    def queued(self, begin_ns: int, end_ns: int) -> dict[int, frozenset[tuple[int, int]]]:
+        """Return by the moment of a sample in [begin, end] which tasks (worker, started) waited for another pool to
+        start one."""
+        return {at_ns: tasks for at_ns, tasks in self._queued if begin_ns <= at_ns <= end_ns}
+
+    def awaited(self, begin_ns: int, end_ns: int, workers: int) -> Awaited | None:
+        """Return the other pool that the workers, which were all busy, have waited for most in [begin, end]."""
+        inside = [counts for at_ns, counts in self._samples if begin_ns <= at_ns <= end_ns]
+        if len(inside) < SAMPLES_NEEDED:
+            return None
+        total: Counter[str] = Counter()
+        for counts in filter(None, inside):  # mostly no worker waited
+            total.update(counts)
+        most = total.most_common(1)
+        return Awaited(most[0][0], most[0][1] / (len(inside) * max(1, workers))) if most else None

@@ -1,0 +1,81 @@
+"""Facts about a limit: how long it was waited for, and what those that have it do meanwhile.
+
+Pure: no clock, no thread, no I/O.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from poolscope.aggregation.pool_history import PoolHistory
+from poolscope.messages import Line, Stack, StackSample
+from poolscope.signals.window import Window
+
+#: Kinds of pools that have no workers of their own.
+KINDS = ("semaphore", "lock", "connections")
+#: What a holder waits for that does not run: anything, or another limit.
+_SUSPENDED = ("await", "lock", "semaphore")
+#: Fewer looks at holders than this say nothing about what they do.
+HOLDERS_NEEDED = 5
+
+
+class LimitSignals(msgspec.Struct, frozen=True, kw_only=True):
+    """A limit over one window."""
+
+    kind: str
+    #: Holds that started in it and had been waited for.
+    waited: int
+    #: The longest hold, as a part of the window.
+    longest_share: float
+    #: The part of the looks at holders in which they waited for something else; None: not seen often enough.
+    suspended_share: float | None = None
+    #: Where they waited most often, the user's line first.
+    inside: tuple[Line, ...] = ()
+    #: Where what wants it waits most often.
+    waiting: tuple[Line, ...] = ()
+
+
+def limit_signals(
+    history: PoolHistory, window: Window, samples: Sequence[StackSample], cores: float | None = None
+) -> LimitSignals | None:
+    """Return the facts about a limit; None of any other pool. `cores` are the CPU seconds per second that its holders
+    used, if they are threads."""
+    kind = history.opened.kind
+    if kind not in KINDS:
+        return None
+    length_ns = max(1, window.end_ns - window.begin_ns)
+    holds = [time for share in window.shares.values() for time in (*share.runs, *share.ages)]
+    inside: Counter[tuple[Line, ...]] = Counter()
+    suspended = None
+    holders = 0
+    for stack in (stack for sample in samples for stack in sample.stacks):
+        holders += len(stack.tasks) // 3
+        if stack.gate in _SUSPENDED:
+            inside[tuple(stack.lines)] += len(stack.tasks) // 3
+    if holders >= HOLDERS_NEEDED:
+        suspended = inside.total() / holders
+    if history.cpu_ns:  # its holders are threads
+        inside = _lines(stack for sample in samples for stack in sample.stacks)
+        suspended = None if cores is None else max(0.0, 1 - cores * length_ns / max(1, window.busy_ns))
+    return LimitSignals(
+        kind=kind,
+        waited=sum(wait > 0 for wait in window.waits),
+        longest_share=max(holds, default=0) / length_ns,
+        suspended_share=suspended,
+        inside=_most(inside),
+        waiting=_most(_lines(stack for sample in samples for stack in sample.waiting)),
+    )
+
+
+def _lines(stacks: Iterable[Stack]) -> Counter[tuple[Line, ...]]:
+    counts: Counter[tuple[Line, ...]] = Counter()
+    for stack in stacks:
+        counts[tuple(stack.lines)] += len(stack.tasks) // 3
+    return counts
+
+
+def _most(counts: Counter[tuple[Line, ...]]) -> tuple[Line, ...]:
+    return max(counts, key=lambda lines: counts[lines]) if counts else ()

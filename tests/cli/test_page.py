@@ -1,0 +1,169 @@
+"""The page in a real browser: Debian's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import report_support
+from report_support import CWD
+
+from poolscope.model import Session
+from poolscope.rendering import html
+
+CHROMIUM = "/usr/bin/chromium"
+#: As root, and without the connections of its own that a browser makes.
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if not Path(CHROMIUM).exists():
+        if "CI" in os.environ:
+            pytest.fail("there is no Chromium: Debian's package chromium has it")
+        pytest.skip("there is no Chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What a page asked for or complained of: a test fails at its end for what is left here."""
+    return []
+
+
+@pytest.fixture
+def opened(browser: Any, tmp_path: Path, complaints: list[str]) -> Iterator[Any]:
+    """Opens the page of a session."""
+    contexts = []
+
+    def open_page(session: Session, *, width: int = 1000, scheme: str = "light") -> Any:
+        path = tmp_path / "page.html"
+        path.write_bytes(html.encode(session, CWD))
+        context = browser.new_context(
+            viewport={"width": width, "height": 800}, color_scheme=scheme, timezone_id="UTC", locale="en-GB"
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: complaints.append(dialog.message))
+        page.on("request", lambda request: request.url == path.as_uri() or complaints.append(request.url))
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-drawn=true]")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+def drawn(page: Any, selector: str) -> int:
+    """How many colours a canvas has."""
+    count: int = page.evaluate(
+        """selector => { const canvas = document.querySelector(selector);
+        const image = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        return new Set(new Uint32Array(image.data.buffer)).size }""",
+        selector,
+    )
+    return count
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1000, 360])
+@pytest.mark.parametrize("made", [report_support.hard_limit, report_support.hostile, report_support.several_pools])
+def test_it_is_drawn_and_fits_a_phone(opened: Any, made: Any, width: int, scheme: str) -> None:
+    page = opened(made(), width=width, scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert drawn(page, "figure.timeline canvas") > 3
+    assert drawn(page, "canvas.lanes") > 1
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 24, 29)")
+
+
+def test_a_run_without_pools_has_no_pictures(opened: Any) -> None:
+    page = opened(report_support.empty())
+    assert page.locator("figure").count() == 0
+    assert page.locator("h1").inner_text()
+
+
+def test_the_keys_zoom_and_move_and_one_goes_back(opened: Any) -> None:
+    page = opened(report_support.hard_limit())
+    whole = page.locator("figure.timeline button.whole")
+    assert whole.is_disabled()
+    page.locator("figure.timeline").focus()
+    ticks = page.evaluate("document.querySelector('figure.tasks .tip').textContent")
+    page.keyboard.press("+")
+    assert whole.is_enabled()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("-")
+    page.keyboard.press("Escape")
+    assert whole.is_disabled()
+    assert ticks == ""
+
+
+def test_a_drag_zooms_all_pictures(opened: Any) -> None:
+    page = opened(report_support.hard_limit())
+    before = page.locator("canvas.lanes").screenshot()
+    plot = page.locator("figure.timeline .u-over").first
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 50, steps=5)
+    page.mouse.up()
+    whole = page.locator("figure.timeline button.whole")
+    assert whole.is_enabled()
+    assert page.locator("canvas.lanes").screenshot() != before
+    whole.click()
+    assert whole.is_disabled()
+
+
+def test_a_task_says_what_it_is(opened: Any) -> None:
+    page = opened(report_support.hard_limit())
+    page.locator("canvas.lanes").scroll_into_view_if_needed()
+    box = page.locator("canvas.lanes").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 8)
+    told = page.locator("figure.tasks .tip").inner_text()
+    assert told.startswith("fetch: waited ")
+    assert ", ran 200 ms, from 03:12:" in told
+
+
+def test_the_slider_tells_what_another_size_does(opened: Any) -> None:
+    page = opened(report_support.hard_limit())
+    output = page.locator(".sizing output")
+    assert output.inner_text().startswith("4 workers (as it is): half of the tasks wait")
+    page.locator(".sizing input").focus()
+    page.keyboard.press("End")
+    told = output.inner_text()
+    assert "as it is" not in told
+    assert page.locator(".sizing input").get_attribute("aria-valuetext") == told
+
+
+def test_its_policy_holds(opened: Any, complaints: list[str]) -> None:
+    page = opened(report_support.overlap())
+    ran = page.evaluate(
+        """() => { const script = document.createElement("script"); script.textContent = "window.evil = 1";
+        const refused = new Promise((tell) => document.addEventListener("securitypolicyviolation", tell));
+        document.body.append(script); return refused.then(() => window.evil) }"""
+    )
+    assert ran is None
+    (complaint,) = complaints
+    assert "violates the following Content Security Policy directive" in complaint
+    complaints.clear()
