@@ -363,8 +363,8 @@ class PoolCase:
         diagnosis = diagnose(signals, criteria)
         if isinstance(diagnosis.what, Burst) and diagnosis.what.amplified:
             # Less is enough where tasks do not come at random.
-            spans = self.history.spans(POPULATION_TASKS)
-            ended = self.history.ended_within(stretch.begin_ns, stretch.end_ns, POPULATION_TASKS)
+            spans = self.history.tasks.spans(POPULATION_TASKS)
+            ended = self.history.tasks.ended_within(stretch.begin_ns, stretch.end_ns, POPULATION_TASKS)
             population = closed_population(
                 spans, self.history.size, stretch.begin_ns, stretch.end_ns
             ) or closed_by_answers(ended)

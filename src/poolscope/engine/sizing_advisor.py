@@ -101,7 +101,7 @@ class SizingAdvisor:
         ):
             return None
         sizes = sizes_around(history.size, advised[-1].advice.suggested_max_workers)
-        return curve(history.tasks_for_replay(history.last_batch_ns), sizes)
+        return curve(history.tasks.for_replay(history.last_batch_ns), sizes)
 
     def _resize(self, judgement: Judgement, now_ns: int, sustain_ns: int) -> None:
         history, self._at_ns = self._history, now_ns
@@ -117,7 +117,7 @@ class SizingAdvisor:
         suggested = None
         faithful = agrees(self._record(judgement), history.size)
         if faithful:
-            suggested = suggest(history.tasks_for_replay(now_ns, self._most), sustain_ns)
+            suggested = suggest(history.tasks.for_replay(now_ns, self._most), sustain_ns)
             # It was full, so what the replay leaves out has filled it.
             faithful = suggested is None or suggested > history.size
         if suggested is None or not faithful:
@@ -129,10 +129,10 @@ class SizingAdvisor:
     def _population(self, judgement: Judgement) -> Population | None:
         """Return the tasks that submitters keep in the pool, if they wait for results."""
         history, begin_ns, end_ns = self._history, judgement.begin_ns, judgement.end_ns
-        spans = list(history.spans(self._most))
+        spans = list(history.tasks.spans(self._most))
         return (
             closed_population(spans, history.size, begin_ns, end_ns)
-            or closed_by_answers(history.ended_within(begin_ns, end_ns, self._most))
+            or closed_by_answers(history.tasks.ended_within(begin_ns, end_ns, self._most))
             or closed_by_growth(spans, history.size, begin_ns, end_ns)
         )
 
@@ -147,7 +147,7 @@ class SizingAdvisor:
             return
         if self._most is not None and history.queue_depth > self._most:
             return  # it takes too long while the program runs
-        tasks = history.tasks_within(judgement.begin_ns, judgement.end_ns, now_ns, self._most)
+        tasks = history.tasks.within(judgement.begin_ns, judgement.end_ns, now_ns, self._most)
         if not tasks or not agrees(self._record(judgement), history.size):
             return
         self.batch = batch_curve(tasks, history.size)
@@ -161,7 +161,7 @@ class SizingAdvisor:
         begin_ns = max(judgement.begin_ns, history.complete_since(self._most) or 0)
         return [
             (submitted, started, finished if finished >= 0 else None)
-            for _, submitted, started, finished in history.known_tasks(self._most, cancelled=False)
+            for _, submitted, started, finished in history.tasks.known(self._most, cancelled=False)
             if 0 <= started <= judgement.end_ns and not 0 <= finished <= begin_ns
         ]
 
@@ -173,8 +173,8 @@ class SizingAdvisor:
         hogs = judgement.signals.hogs
         slow = hogs.functions if hogs is not None else ()
         self.split = SplitSizes(
-            suggest(history.tasks_for_replay(now_ns, self._most, lambda function: function in slow), sustain_ns),
-            suggest(history.tasks_for_replay(now_ns, self._most, lambda function: function not in slow), sustain_ns),
+            suggest(history.tasks.for_replay(now_ns, self._most, lambda function: function in slow), sustain_ns),
+            suggest(history.tasks.for_replay(now_ns, self._most, lambda function: function not in slow), sustain_ns),
         )
 
     def _feeder(self, judgement: Judgement) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from poolscope.aggregation.pool_history import FunctionTotals
+from poolscope.aggregation.durations import FunctionTotals
 from poolscope.signals.queueing import Queueing
 from poolscope.signals.two_kinds import TwoKinds, two_kinds
 from poolscope.signals.window import TASKS_NEEDED, Share, Window, median, middle

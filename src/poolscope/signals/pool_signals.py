@@ -13,7 +13,8 @@ from types import MappingProxyType
 
 import msgspec
 
-from poolscope.aggregation.pool_history import CpuReading, FunctionTotals, PoolHistory
+from poolscope.aggregation.durations import FunctionTotals
+from poolscope.aggregation.pool_history import CpuReading, PoolHistory
 from poolscope.aggregation.stretches import Stretch
 from poolscope.messages import StackSample
 from poolscope.signals.amplification import amplification, delay

@@ -7,7 +7,8 @@ from itertools import takewhile
 
 import msgspec
 
-from poolscope.aggregation.pool_history import FunctionTotals, PoolHistory
+from poolscope.aggregation.durations import FunctionTotals
+from poolscope.aggregation.pool_history import PoolHistory
 from poolscope.signals.significance import Before, Runs
 
 #: Tasks come in by batches, not by time: one that ended this much earlier may still stand behind another.
