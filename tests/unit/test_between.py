@@ -15,7 +15,8 @@ from poolscope.rules.reason import Criteria, Scene
 from poolscope.rules.table import diagnose
 from poolscope.signals.handover import SAMPLES_NEEDED, Between, between
 from poolscope.signals.held import held_workers
-from poolscope.signals.pool_signals import PoolSignals, measure
+from poolscope.signals.measure import Surroundings, measure
+from poolscope.signals.pool_signals import PoolSignals
 from poolscope.signals.significance import Before, Runs
 from poolscope.signals.window import Window
 
@@ -268,7 +269,8 @@ def test_results_that_come_late_are_no_stall() -> None:
 
     def quiet() -> float | None:
         window = Window(history, 0, 20 * SECOND)
-        return measure(history, stretch, window, PROCESSES, Before(0.0, 0, Runs())).seconds_since_finish
+        around = Surroundings(process=PROCESSES, came_before=Before(0.0, 0, Runs()))
+        return measure(history, stretch, window, around).seconds_since_finish
 
     assert quiet() == pytest.approx(19.0)
     ended = [1, 2, 0, SECOND, SECOND + 1_000_000]

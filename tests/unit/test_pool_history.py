@@ -13,7 +13,7 @@ from pool_support import ORIGIN, SECOND, TICK, VirtualPool, batches, simulate
 from poolscope.aggregation.pool_history import PATIENCE_NS, PoolHistory
 from poolscope.aggregation.sampled_lines import worker_lines
 from poolscope.messages import PoolBatch, PoolOpened, PoolSums, Stack, StackSample
-from poolscope.signals.pool_signals import rate
+from poolscope.signals.measure import rate
 
 OPENED = PoolOpened(1, "pool", "thread", "x.ThreadPoolExecutor", "app.py:1", 2, ORIGIN)
 

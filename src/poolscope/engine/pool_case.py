@@ -30,7 +30,8 @@ from poolscope.signals.contention import OCCUPANTS, SAMPLES_NEEDED
 from poolscope.signals.deadlock import Deadlock, PoolWaits
 from poolscope.signals.handover import SAMPLES_NEEDED as HANDOVERS_NEEDED
 from poolscope.signals.held import InLoop, held_workers
-from poolscope.signals.pool_signals import ProcessSignals, gone_seconds, measure
+from poolscope.signals.measure import Surroundings, gone_seconds, measure
+from poolscope.signals.pool_signals import ProcessSignals
 from poolscope.signals.scaling import growth
 from poolscope.signals.significance import Before
 from poolscope.signals.window import Window, before
@@ -344,12 +345,9 @@ class PoolCase:
         self, stretch: Stretch, raised: bool, deadlock: Deadlock | None = None, full_seconds: float = 0.0
     ) -> Judgement:
         window = Window(self.history, max(stretch.begin_ns, stretch.end_ns - WINDOW_NS), stretch.end_ns)
-        signals = measure(
-            self.history,
-            stretch,
-            window,
-            self._process_of(window.begin_ns, window.end_ns),
-            self._came_before(stretch),
+        around = Surroundings(
+            process=self._process_of(window.begin_ns, window.end_ns),
+            came_before=self._came_before(stretch),
             growing=self._grows(stretch, window.starts),
             deadlock=deadlock,
             awaited=self.waits.awaited(window.begin_ns, window.end_ns, self.history.size),
@@ -359,6 +357,7 @@ class PoolCase:
             in_loop=self._in_loop,
             awaited_loop=self.loop_waits.awaited(window.begin_ns, window.end_ns, self.history.size),
         )
+        signals = measure(self.history, stretch, window, around)
         criteria = msgspec.structs.replace(self.criteria, raised=raised)
         diagnosis = diagnose(signals, criteria)
         if isinstance(diagnosis.what, Burst) and diagnosis.what.amplified:

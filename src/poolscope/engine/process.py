@@ -13,7 +13,8 @@ from poolscope.engine.pool_case import PoolCase
 from poolscope.messages import FunctionNamed, Hello, ProcessTick, Wait, WaitSample
 from poolscope.model import ProcessReport
 from poolscope.signals.deadlock import DeadlockWatch
-from poolscope.signals.pool_signals import ProcessSignals, rate
+from poolscope.signals.measure import rate
+from poolscope.signals.pool_signals import ProcessSignals
 
 #: A process is read this often; a window needs a reading before its begin.
 _TICK_NS = 600_000_000
