@@ -102,65 +102,74 @@ class TooSmall(Cause, frozen=True, kw_only=True):
         return msgspec.structs.replace(advice, text=advice.text + _HOW.get(scene.kind, ""))
 
     def _advice(self, scene: Scene) -> Advice:
-        name, now, sizing = scene.pool, self.signals.max_workers, scene.sizing
+        sizing = scene.sizing
         if sizing is None or not sizing.recorded:
             why = " There is no number, because the settings say to keep no tasks to replay (keep_tasks: 0)."
             return Advice(
                 self.action,
-                f"{name!r} is too small for its load (now {now}).{why if sizing is not None else ''}{self.purpose()}",
+                f"{scene.pool!r} is too small for its load (now {self.signals.max_workers})."
+                f"{why if sizing is not None else ''}{self.purpose()}",
             )
         if sizing.population is not None:
-            return Advice(
-                self.bounded(),
-                f"What submits to {name!r} has {counted(sizing.population, 'task')} in it at a time, and waits for "
-                "results before it submits more. Nothing needs doing if that is wanted: with fewer at a time the work "
-                "would be done as soon, and the tasks wait less. More workers help if what the tasks wait for can "
-                f"serve more at once, and never more than {sizing.population}; a replay gives no number, because on "
-                f"another size the tasks would come at other times.{self.purpose()}",
-            )
-        if sizing.feeder == name:
-            # To bound what workers submit to their own pool would have them wait for each other.
-            return Advice(
-                self.action,
-                f"The workers of {name!r} submit these tasks themselves, so there is no number: on a larger pool they "
-                f"would come faster. More workers help if what the tasks wait for can serve more at once."
-                f"{self.purpose()}",
-                pool=name,
-            )
+            return self._bound_population(scene.pool, sizing.population)
         if sizing.feeder is not None:
-            return Advice(
-                self.bounded(),
-                f"The workers of pool {sizing.feeder!r}, itself full, submit these tasks, so there is no number for "
-                f"{name!r} alone: with a larger {sizing.feeder!r} they would come faster. Size that pool first, or let "
-                f"it submit less at a time.{self.purpose()}",
-                pool=sizing.feeder,
-            )
+            return self._see_to_feeder(scene.pool, sizing.feeder)
         if not sizing.faithful:
             return Advice(
                 "none",
-                f"There is no number for {name!r}: replayed on its {workers(now)}, the recorded tasks do not wait as "
-                "they did, so something between the tasks takes the time: results that wait to be taken, callbacks, "
-                "what is handed over, or tasks that are not taken in order. Look there first.",
+                f"There is no number for {scene.pool!r}: replayed on its {workers(self.signals.max_workers)}, the "
+                "recorded tasks do not wait as they did, so something between the tasks takes the time: results that "
+                "wait to be taken, callbacks, what is handed over, or tasks that are not taken in order. Look there "
+                "first.",
             )
         if sizing.suggested is None:
             return Advice(
                 "bound_submission",
-                f"No size up to {LARGEST} keeps up with this load: let less in. Bound what is submitted to {name!r} at "
-                "a time (a semaphore, a bounded queue), or make the tasks shorter.",
+                f"No size up to {LARGEST} keeps up with this load: let less in. Bound what is submitted to "
+                f"{scene.pool!r} at a time (a semaphore, a bounded queue), or make the tasks shorter.",
             )
-        if sizing.enough is not None:
+        return self._enlarge(scene, sizing.suggested, sizing.enough)
+
+    def _bound_population(self, pool: str, population: int) -> Advice:
+        """Advise where the submitters wait for results, and so keep so many tasks in the pool."""
+        return Advice(
+            self.bounded(),
+            f"What submits to {pool!r} has {counted(population, 'task')} in it at a time, and waits for results before "
+            "it submits more. Nothing needs doing if that is wanted: with fewer at a time the work would be done as "
+            "soon, and the tasks wait less. More workers help if what the tasks wait for can serve more at once, and "
+            f"never more than {population}; a replay gives no number, because on another size the tasks would come at "
+            f"other times.{self.purpose()}",
+        )
+
+    def _see_to_feeder(self, pool: str, feeder: str) -> Advice:
+        """Advise where the workers of a full pool submit the tasks."""
+        if feeder == pool:
+            # To bound what workers submit to their own pool would have them wait for each other.
             return Advice(
                 self.action,
-                f"Give {name!r} more workers in steps, from max_workers={sizing.suggested} (now {now}) to "
-                f"{sizing.enough}: replayed on {sizing.enough}, the recorded tasks never fill the pool for "
-                f"{seconds(scene.sustain_seconds)}, if they run as long as they did, and what they wait for must serve "
-                f"so many at once.{self.headroom.warning(sizing.suggested)}{self.purpose()}",
-                suggested_max_workers=sizing.suggested,
+                f"The workers of {pool!r} submit these tasks themselves, so there is no number: on a larger pool they "
+                f"would come faster. More workers help if what the tasks wait for can serve more at once."
+                f"{self.purpose()}",
+                pool=pool,
             )
         return Advice(
+            self.bounded(),
+            f"The workers of pool {feeder!r}, itself full, submit these tasks, so there is no number for {pool!r} "
+            f"alone: with a larger {feeder!r} they would come faster. Size that pool first, or let it submit less at a "
+            f"time.{self.purpose()}",
+            pool=feeder,
+        )
+
+    def _enlarge(self, scene: Scene, suggested: int, enough: int | None) -> Advice:
+        """Advise a size that a replay has shown; a first step where that is far."""
+        name, now = scene.pool, self.signals.max_workers
+        steps = f"more workers in steps, from max_workers={suggested} (now {now}) to {enough}"
+        at_once = f"max_workers={suggested} (now {now})"
+        serve = ", and what they wait for must serve so many at once" if enough is not None else ""
+        return Advice(
             self.action,
-            f"Give {name!r} max_workers={sizing.suggested} (now {now}): replayed on {sizing.suggested}, the recorded "
-            f"tasks never fill the pool for {seconds(scene.sustain_seconds)}, if they run as long as they did."
-            f"{self.headroom.warning(sizing.suggested)}{self.purpose()}",
-            suggested_max_workers=sizing.suggested,
+            f"Give {name!r} {at_once if enough is None else steps}: replayed on {enough or suggested}, the recorded "
+            f"tasks never fill the pool for {seconds(scene.sustain_seconds)}, if they run as long as they did{serve}."
+            f"{self.headroom.warning(suggested)}{self.purpose()}",
+            suggested_max_workers=suggested,
         )
