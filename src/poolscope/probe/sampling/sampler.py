@@ -34,6 +34,7 @@ _EXECUTORS = tuple(
         "poolscope/executors/threads.py",
         "poolscope/probe/processes/multiprocessing_pool.py",
         "poolscope/probe/executors/threadpool.py",
+        "poolscope/probe/executors/work_item.py",
         "poolscope/probe/executors/wrapped.py",
     )
 )
