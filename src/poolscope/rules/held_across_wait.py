@@ -16,7 +16,7 @@ WAITING_SHARE = 0.5
 
 
 class HeldAcrossWait(Cause, frozen=True, kw_only=True):
-    """All that want it wait for what its holder waits for."""
+    """Everything that wants the lock waits for what its holder waits for."""
 
     name: ClassVar[str] = "held_across_wait"
 
@@ -26,7 +26,7 @@ class HeldAcrossWait(Cause, frozen=True, kw_only=True):
 
     @classmethod
     def match(cls, signals: PoolSignals, _pattern: Pattern) -> HeldAcrossWait | None:
-        """Match limits of one by what their holders do in most of the looks at them."""
+        """Match limits of one whose holder waits in most samples."""
         limit = signals.limit
         if limit is None or signals.max_workers != 1 or limit.suspended_share is None:
             return None
@@ -40,12 +40,12 @@ class HeldAcrossWait(Cause, frozen=True, kw_only=True):
         return self.limit.inside
 
     def head(self, scene: Scene) -> str:
-        """Say that they take turns."""
+        """Say that the holders take turns."""
         kind = self.limit.kind.capitalize()
         return f"{kind} {scene.pool!r} has let one through at a time since {scene.since_seconds:.1f} s"
 
     def sentence(self, _scene: Scene) -> str:
-        """Say where the time of a hold goes, and what it costs."""
+        """Say where a holder spends its time, and what that costs the others."""
         signals = self.signals
         return (
             f"each holds it for {seconds(signals.run_p50_seconds)} and spends {percent(self.share)} of that waiting"
@@ -54,7 +54,7 @@ class HeldAcrossWait(Cause, frozen=True, kw_only=True):
         )
 
     def advice(self, scene: Scene) -> Advice:
-        """Advise to wait outside of it."""
+        """Advise to wait outside of the lock."""
         return Advice(
             self.action,
             f"Hold {scene.pool!r} for less: move what waits{at(self.limit.inside)} out of it, and keep only what must "

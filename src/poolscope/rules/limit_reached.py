@@ -12,7 +12,7 @@ from poolscope.signals.limits import LimitSignals
 from poolscope.signals.pool_signals import PoolSignals
 from poolscope.signals.sizing import LARGEST
 
-#: Holders that run rather than wait for most of the time would not run faster beside more of them.
+#: Holders that mostly run, and do not wait, would not get faster if there were more of them.
 WAITING_SHARE = 0.5
 
 _BEHIND = (
@@ -22,7 +22,7 @@ _BEHIND = (
 
 
 class LimitReached(Cause, frozen=True, kw_only=True):
-    """The limit is what holds them up."""
+    """The limit holds up whatever waits for it."""
 
     name: ClassVar[str] = "limit_reached"
     about_size: ClassVar[bool] = True
@@ -33,7 +33,7 @@ class LimitReached(Cause, frozen=True, kw_only=True):
 
     @classmethod
     def match(cls, signals: PoolSignals, _pattern: Pattern) -> LimitReached | None:
-        """Match limits of more than one, unless their holders are seen not to wait."""
+        """Match limits of more than one, unless samples show that the holders do not wait."""
         limit = signals.limit
         if limit is None or signals.max_workers == 1:
             return None
@@ -47,12 +47,12 @@ class LimitReached(Cause, frozen=True, kw_only=True):
         return self.limit.inside
 
     def head(self, scene: Scene) -> str:
-        """Say since when it is reached."""
+        """Say since when the limit is reached."""
         kind, now = self.limit.kind.capitalize(), self.signals.max_workers
         return f"{kind} {scene.pool!r} has let {now} through at a time since {scene.since_seconds:.1f} s"
 
     def sentence(self, scene: Scene) -> str:
-        """Say where it is held and waited for, and what it costs."""
+        """Say where the limit is held and waited for, and what that costs."""
         signals = self.signals
         population = scene.sizing.population if scene.sizing is not None else None
         coming = (
@@ -64,7 +64,7 @@ class LimitReached(Cause, frozen=True, kw_only=True):
         )
 
     def advice(self, scene: Scene) -> Advice:
-        """Advise a larger one, with a number where a replay gives one."""
+        """Advise a larger limit, with a number where a replay gives one."""
         name, now, sizing = scene.pool, self.signals.max_workers, scene.sizing
         if sizing is not None and sizing.recorded and sizing.population is None and sizing.feeder is None:
             if sizing.suggested is None:

@@ -8,12 +8,12 @@ from poolscope.rules.reason import Cause, Criteria, Diagnosis, Scene
 from poolscope.rules.sustained import Sustained, given_up, sustained
 from poolscope.signals.pool_signals import PoolSignals
 
-#: Below this much work getting done at once a pool is serial, whatever its size.
+#: A pool that gets less than this many tasks' worth of work done at once is serial, whatever its size.
 SERIAL_PARALLELISM = 1.5
-#: A pool that is full without a queue is looked at for so many times `sustain_seconds`, and so many tasks that end.
+#: A pool that is full without a queue is observed for this many times `sustain_seconds`, and this many ended tasks.
 FULL_SUSTAINS = 5
 FULL_TASKS = 20
-#: What makes its workers only look busy.
+#: The causes that make workers only look busy.
 BUSY_CAUSES = ("cpu_bound", "shared_resource")
 
 
@@ -22,7 +22,7 @@ class Serial(Sustained, frozen=True, kw_only=True):
 
     name: ClassVar[str] = "serial"
 
-    #: Whether all workers were taken for long and only look busy, whether tasks wait or not.
+    #: Whether all workers were taken for long and only looked busy, with or without a queue.
     looks_busy: bool = False
 
     @classmethod
@@ -36,16 +36,16 @@ class Serial(Sustained, frozen=True, kw_only=True):
             return cls(signals=signals, looks_busy=True) if full and enough and little else None
         if not sustained(signals, criteria) or (signals.max_workers == 1 and criteria.ordered):
             return None
-        # Calls are given up where what they wait for has become slower: runs from before are nothing to compare with.
+        # Callers give up where calls have become slower: earlier runs are nothing to compare with.
         serial = signals.max_workers == 1 or (little and not given_up(signals))
         return cls(signals=signals) if serial else None
 
     def accepts(self, cause: Cause) -> bool:
-        """Where nothing waits it takes proof that the workers are not at work side by side."""
+        """Whether there is proof that the workers do not work side by side, which it takes where no task waits."""
         return not self.looks_busy or cause.name in BUSY_CAUSES
 
     def head(self, scene: Scene, cause: Cause) -> str:
-        """Say what happened. Where nothing was seen that makes tasks take turns, all run and only take longer."""
+        """Say what happened. If nothing shows that tasks take turns, they all run and only take longer."""
         if self.looks_busy:
             return f"Pool {scene.pool!r} only looks busy since {scene.since}"
         longer = self.signals.max_workers > 1 and cause.by_exclusion
@@ -54,5 +54,5 @@ class Serial(Sustained, frozen=True, kw_only=True):
 
 
 def looks_busy(diagnosis: Diagnosis) -> bool:
-    """Whether it is of a pool that was full and got hardly anything done, whether tasks waited or not."""
+    """Whether this is about a pool that was full and got hardly anything done, with or without a queue."""
     return isinstance(diagnosis.what, Serial) and diagnosis.what.looks_busy

@@ -13,10 +13,10 @@ from poolscope.rules.wording import done_at_once, percent, seconds, workers
 from poolscope.signals.contention import Contention, HeldUp
 from poolscope.signals.pool_signals import PoolSignals
 
-#: Most of the worker time.
+#: Most of the workers' time.
 HELD_UP_SHARE = 0.5
 
-#: What workers wait for, by its gate.
+#: Gate -> what the workers wait for.
 _GATES = {
     "lock": "a lock",
     "semaphore": "a semaphore",
@@ -26,21 +26,21 @@ _GATES = {
 
 
 class SharedResource(Cause, frozen=True, kw_only=True):
-    """More workers would wait there too."""
+    """Workers wait for something scarce; more workers would wait there too."""
 
     name: ClassVar[str] = "shared_resource"
     telling: ClassVar[tuple[str, ...]] = ("held_up_share", "resource_holders", "effective_parallelism")
 
     action: str = "relieve_shared_resource"
-    #: What is scarce, by where the workers are; None: only their runs show it, which grow with their number.
+    #: What is scarce, if the workers' lines show it; None: only the runs show it, which grow with their number.
     scarce: Contention | HeldUp | None
-    #: How many times as long as alone their runs take, where that is known.
+    #: How many times as long runs take as alone, where that is known.
     times_alone: float | None
 
     @classmethod
     def match(cls, signals: PoolSignals, _pattern: Pattern) -> SharedResource | None:
-        """Match by how their runs grow, or by where they are: how many get past a line, or that most worker time
-        is spent at locks, semaphores and full queues."""
+        """Match by how the runs grow, or by the workers' lines: few get past a line, or most of their time is spent at
+        locks, semaphores and full queues."""
         scarce: Contention | HeldUp | None = signals.contention
         held_up = signals.held_up
         if scarce is None and held_up is not None and held_up.share > HELD_UP_SHARE:
@@ -55,7 +55,7 @@ class SharedResource(Cause, frozen=True, kw_only=True):
         return self.scarce.waiting if self.scarce is not None else ()
 
     def sentence(self, scene: Scene) -> str:
-        """Say where they wait. What they wait for in a task is no work of their own."""
+        """Say where the workers wait. Waiting inside of a task is no work."""
         if self.signals.full_seconds:
             return f"{self._hold_up(scene)}, and {done_at_once(self.signals)}"
         run, working = self.signals.run_p50_seconds, self.signals.working_run_seconds
@@ -76,7 +76,7 @@ class SharedResource(Cause, frozen=True, kw_only=True):
         return f"its tasks hold each other up{scene.place} (the more of them run at once, the longer each takes{now})"
 
     def advice(self, scene: Scene) -> Advice:
-        """Advise to relieve what is scarce."""
+        """Advise to make the scarce thing less scarce."""
         if isinstance(self.scarce, HeldUp) and self.scarce.gate == "queue":
             return Advice(
                 self.action,

@@ -11,10 +11,10 @@ from poolscope.rules.wording import counted, percent, seconds, workers
 from poolscope.signals.pool_signals import PoolSignals, workers_for_cpu
 from poolscope.signals.sizing import LARGEST
 
-#: Runs that take this many times as long as alone already show what more workers would make worse.
+#: Runs that take this many times as long as alone show that something would get worse with more workers.
 SLOWER = 1.2
 
-#: Kind of pool -> how it gets another size, where that is not said by its name.
+#: Kind of pool -> how to give it another size, where `max_workers` is not the word for it.
 _HOW = {
     "anyio": " Its size is the limiter's total_tokens; the default limiter is "
     "anyio.to_thread.current_default_thread_limiter().",
@@ -24,7 +24,8 @@ _HOW = {
 
 
 class _Cpu(msgspec.Struct, frozen=True):
-    """So many workers use up the cores that they can have, each of them or its child process (`whose`) this share."""
+    """This many workers use up the available cores, if each of them, or its child process (`whose`), uses this
+    share."""
 
     workers: int
     cores: float
@@ -33,14 +34,14 @@ class _Cpu(msgspec.Struct, frozen=True):
 
 
 class Headroom(msgspec.Struct, frozen=True):
-    """What would be the limit of a larger pool before all of its workers are busy."""
+    """What would limit a larger pool before all of its workers are busy."""
 
     cpu: _Cpu | None
-    #: What is known of it otherwise, as a sentence; empty: nothing is in the way.
+    #: A sentence on what else would; empty: nothing that is known.
     otherwise: str
 
     def warning(self, suggested: int) -> str:
-        """Return a sentence, where something binds before so many workers are busy."""
+        """Return a sentence if something limits the pool before this many workers are busy."""
         cpu = self.cpu
         if cpu is None or cpu.workers >= suggested:
             return self.otherwise
@@ -51,8 +52,8 @@ class Headroom(msgspec.Struct, frozen=True):
 
 
 def headroom(signals: PoolSignals) -> Headroom:
-    """Return the CPU: so many workers at their present use of it. What the tasks wait for: runs that are longer already
-    than those that nothing hindered."""
+    """Return how many workers the CPU is enough for, at their present use; and a warning if runs are already longer
+    than unhindered ones, so that something downstream may be the limit."""
     return Headroom(_cpu(signals), _otherwise(signals))
 
 
@@ -89,7 +90,7 @@ class TooSmall(Cause, frozen=True, kw_only=True):
     headroom: Headroom
 
     def bounded(self) -> str:
-        """Return the action where the submitters wait for results, or are another full pool."""
+        """Return the action where the submitters wait for results, or another full pool submits."""
         return "bound_submission"
 
     def purpose(self) -> str:
@@ -144,7 +145,7 @@ class TooSmall(Cause, frozen=True, kw_only=True):
     def _see_to_feeder(self, pool: str, feeder: str) -> Advice:
         """Advise where the workers of a full pool submit the tasks."""
         if feeder == pool:
-            # To bound what workers submit to their own pool would have them wait for each other.
+            # A bound on what workers submit to their own pool would make them wait for each other.
             return Advice(
                 self.action,
                 f"The workers of {pool!r} submit these tasks themselves, so there is no number: on a larger pool they "

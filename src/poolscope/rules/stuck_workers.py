@@ -24,14 +24,14 @@ class StuckWorkers(Pattern, frozen=True, kw_only=True):
 
     @classmethod
     def match(cls, signals: PoolSignals, criteria: Criteria) -> StuckWorkers | None:
-        """Match if some are stuck: if all are, it is a stall. Consumers hold their workers on purpose."""
+        """Match if some workers are stuck; if all are, the pool is stalled. Consumers hold their workers on purpose."""
         stuck = () if criteria.long_running else cls.among(signals.held, criteria)
         return cls(signals=signals, stuck=stuck) if 0 < len(stuck) < signals.max_workers else None
 
     @staticmethod
     def among(workers: Sequence[HeldWorker], criteria: Criteria) -> tuple[HeldWorker, ...]:
-        """Return those in tasks that do not come back, though others of their function have: without any, a case need
-        not measure the pool."""
+        """Return the workers in tasks that do not come back, though other tasks of their function have. If there are
+        none, the pool need not be measured for this."""
         least = criteria.thresholds.stuck_task_seconds
         return tuple(
             held for held in workers if held.seconds >= least and held.times is not None and held.times >= STUCK_RUNS
@@ -39,11 +39,11 @@ class StuckWorkers(Pattern, frozen=True, kw_only=True):
 
     @property
     def workers(self) -> frozenset[int] | None:
-        """Return the stuck ones: what the others do is beside the point."""
+        """Return the stuck workers: the lines of the others do not matter."""
         return frozenset(held.worker for held in self.stuck)
 
     def sentence(self, scene: Scene, _cause: Cause) -> str:
-        """Say for how long the first of them has been away."""
+        """Say for how long the first of them has been in its task."""
         longest = self.stuck[0]
         return (
             f"Pool {scene.pool!r} has lost workers since {scene.since}: they do not come back from a "

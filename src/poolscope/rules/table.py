@@ -1,8 +1,8 @@
-"""The rules in order of precedence, and the diagnosis that the first of them that match give.
+"""The rules in order of precedence. The first pattern and the first cause that match are the diagnosis.
 
 A pool's diagnosis is the first pattern that applies, with the first cause that is established; a pattern whose cause
-is not established has the cause `unknown`. A rule sees signals and criteria only, and stands in one of the two tables
-below, in its place. Pure: no clock, no thread, no I/O.
+is not established has the cause `unknown`. A rule sees signals and criteria only, and has its place in one of the two
+tables below. Pure: no clock, no thread, no I/O.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ CAUSES: tuple[type[Cause], ...] = (
     Unknown,
 )
 
-#: Causes that more workers do not help against.
+#: Causes that more workers do not help.
 NOT_SIZE = frozenset(cause.name for cause in CAUSES if cause.established and not cause.about_size)
 
 
 def diagnose(signals: PoolSignals, criteria: Criteria) -> Diagnosis:
-    """Return what a saturated pool has over the window of its signals."""
+    """Return the diagnosis of a pool by its signals."""
     for rule in PATTERNS:
         pattern = rule.match(signals, criteria)
         if pattern is not None:

@@ -2,7 +2,7 @@
 
 In an open load tasks come whatever the pool does. In a closed one a submitter waits for results before it submits
 more: on a larger pool it would have submitted sooner, so the recorded arrivals say nothing about that pool. Three facts
-tell a closed loop, and neither needs to know who submitted:
+show a closed loop; none of them needs to know what submitted a task:
 
 1. A fixed population. N clients with at most one task each keep the tasks in the pool (submitted, not finished) at N
    less the few that are about to submit. Independent arrivals and completions make it a random walk, which over m
@@ -19,8 +19,8 @@ tell a closed loop, and neither needs to know who submitted:
    and goes on at once, again and again.
 
 Arrivals may also be those of another pool's workers. While that pool is full its tasks start as others end, so what
-they submit comes as fast as that pool works, and would come faster on a larger one. That shows in arrivals that keep
-close to such starts: the distance of an independent arrival to the nearest one is that of a random moment.
+they submit comes as fast as that pool works, and would come faster on a larger one. Such arrivals keep close to those
+starts: the distance of an independent arrival to the nearest one is that of a random moment.
 
 Pure. Times are nanoseconds.
 """
@@ -73,7 +73,7 @@ NEAR_SHARE = 0.1
 
 
 class Population(msgspec.Struct, frozen=True):
-    """So many tasks the submitters keep in a pool, and how unlikely it is that random arrivals would, in nats."""
+    """How many tasks the submitters keep in a pool, and how unlikely random arrivals would do so (nats)."""
 
     tasks: int
     nats: float = POPULATION_NATS
@@ -84,7 +84,7 @@ Span = tuple[int, int]
 
 
 class _Level(msgspec.Struct, frozen=True, gc=False):
-    """So many tasks were in the pool from `begin_ns` to `end_ns`, after one had come (`arrived`) or finished."""
+    """The number of tasks in the pool from `begin_ns` to `end_ns`, after one had come (`arrived`) or finished."""
 
     begin_ns: int
     end_ns: int
@@ -191,7 +191,8 @@ def _rounds(levels: list[_Level], workers: int) -> Population | None:
 def closed_by_growth(spans: Iterable[Span], workers: int, begin_ns: int, end_ns: int) -> Population | None:
     """Return the tasks that more and more clients keep in a pool in the end; None if it is no such load.
 
-    For a number of workers, which is better not given than wrong. For the arguments see `closed_population`.
+    It keeps a number of workers from being suggested: better no number than a wrong one. For the arguments see
+    `closed_population`.
     """
     levels = [level for level in _levels(spans, end_ns) if level.begin_ns >= begin_ns]
     arrived = [level for level in levels if level.arrived]
@@ -211,7 +212,7 @@ def closed_by_growth(spans: Iterable[Span], workers: int, begin_ns: int, end_ns:
 
 
 def _detrended(values: Sequence[int]) -> list[float]:
-    """Take off the line that fits them best."""
+    """Subtract the line that fits them best."""
     middle, mean = (len(values) - 1) / 2, fmean(values)
     steepness = sum((place - middle) * value for place, value in enumerate(values))
     steepness /= sum((place - middle) ** 2 for place in range(len(values)))

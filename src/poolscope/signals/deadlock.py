@@ -1,13 +1,13 @@
 """What waits for what: proof that workers can never go on, and how much of a pool's time goes to another pool.
 
-What proves a deadlock. Of all workers that wait, take out those that can go on, again and again, until none can: a wait
-for all needs each of its targets, a wait for any one of them; a target that runs comes if its worker can go on, a
-queued one if its pool has, or may still start, a worker that can; one that we cannot see always comes. The rest (the
-greatest fixpoint of the waits-for relation) waits for others that are left.
+The proof of a deadlock: from all workers that wait, remove those that can go on, again and again, until none can. A
+wait for all needs each of its targets, a wait for any needs one. A running target comes if its worker can go on; a
+queued one comes if its pool has a worker that can, or may still start one; a target that we cannot see always comes.
+The workers that are left (the greatest fixpoint of the waits-for relation) only wait for each other.
 
-One sample is not taken at one moment: a worker may be seen in a task that it started after it had ended another, for
-which a worker was seen waiting. So only workers count that were in the same task, by its start, in the sample before.
-Then the first of them to go on would need another one that ended a task earlier, and none has.
+A sample is not taken at one moment: it may show a worker waiting for a task, and show the worker of that task in the
+next one already. So only workers count that were in the same task, by its start, in the sample before. The first of
+them to go on would need another one of them that has ended its task, and none has.
 
 Pure: no clock, no thread, no I/O.
 """
@@ -21,9 +21,9 @@ import msgspec
 
 from poolscope.messages import Wait, WaitSample
 
-#: Samples kept of a pool, as many as of its stacks.
+#: How many samples of a pool are kept: as many as of its stacks.
 WAITS_KEPT = 600
-#: Fewer samples of a full pool than this do not tell where its time goes.
+#: Fewer samples of a full pool than this do not show where its time goes.
 SAMPLES_NEEDED = 10
 
 #: (pool, worker); worker 0: the pool's queue.
@@ -35,7 +35,7 @@ class Cycle(msgspec.Struct, frozen=True):
 
     #: When it may have begun at the earliest.
     since_ns: int
-    #: This pool's workers in it, and how many there are of all pools.
+    #: This pool's workers in it, and the number of workers of all pools.
     workers: tuple[int, ...]
     all_workers: int
     #: The pool that most of them wait for: another one where there is one.
@@ -53,7 +53,8 @@ class Deadlock(msgspec.Struct, frozen=True):
 
 
 class Awaited(msgspec.Struct, frozen=True):
-    """Part (0 to 1) of a full pool's worker time that goes to waiting for futures of the pool of that name."""
+    """The part (0 to 1) of the workers' time in a full pool that goes to waiting for futures of the pool of that
+    name."""
 
     pool: str
     share: float
@@ -62,7 +63,7 @@ class Awaited(msgspec.Struct, frozen=True):
 def stuck(waits: Iterable[Wait], capacity: Mapping[int, int]) -> dict[Node, Wait]:
     """Return the waiting workers that can never go on.
 
-    `capacity` gives the most workers that a pool has or may have; a pool that is not in it is none of ours.
+    `capacity` gives the most workers that a pool has or may have; a pool that is not in it is not watched.
     """
     left = {(wait.pool, wait.worker): wait for wait in waits}
     while True:
@@ -141,7 +142,7 @@ class DeadlockWatch:
     def take(self, sample: WaitSample, capacity: Mapping[int, int]) -> dict[int, Cycle]:
         """Return the deadlocks that this sample proves together with the one before."""
         suspected = cycles(sample.waits, capacity)
-        # When it looks so for the first time, it did not at the sample before.
+        # Suspected for the first time: the sample before did not look like a deadlock.
         self._suspected = {
             pool: self._suspected.get(pool, max(cycle.since_ns, self._before_ns)) for pool, cycle in suspected.items()
         }
@@ -160,7 +161,7 @@ class PoolWaits:
 
     def __init__(self, pool: int) -> None:
         self._pool = pool
-        #: The deadlock that it was last seen in.
+        #: The last deadlock that the pool was seen in.
         self.deadlock: Deadlock | None = None
         # When, and how many workers waited for which other pool.
         self._samples: deque[tuple[int, Counter[str]]] = deque(maxlen=WAITS_KEPT)
@@ -175,8 +176,8 @@ class PoolWaits:
         names: Mapping[int, str],
         telling: Collection[int] = (),
     ) -> None:
-        """Take in the waits of this pool's workers in one sample; `names` of the pools that there are. `telling` are
-        those of which it is known what they run: a task that they do not run waits in their queue."""
+        """Take in the waits of this pool's workers in one sample. `names` are those of all pools. Of the pools
+        `telling` it is known what they run: a task that they do not run waits in their queue."""
         if cycle is not None:
             other = names.get(cycle.next_pool) if cycle.next_pool != self._pool else None
             self.deadlock = Deadlock(cycle, at_ns, other)

@@ -1,4 +1,4 @@
-"""What is known of the workers that are in one task for long: whether it goes on, comes back, or stands for good.
+"""Workers that are in one task for long: whether the task goes on, comes back to its line, or stands still for good.
 
 Each fact stands for itself, without a threshold of a rule. Pure: no clock, no thread, no I/O.
 """
@@ -20,24 +20,24 @@ InLoop = Callable[[Line], bool]
 
 #: Tasks shorter than this never hold a worker.
 HELD_SECONDS = 1.0
-#: A task that has moved so often between two looks at it comes back again and again.
+#: A task that moved this often between two looks comes back to its line again and again.
 MOVES = 3
-#: Fewer looks than this say nothing about what share of the workers is anywhere.
+#: Fewer looks than this give no share of the workers.
 LOOKS_NEEDED = 10
-#: A look at a worker is missed now and then; a longer time without one (ns) ends what is known of it.
+#: A look at a worker is missed now and then; after a longer time without one (ns) nothing is known of it any more.
 GAP_NS = 3_000_000_000
-#: What a worker waits for that another thread has to give: see `Stack`.
+#: Gates at which another thread has to give something: see `Stack`.
 LOCKS = ("lock", "semaphore", "queue")
 INHERITED = "inherited"
 GATES = (*LOCKS, INHERITED)
-#: Of more samples of the stacks than this only so many are looked at.
+#: At most this many samples of the stacks are looked at.
 SAMPLES_KEPT = 60
 
 
 class HeldWorker(msgspec.Struct, frozen=True):
     """A worker that has been in one task for long: seconds, and how many times the p99 run of the task's function
-    (None: the function never finished, so there is nothing to compare with). `stays`: it is there on purpose, as far as
-    can be seen (`long_lived`). `given_up`: nothing waits for the task any more."""
+    (None: no task of the function has finished, so there is nothing to compare with). `stays`: the task is there on
+    purpose, as far as can be seen (`long_lived`). `given_up`: nothing waits for the task any more."""
 
     worker: int
     function: int
@@ -48,8 +48,8 @@ class HeldWorker(msgspec.Struct, frozen=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """All workers of a pool have stood for so long (s) at locks, semaphores or full queues, while no other thread of
-    the process moved. `inherited`: at locks that no thread of their process can release."""
+    """For how long (s) all workers of a pool have stood at locks, semaphores or full queues, while no other thread of
+    the process moved. `inherited`: no thread of their process can release the locks."""
 
     seconds: float
     inherited: bool = False
@@ -60,11 +60,11 @@ def held_workers(
 ) -> tuple[HeldWorker, ...]:
     """Return the workers that are in a task for at least `HELD_SECONDS` now, the longest first.
 
-    `closely`: with what their samples say; it costs more.
+    `closely`: read their samples too, which costs more.
     """
     held = []
     longest: dict[int, float | None] = {}
-    # Of a task whose result is under way the worker is done.
+    # The worker has ended a task whose result is under way.
     old = {
         worker: task
         for worker, task in history.running.items()
@@ -84,7 +84,7 @@ def held_workers(
                 task.function,
                 age_ns / 1e9,
                 None if usual is None else age_ns / usual,
-                # Where calls of the function have come back, one that does not hangs.
+                # If other calls of the function have come back, one that does not is stuck.
                 stays=usual is None and looks is not None and looks.stays(worker),
                 given_up=looks is not None and looks.given_up(worker),
             )
@@ -115,7 +115,7 @@ class _Looks:
                     if cpu_ns >= 0:
                         self._cpu[worker].append(cpu_ns)
                     self._given_up[worker] = given_up
-        # Where calls of a function have come back, its lines are not asked for.
+        # If calls of a function have come back, its lines are not needed.
         first = {worker for worker, task in tasks.items() if not _has_finished(history, task.function)}
         samples = [sample for sample in history.stacks if sample.at_ns >= since_ns] if first else []
         for stacks in samples[:: 1 + len(samples) // SAMPLES_KEPT]:
@@ -154,7 +154,7 @@ def standing(history: PoolHistory, end_ns: int) -> Standing | None:
     running = history.running
     if len(running) < history.size or not history.stacks:
         return None
-    # First what costs little: hardly any pool stands.
+    # The cheap tests come first: hardly any pool stands still.
     if any(stack.gate not in GATES for stack in history.stacks[-1].stacks):
         return None
     stood = _stood(history.stacks, running)

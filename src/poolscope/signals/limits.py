@@ -1,4 +1,4 @@
-"""Facts about a limit: how long it was waited for, and what those that have it do meanwhile.
+"""Facts about a limit: how long tasks waited for it, and what its holders do meanwhile.
 
 Pure: no clock, no thread, no I/O.
 """
@@ -16,9 +16,9 @@ from poolscope.signals.window import Window
 
 #: Kinds of pools that have no workers of their own.
 KINDS = ("semaphore", "lock", "connections")
-#: What a holder waits for that does not run: anything, or another limit.
+#: Gates of a holder that does not run: it awaits something, or waits for another limit.
 _SUSPENDED = ("await", "lock", "semaphore")
-#: Fewer looks at holders than this say nothing about what they do.
+#: Fewer looks at holders than this do not show what they do.
 HOLDERS_NEEDED = 5
 
 
@@ -30,18 +30,18 @@ class LimitSignals(msgspec.Struct, frozen=True, kw_only=True):
     waited: int
     #: The longest hold, as a part of the window.
     longest_share: float
-    #: The part of the looks at holders in which they waited for something else; None: not seen often enough.
+    #: The part of the looks in which holders waited for something else; None: too few looks.
     suspended_share: float | None = None
-    #: Where they waited most often, the user's line first.
+    #: Where holders waited most often, the user's line first.
     inside: tuple[Line, ...] = ()
-    #: Where what wants it waits most often.
+    #: Where tasks wait for the limit most often.
     waiting: tuple[Line, ...] = ()
 
 
 def limit_signals(
     history: PoolHistory, window: Window, samples: Sequence[StackSample], cores: float | None = None
 ) -> LimitSignals | None:
-    """Return the facts about a limit; None of any other pool. `cores` are the CPU seconds per second that its holders
+    """Return the facts about a limit; None for any other pool. `cores` are the CPU seconds per second that its holders
     used, if they are threads."""
     kind = history.opened.kind
     if kind not in KINDS:

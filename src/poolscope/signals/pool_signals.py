@@ -1,4 +1,4 @@
-"""The numbers that rules judge a pool by, and what follows from several of them.
+"""The numbers that rules judge a pool by, and numbers that follow from several of them.
 
 Each number is independent of the others and of any threshold. What could not be measured is None, never 0.
 Pure: no clock, no thread, no I/O.
@@ -21,21 +21,21 @@ from poolscope.signals.significance import LoadTest
 from poolscope.signals.two_kinds import TwoKinds
 from poolscope.signals.window import Work
 
-#: Runs that take up to this many times as long as alone are not hindering each other.
+#: Runs of up to this many times the run alone do not hinder each other.
 RUN_INFLATION = 1.5
-#: The CPU is the limit from this share of it on: the rest is what switching and measuring take.
+#: The CPU is the limit from this share of it on; switching and measuring take the rest.
 CPU_LIMIT_SHARE = 0.85
-#: From here on more than one worker computes at once.
+#: Above this many cores more than one worker computes at once.
 SEVERAL_CORES = 1.2
-#: Most of the workers.
+#: The share of the workers that is most of them.
 CHILDREN_SHARE = 0.5
-#: So much more than the least is still about the least.
+#: A value that is at most this part larger than the least counts as the least.
 SLACK = 0.2
 
 
 class ProcessSignals(msgspec.Struct, frozen=True):
-    """What the process had and used over the same time: CPU seconds per second, and how many it may use; `children` are
-    its child processes."""
+    """CPU of the process over the same time: seconds used per second, and how many it may use; `children` are its child
+    processes."""
 
     cores_used: float | None
     cores_allowed: float | None
@@ -127,14 +127,14 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def wanted_share(self) -> float | None:
-        """The same per second that they were busy."""
+        """`cores_wanted` per second that the workers were busy."""
         share, cores, wanted = self.worker_cpu_share, self.worker_cores, self.cores_wanted
         return share * wanted / cores if share and cores and wanted is not None else share
 
     @property
     def beside_the_gil(self) -> bool:
-        """Whether the workers compute without the GIL: there is none, or several are on a CPU at once, or would be, had
-        the host one for them. A thread that waits for the GIL is not ready to run."""
+        """Whether the workers compute without the GIL: there is none, or several workers are on a CPU at once, or would
+        be if the host had one for them. A thread that waits for the GIL is not ready to run."""
         if not self.process.gil:
             return True
         wanted, share = self.cores_wanted, self.wanted_share
@@ -152,7 +152,7 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def child_cores(self) -> float | None:
-        """Cores that the child processes use that most workers wait for; None if most wait for none, or it is not
+        """Cores that child processes use while most workers wait for them; None if most workers do not, or it is not
         known."""
         return self.process.children_cores if self.children_share > CHILDREN_SHARE else None
 
@@ -170,7 +170,7 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
         return amplification(self.wait_p50_seconds, run, working, self.kinds)
 
     def unlikely_by(self, nats: float) -> PoolSignals:
-        """Return the same, with something else known that random arrivals hardly bring about (see `LoadTest.nats`)."""
+        """Return the same, with one more fact that random arrivals hardly explain (see `LoadTest.nats`)."""
         return msgspec.structs.replace(self, crowd=msgspec.structs.replace(self.crowd, nats=nats))
 
     @property
@@ -180,23 +180,24 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def effective_parallelism(self) -> float | None:
-        """Throughput times the unhindered run time, summed over the functions that do the work: by Little's law
-        (L = lambda W) how many tasks' worth of work got done at once, had each taken only as long as it does when
-        nothing is in its way. Where that is not known, as many workers as were not queued within their tasks, or as the
-        resource admits that the others wait for; else the cores that they get, where those are the limit."""
+        """How many tasks' worth of work got done at once.
+
+        By Little's law (L = lambda W): throughput times the unhindered run time, summed over the functions that do the
+        work. Where that is not known: the workers that were not queued within their tasks, or as many as the resource
+        admits that the others wait for; else the cores that the workers get, where those are the limit.
+        """
         if self.work.done_seconds is not None and not self._became_slower:
             return self.work.done_seconds / self.window_seconds
         holders = float(self.contention.holders) if self.contention is not None else None
         if self.working_workers is not None:
-            # Below that part of the workers the samples do not tell, and what they queue for may.
+            # Below that part of the workers samples are not exact enough, but the resource may say it.
             untold = holders is not None and self.working_workers <= (1 + SLACK) * LEAST_WORK * self.max_workers
             return holders if untold else self.working_workers
         return holders if holders is not None else self._computing_cores
 
     @property
     def _became_slower(self) -> bool:
-        """Whether runs grew though no more of them ran at once: then nothing is known of how long one takes now with
-        nothing in its way."""
+        """Whether runs grew though no more of them ran at once: then nothing is known of an unhindered run any more."""
         work = self.work
         if not work.alone_p50_seconds or not work.run_p50_seconds or work.run_mean_seconds is None:
             return False
@@ -205,7 +206,7 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _computing_cores(self) -> float | None:
-        """Cores that the workers get, where they compute or wait for the GIL nearly all the time; else None."""
+        """Cores that the workers get, if they compute or wait for the GIL nearly all the time; else None."""
         cores, share, limit = self.worker_cores, self.worker_cpu_share, self.cpu_limit_cores
         if cores is None or share is None or limit is None:
             return None
@@ -214,5 +215,5 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def workers_for_cpu(limit: float, share: float) -> int:
-    """How many busy workers that each use this share of a core use up so many cores."""
+    """Return how many busy workers use up `limit` cores, if each uses this share of a core."""
     return max(1, int(CPU_LIMIT_SHARE * limit / share))
