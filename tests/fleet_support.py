@@ -19,8 +19,8 @@ from poolscope.fleet.layout import Clock
 from poolscope.fleet.samples import Assembly, Series
 from poolscope.fleet.verdicts import Verdict
 
-#: 2026-12-01 14:00 UTC.
-BEGIN = 1_796_133_600.0
+#: 2026-08-01 14:00 UTC.
+BEGIN = 1_785_592_800.0
 INTERVAL = 15.0
 MAPPINGS = known.shipped()
 BY_NAME = {mapping.name: mapping for mapping in MAPPINGS}

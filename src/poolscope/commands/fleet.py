@@ -16,6 +16,7 @@ from poolscope.rendering import outputs
 
 if TYPE_CHECKING:
     from poolscope.config import Settings
+    from poolscope.fleet.layout import Clock
     from poolscope.fleet.report import Outcome
     from poolscope.fleet.survey import Survey, Surveyor
 

@@ -6,7 +6,7 @@ A `Mapping` is read from YAML, shipped with poolscope or in a user's settings, a
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -67,8 +67,9 @@ class Roles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     active: _Role = None
     queued: _Role = None
     remaining: _Role = None
-    #: Counters: seconds waited, tasks done, seconds run, times that the limit was hit.
+    #: Counters: seconds waited, tasks that waited, tasks done, seconds run, times that the limit was hit.
     waited: _Role = None
+    waits: _Role = None
     done: _Role = None
     busy: _Role = None
     hits: _Role = None
@@ -190,7 +191,24 @@ def _mistake(text: str, value: Any) -> MappingError:
     if what.startswith("Object missing required field"):
         key = what.removeprefix("Object missing required field ").strip("`")
         return MappingError(path, f"expected the key {key}, found nothing")
-    return MappingError(path, f"e{_FOUND.sub('', what)[1:]}, found {shown(_at(value, path))}")
+    told = f"e{_FOUND.sub('', what)[1:]}"
+    if what.startswith("Invalid enum value"):
+        key = re.sub(r"\[.*", "", path).rpartition(".")[2]
+        told = f"expected one of {', '.join(_CHOICES[key])}"
+    told = re.sub(r"`([^`]+)`", lambda types: " or ".join(_TYPES.get(it, it) for it in types[1].split(" | ")), told)
+    return MappingError(path, f"{told}, found {shown(_at(value, path))}")
+
+
+#: What may stand for a key that has a few values only, and types as the settings call them.
+_CHOICES: dict[str, tuple[str, ...]] = {"tier": get_args(Tier), "kind": get_args(Kind), "traps": get_args(Trap)}
+_TYPES = {
+    "array": "a list",
+    "bool": "true or false",
+    "float": "a number",
+    "null": "nothing",
+    "object": "keys with values",
+    "str": "text",
+}
 
 
 def _at(value: Any, path: str) -> Any:

@@ -210,8 +210,8 @@ def _size(cause: Cause, scene: Scene) -> Advice:
         )
     return Advice(
         cause.action,
-        f"{size}. It would take about {needed} (now {now}; {estimate}, nothing was replayed), if what they wait for can "
-        f"serve so many at once. Or: {bound}.",
+        f"{size}. It would take about {needed} (now {now}; {estimate}, nothing was replayed), if what they wait for "
+        f"can serve so many at once. Or: {bound}.",
         suggested_max_workers=needed,
     )
 

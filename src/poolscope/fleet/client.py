@@ -219,8 +219,6 @@ class Engine:
             return f"{self.url} does not answer within {self._timeout:g} s: raise --timeout, or ask for less"
         if isinstance(reason, ssl.SSLError):
             return f"{self.url}: its certificate is not trusted ({plain.one_line(str(reason), 200)}): name its --ca"
-        if isinstance(reason, http.client.IncompleteRead):
-            return f"{self.url} answers with half of what it promised"
         text = (isinstance(reason, OSError) and reason.strerror) or str(reason) or type(reason).__name__
         return f"{self.url} cannot be reached: {plain.one_line(text, 200)}"
 

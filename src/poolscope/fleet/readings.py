@@ -81,7 +81,7 @@ class Reading:
         self.done = self._counter("done")
         self.waited = self._counter("waited")
         self.busy = self._counter("busy")
-        self.hits = self._counter("hits")
+        self.waits, self.hits = self._counter("waits"), self._counter("hits")
         self.queued = self.gauge("queued") or self._mean(self.waited)
         self.active = self.gauge("active") or self._mean(self.busy)
         #: Whether these are means since the scrape before.
@@ -199,9 +199,16 @@ class Reading:
         seconds = self.at[last] - self.at[first]
         return self.done.between(first, last) / seconds if self.done is not None and seconds > 0 else None
 
-    def run_seconds(self, first: int, last: int) -> float | None:
-        """Mean run from one scrape to another: exact by counters, else by Little's law."""
-        done = self.done.between(first, last) if self.done is not None else 0.0
+    def full_throughput(self, first: int, last: int) -> float | None:
+        """Return the same while it is full, when all that is done has waited and is counted for that."""
+        seconds = self.at[last] - self.at[first]
+        counter = self.done or self.waits
+        return counter.between(first, last) / seconds if counter is not None and seconds > 0 else None
+
+    def run_seconds(self, first: int, last: int, done: float | None = None) -> float | None:
+        """Mean run from one scrape to another: exact by counters, else by Little's law. `done`: of so many tasks."""
+        if done is None:
+            done = self.done.between(first, last) if self.done is not None else 0.0
         if done <= 0:
             return None
         if self.busy is not None and self.busy.between(first, last) > 0:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import median
 
 import msgspec
 
@@ -103,8 +104,9 @@ def measure(
     limit = reading.mean(_workers(reading), first, last)
     if seconds <= 0 or active is None or queued is None or not limit:
         return None
-    rate, run = reading.throughput(first, last), reading.run_seconds(first, last)
-    wait, finished = _wait(reading, stretch, queued), round((rate or 0.0) * seconds)
+    rate = reading.full_throughput(first, last)
+    run = reading.run_seconds(first, last, (rate or 0.0) * seconds)
+    wait, finished = queued / rate if rate else None, round((rate or 0.0) * seconds)
     before = _before(reading, first)
     quiet = _quiet_seconds(reading, stretch)
     cores = _cores(around, active, reading.mapping.gil) if active else None
@@ -148,17 +150,8 @@ def _workers(reading: Reading) -> Numbers[float] | None:
     return reading.size if "java_queue" in reading.mapping.traps and reading.size is not None else reading.limit
 
 
-def _wait(reading: Reading, stretch: Stretch, queued: float) -> float | None:
-    first, last = stretch.first, stretch.last
-    rate = reading.throughput(first, last)
-    if reading.done is None and reading.hits is not None and reading.waited is not None:
-        count = reading.hits.between(first, last)  # of a pool that counts only what has waited
-        return reading.waited.between(first, last) / count if count else None
-    return queued / rate if rate else None
-
-
 def _holds(reading: Reading, stretch: Stretch) -> int:
-    counter = reading.done or reading.hits
+    counter = reading.done or reading.waits
     # One that is not counted is there at each scrape.
     return round(counter.between(stretch.first, stretch.last)) if counter is not None else stretch.scrapes
 
@@ -203,13 +196,13 @@ def _crowd(reading: Reading, stretch: Stretch, workers: int, run: float | None, 
     begin = first - 1 if first and first not in reading.breaks else first
     arriving = _arriving(reading, begin, peak) or 0.0
     seconds = reading.at[peak] - reading.at[begin]
-    finished = round((reading.throughput(first, last) or 0.0) * (reading.at[last] - reading.at[first]))
+    finished = round((reading.full_throughput(first, last) or 0.0) * (reading.at[last] - reading.at[first]))
     kind = LoadTest if run else UnknownRuns
     return kind(
         workers=workers,
         stretch_seconds=reading.at[last] - reading.at[first],
-        # A single high one may be of a moment: what counts is what was there all the time.
-        queue=round(min(depths.values(), default=0.0)) if kind is UnknownRuns else round(depths.get(peak, 0.0)),
+        # Where it alone speaks, a high one may be of a moment: what counts is what was there most of the time.
+        queue=round(median(depths.values())) if kind is UnknownRuns and depths else round(depths.get(peak, 0.0)),
         arrivals=round(max(0.0, arriving) * seconds),
         seconds=seconds,
         runs=_runs(finished, run),

@@ -159,7 +159,7 @@ class Surveyor:
             raise TooMany(count)
 
     def _pools(self, there: Sequence[tuple[PoolMapping, str]]) -> Iterator[Pool]:
-        """Look at the pools of each mapping without reading them: how many samples, the most that waited, how much done."""
+        """Look at the pools of each mapping without reading them: samples, the most that waited, and what was done."""
         span = f"[{round(self._when.end - self._when.begin)}s]"
         for mapping, prefix in there:
             if mapping.kind == "process":
