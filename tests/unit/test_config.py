@@ -52,9 +52,11 @@ def test_shipped_file_names_every_key() -> None:
     assert missing == []
 
 
-def test_the_example_rule_of_the_shipped_file_is_valid() -> None:
-    rule = re.sub(r"^#  ", "  ", SHIPPED.read_text().replace("pools: []", "pools:"), flags=re.MULTILINE)
-    (pool,) = config.parse(rule, "example").pools
+def test_the_examples_of_the_shipped_file_are_valid() -> None:
+    text = SHIPPED.read_text().replace("pools: []", "pools:").replace("mappings: []", "mappings:")
+    settings = config.parse(re.sub(r"^#  ", "  ", text, flags=re.MULTILINE), "example")
+    assert [mapping.anchor.metric for mapping in settings.mappings] == ["ants_running"]
+    (pool,) = settings.pools
     expected = PoolSettings(match="db-*", name="database", max_workers=16, sustain_seconds=5.0, min_amplification=3.0)
     assert pool == expected
 

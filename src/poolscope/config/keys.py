@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 MAX_BUCKETS = 200
 MAX_SECONDS = 1e6
 MAX_COUNT = 10**9
+MAX_MAPPINGS = 200
 
 _LISTEN = re.compile(r"(?:(?P<host>[0-9A-Za-z_.-]*|\[[0-9A-Za-z:.%_-]+\]):)?(?P<port>[0-9]{1,5})", re.ASCII)
 _PORT_IN_SCHEMA = "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[0-5]?[0-9]{1,4})"
@@ -140,6 +141,8 @@ BUCKETS: dict[str, str] = {
     "wait_buckets": "Upper bounds in seconds, strictly increasing; +Inf is added. Loop lag uses them too.",
     "run_buckets": "Upper bounds in seconds, strictly increasing; +Inf is added.",
 }
+
+MAPPINGS = "Metrics of other runtimes for `poolscope fleet` and `observe`; one takes the place of ours of its name."
 
 BUCKETS_SCHEMA: dict[str, Any] = {
     "type": "array",

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from poolscope.config.keys import EXPECTED
+from poolscope.config.mappings import Mapping
 from poolscope.config.wording import one_line, shown
 from poolscope.errors import ConfigError
 from poolscope.model import Thresholds
@@ -89,6 +90,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pools: tuple[PoolSettings, ...] = ()
     detection: Thresholds = msgspec.field(default_factory=Thresholds)
     metrics: MetricsSettings = msgspec.field(default_factory=MetricsSettings)
+    mappings: tuple[Mapping, ...] = ()
 
     def rule_for(self, pool_name: str) -> PoolSettings | None:
         """Return the first rule that matches the pool's name, or that gave it this name."""

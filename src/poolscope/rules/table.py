@@ -7,6 +7,8 @@ tables below. Pure: no clock, no thread, no I/O.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from poolscope.rules.abandoned_calls import AbandonedCalls
 from poolscope.rules.async_then_serial import AsyncThenSerial
 from poolscope.rules.batch import BatchWork
@@ -70,13 +72,18 @@ CAUSES: tuple[type[Cause], ...] = (
 NOT_SIZE = frozenset(cause.name for cause in CAUSES if cause.established and not cause.about_size)
 
 
-def diagnose(signals: PoolSignals, criteria: Criteria) -> Diagnosis:
-    """Return the diagnosis of a pool by its signals."""
-    for rule in PATTERNS:
+def diagnose(
+    signals: PoolSignals,
+    criteria: Criteria,
+    patterns: Sequence[type[Pattern]] = PATTERNS,
+    causes: Sequence[type[Cause]] = CAUSES,
+) -> Diagnosis:
+    """Return the diagnosis of a pool by its signals, by these rules in their order."""
+    for rule in patterns:
         pattern = rule.match(signals, criteria)
         if pattern is not None:
-            causes = (cause.match(signals, pattern) for cause in CAUSES if pattern.name in cause.patterns)
-            found = next(cause for cause in causes if cause is not None)
+            established = (cause.match(signals, pattern) for cause in causes if pattern.name in cause.patterns)
+            found = next(cause for cause in established if cause is not None)
             if pattern.accepts(found):
                 return Diagnosis(pattern, found, criteria.intended)
     raise AssertionError("the last pattern always matches, whatever the cause")

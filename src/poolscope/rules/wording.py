@@ -101,6 +101,8 @@ def costs(signals: PoolSignals) -> str:
     if signals.full_seconds:
         return done_at_once(signals)
     own = signals.working_run_seconds or signals.run_p50_seconds
+    if own is None and signals.amplification is not None:  # from metrics that do not count what is done
+        return f"a task now takes {signals.amplification:.1f} times as long as its own work"
     return f"a task now waits {seconds(signals.wait_p50_seconds)} for {seconds(own)} of its own work"
 
 
