@@ -95,8 +95,8 @@ def dashboard() -> d.Dashboard:
     made.with_panel(
         number(
             "Tasks queued",
-            "Tasks that were submitted, have not started and were not cancelled. Many of them are no fault: the colour is "
-            "that of the worst finding of their pools.",
+            "Tasks that were submitted, have not started and were not cancelled. Many of them are no fault: the colour "
+            "is that of the worst finding of their pools.",
             "short",
             ("queued", f"sum(poolscope_pool_queue_depth{{{POOLS}}})"),
             findings=POOL_FINDINGS,
@@ -124,10 +124,10 @@ def dashboard() -> d.Dashboard:
     made.with_panel(
         rows(
             "Every pool",
-            "The worst first; the name leads to the pool. The kind tells a pool of workers (thread, process, ...) from a "
-            "limit (semaphore, lock, connections), whose tasks are holds, and from a queue, whose workers are consumers. "
-            "Utilisation: busy workers over the workers there could be. Amplification: how many times longer a task takes "
-            "than its own work.",
+            "The worst first; the name leads to the pool. The kind tells a pool of workers (thread, process, ...) from "
+            "a limit (semaphore, lock, connections), whose tasks are holds, and from a queue, whose workers are "
+            "consumers. Utilisation: busy workers over the workers there could be. Amplification: how many times "
+            "longer a task takes than its own work.",
             (
                 ("state", "none", state("pool", POOLS)),
                 (

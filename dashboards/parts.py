@@ -60,7 +60,7 @@ def severity(findings: str) -> str:
 
 
 def judged(expr: str, findings: str) -> str:
-    """Return the one value of an expression with a label `state`: what the worst of the findings is, 0 if there is none."""
+    """Return the one value of an expression with a label `state`: 0, or what the worst finding is that lasts."""
     return f'({expr}) * on () group_right () count_values("state", max({severity(findings)}) or vector(0))'
 
 
@@ -203,8 +203,8 @@ def lines(
 ) -> timeseries.Panel:
     """Lines over time from zero on, shares to 100 %; `limit` draws a dashed line there.
 
-    With `doubling` each step of the axis is twice the last, from 1 on. A name has the same colour in each panel, so that
-    one legend is enough where all show the same; the tooltip has the names in any case.
+    With `doubling` each step of the axis is twice the last, from 1 on. A name has the same colour in each panel, so
+    that one legend is enough where all show the same; the tooltip has the names in any case.
     """
     targets = [prometheus.Dataquery().expr(expr).legend_format(legend).range() for legend, expr in queries]
     made: timeseries.Panel = _put(timeseries.Panel(), title, description, unit, size, targets)

@@ -63,8 +63,8 @@ def _now(made: d.Dashboard) -> None:
     made.with_panel(
         number(
             "Utilisation",
-            "Busy workers over the workers there could be. 100 % is full, which is no fault in itself: the colour is that "
-            "of the finding, if there is one.",
+            "Busy workers over the workers there could be. 100 % is full, which is no fault in itself: the colour is "
+            "that of the finding, if there is one.",
             "percentunit",
             ("utilisation", share(f"max({BUSY} / {gauge('poolscope_pool_max_workers')})")),
             findings=POOL_FINDINGS,
@@ -93,8 +93,8 @@ def _now(made: d.Dashboard) -> None:
     made.with_panel(
         number(
             "Drain time",
-            "Seconds until the queue is empty if nothing more comes and tasks start as they do. The colour is that of the "
-            "finding, if there is one.",
+            "Seconds until the queue is empty if nothing more comes and tasks start as they do. The colour is that of "
+            "the finding, if there is one.",
             "s",
             ("drain", f"max({gauge('poolscope_pool_queue_depth')} / ({STARTS} > 0))"),
             findings=POOL_FINDINGS,

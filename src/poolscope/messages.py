@@ -43,7 +43,7 @@ class Hello(_Message, tag="hello", frozen=True):
 
 
 class Bye(_Message, tag="bye", frozen=True):
-    """Last of a process that ended in order. `alone`: it has had one thread and no child process, as far as is known."""
+    """Last of a process that ended in order. `alone`: it had one thread and no child process, as far as is known."""
 
     at_ns: int
     alone: bool = False

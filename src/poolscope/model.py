@@ -256,14 +256,14 @@ class ProcessReport(msgspec.Struct, frozen=True):
     cpu_seconds: float
     #: How many processes this row stands for.
     count: int = 1
-    #: Whether it had one thread and no child process, as far as is known: then it could not do two things at once, but in
-    #: an event loop.
+    #: Whether it had one thread and no child process, as far as is known: then it could not do two things at once, but
+    #: in an event loop.
     alone: bool = False
 
 
 class OwnStart(msgspec.Struct, frozen=True):
-    """Threads or processes that one line, or one library, has started, and no pool that is watched: what they did is not
-    recorded."""
+    """Threads or processes that one line, or one library, has started, and no pool that is watched: what they did is
+    not recorded."""
 
     #: `thread` or `process`.
     what: str

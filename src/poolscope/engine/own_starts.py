@@ -1,4 +1,4 @@
-"""Threads and processes that are of no pool: by the line, or the library, that starts them. They are said, not judged."""
+"""Threads and processes of no pool, by the line, or the library, that starts them. They are told, not judged."""
 
 from __future__ import annotations
 
@@ -38,9 +38,7 @@ class OwnStarts:
         key = more.what, more.where, more.library
         known = self._found.get(key)
         if known is not None:
-            more = msgspec.structs.replace(
-                more, count=known.count + more.count, in_turn=known.in_turn and more.in_turn
-            )
+            more = msgspec.structs.replace(more, count=known.count + more.count, in_turn=known.in_turn and more.in_turn)
         self._found[key] = more
 
     def reports(self) -> tuple[OwnStart, ...]:
@@ -49,8 +47,8 @@ class OwnStarts:
 
 
 def texts(starts: Sequence[OwnStart], *, nothing_else: bool) -> Iterator[str]:
-    """Return a notice for each place. A single thread is told of only where there is `nothing_else` to see, and those of
-    a library only where several of them were there at once: else it is a helper, and no pool of any kind."""
+    """Return a notice for each place. A single thread is told of only where there is `nothing_else` to see, and those
+    of a library only where several of them were there at once: else it is a helper, and no pool of any kind."""
     for start in starts:
         if start.count < 2 and not nothing_else:
             continue
@@ -61,4 +59,3 @@ def texts(starts: Sequence[OwnStart], *, nothing_else: bool) -> Iterator[str]:
             by += f" ({start.executor}, an executor of a kind that is not known)"
         turns = ", one after the other," if start.in_turn and start.count > 1 else ""
         yield f"{children(start.count, start.what)} {by}{turns} {are(start.count)} not watched as a pool"
-

@@ -88,6 +88,7 @@ def _threading_limits() -> Any:
 
 
 def own_starts() -> Any:
+    """Return the part that counts what no pool starts."""
     from poolscope.probe.recording import own_starts
 
     own_starts.exclude(WATCHED)

@@ -184,10 +184,8 @@ def _nothing_watched(medium: Medium, report: Report) -> str:
     totals = {what: sum(start.count for start in starts if start.what == what) for what in ("thread", "process")}
     there = " and ".join(children(count, what) for what, count in totals.items() if count)
     if there:
-        turns = ", one after the other," if len(starts) == 1 and starts[0].in_turn and starts[0].count > 1 else ""
-        return (
-            f"No pool and no event loop in {ran}, but {there} that are of no pool{turns}: what these do is not watched."
-        )
+        turns = ", one after the other" if len(starts) == 1 and starts[0].in_turn and starts[0].count > 1 else ""
+        return f"No pool and no event loop in {ran}, but {there} of no pool{turns}. What these do is not watched."
     if len(report.processes) == 1 and report.processes[0].alone:
         return (
             f"One thread in {ran}, and no pool, event loop or child process that is known: nothing here could run two "

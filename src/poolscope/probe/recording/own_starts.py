@@ -157,8 +157,8 @@ def _failed(exc: BaseException) -> None:
 
 def _note(what: str, child: Any, frame: FrameType | None) -> None:
     state = _state
-    if state.probe is None and state.first is None:
-        return
+    if not state.hooks:
+        return  # put back, and another tool has kept ours
     state.started += 1
     while frame is not None and frame.f_globals.get("__name__") in _BETWEEN:
         frame = frame.f_back
