@@ -152,7 +152,9 @@ def main() -> None:
             {**query._asdict(), "series": [[dict(labels), points] for labels, points in series.items()]}
             for query, series, _ in answers
         ]
-        options.json.write_text(json.dumps({"start": start, "end": end, "boards": boards, "answers": plain}))
+        choices = {board["title"]: first_values(options.url, board, end) | chosen for board in boards}
+        asked = {"start": start, "end": end, "boards": boards, "answers": plain, "choices": choices}
+        options.json.write_text(json.dumps(asked))
     print(table(answers))
 
 

@@ -179,6 +179,7 @@ def dashboard() -> d.Dashboard:
                     f" / sum by ({FLEET}) (poolscope_pool_max_workers{{{POOLS}}})"
                 ),
             ),
+            by_name=True,
         )
     )
     made.with_panel(
@@ -187,6 +188,7 @@ def dashboard() -> d.Dashboard:
             "Seconds from submission to start that 95 % of the tasks do not exceed, over the selected instances.",
             "s",
             ("{{job}} {{pool}}", quantile(0.95, "poolscope_task_wait_seconds", POOLS, FLEET)),
+            by_name=True,
             legend=False,
         )
     )
@@ -196,6 +198,7 @@ def dashboard() -> d.Dashboard:
             "Tasks submitted, not started and not cancelled.",
             "short",
             ("{{job}} {{pool}}", f"sum by ({FLEET}) (poolscope_pool_queue_depth{{{POOLS}}})"),
+            by_name=True,
             legend=False,
         )
     )
@@ -208,6 +211,7 @@ def dashboard() -> d.Dashboard:
                 "{{job}} {{pool}}",
                 share(f"avg by ({FLEET}) ({rate('poolscope_pool_saturated_seconds_total', POOLS)})"),
             ),
+            by_name=True,
             legend=False,
         )
     )

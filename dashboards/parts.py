@@ -198,20 +198,22 @@ def lines(
     stacked: bool = False,
     limit: float | None = None,
     doubling: bool = False,
+    by_name: bool = False,
     legend: bool = True,
     size: tuple[int, int] = (12, 8),
 ) -> timeseries.Panel:
     """Lines over time from zero on, shares to 100 %; `limit` draws a dashed line there.
 
-    With `doubling` each step of the axis is twice the last, from 1 on. A name has the same colour in each panel, so
-    that one legend is enough where all show the same; the tooltip has the names in any case.
+    With `doubling` each step of the axis is twice the last, from 1 on. With `by_name` a name has the same colour in
+    each panel, so that one legend is enough where all show the same; the tooltip has the names in any case.
     """
     targets = [prometheus.Dataquery().expr(expr).legend_format(legend).range() for legend, expr in queries]
     made: timeseries.Panel = _put(timeseries.Panel(), title, description, unit, size, targets)
     made.min(0).show_points(common.VisibilityMode.NEVER).line_width(1).fill_opacity(30 if stacked else 5)
     if unit == "percentunit":
         made.max(1)
-    made.color_scheme(d.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+    if by_name:
+        made.color_scheme(d.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
     made.tooltip(c.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING))
     made.legend(_legend(legend))
     if stacked:
@@ -266,8 +268,13 @@ STATE_CELL = {
     "custom.width": 110,
     "custom.align": "center",
 }
-SHARE_CELL = {"min": 0, "max": 1, "custom.cellOptions": {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}}
-AGE_CELL = {"custom.cellOptions": {"type": "color-text"}}
+SHARE_CELL = {
+    "min": 0,
+    "max": 1,
+    "custom.cellOptions": {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
+    "custom.width": 150,
+}
+NUMBER_CELL = {"custom.width": 105}
 #: Seconds that a task has been queued, from where on a look is worth while.
 AGES = ((None, NEUTRAL), (10, YELLOW), (60, RED))
 
@@ -304,9 +311,9 @@ def rows(
     )
     made.thresholds(thresholds((None, NEUTRAL)))
     for place, (column, unit, _expr) in enumerate(columns):
-        cell = STATE_CELL if place == 0 else SHARE_CELL if unit == "percentunit" else {}
+        cell = STATE_CELL if place == 0 else SHARE_CELL if unit == "percentunit" else NUMBER_CELL
         if column.startswith("oldest"):
-            cell = AGE_CELL | {"thresholds": thresholds(*AGES).build()}
+            cell = cell | {"custom.cellOptions": {"type": "color-text"}, "thresholds": thresholds(*AGES).build()}
         settings = {"unit": unit} | cell
         made.override_by_name(column, [model.DynamicConfigValue(id_val=key, value=it) for key, it in settings.items()])
     leads = {
@@ -315,5 +322,7 @@ def rows(
         f"&var-instance=${{__data.fields.instance}}&var-{link}=${{__value.raw:percentencode}}"
         "&${__url_time_range}",
     }
+    for label in ("kind", "job"):
+        made.override_by_name(label, [model.DynamicConfigValue(id_val="custom.width", value=110)])
     made.override_by_name(link, [model.DynamicConfigValue(id_val="links", value=[leads])])
     return made.sort_by([c.TableSortByFieldState().display_name(columns[0][0]).desc(True)]).filterable(True)
