@@ -104,20 +104,25 @@ def ask_all(
     boards = [json.loads(path.read_text()) for path in sorted(HOME.glob("*.json"))]
     answers = []
     for board in boards:
-        choice = first_values(url, board, end) | chosen
+        choice = choices(url, board, end, chosen)
         for query in queries(board):
             answers.append(ask(url, query, filled(query.expr, choice, rate_interval), start, end, step))
     return answers
 
 
-def first_values(url: str, board: Mapping[str, Any], end: float) -> dict[str, str]:
-    """Return the first value of each variable that takes only one."""
+def choices(url: str, board: Mapping[str, Any], end: float, chosen: Mapping[str, str]) -> dict[str, str]:
+    """Return what is chosen of the variables of a dashboard: of one that takes only one value the first, if nothing
+    else is. `Pool.pool` is for the dashboard *Pool* only."""
     single = {item["name"] for item in board["templating"]["list"] if item["type"] == "query" and not item["multi"]}
     found = {}
     for query in queries(board):
         if query.panel == "(variable)" and query.name in single:
             answer = ask(url, query, filled(query.expr, {}, ""), end, end, 1)
             found[query.name] = min((value for labels in answer.series for _, value in labels), default="")
+    for name, value in chosen.items():
+        where, _, variable = name.rpartition(".")
+        if not where or board["title"].endswith(f"/ {where}"):
+            found[variable] = value
     return found
 
 
@@ -152,8 +157,8 @@ def main() -> None:
             {**query._asdict(), "series": [[dict(labels), points] for labels, points in series.items()]}
             for query, series, _ in answers
         ]
-        choices = {board["title"]: first_values(options.url, board, end) | chosen for board in boards}
-        asked = {"start": start, "end": end, "boards": boards, "answers": plain, "choices": choices}
+        made = {board["title"]: choices(options.url, board, end, chosen) for board in boards}
+        asked = {"start": start, "end": end, "boards": boards, "answers": plain, "choices": made}
         options.json.write_text(json.dumps(asked))
     print(table(answers))
 

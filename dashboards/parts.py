@@ -212,8 +212,8 @@ def lines(
     made.min(0).show_points(common.VisibilityMode.NEVER).line_width(1).fill_opacity(30 if stacked else 5)
     if unit == "percentunit":
         made.max(1)
-    if by_name:
-        made.color_scheme(d.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+    modes = model.FieldColorModeId
+    made.color_scheme(d.FieldColor().mode(modes.PALETTE_CLASSIC_BY_NAME if by_name else modes.PALETTE_CLASSIC))
     made.tooltip(c.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING))
     made.legend(_legend(legend))
     if stacked:
@@ -274,7 +274,7 @@ SHARE_CELL = {
     "custom.cellOptions": {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
     "custom.width": 150,
 }
-NUMBER_CELL = {"custom.width": 105}
+NUMBER_CELL = {"custom.width": 112}
 #: Seconds that a task has been queued, from where on a look is worth while.
 AGES = ((None, NEUTRAL), (10, YELLOW), (60, RED))
 
