@@ -313,7 +313,11 @@ def rows(
     for place, (column, unit, _expr) in enumerate(columns):
         cell = STATE_CELL if place == 0 else SHARE_CELL if unit == "percentunit" else NUMBER_CELL
         if column.startswith("oldest"):
-            cell = cell | {"custom.cellOptions": {"type": "color-text"}, "thresholds": thresholds(*AGES).build()}
+            cell = {
+                "custom.width": 125,
+                "custom.cellOptions": {"type": "color-text"},
+                "thresholds": thresholds(*AGES).build(),
+            }
         settings = {"unit": unit} | cell
         made.override_by_name(column, [model.DynamicConfigValue(id_val=key, value=it) for key, it in settings.items()])
     leads = {

@@ -201,6 +201,12 @@ def test_the_table_of_pools_begins_with_the_state_and_tells_kinds() -> None:
     assert {"mappings", "custom.cellOptions", "custom.width"} <= {item["id"] for item in state["properties"]}
 
 
+def test_each_kind_of_panel_can_be_drawn() -> None:
+    (drawn,) = re.findall(r"^const KINDS = \{(.*)\};$", (ROOT / "draw" / "draw.jsx").read_text(), re.MULTILINE)
+    kinds = {panel["type"] for name in NAMES for panel in panels(board(name))}
+    assert kinds == {kind.strip(" '") for kind in re.findall(r"([^:,]+):", drawn)}
+
+
 def test_they_lead_to_each_other() -> None:
     boards = {name: board(name) for name in NAMES}
     uids = {item["uid"] for item in boards.values()}
