@@ -3,10 +3,10 @@
 # The seed of the order of the unit tests: `make unit ORDER=123456` repeats one.
 ORDER := $(shell od -An -N3 -tu4 /dev/urandom | tr -d ' ')
 
-.PHONY: help setup lint unit test docs
+.PHONY: help setup lint unit test docs release-check
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 8
 
 setup: ## makes the development environment and installs the git hooks
 	.ci/dev python --version
@@ -27,3 +27,6 @@ test: ## all tests on every interpreter
 
 docs: ## the site in build/docs; a warning is an error
 	.ci/dev sphinx-build -q -W --keep-going -d build/doctrees docs build/docs
+
+release-check: ## builds wheel and sdist, and tries them in an empty environment; publishes nothing
+	.ci/release-check

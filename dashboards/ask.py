@@ -1,7 +1,7 @@
 """Runs every query of every dashboard against a real Prometheus, and prints what came: python dashboards/ask.py URL
 
-The variables are filled as Grafana fills them, with All unless `--set pool=crawler` says otherwise. Standard
-library only.
+The variables are filled as Grafana fills them: with All, or with the first value where only one can be chosen, unless
+`--set pool=crawler` says otherwise. Standard library only.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def queries(board: Mapping[str, Any]) -> Iterator[Query]:
             if override["properties"][0]["id"] == "unit"
         }
         for target in panel.get("targets", ()):
-            legend = target.get("legendFormat") or columns[f"Value #{target['refId']}"]
+            legend = target.get("legendFormat") or columns.get(f"Value #{target['refId']}", "kind")
             unit = units.get(legend, panel["fieldConfig"]["defaults"]["unit"])
             yield Query(title, panel["title"], legend, target["expr"], bool(target.get("instant")), unit)
     for annotation in board["annotations"]["list"]:
@@ -102,11 +102,28 @@ def ask_all(
 ) -> list[Answer]:
     """Return the answers to all queries of all dashboards."""
     boards = [json.loads(path.read_text()) for path in sorted(HOME.glob("*.json"))]
-    return [
-        ask(url, query, filled(query.expr, chosen, rate_interval), start, end, step)
-        for board in boards
-        for query in queries(board)
-    ]
+    answers = []
+    for board in boards:
+        choice = choices(url, board, end, chosen)
+        for query in queries(board):
+            answers.append(ask(url, query, filled(query.expr, choice, rate_interval), start, end, step))
+    return answers
+
+
+def choices(url: str, board: Mapping[str, Any], end: float, chosen: Mapping[str, str]) -> dict[str, str]:
+    """Return what is chosen of the variables of a dashboard: of one that takes only one value the first, if nothing
+    else is. `Pool.pool` is for the dashboard *Pool* only."""
+    single = {item["name"] for item in board["templating"]["list"] if item["type"] == "query" and not item["multi"]}
+    found = {}
+    for query in queries(board):
+        if query.panel == "(variable)" and query.name in single:
+            answer = ask(url, query, filled(query.expr, {}, ""), end, end, 1)
+            found[query.name] = min((value for labels in answer.series for _, value in labels), default="")
+    for name, value in chosen.items():
+        where, _, variable = name.rpartition(".")
+        if not where or board["title"].endswith(f"/ {where}"):
+            found[variable] = value
+    return found
 
 
 def table(answers: list[Answer]) -> str:
@@ -140,7 +157,9 @@ def main() -> None:
             {**query._asdict(), "series": [[dict(labels), points] for labels, points in series.items()]}
             for query, series, _ in answers
         ]
-        options.json.write_text(json.dumps({"start": start, "end": end, "boards": boards, "answers": plain}))
+        made = {board["title"]: choices(options.url, board, end, chosen) for board in boards}
+        asked = {"start": start, "end": end, "boards": boards, "answers": plain, "choices": made}
+        options.json.write_text(json.dumps(asked))
     print(table(answers))
 
 

@@ -17,6 +17,7 @@ from parts import (
     quantile,
     rate,
     rows,
+    share,
     state,
     timeline,
     variable,
@@ -36,7 +37,7 @@ def dashboard() -> d.Dashboard:
         LOOP_FINDINGS,
         variable("loop", "poolscope_loop_tasks", f"{{{TARGETS}}}"),
     )
-    blocked = rate("poolscope_loop_blocked_seconds_total", LOOPS)
+    blocked = share(rate("poolscope_loop_blocked_seconds_total", LOOPS))
     made.with_row(d.Row("Now"))
     made.with_panel(verdict(LOOP_FINDINGS, width=9, more=" The log names the line."))
     made.with_panel(
@@ -75,7 +76,7 @@ def dashboard() -> d.Dashboard:
             "The worst first.",
             (
                 ("state", "none", state("loop", LOOPS)),
-                ("blocked", "percentunit", f"sum by ({EACH}) ({blocked})"),
+                ("blocked", "percentunit", f"max by ({EACH}) ({blocked})"),
                 ("lag p50", "s", quantile(0.5, LAG, LOOPS, EACH)),
                 ("lag p99", "s", quantile(0.99, LAG, LOOPS, EACH)),
                 ("tasks", "short", f"sum by ({EACH}) (poolscope_loop_tasks{{{LOOPS}}})"),
@@ -99,7 +100,7 @@ def dashboard() -> d.Dashboard:
             "Share of its time that a callback of loop_blocked_seconds or more held the loop. From the dashed line on "
             "poolscope calls it trouble.",
             "percentunit",
-            ("{{instance}} {{loop}}", f"sum by ({EACH}) ({blocked})"),
+            ("{{instance}} {{loop}}", f"max by ({EACH}) ({blocked})"),
             limit=0.02,
         )
     )

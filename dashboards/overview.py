@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as d
 from parts import (
+    AGES,
     GREEN,
+    LIMITS,
     LOOPS,
     POOL_FINDINGS,
     POOLS,
     RED,
     TARGETS,
-    YELLOW,
     board,
     lines,
     number,
     quantile,
     rate,
     rows,
+    share,
     state,
     timeline,
     variable,
@@ -26,12 +28,20 @@ BAD = ((None, GREEN), (1, RED))
 EACH = "job, instance, pool"
 #: Over a fleet one line per pool of a job, not per instance.
 FLEET = "job, pool"
+EVERY_FINDING = f'{TARGETS}, severity!="info"'
+LOOP_FINDINGS = f'{EVERY_FINDING}, kind="loop"'
+
+
+def in_trouble(kind: str) -> str:
+    """Count the pools with a finding, of those whose kind matches."""
+    of_kind = f'label_replace(poolscope_pool_info{{{POOLS}, {kind}}}, "name", "$1", "pool", "(?s)(.*)")'
+    found = f"max by (job, instance, name) (poolscope_finding{{{POOL_FINDINGS}}}) == 1"
+    return f"count(({found}) and on (job, instance, name) {of_kind}) or vector(0)"
 
 
 def dashboard() -> d.Dashboard:
     """Return the dashboard to begin with."""
     loops = LOOPS.replace("$loop", ".*")
-    every_finding = f'{TARGETS}, severity!="info"'
     made = board(
         "Overview",
         "Every pool of workers and every event loop: which are in trouble, since when, and how full they are.",
@@ -43,23 +53,34 @@ def dashboard() -> d.Dashboard:
     made.with_panel(
         number(
             "Pools in trouble",
-            "Pools with a finding above a note. A merely full pool is not one.",
+            "Pools of workers with a finding above a note. A merely full pool is not one.",
             "short",
-            ("pools", f"count(max by (job, instance, name) (poolscope_finding{{{POOL_FINDINGS}}}) == 1) or vector(0)"),
+            ("pools", in_trouble(f'kind!~"{LIMITS}"')),
             steps=BAD,
+            size=(3, 4),
         )
     )
     made.with_panel(
         number(
-            "Event loops in trouble",
-            "Event loops that a callback holds up.",
+            "Limits in trouble",
+            "Semaphores, locks and pools of connections with a finding above a note.",
+            "short",
+            ("limits", in_trouble(f'kind=~"{LIMITS}"')),
+            steps=BAD,
+            size=(3, 4),
+        )
+    )
+    made.with_panel(
+        number(
+            "Loops in trouble",
+            "Event loops that a callback holds up, or that have no rest.",
             "short",
             (
                 "loops",
-                f'count(max by (job, instance, name) (poolscope_finding{{{every_finding}, kind="loop"}}) == 1)'
-                " or vector(0)",
+                f"count(max by (job, instance, name) (poolscope_finding{{{LOOP_FINDINGS}}}) == 1) or vector(0)",
             ),
             steps=BAD,
+            size=(3, 4),
         )
     )
     made.with_panel(
@@ -68,15 +89,17 @@ def dashboard() -> d.Dashboard:
             "Age of the task that has waited longest. It grows by a second a second where nothing moves at all.",
             "s",
             ("age", f"max(poolscope_pool_oldest_queued_seconds{{{POOLS}}})"),
-            steps=((None, GREEN), (10, YELLOW), (60, RED)),
+            steps=AGES,
         )
     )
     made.with_panel(
         number(
             "Tasks queued",
-            "Tasks that were submitted, have not started and were not cancelled.",
+            "Tasks that were submitted, have not started and were not cancelled. Many of them are no fault: the colour "
+            "is that of the worst finding of their pools.",
             "short",
             ("queued", f"sum(poolscope_pool_queue_depth{{{POOLS}}})"),
+            findings=POOL_FINDINGS,
         )
     )
     made.with_panel(
@@ -86,6 +109,7 @@ def dashboard() -> d.Dashboard:
             "short",
             ("down", f"count(up{{{TARGETS}}} == 0) or vector(0)"),
             steps=BAD,
+            size=(3, 4),
         )
     )
     made.with_panel(
@@ -100,15 +124,19 @@ def dashboard() -> d.Dashboard:
     made.with_panel(
         rows(
             "Every pool",
-            "The worst first. Utilisation: busy workers over the workers there could be. Amplification: how many times "
-            "longer a task takes than its own work. The name leads to the pool.",
+            "The worst first; the name leads to the pool. The kind tells a pool of workers (thread, process, ...) from "
+            "a limit (semaphore, lock, connections), whose tasks are holds, and from a queue, whose workers are "
+            "consumers. Utilisation: busy workers over the workers there could be. Amplification: how many times "
+            "longer a task takes than its own work.",
             (
                 ("state", "none", state("pool", POOLS)),
                 (
                     "utilisation",
                     "percentunit",
-                    f"sum by ({EACH}) ({rate('poolscope_pool_busy_seconds_total', POOLS)})"
-                    f" / sum by ({EACH}) (poolscope_pool_max_workers{{{POOLS}}})",
+                    share(
+                        f"sum by ({EACH}) ({rate('poolscope_pool_busy_seconds_total', POOLS)})"
+                        f" / sum by ({EACH}) (poolscope_pool_max_workers{{{POOLS}}})"
+                    ),
                 ),
                 ("active", "short", f"sum by ({EACH}) (poolscope_pool_active_workers{{{POOLS}}})"),
                 ("max workers", "short", f"sum by ({EACH}) (poolscope_pool_max_workers{{{POOLS}}})"),
@@ -124,13 +152,16 @@ def dashboard() -> d.Dashboard:
                 ),
             ),
             link="pool",
+            # Of a pool that has ended the kind stays, and the gauges go.
+            kinds=f"max by ({EACH}, kind) (poolscope_pool_info{{{POOLS}}})"
+            f" and on ({EACH}) poolscope_pool_max_workers{{{POOLS}}}",
             size=(24, 10),
         )
     )
     made.with_panel(
         timeline(
             "A bar per finding above a note, of pools and of event loops, for as long as it lasts.",
-            every_finding,
+            EVERY_FINDING,
             size=(24, 7),
         )
     )
@@ -143,9 +174,12 @@ def dashboard() -> d.Dashboard:
             "percentunit",
             (
                 "{{job}} {{pool}}",
-                f"sum by ({FLEET}) ({rate('poolscope_pool_busy_seconds_total', POOLS)})"
-                f" / sum by ({FLEET}) (poolscope_pool_max_workers{{{POOLS}}})",
+                share(
+                    f"sum by ({FLEET}) ({rate('poolscope_pool_busy_seconds_total', POOLS)})"
+                    f" / sum by ({FLEET}) (poolscope_pool_max_workers{{{POOLS}}})"
+                ),
             ),
+            by_name=True,
         )
     )
     made.with_panel(
@@ -154,6 +188,8 @@ def dashboard() -> d.Dashboard:
             "Seconds from submission to start that 95 % of the tasks do not exceed, over the selected instances.",
             "s",
             ("{{job}} {{pool}}", quantile(0.95, "poolscope_task_wait_seconds", POOLS, FLEET)),
+            by_name=True,
+            legend=False,
         )
     )
     made.with_panel(
@@ -162,6 +198,8 @@ def dashboard() -> d.Dashboard:
             "Tasks submitted, not started and not cancelled.",
             "short",
             ("{{job}} {{pool}}", f"sum by ({FLEET}) (poolscope_pool_queue_depth{{{POOLS}}})"),
+            by_name=True,
+            legend=False,
         )
     )
     made.with_panel(
@@ -169,7 +207,12 @@ def dashboard() -> d.Dashboard:
             "Time saturated",
             "Share of the time that no worker was idle while tasks waited, in the mean of the selected instances.",
             "percentunit",
-            ("{{job}} {{pool}}", f"avg by ({FLEET}) ({rate('poolscope_pool_saturated_seconds_total', POOLS)})"),
+            (
+                "{{job}} {{pool}}",
+                share(f"avg by ({FLEET}) ({rate('poolscope_pool_saturated_seconds_total', POOLS)})"),
+            ),
+            by_name=True,
+            legend=False,
         )
     )
     made.with_panel(

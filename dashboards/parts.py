@@ -22,8 +22,11 @@ LOOPS = f'{TARGETS}, loop=~"$loop"'
 #: Everything above a note. Findings bear the name of their pool or loop in the label `name`.
 POOL_FINDINGS = f'{TARGETS}, kind="pool", name=~"$pool", severity!="info"'
 LOOP_FINDINGS = f'{TARGETS}, kind="loop", name=~"$loop", severity!="info"'
+#: Pools that have no workers of their own: their tasks are holds.
+LIMITS = "semaphore|lock|connections"
 
-GREEN, YELLOW, RED = "green", "yellow", "red"
+#: What says nothing of health has the colour of text: a full pool is no sick one, and an empty one no sound one.
+NEUTRAL, GREEN, YELLOW, RED = "text", "green", "yellow", "red"
 STATES = [
     model.ValueMap(
         options={
@@ -45,36 +48,50 @@ def quantile(share: float, metric: str, labels: str, by: str) -> str:
     return f"histogram_quantile({share}, sum by (le, {by}) ({rate(metric + '_bucket', labels)}))"
 
 
+def share(expr: str) -> str:
+    """Return a share that ends at all: rates look back a little further than they are divided by."""
+    return f"clamp_max({expr}, 1)"
+
+
+def severity(findings: str) -> str:
+    """1 while a warning lasts, 2 while something critical does, for each finding; 0 after it."""
+    critical, warning = (findings.replace('severity!="info"', f'severity="{it}"') for it in ("critical", "warning"))
+    return f"2 * poolscope_finding{{{critical}}} or poolscope_finding{{{warning}}}"
+
+
+def judged(expr: str, findings: str) -> str:
+    """Return the one value of an expression with a label `state`: 0, or what the worst finding is that lasts."""
+    return f'({expr}) * on () group_right () count_values("state", max({severity(findings)}) or vector(0))'
+
+
 def state(kind: str, labels: str) -> str:
     """0 concurrent, 1 warning, 2 critical, of each pool or loop; `labels` select its gauges."""
     gauge = {"pool": "poolscope_pool_max_workers", "loop": "poolscope_loop_tasks"}[kind]
-    findings = {"pool": POOL_FINDINGS, "loop": LOOP_FINDINGS}[kind].replace('severity!="info"', 'severity="%s"')
-    named = f'label_replace(%s poolscope_finding{{{findings}}}, "{kind}", "$1", "name", "(?s)(.*)")'
-    return (
-        f"max by (job, instance, {kind}) ({named % ('2 *', 'critical')} or {named % ('', 'warning')} "
-        f"or 0 * {gauge}{{{labels}}})"
-    )
+    findings = {"pool": POOL_FINDINGS, "loop": LOOP_FINDINGS}[kind]
+    named = f'label_replace({severity(findings)}, "{kind}", "$1", "name", "(?s)(.*)")'
+    return f"max by (job, instance, {kind}) ({named} or 0 * {gauge}{{{labels}}})"
 
 
-def each_finding(findings: str) -> str:
-    """1 while a finding lasts, then 0, whatever its severity; `findings` select them."""
-    return f"max by (job, instance, name, pattern, cause) (poolscope_finding{{{findings}}})"
+def each_finding(value: str) -> str:
+    """Return a value of each finding, whatever its severity."""
+    return f"max by (job, instance, name, pattern, cause) ({value})"
 
 
-def variable(name: str, metric: str, selector: str = "") -> d.QueryVariable:
-    """Return a choice of several label values, all of them at first."""
-    return (
+def variable(name: str, metric: str, selector: str = "", *, one: bool = False) -> d.QueryVariable:
+    """Return a choice of several label values, all of them at first; or of `one`, the first of them at first."""
+    made = (
         d.QueryVariable(name)
         .label(name)
         .datasource(SOURCE)
         .query(f"label_values({metric}{selector}, {name})")
         .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(model.VariableSort.ALPHABETICAL_ASC)
-        .multi(True)
-        .include_all(True)
-        .all_value(".*")
-        .current(model.VariableOption(selected=True, text="All", value="$__all"))
+        .multi(not one)
+        .include_all(not one)
     )
+    if not one:
+        made.all_value(".*").current(model.VariableOption(selected=True, text="All", value="$__all"))
+    return made
 
 
 def board(title: str, description: str, uid: str, findings: str, *variables: d.QueryVariable) -> d.Dashboard:
@@ -110,7 +127,7 @@ def board(title: str, description: str, uid: str, findings: str, *variables: d.Q
         .datasource(SOURCE)
         .enable(True)
         .icon_color("orange")
-        .expr(each_finding(findings))
+        .expr(each_finding(f"poolscope_finding{{{findings}}}"))
     )
 
 
@@ -127,21 +144,32 @@ def _put(panel: Any, title: str, description: str, unit: str, size: tuple[int, i
     return panel.span(size[0]).height(size[1])
 
 
+def _painted(color: str) -> list[model.DynamicConfigValue]:
+    return [model.DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": color})]
+
+
 def number(
     title: str,
     description: str,
     unit: str,
     query: tuple[str, str],
     *,
-    steps: tuple[tuple[float | None, str], ...] = ((None, GREEN),),
+    steps: tuple[tuple[float | None, str], ...] = ((None, NEUTRAL),),
+    findings: str = "",
     names: bool = False,
     none: str = "none",
     size: tuple[int, int] = (4, 4),
 ) -> stat.Panel:
-    """One number now; or with `names` the legend of what there is now, and `none` where there is nothing."""
-    target = prometheus.Dataquery().expr(query[1]).legend_format(query[0]).instant()
+    """One number now; or with `names` the legend of what there is now, and `none` where there is nothing.
+
+    Its colour is that of `steps`; with `findings` that of the worst of them, while one lasts.
+    """
+    legend, expr = query if not findings else ("{{state}}", judged(query[1], findings))
+    target = prometheus.Dataquery().expr(expr).legend_format(legend).instant()
     made: stat.Panel = _put(stat.Panel(), title, description, unit, size, [target])
     made.thresholds(thresholds(*steps)).no_value(none)
+    if findings:
+        made.override_by_name("1", _painted(YELLOW)).override_by_name("2", _painted(RED))
     made.color_mode(common.BigValueColorMode.VALUE).graph_mode(common.BigValueGraphMode.NONE)
     made.reduce_options(c.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
     return made.text_mode(common.BigValueTextMode.NAME if names else common.BigValueTextMode.VALUE)
@@ -153,8 +181,9 @@ def verdict(findings: str, *, width: int, more: str = "") -> stat.Panel:
         "State",
         "The finding that lasts and its cause; concurrent if there is none above a note." + more,
         "none",
-        ("{{pattern}} ({{cause}})", f"max by (pattern, cause) (poolscope_finding{{{findings}}} == 1)"),
-        steps=((None, RED),),
+        ("{{pattern}} ({{cause}})", f"max by (pattern, cause) ({severity(findings)}) > 0"),
+        # Where there is nothing, the text has the colour from the bottom on.
+        steps=((None, GREEN), (1, YELLOW), (2, RED)),
         names=True,
         none="concurrent",
         size=(width, 4),
@@ -169,23 +198,24 @@ def lines(
     stacked: bool = False,
     limit: float | None = None,
     doubling: bool = False,
+    by_name: bool = False,
+    legend: bool = True,
     size: tuple[int, int] = (12, 8),
 ) -> timeseries.Panel:
-    """Lines over time from zero on; `limit` draws a dashed line there.
+    """Lines over time from zero on, shares to 100 %; `limit` draws a dashed line there.
 
-    With `doubling` each step of the axis is twice the last, from 1 on.
+    With `doubling` each step of the axis is twice the last, from 1 on. With `by_name` a name has the same colour in
+    each panel, so that one legend is enough where all show the same; the tooltip has the names in any case.
     """
     targets = [prometheus.Dataquery().expr(expr).legend_format(legend).range() for legend, expr in queries]
     made: timeseries.Panel = _put(timeseries.Panel(), title, description, unit, size, targets)
     made.min(0).show_points(common.VisibilityMode.NEVER).line_width(1).fill_opacity(30 if stacked else 5)
+    if unit == "percentunit":
+        made.max(1)
+    modes = model.FieldColorModeId
+    made.color_scheme(d.FieldColor().mode(modes.PALETTE_CLASSIC_BY_NAME if by_name else modes.PALETTE_CLASSIC))
     made.tooltip(c.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING))
-    made.legend(
-        c.VizLegendOptions()
-        .display_mode(common.LegendDisplayMode.TABLE)
-        .placement(common.LegendPlacement.BOTTOM)
-        .show_legend(True)
-        .calcs(["mean", "max"])
-    )
+    made.legend(_legend(legend))
     if stacked:
         made.stacking(c.StackingConfig().mode(common.StackingMode.NORMAL))
     if doubling:
@@ -196,23 +226,28 @@ def lines(
     return made
 
 
-def timeline(description: str, findings: str, size: tuple[int, int]) -> statetimeline.Panel:
-    """Return a bar per finding for as long as it lasts."""
-    legend = "{{instance}} {{name}}: {{pattern}} ({{cause}})"
-    target = prometheus.Dataquery().expr(each_finding(findings)).legend_format(legend).range()
-    made: statetimeline.Panel = _put(statetimeline.Panel(), "Findings", description, "none", size, [target])
-    lasting = {
-        "0": model.ValueMappingResult(text="no", color="transparent", index=0),
-        "1": model.ValueMappingResult(text="lasts", color=YELLOW, index=1),
-    }
-    made.mappings([model.ValueMap(options=lasting)]).show_value(common.VisibilityMode.NEVER).row_height(0.8)
-    made.legend(
+def _legend(shown: bool) -> c.VizLegendOptions:
+    return (
         c.VizLegendOptions()
-        .show_legend(False)
+        .show_legend(shown)
         .display_mode(common.LegendDisplayMode.LIST)
         .placement(common.LegendPlacement.BOTTOM)
         .calcs([])
     )
+
+
+def timeline(description: str, findings: str, size: tuple[int, int]) -> statetimeline.Panel:
+    """Return a bar per finding for as long as it lasts, in the colour of its severity."""
+    legend = "{{instance}} {{name}}: {{pattern}} ({{cause}})"
+    target = prometheus.Dataquery().expr(each_finding(severity(findings))).legend_format(legend).range()
+    made: statetimeline.Panel = _put(statetimeline.Panel(), "Findings", description, "none", size, [target])
+    lasting = {
+        "0": model.ValueMappingResult(text="no", color="transparent", index=0),
+        "1": model.ValueMappingResult(text="warning", color=YELLOW, index=1),
+        "2": model.ValueMappingResult(text="critical", color=RED, index=2),
+    }
+    made.mappings([model.ValueMap(options=lasting)]).show_value(common.VisibilityMode.NEVER).row_height(0.8)
+    made.legend(_legend(False))
     return made.merge_values(True).fill_opacity(80)
 
 
@@ -226,51 +261,72 @@ def heat_map(title: str, description: str, metric: str, labels: str, size: tuple
     return made.y_axis(heatmap.YAxisConfig().unit("s"))
 
 
+#: How the cells of a column look that is not mere text, by the unit or name of the column.
+STATE_CELL = {
+    "mappings": STATES,
+    "custom.cellOptions": {"type": "color-background", "mode": "basic", "applyToRow": False},
+    "custom.width": 110,
+    "custom.align": "center",
+}
+SHARE_CELL = {
+    "min": 0,
+    "max": 1,
+    "custom.cellOptions": {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
+    "custom.width": 150,
+}
+NUMBER_CELL = {"custom.width": 112}
+#: Seconds that a task has been queued, from where on a look is worth while.
+AGES = ((None, NEUTRAL), (10, YELLOW), (60, RED))
+
+
 def rows(
     title: str,
     description: str,
     columns: tuple[tuple[str, str, str], ...],
     *,
     link: str,
+    kinds: str = "",
     size: tuple[int, int],
 ) -> table.Panel:
     """Return a table of the latest values: `(column, unit, expression)`, joined by their labels. `link` is on the name.
 
-    The first column is the state, and the worst are on top.
+    The first column is the state, and the worst are on top. Of `kinds`, an expression, only the label `kind` is shown.
     """
-    targets = [
-        prometheus.Dataquery().expr(expr).instant().format(PromQueryFormat.TABLE) for _column, _unit, expr in columns
-    ]
+    exprs = [expr for _column, _unit, expr in columns] + [kinds] * bool(kinds)
+    targets = [prometheus.Dataquery().expr(expr).instant().format(PromQueryFormat.TABLE) for expr in exprs]
     made: table.Panel = _put(table.Panel(), title, description, "none", size, targets)
+    values = [f"Value #{ref}" for ref, _ in zip("ABCDEFGHIJKL", exprs, strict=False)]
+    shown = values[: len(columns)]
+    order = [shown[0], link, "kind", "job", "instance", *shown[1:]]
     made.with_transformation(model.DataTransformerConfig(id_val="merge", options={}))
-    renamed = {f"Value #{ref}": column for ref, (column, *_) in zip("ABCDEFGHIJ", columns, strict=False)}
     made.with_transformation(
         model.DataTransformerConfig(
-            id_val="organize", options={"excludeByName": {"Time": True}, "renameByName": renamed, "indexByName": {}}
+            id_val="organize",
+            options={
+                "excludeByName": dict.fromkeys(["Time", *values[len(columns) :]], True),
+                "renameByName": {value: column for value, (column, *_) in zip(shown, columns, strict=True)},
+                "indexByName": {name: place for place, name in enumerate(order) if kinds or name != "kind"},
+            },
         )
     )
-    for column, unit, _expr in columns:
-        made.override_by_name(column, [model.DynamicConfigValue(id_val="unit", value=unit)])
-    name = columns[0][0]
-    shown = [
-        model.DynamicConfigValue(id_val="mappings", value=STATES),
-        model.DynamicConfigValue(id_val="custom.cellOptions", value={"type": "color-background"}),
-    ]
-    made.override_by_name(name, shown)
-    made.override_by_name(
-        link,
-        [
-            model.DynamicConfigValue(
-                id_val="links",
-                value=[
-                    {
-                        "title": f"This {link}",
-                        "url": f"/d/poolscope-{link}?${{datasource:queryparam}}&var-job=${{__data.fields.job}}"
-                        f"&var-instance=${{__data.fields.instance}}&var-{link}=${{__value.raw:percentencode}}"
-                        "&${__url_time_range}",
-                    }
-                ],
-            )
-        ],
-    )
-    return made.sort_by([c.TableSortByFieldState().display_name(name).desc(True)]).filterable(True)
+    made.thresholds(thresholds((None, NEUTRAL)))
+    for place, (column, unit, _expr) in enumerate(columns):
+        cell = STATE_CELL if place == 0 else SHARE_CELL if unit == "percentunit" else NUMBER_CELL
+        if column.startswith("oldest"):
+            cell = {
+                "custom.width": 125,
+                "custom.cellOptions": {"type": "color-text"},
+                "thresholds": thresholds(*AGES).build(),
+            }
+        settings = {"unit": unit} | cell
+        made.override_by_name(column, [model.DynamicConfigValue(id_val=key, value=it) for key, it in settings.items()])
+    leads = {
+        "title": f"This {link}",
+        "url": f"/d/poolscope-{link}?${{datasource:queryparam}}&var-job=${{__data.fields.job}}"
+        f"&var-instance=${{__data.fields.instance}}&var-{link}=${{__value.raw:percentencode}}"
+        "&${__url_time_range}",
+    }
+    for label in ("kind", "job"):
+        made.override_by_name(label, [model.DynamicConfigValue(id_val="custom.width", value=110)])
+    made.override_by_name(link, [model.DynamicConfigValue(id_val="links", value=[leads])])
+    return made.sort_by([c.TableSortByFieldState().display_name(columns[0][0]).desc(True)]).filterable(True)

@@ -1,13 +1,11 @@
-"""One pool, or a few: where the knee is, who holds the workers, what they do, and how large the pool should be."""
+"""One pool: where the knee is, who holds the workers, what they do, and how large the pool should be."""
 
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as d
 from parts import (
-    GREEN,
-    POOL_FINDINGS,
-    POOLS,
-    RED,
+    AGES,
+    NEUTRAL,
     TARGETS,
     YELLOW,
     board,
@@ -16,10 +14,14 @@ from parts import (
     number,
     quantile,
     rate,
+    share,
     timeline,
     variable,
     verdict,
 )
+
+POOLS = f'{TARGETS}, pool="$pool"'
+POOL_FINDINGS = f'{TARGETS}, kind="pool", name="$pool", severity!="info"'
 
 WAIT, RUN = "poolscope_task_wait_seconds", "poolscope_task_run_seconds"
 
@@ -46,7 +48,7 @@ def dashboard() -> d.Dashboard:
         "One pool: since when its tasks wait for each other, who holds its workers, and how large it should be.",
         "poolscope-pool",
         POOL_FINDINGS,
-        variable("pool", "poolscope_pool_max_workers", f"{{{TARGETS}}}"),
+        variable("pool", "poolscope_pool_max_workers", f"{{{TARGETS}}}", one=True),
     )
     _now(made)
     _knee(made)
@@ -56,22 +58,25 @@ def dashboard() -> d.Dashboard:
 
 
 def _now(made: d.Dashboard) -> None:
-    made.with_row(d.Row("Now"))
+    made.with_row(d.Row("$pool now"))
     made.with_panel(verdict(POOL_FINDINGS, width=6))
     made.with_panel(
         number(
             "Utilisation",
-            "Busy workers over the workers there could be, of the fullest pool.",
+            "Busy workers over the workers there could be. 100 % is full, which is no fault in itself: the colour is "
+            "that of the finding, if there is one.",
             "percentunit",
-            ("utilisation", f"max({BUSY} / {gauge('poolscope_pool_max_workers')})"),
+            ("utilisation", share(f"max({BUSY} / {gauge('poolscope_pool_max_workers')})")),
+            findings=POOL_FINDINGS,
         )
     )
     made.with_panel(
         number(
             "Queued",
-            "Tasks submitted, not started and not cancelled.",
+            "Tasks submitted, not started and not cancelled. The colour is that of the finding, if there is one.",
             "short",
             ("queued", f"sum(poolscope_pool_queue_depth{{{POOLS}}})"),
+            findings=POOL_FINDINGS,
             size=(3, 4),
         )
     )
@@ -81,17 +86,18 @@ def _now(made: d.Dashboard) -> None:
             "Age of the task that has waited longest: the only signal that moves in a total stall.",
             "s",
             ("age", f"max(poolscope_pool_oldest_queued_seconds{{{POOLS}}})"),
-            steps=((None, GREEN), (10, YELLOW), (60, RED)),
+            steps=AGES,
             size=(3, 4),
         )
     )
     made.with_panel(
         number(
             "Drain time",
-            "Seconds until the queue is empty if nothing more comes and tasks start as they do; of the pool that takes "
-            "longest.",
+            "Seconds until the queue is empty if nothing more comes and tasks start as they do. The colour is that of "
+            "the finding, if there is one.",
             "s",
             ("drain", f"max({gauge('poolscope_pool_queue_depth')} / ({STARTS} > 0))"),
+            findings=POOL_FINDINGS,
         )
     )
     made.with_panel(
@@ -100,7 +106,7 @@ def _now(made: d.Dashboard) -> None:
             "max_workers that a replay of the recorded tasks keeps up with; only while there is such advice.",
             "short",
             ("workers", f"sum(poolscope_pool_suggested_max_workers{{{POOLS}}})"),
-            steps=((None, YELLOW),),
+            steps=((None, NEUTRAL), (1, YELLOW)),
         )
     )
 
@@ -113,7 +119,7 @@ def _knee(made: d.Dashboard) -> None:
             "How many times longer a task takes than its own work, (wait + run) / run, from time integrals: the knee "
             "is where it leaves 1. From the dashed line on poolscope calls it trouble.",
             "short",
-            ("{{pool}}", f"1 + {QUEUED} / ({BUSY} > 0)"),
+            ("amplification", f"1 + {QUEUED} / ({BUSY} > 0)"),
             limit=2,
             doubling=True,
         )
@@ -123,9 +129,9 @@ def _knee(made: d.Dashboard) -> None:
             "Starts against completions",
             "Tasks a second. Before the knee tasks start as they are submitted; from it on as others are completed.",
             "ops",
-            ("{{pool}} submitted", total("poolscope_pool_tasks_submitted_total")),
-            ("{{pool}} started", STARTS),
-            ("{{pool}} completed", f"sum by (pool) ({rate('poolscope_pool_tasks_finished_total', COMPLETED)})"),
+            ("submitted", total("poolscope_pool_tasks_submitted_total")),
+            ("started", STARTS),
+            ("completed", f"sum by (pool) ({rate('poolscope_pool_tasks_finished_total', COMPLETED)})"),
         )
     )
     made.with_panel(
@@ -133,9 +139,9 @@ def _knee(made: d.Dashboard) -> None:
             "Workers",
             "Workers that run a task, that exist, and that there may be.",
             "short",
-            ("{{pool}} active", gauge("poolscope_pool_active_workers")),
-            ("{{pool}} existing", gauge("poolscope_pool_workers")),
-            ("{{pool}} at most", gauge("poolscope_pool_max_workers")),
+            ("active", gauge("poolscope_pool_active_workers")),
+            ("existing", gauge("poolscope_pool_workers")),
+            ("at most", gauge("poolscope_pool_max_workers")),
         )
     )
     made.with_panel(
@@ -144,8 +150,8 @@ def _knee(made: d.Dashboard) -> None:
             "Tasks submitted, not started and not cancelled: now, and in the mean between two points, which misses "
             "nothing in between.",
             "short",
-            ("{{pool}} now", gauge("poolscope_pool_queue_depth")),
-            ("{{pool}} mean", QUEUED),
+            ("now", gauge("poolscope_pool_queue_depth")),
+            ("mean", QUEUED),
         )
     )
     made.with_panel(
@@ -154,10 +160,10 @@ def _knee(made: d.Dashboard) -> None:
             "Seconds from submission to start of the tasks that started, and the age of the one that waits longest. "
             "Percentiles are interpolated between the bounds of the histogram; beyond a minute these are far apart.",
             "s",
-            ("{{pool}} p50", quantile(0.5, WAIT, POOLS, "pool")),
-            ("{{pool}} p95", quantile(0.95, WAIT, POOLS, "pool")),
-            ("{{pool}} p99", quantile(0.99, WAIT, POOLS, "pool")),
-            ("{{pool}} oldest queued", gauge("poolscope_pool_oldest_queued_seconds", "max")),
+            ("p50", quantile(0.5, WAIT, POOLS, "pool")),
+            ("p95", quantile(0.95, WAIT, POOLS, "pool")),
+            ("p99", quantile(0.99, WAIT, POOLS, "pool")),
+            ("oldest queued", gauge("poolscope_pool_oldest_queued_seconds", "max")),
         )
     )
     made.with_panel(
@@ -166,17 +172,17 @@ def _knee(made: d.Dashboard) -> None:
             "Seconds from start to end of the tasks that ended, and of the one that has run longest. Growing from the "
             "knee on: what the tasks call has become slower, or they hinder each other.",
             "s",
-            ("{{pool}} p50", quantile(0.5, RUN, POOLS, "pool")),
-            ("{{pool}} p95", quantile(0.95, RUN, POOLS, "pool")),
-            ("{{pool}} longest running", gauge("poolscope_pool_longest_running_seconds", "max")),
+            ("p50", quantile(0.5, RUN, POOLS, "pool")),
+            ("p95", quantile(0.95, RUN, POOLS, "pool")),
+            ("longest running", gauge("poolscope_pool_longest_running_seconds", "max")),
         )
     )
     made.with_panel(
         lines(
             "Time saturated",
-            "Share of the time that no worker was idle while tasks waited. Several instances add up.",
+            "Share of the time that no worker was idle while tasks waited, in the mean of the selected instances.",
             "percentunit",
-            ("{{pool}}", total("poolscope_pool_saturated_seconds_total")),
+            ("saturated", share(f"avg by (pool) ({rate('poolscope_pool_saturated_seconds_total', POOLS)})")),
         )
     )
     made.with_panel(
@@ -198,7 +204,7 @@ def _holders(made: d.Dashboard) -> None:
             "Functions that hold the workers",
             "Workers held by each submitted function, in the mean.",
             "short",
-            ("{{pool}} {{task}}", total("poolscope_function_busy_seconds_total", "pool, task")),
+            ("{{task}}", total("poolscope_function_busy_seconds_total", "pool, task")),
             stacked=True,
         )
     )
@@ -207,7 +213,7 @@ def _holders(made: d.Dashboard) -> None:
             "Starts of each function",
             "Tasks started a second, by submitted function.",
             "ops",
-            ("{{pool}} {{task}}", total("poolscope_function_started_total", "pool, task")),
+            ("{{task}}", total("poolscope_function_started_total", "pool, task")),
             stacked=True,
         )
     )
@@ -218,8 +224,8 @@ def _holders(made: d.Dashboard) -> None:
             "Busy workers that compute, in cores, and that wait for something: I/O, a lock, another task, the GIL. "
             "Where most wait, more workers may help; where they compute, they do not.",
             "short",
-            ("{{pool}} on a CPU", cpu),
-            ("{{pool}} waiting", f"clamp_min({BUSY} - {cpu}, 0)"),
+            ("on a CPU", cpu),
+            ("waiting", f"clamp_min({BUSY} - {cpu}, 0)"),
             stacked=True,
         )
     )
@@ -229,13 +235,13 @@ def _holders(made: d.Dashboard) -> None:
             "The size the pool has, the workers that the load asks for (tasks submitted a second times their mean run, "
             "Little's law), and the size that a replay suggests while there is such advice.",
             "short",
-            ("{{pool}} at most", gauge("poolscope_pool_max_workers")),
+            ("at most", gauge("poolscope_pool_max_workers")),
             (
-                "{{pool}} asked for",
+                "asked for",
                 f"{total('poolscope_pool_tasks_submitted_total')}"
                 f" * {total(f'{RUN}_sum')} / ({total(f'{RUN}_count')} > 0)",
             ),
-            ("{{pool}} suggested", gauge("poolscope_pool_suggested_max_workers")),
+            ("suggested", gauge("poolscope_pool_suggested_max_workers")),
         )
     )
 
@@ -247,8 +253,8 @@ def _outcomes(made: d.Dashboard) -> None:
             "Outcomes",
             "Tasks that ended a second, by outcome, and submissions that the pool refused.",
             "ops",
-            ("{{pool}} {{outcome}}", total("poolscope_pool_tasks_finished_total", "pool, outcome")),
-            ("{{pool}} rejected", total("poolscope_pool_tasks_rejected_total")),
+            ("{{outcome}}", total("poolscope_pool_tasks_finished_total", "pool, outcome")),
+            ("rejected", total("poolscope_pool_tasks_rejected_total")),
             size=(8, 8),
         )
     )

@@ -2,7 +2,8 @@
 
 For `--gentle` seconds the pool `crawler` (4 workers) is given a page of 0.2 s every 0.25 s; then, for `--busy` seconds,
 50 a second: ten workers' worth. At the end it is given time to finish, and begins again. Meanwhile the pool `mailer`
-does a little all the time, and an event loop in a thread of its own calls a synchronous client in the busy times.
+does a little all the time, and an event loop in a thread of its own calls a synchronous client in the busy times, and
+has more to ask of a service than its semaphore lets through.
 
     poolscope run --listen 9464 examples/monitoring/app.py
 """
@@ -17,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 GENTLE_INTERVAL, BUSY_INTERVAL = 0.25, 0.02
 busy = threading.Event()
+GATE = asyncio.Semaphore(2)
 
 
 def fetch() -> None:
@@ -35,9 +37,19 @@ def ask_synchronously() -> None:
     time.sleep(0.4)
 
 
+async def ask_service() -> None:
+    """Asks a service that bears two requests at a time, without a rest in the busy times."""
+    while True:
+        async with GATE:
+            await asyncio.sleep(0.05)
+        if not busy.is_set():
+            await asyncio.sleep(0.2)
+
+
 async def serve_requests() -> None:
     """An event loop of which one coroutine calls what it should await."""
-    while True:
+    asking = [asyncio.create_task(ask_service()) for _ in range(6)]
+    while asking:
         await asyncio.sleep(0.5)
         if busy.is_set():
             ask_synchronously()

@@ -43,9 +43,10 @@ class Hello(_Message, tag="hello", frozen=True):
 
 
 class Bye(_Message, tag="bye", frozen=True):
-    """Last of a process that ended in order."""
+    """Last of a process that ended in order. `alone`: it had one thread and no child process, as far as is known."""
 
     at_ns: int
+    alone: bool = False
 
 
 class ProcessTick(_Message, tag="process_tick", frozen=True):
@@ -84,6 +85,19 @@ class Fault(_Message, tag="fault", frozen=True):
 
     part: str
     text: str
+
+
+class Started(_Message, tag="started", frozen=True):
+    """So many `more` threads or processes (`what`) were started that are of no pool that is watched: at a line of the
+    program's ("package/file.py:12"), or by a `library`. `in_turn`: each was over before the next one began. `executor`
+    is the class that starts them, if it is an executor of a kind that is not known."""
+
+    what: str
+    where: str
+    library: str
+    more: int
+    in_turn: bool
+    executor: str = ""
 
 
 class FunctionNamed(_Message, tag="function", frozen=True):
@@ -384,6 +398,7 @@ Message = (
     | Unwatched
     | Incident
     | Fault
+    | Started
     | FunctionNamed
     | PoolOpened
     | PoolClosed

@@ -256,6 +256,27 @@ class ProcessReport(msgspec.Struct, frozen=True):
     cpu_seconds: float
     #: How many processes this row stands for.
     count: int = 1
+    #: Whether it had one thread and no child process, as far as is known: then it could not do two things at once, but
+    #: in an event loop.
+    alone: bool = False
+
+
+class OwnStart(msgspec.Struct, frozen=True):
+    """Threads or processes that one line, or one library, has started, and no pool that is watched: what they did is
+    not recorded."""
+
+    #: `thread` or `process`.
+    what: str
+    #: The line of the program ("package/file.py:12"), or the library.
+    where: str
+    #: Whether a library started them, and not the program itself.
+    library: bool
+    #: How many there were, in all processes.
+    count: int
+    #: Whether each was over before the next one began.
+    in_turn: bool
+    #: The class that started them, if it is an executor of a kind that is not known; else empty.
+    executor: str = ""
 
 
 class Overhead(msgspec.Struct, frozen=True):
@@ -299,6 +320,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     notices: tuple[str, ...]
     #: What poolscope itself cost.
     overhead: Overhead
+    #: Threads and processes that were started by hand and not by a pool.
+    own_starts: tuple[OwnStart, ...] = ()
 
     def to_json(self) -> bytes:
         """Return the report as JSON, indented: docs/reference/report.md."""

@@ -190,3 +190,52 @@ def test_the_start_hook_of_an_old_interpreter(tmp_path: Path) -> None:
     outcome, report = watched("program.py", cwd=tmp_path, env=environment())
     assert outcome == (0, "done\n", "")
     assert any("was not watched: it is Python 3.10, and only 3.11 or later is" in text for text in report["notices"])
+
+
+def test_threads_and_processes_that_the_program_starts_itself_are_told(tmp_path: Path) -> None:
+    text = """
+        import multiprocessing, threading
+
+        def main():
+            for _ in range(4):
+                thread = threading.Thread(target=int)
+                thread.start()
+                thread.join()
+            processes = [multiprocessing.get_context("fork").Process(target=int) for _ in range(2)]
+            for process in processes:
+                process.start()
+            for process in processes:
+                process.join()
+            print("done")
+
+        main()
+        """
+    script(tmp_path, text)
+    outcome, report = watched("program.py", cwd=tmp_path)
+    assert outcome == (0, "done\n", "")
+    assert report["verdict"] == "insufficient_data"
+    place = f"{tmp_path.name}/program.py"
+    assert report["notices"] == [
+        f"4 threads that the program started itself at {place}:7, one after the other, are not watched as a pool",
+        f"2 processes that the program started itself at {place}:11 are not watched as a pool",
+    ]
+    assert [(start["what"], start["where"], start["count"]) for start in report["own_starts"]] == [
+        ("thread", f"{place}:7", 4),
+        ("process", f"{place}:11", 2),
+    ]
+    assert not report["processes"][0]["alone"]
+
+
+@pytest.mark.parametrize(
+    ("text", "alone"),
+    [
+        ("import threading, logging", True),
+        ("import threading; t = threading.Thread(target=int); t.start(); t.join()", False),
+        ("import subprocess; subprocess.run(['/bin/true'], check=True)", False),
+    ],
+)
+def test_a_program_that_could_not_do_two_things_at_once(tmp_path: Path, text: str, alone: bool) -> None:
+    script(tmp_path, text)
+    outcome, report = watched("program.py", cwd=tmp_path)
+    assert outcome == (0, "", "")
+    assert [process["alone"] for process in report["processes"]] == [alone]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -111,11 +112,99 @@ def test_the_variables(name: str) -> None:
     assert list(variables) == ["datasource", "job", "instance", VARIABLES[name]]
     assert variables["datasource"]["type"] == "datasource"
     for item in list(variables.values())[1:]:
+        if (name, item["name"]) == ("pool", "pool"):
+            assert (item["includeAll"], item["multi"]) == (False, False)
+            continue
         assert (item["includeAll"], item["multi"], item["current"]["value"]) == (True, True, "$__all")
     for panel in panels(board(name)):
         for target in panel["targets"]:
             assert 'job=~"$job", instance=~"$instance"' in target["expr"]
             assert "rate(" not in target["expr"] or "[$__rate_interval]" in target["expr"]
+
+
+def test_one_value_is_compared_and_several_are_matched() -> None:
+    # Of a variable that takes several, Grafana makes a pattern; of one that does not, a string.
+    for name in NAMES:
+        several = {item["name"] for item in board(name)["templating"]["list"] if item.get("multi")}
+        for panel in panels(board(name)):
+            for target in panel["targets"]:
+                used = re.findall(r'(=~?)"\$(\w+)"', target["expr"])
+                assert used
+                assert all((how == "=~") == (variable in several) for how, variable in used)
+
+
+#: Where a colour of its own says what a verdict says: findings, and what no finding is needed for.
+JUDGING = {
+    "State",
+    "Pools in trouble",
+    "Limits in trouble",
+    "Loops in trouble",
+    "Targets down",
+    "Oldest queued task",
+    "Oldest queued",
+    "Suggested size",
+    "Worst lag, 99th percentile",
+    "Most blocked",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_number_that_is_no_verdict_has_no_colour_but_that_of_the_finding(name: str) -> None:
+    for panel in panels(board(name)):
+        if panel["type"] != "stat" or panel["title"] in JUDGING:
+            continue
+        defaults, overrides = panel["fieldConfig"]["defaults"], panel["fieldConfig"]["overrides"]
+        assert [step["color"] for step in defaults["thresholds"]["steps"]] == ["text"], panel["title"]
+        painted = {item["matcher"]["options"]: item["properties"][0]["value"]["fixedColor"] for item in overrides}
+        assert painted in ({}, {"1": "yellow", "2": "red"})
+        assert bool(painted) == ('count_values("state"' in panel["targets"][0]["expr"])
+        if panel["title"] in ("Utilisation", "Queued", "Tasks queued", "Drain time"):
+            assert painted, panel["title"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_where_nothing_is_wrong_nothing_is_red(name: str) -> None:
+    for panel in panels(board(name)):
+        if panel["type"] == "stat":  # the text for nothing has the colour from the bottom on
+            assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"][0]["color"] in ("green", "text")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shares_end_at_100_percent(name: str) -> None:
+    for panel in panels(board(name)):
+        if panel["type"] == "timeseries" and panel["fieldConfig"]["defaults"]["unit"] == "percentunit":
+            assert panel["fieldConfig"]["defaults"]["max"] == 1
+            assert all("clamp_max(" in target["expr"] for target in panel["targets"]), panel["title"]
+
+
+def test_each_name_is_in_one_legend() -> None:
+    for panel in panels(board("pool")):
+        assert not any("{{pool}}" in target.get("legendFormat", "") for target in panel["targets"]), panel["title"]
+    seen = set()
+    for panel in panels(board("overview")):
+        if panel["type"] == "timeseries" and panel["options"]["legend"]["showLegend"]:
+            names = {target["legendFormat"] for target in panel["targets"]}
+            assert not names & seen, panel["title"]
+            seen |= names
+    # A name has its colour everywhere.
+    for panel in panels(board("overview")):
+        if panel["type"] == "timeseries" and "{{job}} {{pool}}" in {it["legendFormat"] for it in panel["targets"]}:
+            assert panel["fieldConfig"]["defaults"]["color"]["mode"] == "palette-classic-by-name"
+
+
+def test_the_table_of_pools_begins_with_the_state_and_tells_kinds() -> None:
+    (table,) = (panel for panel in panels(board("overview")) if panel["type"] == "table")
+    order = table["transformations"][1]["options"]["indexByName"]
+    assert sorted(order, key=order.__getitem__)[:3] == ["Value #A", "pool", "kind"]
+    assert "kind" in table["targets"][-1]["expr"]
+    (state,) = (item for item in table["fieldConfig"]["overrides"] if item["matcher"]["options"] == "state")
+    assert {"mappings", "custom.cellOptions", "custom.width"} <= {item["id"] for item in state["properties"]}
+
+
+def test_each_kind_of_panel_can_be_drawn() -> None:
+    (drawn,) = re.findall(r"^const KINDS = \{(.*)\};$", (ROOT / "draw" / "draw.jsx").read_text(), re.MULTILINE)
+    kinds = {panel["type"] for name in NAMES for panel in panels(board(name))}
+    assert kinds == {kind.strip(" '") for kind in re.findall(r"([^:,]+):", drawn)}
 
 
 def test_they_lead_to_each_other() -> None:

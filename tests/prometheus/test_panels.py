@@ -20,6 +20,8 @@ APP = ROOT / "examples" / "monitoring" / "app.py"
 #: Seconds of gentle load. Longer than what a rate looks back.
 GENTLE, BUSY = 5.0, 600.0
 STEP, RATE = 0.2, "2s"
+#: The semaphore of the program.
+GATE = "__main__:GATE"
 
 
 def load(name: str) -> Any:
@@ -44,9 +46,14 @@ class Seen(NamedTuple):
     busy: float
     end: float
 
+    asked: dict[frozenset[tuple[str, str]], list[Any]]
+
     def answers(self, **chosen: str) -> list[Any]:
-        found: list[Any] = ask.ask_all(self.prometheus.url, self.start, self.end, STEP, RATE, chosen)
-        return found
+        """Asked once for each choice: what is past stays as it is."""
+        key = frozenset(chosen.items())
+        if key not in self.asked:
+            self.asked[key] = ask.ask_all(self.prometheus.url, self.start, self.end, STEP, RATE, chosen)
+        return self.asked[key]
 
 
 def program(port: int, *options: str) -> subprocess.Popen[str]:
@@ -66,12 +73,16 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         line(programs[1])
         start = float(line(programs[0]).split()[0])
         busy = float(line(programs[0]).split()[0])
-        for finding in ('kind="pool",pattern="async_then_serial"', 'kind="loop",pattern="loop_blocked"'):
+        for finding in (
+            'kind="pool",name="crawler",pattern="async_then_serial"',
+            f'kind="pool",name="{GATE}",pattern="async_then_serial"',
+            'kind="loop",pattern="loop_blocked"',
+        ):
             answered(prometheus, f'poolscope_finding{{{finding},instance="serial",severity="warning"}} == 1')
         answered(prometheus, "poolscope_pool_suggested_max_workers")
         # All that a rate looks back on is after the knee.
         until(lambda: time.time() > busy + 4)
-        yield Seen(prometheus, start, busy, time.time())
+        yield Seen(prometheus, start, busy, time.time(), {})
     finally:
         for each in programs:
             each.terminate()
@@ -81,7 +92,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 
 
 def test_every_query_of_every_panel_returns_data(seen: Seen) -> None:
-    answers = seen.answers()
+    answers = seen.answers(pool="crawler")
     assert len(answers) > 60
     broken = {
         (answer.query.board, answer.query.panel, answer.query.name): answer.error
@@ -122,11 +133,39 @@ def test_the_overview_tells_the_two_apart(seen: Seen) -> None:
         for labels, points in answer.series.items()
     }
     assert states == {
+        ("serial", GATE): 1,
+        ("healthy", GATE): 0,
         ("serial", "crawler"): 1,
         ("serial", "mailer"): 0,
         ("healthy", "crawler"): 0,
         ("healthy", "mailer"): 0,
     }
+
+
+@pytest.mark.parametrize(("instance", "state"), [("serial", "1"), ("healthy", "0")])
+def test_a_number_has_the_colour_of_the_finding(seen: Seen, instance: str, state: str) -> None:
+    answers = seen.answers(instance=instance, job="poolscope", pool="crawler", loop="requests")
+    for panel in ("Utilisation", "Queued", "Drain time"):
+        (answer,) = (
+            answer
+            for answer in answers
+            if (answer.query.board, answer.query.panel, answer.query.instant) == ("poolscope / Pool", panel, True)
+        )
+        assert list(answer.series) == [(("state", state),)]
+
+
+def test_the_overview_tells_limits_from_pools(seen: Seen) -> None:
+    answers = seen.answers(instance="serial")
+    (answer,) = (answer for answer in answers if answer.query.name == "kind")
+    kinds = {dict(labels)["pool"]: dict(labels)["kind"] for labels in answer.series}
+    assert kinds == {"crawler": "thread", "mailer": "thread", GATE: "semaphore"}
+    trouble = {
+        answer.query.panel: points[-1][1]
+        for answer in answers
+        if answer.query.panel.endswith(" in trouble")
+        for points in answer.series.values()
+    }
+    assert trouble == {"Pools in trouble": 1, "Limits in trouble": 1, "Loops in trouble": 1}
 
 
 def test_the_recorded_series_are_there(seen: Seen) -> None:

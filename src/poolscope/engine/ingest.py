@@ -16,6 +16,7 @@ from poolscope.engine.finding_list import Event
 from poolscope.engine.loop_case import LoopCase
 from poolscope.engine.loop_row import LoopRow
 from poolscope.engine.notifications import Notifications
+from poolscope.engine.own_starts import OwnStarts
 from poolscope.engine.pool_case import PoolCase
 from poolscope.engine.pool_row import PoolRow
 from poolscope.engine.process import EndedProcesses, WatchedProcess
@@ -48,6 +49,7 @@ from poolscope.messages import (
     PoolSums,
     ProcessTick,
     StackSample,
+    Started,
     Unwatched,
     WaitSample,
     WorkersReady,
@@ -98,6 +100,7 @@ class Ingest:
         self.ended = EndedProcesses()
         self.pool_rows: Rows[PoolRow] = Rows(self.tell, health.misjudged)
         self.loop_rows: Rows[LoopRow] = Rows(self.tell, health.misjudged)
+        self.own_starts = OwnStarts()
         #: About what the rows of pools take that have ended; at most too much.
         self._bytes_kept = 0
         self._sources = Sources()
@@ -209,8 +212,11 @@ class Ingest:
                 self.health.incident(message.text)
             case Fault():
                 self.health.fault(message.part, message.text)
+            case Started():
+                self.own_starts.add(message)
             case Bye():
                 process.ended_ns = message.at_ns
+                process.alone = message.alone
             case Hello():
                 raise PoolscopeError(f"process {process.hello.pid} said hello twice")
 

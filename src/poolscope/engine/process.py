@@ -35,6 +35,7 @@ class WatchedProcess:
         self.hello = hello
         self.ended_ns: int | None = None
         self.exit_code: int | None = None
+        self.alone = False
         #: Its connection ended before it said that it would.
         self.silent = False
         self.overhead_ns = 0
@@ -85,6 +86,7 @@ class WatchedProcess:
             ended_seconds=None if self.ended_ns is None else (self.ended_ns - origin_ns) / 1e9,
             exit_code=self.exit_code,
             cpu_seconds=self._cpu[-1].cpu_ns / 1e9 if self._cpu else 0.0,
+            alone=self.alone,
         )
 
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 from poolscope import __version__
 from poolscope.aggregation.function_sums import FUNCTIONS_KEPT
 from poolscope.aggregation.top_functions import OTHER
+from poolscope.engine import own_starts
 from poolscope.engine.finding_list import FINDINGS_KEPT
 from poolscope.engine.ingest import Ingest
 from poolscope.engine.loop_row import LoopRow
@@ -77,6 +78,7 @@ def session(
     pools.sort(key=lambda pool: (pool[0].pid, pool[0].first_submit_seconds or 0.0))
     found = findings(ingest, now_ns)
     duration = (now_ns - ingest.origin_ns) / 1e9
+    starts = ingest.own_starts.reports()
     cost = own_cpu_seconds + _overhead_seconds(ingest)
     report = Report(
         poolscope_version=__version__,
@@ -95,8 +97,13 @@ def session(
         pools=tuple(row for row, _ in pools),
         event_loops=tuple(loops),
         findings=found,
-        notices=(*ingest.health.texts(), *_of_less(ingest, pools, loops, found)),
+        notices=(
+            *own_starts.texts(starts, nothing_else=not pools and not loops),
+            *ingest.health.texts(),
+            *_of_less(ingest, pools, loops, found),
+        ),
         overhead=Overhead(cost, cost / duration if duration > 0 else 0.0),
+        own_starts=starts,
     )
     return Session(report, tuple(trace for _, trace in pools))
 

@@ -87,6 +87,14 @@ def _threading_limits() -> Any:
     return threading_semaphores
 
 
+def own_starts() -> Any:
+    """Return the part that counts what no pool starts."""
+    from poolscope.probe.recording import own_starts
+
+    own_starts.exclude(WATCHED)
+    return own_starts
+
+
 def _loops() -> Any:
     from poolscope.probe.loops import patch
 
@@ -123,6 +131,10 @@ def _joblib() -> Any:
     return joblib
 
 
+#: Modules by which a program starts threads and processes itself. Nearly every program has the first one, with pools or
+#: without.
+STARTING = ("threading", "multiprocessing.process")
+
 POOLS: Families = {
     "threads": (_threadpool, ("concurrent.futures.thread",)),
     "processes": (_processpool, ("concurrent.futures.process",)),
@@ -136,6 +148,7 @@ POOLS: Families = {
     "asyncio limits": (_asyncio_limits, ("asyncio.locks",)),
     "anyio limits": (_anyio_limits, ("anyio._backends._asyncio",)),
     "threading limits": (_threading_limits, ("threading",)),
+    "own starts": (own_starts, STARTING),
 }
 
 #: Those that load what records before the program has a pool. Until then greenlets may take the place of threads, and
@@ -156,13 +169,14 @@ WRAPPING: dict[str, Loader] = {
     "joblib.parallel": _joblib,
 }
 
-#: Modules that nearly every program has, whether it has a pool or not.
-_COMMON = ("threading",)
-
 #: Without one of these modules there is neither a pool nor a loop.
 MODULES = tuple(
-    module for _, modules in (*POOLS.values(), *LOOPS.values()) for module in modules if module not in _COMMON
+    module for _, modules in (*POOLS.values(), *LOOPS.values()) for module in modules if module not in STARTING
 )
+
+
+#: Packages with pools or loops that are watched: what these start is theirs.
+WATCHED = frozenset(("poolscope", *(module.partition(".")[0] for module in MODULES)))
 
 
 def meet(probe: ProbeApi, module: str) -> None:

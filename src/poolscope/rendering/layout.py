@@ -32,7 +32,7 @@ from poolscope.rendering.text import (
     line_cells,
     more,
 )
-from poolscope.rules.wording import counted
+from poolscope.rules.wording import children, counted
 from poolscope.signals.loop_evidence import MEASURED
 
 #: A loop that is so late most of the time (s) is told of, though nothing of it is a finding.
@@ -165,6 +165,8 @@ def _scope(medium: Medium, report: Report) -> str:
         parts.append(f"{counted(tasks, 'task')}{of_them} in {counted(len(report.pools), 'pool')}{_at_once(report)}")
     if report.event_loops:
         parts.append(counted(len(report.event_loops), "event loop"))
+    if not parts and report.verdict == "insufficient_data" and (there := _nothing_watched(medium, report)):
+        return there
     seen = " and ".join(parts) or "no pool and no event loop"
     seen += f" in {medium.seconds(report.duration_seconds)}"
     if report.verdict == "concurrent":
@@ -173,6 +175,23 @@ def _scope(medium: Medium, report: Report) -> str:
         needed = f"it takes {TASKS_NEEDED} finished tasks, or an event loop that runs for {LOOP_NEEDED_SECONDS:g} s"
         return f"Too little to judge: {seen}; {needed}."
     return f"{seen[0].upper()}{seen[1:]}."
+
+
+def _nothing_watched(medium: Medium, report: Report) -> str:
+    """Return what there was in place of pools and event loops, if that is known."""
+    ran = medium.seconds(report.duration_seconds)
+    starts = report.own_starts
+    totals = {what: sum(start.count for start in starts if start.what == what) for what in ("thread", "process")}
+    there = " and ".join(children(count, what) for what, count in totals.items() if count)
+    if there:
+        turns = ", one after the other" if len(starts) == 1 and starts[0].in_turn and starts[0].count > 1 else ""
+        return f"No pool and no event loop in {ran}, but {there} of no pool{turns}. What these do is not watched."
+    if len(report.processes) == 1 and report.processes[0].alone:
+        return (
+            f"One thread in {ran}, and no pool, event loop or child process that is known: nothing here could run two "
+            "things at once."
+        )
+    return ""
 
 
 def _at_once(report: Report) -> str:

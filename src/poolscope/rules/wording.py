@@ -70,6 +70,11 @@ def are(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
+def children(count: int, what: str) -> str:
+    """`30 threads`, `1 process`: what a program has started."""
+    return f"{count:,} processes" if what == "process" and count != 1 else counted(count, what)
+
+
 def workers(count: int) -> str:
     """`1 worker`, `4 workers`."""
     return counted(count, "worker")

@@ -13,9 +13,10 @@ import time
 
 from poolscope.probe.interpreter.gil import gil_enabled
 from poolscope.probe.interpreter.imports import ImportWatch
+from poolscope.probe.interpreter.standard import standard
 from poolscope.probe.interpreter.unpatched import allocate_lock
 from poolscope.probe.startup.handover import VARIABLE, unpack
-from poolscope.probe.targets import MODULES
+from poolscope.probe.targets import GREENLETS, MODULES, STARTING, own_starts
 from poolscope.probe.transport.channel import Channel, ChannelClosed, Door
 
 TYPE_CHECKING = False
@@ -150,7 +151,7 @@ class Link:
     def bye(self) -> None:
         """Send the last message, and wait for the parent to take it all, as long as that goes on."""
         self._try(self._put_rest)
-        self._try(self._channel.put, ("bye", time.perf_counter_ns()))
+        self._try(self._channel.put, ("bye", time.perf_counter_ns(), _alone()))
         self._try(self._channel.finish)
         self._channel.close()
 
@@ -162,8 +163,8 @@ class Link:
 class Watched:
     """This process as one that is watched. In a forked child the same object starts anew.
 
-    At first it only waits for a pool or a loop to become possible: most Python processes never use either,
-    and the probe takes longer to import than they should pay.
+    At first it only waits for a pool or a loop to become possible, or for a thread that the program starts itself: most
+    Python processes use none of these, and the probe takes longer to import than they should pay.
     """
 
     def __init__(self, path: str, settings: dict[str, Any]) -> None:
@@ -176,7 +177,7 @@ class Watched:
         self._lost = False
         self._over = False
         self._equipping = allocate_lock()
-        self._imports = ImportWatch(MODULES, self._imported)
+        self._imports = ImportWatch((*MODULES, *STARTING), self._imported)
         # First in, so last out: the pools and loops of other exit handlers are seen.
         atexit.register(self.finish)
         if hasattr(os, "register_at_fork"):
@@ -185,6 +186,8 @@ class Watched:
             self._equip()
         else:
             self._imports.start()
+            if any(name in sys.modules for name in STARTING):
+                own_starts().await_first(self._equip)
 
     def finish(self) -> None:
         """End with the process: send what is left, then bye. Does nothing the second time."""
@@ -208,7 +211,9 @@ class Watched:
     def _imported(self, name: str) -> None:
         # Inside an import of the program's.
         try:
-            if self._probe is None:
+            if self._probe is None and name in STARTING:
+                own_starts().await_first(self._equip)
+            elif self._probe is None:
                 self._equip(name)
             elif not self._over:
                 from poolscope.probe.startup import install
@@ -242,7 +247,7 @@ class Watched:
         before = _imported_now()
         self._installation = install.install(ran=ran)
         # A module that imports another one of these is in the midst of its import, past the finder of `install`.
-        self._imports.stop(install.in_flight(MODULES, ran))
+        self._imports.stop(install.in_flight((*MODULES, *STARTING), ran))
         if _imported_now() != before:
             # Another thread was in the midst of importing the second of them, likewise.
             self._installation.uninstall()
@@ -258,6 +263,8 @@ class Watched:
         self._imports.stop()
         if self._probe is not None:
             self._probe.after_fork.clear()
+        else:
+            own_starts().unpatch()
         if self._installation is not None:
             self._installation.uninstall()
             from poolscope.probe.startup import exit_hooks
@@ -304,6 +311,23 @@ def _door(path: str) -> Door | None:
         return Door(path)
     except OSError:
         return None
+
+
+def _alone() -> bool:
+    """Whether this process has had one thread and no child process, and nothing that stands for threads, as far as is
+    known."""
+    counted = sys.modules.get("poolscope.probe.recording.own_starts")
+    if counted is None and any(name in sys.modules for name in STARTING):
+        return False
+    if any(name in sys.modules for name in (*GREENLETS, "greenlet", "trio", "curio")):
+        return False
+    try:
+        # A child that somebody has waited for has taken pages.
+        children = standard("resource").getrusage(standard("resource").RUSAGE_CHILDREN)
+        lone = len(os.listdir("/proc/self/task")) == 1 and children.ru_minflt == 0
+    except Exception:
+        return False  # not this system
+    return lone and (counted is None or counted.started() == 0)
 
 
 def _imported_now() -> set[str]:
