@@ -16,8 +16,11 @@ from poolscope.signals.window import Window
 
 #: Kinds of pools that have no workers of their own.
 KINDS = ("semaphore", "lock", "connections")
-#: What a holder waits for that does not run: anything, or another limit.
-_SUSPENDED = ("await", "lock", "semaphore")
+CONNECTIONS = "connections"
+#: What a holder waits for that does not run: anything, another limit, or what its connection is for.
+_SUSPENDED = ("await", "lock", "semaphore", "client", CONNECTIONS)
+#: The same without what its connection is for.
+_ELSEWHERE = ("await", "lock", "semaphore")
 #: Fewer looks at holders than this say nothing about what they do.
 HOLDERS_NEEDED = 5
 
@@ -32,6 +35,8 @@ class LimitSignals(msgspec.Struct, frozen=True, kw_only=True):
     longest_share: float
     #: The part of the looks at holders in which they waited for something else; None: not seen often enough.
     suspended_share: float | None = None
+    #: Of connections, the part of them in which they waited for something that is not theirs; None: likewise.
+    elsewhere_share: float | None = None
     #: Where they waited most often, the user's line first.
     inside: tuple[Line, ...] = ()
     #: Where what wants it waits most often.
@@ -49,14 +54,17 @@ def limit_signals(
     length_ns = max(1, window.end_ns - window.begin_ns)
     holds = [time for share in window.shares.values() for time in (*share.runs, *share.ages)]
     inside: Counter[tuple[Line, ...]] = Counter()
-    suspended = None
-    holders = 0
+    suspended = elsewhere = None
+    holders = others = 0
     for stack in (stack for sample in samples for stack in sample.stacks):
         holders += len(stack.tasks) // 3
+        if stack.gate in _ELSEWHERE:
+            others += len(stack.tasks) // 3
         if stack.gate in _SUSPENDED:
             inside[tuple(stack.lines)] += len(stack.tasks) // 3
     if holders >= HOLDERS_NEEDED:
         suspended = inside.total() / holders
+        elsewhere = others / holders if kind == CONNECTIONS else None
     if history.cpu_ns:  # its holders are threads
         inside = _lines(stack for sample in samples for stack in sample.stacks)
         suspended = None if cores is None else max(0.0, 1 - cores * length_ns / max(1, window.busy_ns))
@@ -65,6 +73,7 @@ def limit_signals(
         waited=sum(wait > 0 for wait in window.waits),
         longest_share=max(holds, default=0) / length_ns,
         suspended_share=suspended,
+        elsewhere_share=elsewhere,
         inside=_most(inside),
         waiting=_most(_lines(stack for sample in samples for stack in sample.waiting)),
     )
