@@ -39,7 +39,7 @@ def _capacity(queue: Any) -> int | None:
 def _check(module: Any) -> None:
     cls = module.Pool
     needs_parameters(cls, "_acquire", ["self", "timeout"])
-    needs_use(cls, "_initialize", ("_queue", "LifoQueue", "maxsize"))
+    needs_use(cls, "_initialize", ("_queue", "_maxsize"))
     needs_use(module.PoolConnectionHolder, "_release", ("_pool", "_queue", "put_nowait"))
 
 

@@ -49,7 +49,7 @@ def _check(module: Any) -> None:
     cls = module.Pool
     needs_parameters(cls, "_get_conn", ["self"], more=True)
     needs_parameters(cls, "checkin", ["self", "conn"])
-    needs_use(cls, "__init__", ("address", "is_sdam", "requests", "max_pool_size"))
+    needs_parameters(cls, "__init__", ["self", "address", "options", "is_sdam"], more=True)
     needs_use(cls, "_get_conn", ("requests", "max_pool_size", "size_cond"))
 
 

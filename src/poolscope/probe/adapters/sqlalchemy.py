@@ -1,15 +1,17 @@
 """SQLAlchemy: a `QueuePool`, which an engine has unless it is told otherwise, and the one of an asyncio engine.
 
-Replaced are its methods `_do_get` and `_do_return_conn`, through which all connections go; `__init__`, to know where the
-engine was made; and `recreate`, as a pool that takes the place of a disposed one is the same to the reader.
+Replaced are its methods `_do_get` and `_do_return_conn`, through which all connections go, and `recreate`, as a pool that
+takes the place of a disposed one is the same to the reader. To know where an engine was made, the function is replaced
+that its constructors call for a logger: `create_engine` reads their own parameters.
 """
 
 from __future__ import annotations
 
 import functools
+import sys
 
 from poolscope.probe.adapters.clients import Client
-from poolscope.probe.interpreter.shapes import needs, needs_use
+from poolscope.probe.interpreter.shapes import needs, needs_parameters, needs_use
 from poolscope.probe.limits.connections import ATTRIBUTE, Lender
 
 TYPE_CHECKING = False
@@ -55,12 +57,14 @@ def _check(module: Any) -> None:
     needs_use(cls, "_do_return_conn", ("_pool", "put"))
     needs_use(cls, "size", ("maxsize",))
     needs(cls, ("recreate", "_is_asyncio"))
+    needs_use(sys.modules["sqlalchemy.pool.base"].Pool, "__init__", ("log", "instance_logger"))  # type: ignore[attr-defined]
+    needs_parameters(sys.modules["sqlalchemy.log"], "instance_logger", ["instance", "echoflag"])
 
 
 def _put(patch: Patch, module: Any) -> None:
-    cls = module.QueuePool
+    cls, log = module.QueuePool, sys.modules["sqlalchemy.log"]
     lender = _Lender(LIBRARIES, full=_full, capacity=_capacity)
-    lender.put_constructor(patch, cls)
+    patch.put(log, "instance_logger", _instance_logger(patch, lender, cls, log.instance_logger))
     lender.put_lend(patch, cls, "_do_get")
     lender.put_take_back(patch, cls, "_do_return_conn")
     patch.put(cls, "recreate", _recreate(patch, lender, cls.recreate))
@@ -74,6 +78,17 @@ class _Lender(Lender):
         found = super().record(owner, patch)
         found.tasks = owner._is_asyncio
         return found
+
+
+def _instance_logger(patch: Patch, lender: Lender, cls: Any, original: Any) -> Any:
+    @functools.wraps(original)
+    def instance_logger(instance: Any, *args: Any, **kwargs: Any) -> None:
+        original(instance, *args, **kwargs)
+        # It comes before the queue of connections.
+        if isinstance(instance, cls) and "_pool" not in instance.__dict__:
+            lender.made(instance, patch)
+
+    return instance_logger
 
 
 def _recreate(patch: Patch, lender: Lender, original: Any) -> Any:

@@ -597,10 +597,12 @@ class Lender:
     def put_lend(self, patch: Patch, cls: Any, name: str) -> None:
         """Replace the method that lends a connection."""
         original = getattr(cls, name)
+        code = getattr(original, "__code__", None)
 
         @functools.wraps(original)
         def lend(owner: Any, /, *args: Any, **kwargs: Any) -> Any:
-            loan = self.asks(owner, patch)
+            # It may try again by calling itself.
+            loan = None if _getframe(1).f_code is code else self.asks(owner, patch)
             try:
                 connection = original(owner, *args, **kwargs)
             except BaseException as exc:
