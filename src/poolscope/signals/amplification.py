@@ -21,6 +21,8 @@ TASKS_SHARE = 0.1
 #: A shorter wait than this (ns), and than so many times the mean run of the pool, is nothing that a task suffers from.
 LEAST_WAIT_NS = 100_000_000
 LEAST_WAIT_RUNS = 1.5
+#: From this part of the tasks on that start at once while others wait, these are overtaken.
+OVERTAKING_SHARE = 0.25
 
 
 class Delay(msgspec.Struct, frozen=True):
@@ -47,8 +49,17 @@ def amplification(wait: float, run: float, working: float, kinds: TwoKinds | Non
     return (wait + whole) / whole * (run / working)
 
 
-def delay(window: Window, totals: Mapping[int, FunctionTotals], queued: Queueing | None) -> Delay | None:
-    """Return the delay of the function that suffers most from it; None if too little ended to tell.
+def overtaken(window: Window) -> bool:
+    """Whether those that wait are overtaken by others, so that half of the tasks may not wait at all."""
+    at_once = sum(share.at_once for share in window.shares.values())
+    return 0 < window.starts <= at_once / OVERTAKING_SHARE
+
+
+def delay(
+    window: Window, totals: Mapping[int, FunctionTotals], queued: Queueing | None, *, means: bool = False
+) -> Delay | None:
+    """Return the delay of the function that suffers most from it; None if too little ended to tell. `means`: of the
+    waits the mean counts, where that is more than the median.
 
     Of a function none of whose tasks end any more, the runs that it had earlier (`totals`) say how long one
     takes.
@@ -61,6 +72,8 @@ def delay(window: Window, totals: Mapping[int, FunctionTotals], queued: Queueing
         if not share.tasks or share.tasks < TASKS_SHARE * tasks:
             continue
         wait_ns, run_ns = share.wait_p50_ns, _run_ns(share, totals.get(function))
+        if means and wait_ns is not None:
+            wait_ns = max(wait_ns, share.wait_mean_ns or 0.0)
         if wait_ns is None or not run_ns:
             continue
         worked = queued.worked(function) if queued is not None else 1.0
