@@ -94,9 +94,7 @@ class LimitReached(Cause, frozen=True, kw_only=True):
                 f"for it for {seconds(scene.sustain_seconds)}, if the holds last as long as they did. {behind}",
                 suggested_max_workers=sizing.suggested,
             )
-        return Advice(
-            self.action, f"{first}Raise {name!r} (now {now}), or give short holds one of their own. {behind}"
-        )
+        return Advice(self.action, f"{first}Raise {name!r} (now {now}), or give short holds one of their own. {behind}")
 
     @property
     def _first(self) -> str:

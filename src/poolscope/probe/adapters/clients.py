@@ -37,6 +37,8 @@ class Client:
         # Reentrant: a finalizer that runs while we are inside may uninstall.
         self._lock = RLock()
         self._current: Patch | None = None
+        #: Modules that are not as we know them.
+        self._unknown: set[str] = set()
 
     def patch(self, probe: Any) -> None:
         """Watch the pools of those modules that are imported. Does nothing where that is so already.
@@ -55,7 +57,8 @@ class Client:
             if current is None:
                 current = self._current = Patch(probe)
             otherwise = "its pools of connections are not watched"
-            for _, module in fresh_modules(current, self._library, otherwise, self._modules, self._missing):
+            modules = {name: defines for name, defines in self._modules.items() if name not in self._unknown}
+            for _, module in fresh_modules(current, self._library, otherwise, modules, self._missing):
                 self._put(current, module)
 
     def unpatch(self) -> None:
@@ -68,10 +71,12 @@ class Client:
             self._current.take_off()
             connections.end(self._current)
             self._current = None
+            self._unknown.clear()
 
-    def _missing(self, _: str, module: Any) -> str | None:
+    def _missing(self, name: str, module: Any) -> str | None:
         try:
             self._check(module)
         except Unfamiliar as reason:
+            self._unknown.add(name)
             return f"familiar pool ({reason})"
         return None

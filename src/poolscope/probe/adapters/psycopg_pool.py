@@ -53,7 +53,5 @@ def _put(patch: Patch, module: Any) -> None:
         lender.put_take_back(patch, cls, "putconn")
 
 
-_client = Client(
-    "psycopg-pool", {"psycopg_pool.pool": "ConnectionPool", _ASYNC: "AsyncConnectionPool"}, _check, _put
-)
+_client = Client("psycopg-pool", {"psycopg_pool.pool": "ConnectionPool", _ASYNC: "AsyncConnectionPool"}, _check, _put)
 patch, unpatch = _client.patch, _client.unpatch
