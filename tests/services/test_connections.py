@@ -1,5 +1,4 @@
-"""Clients' pools of connections as pools of holds, each in process and without a server: what is recorded, and that they
-stay what they are."""
+"""Pools of connections as pools of holds, in process and without servers: what is recorded, and what stays as it is."""
 
 from __future__ import annotations
 

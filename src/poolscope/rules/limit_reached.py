@@ -90,8 +90,8 @@ class LimitReached(Cause, frozen=True, kw_only=True):
                 )
             return Advice(
                 self.action,
-                f"{first}Raise {name!r} to {sizing.suggested} (now {now}): replayed with {sizing.suggested}, nothing waits "
-                f"for it for {seconds(scene.sustain_seconds)}, if the holds last as long as they did. {behind}",
+                f"{first}Raise {name!r} to {sizing.suggested} (now {now}): replayed with {sizing.suggested}, nothing "
+                f"waits for it for {seconds(scene.sustain_seconds)}, if the holds last as long as they did. {behind}",
                 suggested_max_workers=sizing.suggested,
             )
         return Advice(self.action, f"{first}Raise {name!r} (now {now}), or give short holds one of their own. {behind}")
@@ -103,6 +103,6 @@ class LimitReached(Cause, frozen=True, kw_only=True):
         if elsewhere is None or elsewhere <= WAITING_SHARE:
             return ""
         return (
-            f"Give a connection back before what waits{at(self.limit.inside)}, or take it after: {percent(elsewhere)} of "
-            "the time that one is held goes into something else. "
+            f"Give a connection back before what waits{at(self.limit.inside)}, or take it after: {percent(elsewhere)} "
+            "of the time that one is held goes into something else. "
         )

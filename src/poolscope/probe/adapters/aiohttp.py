@@ -11,7 +11,8 @@ import sys
 
 from poolscope.probe.adapters.clients import Client
 from poolscope.probe.interpreter.shapes import needs_parameters, needs_use
-from poolscope.probe.limits.connections import Connections, Lender
+from poolscope.probe.limits.connections import Connections
+from poolscope.probe.limits.lending import Lender
 from poolscope.probe.recording.pool_watch import report
 
 TYPE_CHECKING = False

@@ -12,7 +12,8 @@ import sys
 
 from poolscope.probe.adapters.clients import Client
 from poolscope.probe.interpreter.shapes import needs_parameters, needs_use
-from poolscope.probe.limits.connections import ATTRIBUTE, Lender, users_frame
+from poolscope.probe.limits.connections import ATTRIBUTE, users_frame
+from poolscope.probe.limits.lending import Lender
 from poolscope.probe.limits.naming import site_of
 from poolscope.probe.recording.pool_watch import report
 
@@ -50,7 +51,7 @@ def _put(patch: Patch, module: Any) -> None:
     cls, holder = module.Pool, module.PoolConnectionHolder
     patch.put_constructor(cls, "", lambda: None, functools.partial(_made, patch, sites))
     patch.put(cls, "_acquire", _acquire(patch, lender, sites, cls._acquire))
-    patch.put(holder, "_release", _release(patch, lender, holder._release))
+    patch.put(holder, "_release", _release(patch, holder._release))
 
 
 def _holder(connection: Any) -> int:
@@ -72,7 +73,7 @@ def _acquire(
     patch: Patch, lender: Lender, sites: dict[int, Site], original: Callable[[Any, Any], Any]
 ) -> Callable[[Any, Any], Any]:
     @functools.wraps(original)
-    async def acquire(self: Any, timeout: Any) -> Any:  # noqa: ASYNC109 - it is the original's
+    async def acquire(self: Any, timeout: Any) -> Any:
         queue = self._queue
         site = sites.pop(id(self), None) if queue is not None else None
         if site is not None:
@@ -93,7 +94,7 @@ def _acquire(
     return acquire
 
 
-def _release(patch: Patch, lender: Lender, original: Callable[[Any], None]) -> Callable[[Any], None]:
+def _release(patch: Patch, original: Callable[[Any], None]) -> Callable[[Any], None]:
     @functools.wraps(original)
     def release(self: Any) -> None:
         if self._in_use is not None and patch.active and not sys.is_finalizing():

@@ -1,4 +1,4 @@
-"""What the adapters of clients with pools of connections have in common: patched as their modules come, and put back."""
+"""What the adapters of clients that have pools of connections share: patched as their modules come, and put back."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import sys
 
 from poolscope.probe.adapters.clients import Client
 from poolscope.probe.interpreter.shapes import needs, needs_parameters, needs_use
-from poolscope.probe.limits.connections import Lender
+from poolscope.probe.limits.lending import Lender
 from poolscope.probe.recording.pool_watch import report
 
 TYPE_CHECKING = False

@@ -10,7 +10,8 @@ import sys
 
 from poolscope.probe.adapters.clients import Client
 from poolscope.probe.interpreter.shapes import needs_parameters, needs_use
-from poolscope.probe.limits.connections import Lender, place_of_user
+from poolscope.probe.limits.connections import place_of_user
+from poolscope.probe.limits.lending import Lender
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class _Lender(Lender):
         if not owner.is_sdam:
             host, port = owner.address[:2]
             name = f"mongodb://{host}" + ("" if port is None else f":{port}")
-            super().made(owner, patch, (place_of_user(sys._getframe(1)), name, ""))
+            super().made(owner, patch, site or (place_of_user(sys._getframe(1)), name, ""))
 
     def asks(self, owner: Any, patch: Patch) -> Loan | None:
         """See `Lender.asks`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from poolscope.probe.adapters.clients import Client
 from poolscope.probe.interpreter.shapes import needs, needs_parameters, needs_use
-from poolscope.probe.limits.connections import Lender
+from poolscope.probe.limits.lending import Lender
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

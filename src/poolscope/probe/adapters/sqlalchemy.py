@@ -1,8 +1,8 @@
 """SQLAlchemy: a `QueuePool`, which an engine has unless it is told otherwise, and the one of an asyncio engine.
 
-Replaced are its methods `_do_get` and `_do_return_conn`, through which all connections go, and `recreate`, as a pool that
-takes the place of a disposed one is the same to the reader. To know where an engine was made, the function is replaced
-that its constructors call for a logger: `create_engine` reads their own parameters.
+Replaced are its methods `_do_get` and `_do_return_conn`, through which all connections go, and `recreate`, as a pool
+that takes the place of a disposed one is the same to the reader. To know where an engine was made, the function is
+replaced that its constructors call for a logger: `create_engine` reads their own parameters.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import sys
 
 from poolscope.probe.adapters.clients import Client
 from poolscope.probe.interpreter.shapes import needs, needs_parameters, needs_use
-from poolscope.probe.limits.connections import ATTRIBUTE, Lender
+from poolscope.probe.limits.connections import ATTRIBUTE
+from poolscope.probe.limits.lending import Lender
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def _check(module: Any) -> None:
     needs_use(cls, "_do_return_conn", ("_pool", "put"))
     needs_use(cls, "size", ("maxsize",))
     needs(cls, ("recreate", "_is_asyncio"))
-    needs_use(sys.modules["sqlalchemy.pool.base"].Pool, "__init__", ("log", "instance_logger"))  # type: ignore[attr-defined]
+    needs_use(sys.modules["sqlalchemy.pool.base"].Pool, "__init__", ("log", "instance_logger"))
     needs_parameters(sys.modules["sqlalchemy.log"], "instance_logger", ["instance", "echoflag"])
 
 

@@ -11,7 +11,8 @@ import sys
 
 from poolscope.probe.adapters.clients import Client
 from poolscope.probe.interpreter.shapes import needs_parameters, needs_use
-from poolscope.probe.limits.connections import ATTRIBUTE, Lender, made_by_user, place_of_user
+from poolscope.probe.limits.connections import ATTRIBUTE, made_by_user, place_of_user
+from poolscope.probe.limits.lending import Lender
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -55,8 +55,8 @@ RUN_CODES: set[CodeType] = set()
 WAITS: dict[CodeType, Callable[[FrameType], Any]] = {}
 
 
-#: Threads that wait for one of a bounded set of things, such as a connection, by their identifiers -> the record of that.
-#: Single dict operations only.
+#: Threads that wait for one of so many things, such as connections, by their identifiers -> the record of these. Single
+#: dict operations only.
 AWAITED: dict[int, PoolRecorder] = {}
 
 

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from poolscope.probe.recording.recorder import WorkerLog
     from poolscope.probe.recording.registry import PoolWatch
 
-    #: When the wait is over, as `concurrent.futures.wait` says it, and what for: futures, tasks, a `Room`, the record of a
-    #: limit; None: one that we know nothing of.
+    #: When the wait is over, as `concurrent.futures.wait` says it, and what for: futures, tasks, a `Room`, the record
+    #: of a limit; None: one that we know nothing of.
     Waiting = tuple[str, list[Any]]
     #: Pool, worker, its task, and what it waits for.
     Found = tuple[int, WorkerLog, tuple[int, int, int], Waiting]
