@@ -55,6 +55,11 @@ class SharedResource(Cause, frozen=True, kw_only=True):
         return cls(signals=signals, scarce=scarce, times_alone=slower(signals))
 
     @property
+    def behind(self) -> bool:
+        """Whether it is a limit that is watched."""
+        return isinstance(self.scarce, Awaited)
+
+    @property
     def waiting(self) -> tuple[Line, ...]:
         """Return where they wait, if that is known."""
         return self.scarce.waiting if self.scarce is not None and not isinstance(self.scarce, Awaited) else ()

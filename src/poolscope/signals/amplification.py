@@ -21,8 +21,6 @@ TASKS_SHARE = 0.1
 #: A shorter wait than this (ns), and than so many times the mean run of the pool, is nothing that a task suffers from.
 LEAST_WAIT_NS = 100_000_000
 LEAST_WAIT_RUNS = 1.5
-#: From this part of the tasks on that start at once while others wait, these are overtaken.
-OVERTAKING_SHARE = 0.25
 
 
 class Delay(msgspec.Struct, frozen=True):
@@ -47,12 +45,6 @@ def amplification(wait: float, run: float, working: float, kinds: TwoKinds | Non
     """(wait + run) / working run, in seconds; where there are two kinds of runs, of their mean."""
     whole = run if kinds is None else kinds.mean_seconds
     return (wait + whole) / whole * (run / working)
-
-
-def overtaken(window: Window) -> bool:
-    """Whether those that wait are overtaken by others, so that half of the tasks may not wait at all."""
-    at_once = sum(share.at_once for share in window.shares.values())
-    return 0 < window.starts <= at_once / OVERTAKING_SHARE
 
 
 def delay(

@@ -23,14 +23,19 @@ _SUSPENDED = ("await", "lock", "semaphore", "client", CONNECTIONS)
 _ELSEWHERE = ("await", "lock", "semaphore")
 #: Fewer looks at holders than this say nothing about what they do.
 HOLDERS_NEEDED = 5
+#: From this part of the holds on that begin at once while others wait, these are overtaken.
+OVERTAKING_SHARE = 0.25
 
 
 class LimitSignals(msgspec.Struct, frozen=True, kw_only=True):
     """A limit over one window."""
 
     kind: str
-    #: Holds that started in it and had been waited for.
+    #: Holds that started in it and were waited for.
     waited: int
+    #: Of connections: those that wait are overtaken, by what gives one back and has the next before they wake up. Half
+    #: of the holds may not have waited at all then, and each is one that others waited for.
+    overtaken: bool = False
     #: The longest hold, as a part of the window.
     longest_share: float
     #: The part of the looks at holders in which they waited for something else; None: not seen often enough.
@@ -51,6 +56,8 @@ def limit_signals(
     kind = history.opened.kind
     if kind not in KINDS:
         return None
+    at_once = sum(share.at_once for share in window.shares.values())
+    overtaken = kind == CONNECTIONS and 0 < OVERTAKING_SHARE * window.starts <= at_once
     length_ns = max(1, window.end_ns - window.begin_ns)
     holds = [time for share in window.shares.values() for time in (*share.runs, *share.ages)]
     inside: Counter[tuple[Line, ...]] = Counter()
@@ -70,7 +77,8 @@ def limit_signals(
         suspended = None if cores is None else max(0.0, 1 - cores * length_ns / max(1, window.busy_ns))
     return LimitSignals(
         kind=kind,
-        waited=sum(wait > 0 for wait in window.waits),
+        waited=window.starts if overtaken else sum(wait > 0 for wait in window.waits),
+        overtaken=overtaken,
         longest_share=max(holds, default=0) / length_ns,
         suspended_share=suspended,
         elsewhere_share=elsewhere,

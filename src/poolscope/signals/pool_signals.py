@@ -16,7 +16,7 @@ import msgspec
 from poolscope.aggregation.pool_history import CpuReading, FunctionTotals, PoolHistory
 from poolscope.aggregation.stretches import Stretch
 from poolscope.messages import StackSample
-from poolscope.signals.amplification import amplification, delay, overtaken
+from poolscope.signals.amplification import amplification, delay
 from poolscope.signals.awaited_loop import AwaitedLoop
 from poolscope.signals.batch import Batch, batch_of
 from poolscope.signals.contention import (
@@ -35,7 +35,7 @@ from poolscope.signals.contention import (
 from poolscope.signals.deadlock import Awaited, Deadlock
 from poolscope.signals.handover import Between, between
 from poolscope.signals.held import HeldWorker, InLoop, Standing, given_up_share, held_workers, standing
-from poolscope.signals.limits import CONNECTIONS, LimitSignals, limit_signals
+from poolscope.signals.limits import LimitSignals, limit_signals
 from poolscope.signals.queueing import LEAST_WORK, Queueing, SourceOf, Task, queueing, takes, with_gates
 from poolscope.signals.significance import Before, LoadTest, Runs
 from poolscope.signals.two_kinds import TwoKinds
@@ -315,8 +315,7 @@ def measure(
     lasting = frozenset(worker for worker, task in history.running.items() if task.started_ns <= begin_ns)
     found = _contention(history, window, work, samples, lasting, source_of) if limit is None else None
     queued = queueing(samples, lasting, elsewhere, found.waiting if found is not None and found.sure else ())
-    # What gives a connection back may have the next one before any that waits.
-    means = limit is not None and limit.kind == CONNECTIONS and overtaken(window)
+    means = limit is not None and limit.overtaken
     suffered = delay(window, history.functions, queued, means=means)
     return PoolSignals(
         window_seconds=length_ns / 1e9,
