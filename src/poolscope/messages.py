@@ -196,7 +196,9 @@ class Stack(msgspec.Struct, frozen=True, array_like=True):
     `spot` tells places in the last line from each other: it is the instruction. `tasks` is flat, 3 integers a worker:
     worker, function, started. `gate` is what they wait for, if that is known: a "lock", a "semaphore", a full
     "queue", a "child" process, or a lock that no thread of their process can release, as it is "inherited"; of a
-    task of an event loop also "await", anything else.
+    task of an event loop also "await", anything else. Of what has a connection: "await" is anything but that, "client"
+    that it is used, and "leaked" that what took it has ended: then the line is the one that did. Of what waits for one
+    it is "connections".
     """
 
     lines: list[Line]

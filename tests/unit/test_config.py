@@ -403,7 +403,7 @@ def test_what_the_probe_is_told() -> None:
     assert told["sample_interval"] == 0.1
     assert told["loop_blocked_seconds"] == 0.1
     assert told["pools"][0] == {"match": "db-*", "name": "database", "max_workers": 16, "ignore": False}
-    assert set(told) == {"limits", "sample_interval", "loop_blocked_seconds", "pools"}
+    assert set(told) == {"connections", "limits", "sample_interval", "loop_blocked_seconds", "pools"}
     assert len(told["pools"]) == 3
 
 

@@ -85,6 +85,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     endpoint: EndpointSettings = msgspec.field(default_factory=EndpointSettings)
     per_process: bool = False
     limits: bool = True
+    connections: bool = True
     sample_interval: float = 0.1
     keep_tasks: int = 200_000
     pools: tuple[PoolSettings, ...] = ()
@@ -114,6 +115,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         keys = ("match", "name", "max_workers", "ignore")
         return {
             "limits": self.limits,
+            "connections": self.connections,
             "sample_interval": self.sample_interval,
             "loop_blocked_seconds": self.detection.loop_blocked_seconds,
             "pools": [{key: getattr(rule, key) for key in keys} for rule in self.pools],

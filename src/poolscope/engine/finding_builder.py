@@ -230,7 +230,7 @@ def evidence(signals: PoolSignals) -> dict[str, float]:
         "tasks_started": float(signals.starts),
         "tasks_finished": float(signals.finished),
         "coupling": signals.coupling,
-        "wait_p50_seconds": signals.wait_p50_seconds,
+        "wait_mean_seconds" if signals.overtaken else "wait_p50_seconds": signals.wait_p50_seconds,
         "wait_max_seconds": signals.wait_max_seconds,
         "run_p50_seconds": signals.run_p50_seconds,
         "working_run_seconds": signals.working_run_seconds,

@@ -27,7 +27,7 @@ class PoolRule:
 class ProbeSettings:
     """Not changed after construction: a probe gets other settings as a whole. Intervals are seconds."""
 
-    __slots__ = ("limits", "loop_blocked_seconds", "pools", "sample_interval")
+    __slots__ = ("connections", "limits", "loop_blocked_seconds", "pools", "sample_interval")
 
     def __init__(
         self,
@@ -35,11 +35,13 @@ class ProbeSettings:
         loop_blocked_seconds: float = 0.1,
         pools: Iterable[PoolRule] = (),
         limits: bool = True,
+        connections: bool = True,
     ) -> None:
         self.sample_interval = sample_interval
         self.loop_blocked_seconds = loop_blocked_seconds
         self.pools = tuple(pools)
         self.limits = limits
+        self.connections = connections
 
     def rule_for(self, name: str) -> PoolRule | None:
         """Return the first rule whose pattern matches the pool's name."""
@@ -77,6 +79,7 @@ class ProbeSettings:
                     for rule in content.get("pools", ())
                 ],
                 bool(content.get("limits", default.limits)),
+                bool(content.get("connections", default.connections)),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"settings that the probe cannot read: {error!r}") from error

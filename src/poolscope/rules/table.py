@@ -18,6 +18,7 @@ from poolscope.rules.cpu_bound import CpuBound
 from poolscope.rules.deadlock import Deadlocked
 from poolscope.rules.downstream_pool import DownstreamPool
 from poolscope.rules.held_across_wait import HeldAcrossWait
+from poolscope.rules.leaked import Leaked
 from poolscope.rules.limit_reached import LimitReached
 from poolscope.rules.long_lived import LongLived
 from poolscope.rules.nested_wait import NestedWait
@@ -51,6 +52,7 @@ PATTERNS: tuple[type[Pattern], ...] = (
 CAUSES: tuple[type[Cause], ...] = (
     NestedWait,
     WorkersGone,
+    Leaked,
     LongLived,
     AbandonedCalls,
     StuckTasks,

@@ -95,6 +95,7 @@ def measure(history: PoolHistory, stretch: Stretch, window: Window, around: Surr
         run_p50_seconds=seconds(suffered.run_ns) if suffered is not None else None,
         working_run_seconds=seconds(suffered.working_ns) if suffered is not None else None,
         working_workers=seen.working_workers(),
+        overtaken=seen.overtaken,
         negligible=suffered is not None and not suffered.counts,
         kinds=suffered.kinds if suffered is not None else None,
         full_seconds=around.full_seconds,
@@ -158,7 +159,9 @@ class _Seen:
         self.contention = self._contention() if self.limit is None else None
         waiting = self.contention.waiting if self.contention is not None and self.contention.sure else ()
         self._queued = queueing(self.samples, self.lasting, around.elsewhere, waiting)
-        self.suffered = delay(window, history.functions, self._queued)
+        #: Those that wait are overtaken: the median says little of their waits.
+        self.overtaken = self.limit is not None and self.limit.overtaken
+        self.suffered = delay(window, history.functions, self._queued, means=self.overtaken)
 
     def _within(self, told: Iterable[_Timed]) -> list[_Timed]:
         return [each for each in told if self._begin_ns <= each.at_ns <= self._end_ns]

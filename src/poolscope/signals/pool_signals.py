@@ -70,6 +70,8 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     kinds: TwoKinds | None = None
     #: How long the pool has been full, whether tasks were queued or not, where it is that by which it is judged.
     full_seconds: float = 0.0
+    #: Those that wait are overtaken by others: the wait is a mean.
+    overtaken: bool = False
     #: Waits that are no more than a moment (see `amplification.py`).
     negligible: bool = False
     #: CPU seconds of the workers per second, and per second that they were busy: what they use between tasks counts, up

@@ -82,6 +82,18 @@ class Share:
             return median(known + self.queued)
         return middle([(wait, 1) for wait in known] + [(wait, self.each) for wait in self.queued])
 
+    @property
+    def wait_mean_ns(self) -> float | None:
+        """The mean of the same."""
+        tasks = self.tasks
+        known = sum(self.waits) + sum(self.running) + sum(self.cancelled) + self.each * sum(self.queued)
+        return known / tasks if tasks else None
+
+    @property
+    def at_once(self) -> int:
+        """How many of those that ended started as soon as they had come."""
+        return sum(not wait for wait in self.waits)
+
     def overlong_ns(self, totals: FunctionTotals | None) -> int:
         """Return the time in the window of tasks that take many times the p99 run; 0 if that is not known. If hardly
         any task ends in the window, nearly the longest of all that ever ended (`totals`) stands for it."""

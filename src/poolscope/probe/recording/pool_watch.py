@@ -55,6 +55,11 @@ RUN_CODES: set[CodeType] = set()
 WAITS: dict[CodeType, Callable[[FrameType], Any]] = {}
 
 
+#: Threads that wait for one of so many things, such as connections, by their identifiers -> the record of these. Single
+#: dict operations only.
+AWAITED: dict[int, PoolRecorder] = {}
+
+
 #: Class of futures that record their tasks themselves -> from one of them, its task, if that has not started; or None.
 FUTURES: dict[type, Callable[[Any], Task | None]] = {}
 #: Classes with a `watch` whose methods are callbacks of futures, until their tasks are back from a worker process.
@@ -233,18 +238,18 @@ class _ThreadBinding:
     That is before its identifier can be another thread's.
     """
 
-    __slots__ = ("_ident", "_log", "_logs")
+    __slots__ = ("_ident", "_logs", "log")
 
     def __init__(self, logs: dict[int, WorkerLog], log: WorkerLog) -> None:
         self._logs = logs
-        self._log = log
+        self.log = log
         self._ident = log.ident
         logs[log.ident] = log
 
     def __del__(self) -> None:
         self._logs.pop(self._ident, None)
         # Ours unless the interpreter is shutting down and another thread clears up.
-        self._log.depart(thread_time_ns() if get_ident() == self._ident else -1)
+        self.log.depart(thread_time_ns() if get_ident() == self._ident else -1)
 
 
 class _ThreadBindings(threading.local):
@@ -265,6 +270,15 @@ def own_log(watch: Watch) -> WorkerLog:
         log = watch.join(ident, get_native_id())
         _bindings.all.append(_ThreadBinding(watch.logs, log))
     return log
+
+
+def task_here() -> tuple[WorkerLog, tuple[int, int, int]] | None:
+    """Return the task that the calling thread is in as a worker of a pool, and its log; None if it is in none."""
+    for binding in _bindings.all:
+        running = binding.log.running
+        if running is not None:
+            return binding.log, running
+    return None
 
 
 def as_text(name: Any) -> str:
