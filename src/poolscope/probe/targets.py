@@ -87,6 +87,18 @@ def _threading_limits() -> Any:
     return threading_semaphores
 
 
+def _asyncio_queues() -> Any:
+    from poolscope.probe.limits import asyncio_queues
+
+    return asyncio_queues
+
+
+def _threading_queues() -> Any:
+    from poolscope.probe.limits import threading_queues
+
+    return threading_queues
+
+
 def _loops() -> Any:
     from poolscope.probe.loops import patch
 
@@ -136,11 +148,13 @@ POOLS: Families = {
     "asyncio limits": (_asyncio_limits, ("asyncio.locks",)),
     "anyio limits": (_anyio_limits, ("anyio._backends._asyncio",)),
     "threading limits": (_threading_limits, ("threading",)),
+    "asyncio queues": (_asyncio_queues, ("asyncio.queues",)),
+    "threading queues": (_threading_queues, ("queue",)),
 }
 
 #: Those that load what records before the program has a pool. Until then greenlets may take the place of threads, and
 #: are to be met as such: beside them these are not watched.
-LIMITS = ("asyncio limits", "anyio limits", "threading limits")
+LIMITS = ("asyncio limits", "anyio limits", "threading limits", "asyncio queues", "threading queues")
 GREENLETS = ("eventlet", "gevent")
 
 LOOPS: Families = {"loops": (_loops, ("asyncio.base_events", "uvloop"))}

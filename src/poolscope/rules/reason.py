@@ -168,7 +168,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
 
     what: Pattern
     why: Cause
-    #: The settings say that it is to be so.
+    #: The settings say that it is to be so, or nothing suffers from it.
     intended: bool = False
 
     @property

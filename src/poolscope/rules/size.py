@@ -10,6 +10,7 @@ from poolscope.rules.reason import Cause, Scene
 from poolscope.rules.wording import counted, percent, seconds, workers
 from poolscope.signals.pool_signals import PoolSignals, workers_for_cpu
 from poolscope.signals.sizing import LARGEST
+from poolscope.signals.work_queues import KIND
 
 #: Runs that take this many times as long as alone already show what more workers would make worse.
 SLOWER = 1.2
@@ -21,6 +22,13 @@ _HOW = {
     "asgiref": " asgiref keeps such calls in one thread: a ThreadSensitiveContext for each, or thread_sensitive=False, "
     "lets them run side by side.",
 }
+
+
+def _larger(scene: Scene, size: str, now: int) -> str:
+    """Say how to have so many workers in place of as many as there are now."""
+    if scene.kind == KIND:
+        return f"Start {size} consumers for {scene.pool!r}: tasks or threads that take from it (now {now})"
+    return f"Give {scene.pool!r} max_workers={size} (now {now})"
 
 
 class _Cpu(msgspec.Struct, frozen=True):
@@ -151,15 +159,15 @@ class TooSmall(Cause, frozen=True, kw_only=True):
         if sizing.enough is not None:
             return Advice(
                 self.action,
-                f"Give {name!r} more workers in steps, from max_workers={sizing.suggested} (now {now}) to "
-                f"{sizing.enough}: replayed on {sizing.enough}, the recorded tasks never fill the pool for "
+                f"{_larger(scene, str(sizing.suggested), now)}, and more in steps to {sizing.enough}: replayed on "
+                f"{sizing.enough}, the recorded tasks never fill the pool for "
                 f"{seconds(scene.sustain_seconds)}, if they run as long as they did, and what they wait for must serve "
                 f"so many at once.{self.headroom.warning(sizing.suggested)}{self.purpose()}",
                 suggested_max_workers=sizing.suggested,
             )
         return Advice(
             self.action,
-            f"Give {name!r} max_workers={sizing.suggested} (now {now}): replayed on {sizing.suggested}, the recorded "
+            f"{_larger(scene, str(sizing.suggested), now)}: replayed on {sizing.suggested}, the recorded "
             f"tasks never fill the pool for {seconds(scene.sustain_seconds)}, if they run as long as they did."
             f"{self.headroom.warning(sizing.suggested)}{self.purpose()}",
             suggested_max_workers=sizing.suggested,

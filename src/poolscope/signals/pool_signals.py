@@ -40,6 +40,7 @@ from poolscope.signals.queueing import LEAST_WORK, Queueing, SourceOf, Task, que
 from poolscope.signals.significance import Before, LoadTest, Runs
 from poolscope.signals.two_kinds import TwoKinds
 from poolscope.signals.window import TASKS_NEEDED, Window, Work, median, seconds, sums
+from poolscope.signals.work_queues import WorkQueueSignals, work_queue_signals
 
 #: Runs that take up to this many times as long as alone are not hindering each other.
 RUN_INFLATION = 1.5
@@ -143,6 +144,8 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     awaited_loop: AwaitedLoop | None = None
     #: Of a limit: what has no workers of its own.
     limit: LimitSignals | None = None
+    #: Of a work queue, whose workers are its consumers.
+    work_queue: WorkQueueSignals | None = None
 
     @property
     def cores_wanted(self) -> float | None:
@@ -378,6 +381,7 @@ def measure(
         functions=len(window.shares),
         awaited_loop=awaited_loop,
         limit=limit,
+        work_queue=work_queue_signals(history, window, samples),
     )
 
 

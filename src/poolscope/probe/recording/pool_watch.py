@@ -233,18 +233,18 @@ class _ThreadBinding:
     That is before its identifier can be another thread's.
     """
 
-    __slots__ = ("_ident", "_log", "_logs")
+    __slots__ = ("_ident", "_logs", "log")
 
     def __init__(self, logs: dict[int, WorkerLog], log: WorkerLog) -> None:
         self._logs = logs
-        self._log = log
+        self.log = log
         self._ident = log.ident
         logs[log.ident] = log
 
     def __del__(self) -> None:
         self._logs.pop(self._ident, None)
         # Ours unless the interpreter is shutting down and another thread clears up.
-        self._log.depart(thread_time_ns() if get_ident() == self._ident else -1)
+        self.log.depart(thread_time_ns() if get_ident() == self._ident else -1)
 
 
 class _ThreadBindings(threading.local):
@@ -255,6 +255,11 @@ class _ThreadBindings(threading.local):
 
 
 _bindings = _ThreadBindings()
+
+
+def in_task() -> bool:
+    """Whether the calling thread is a worker of a pool, and in a task of it."""
+    return any(binding.log.running is not None for binding in _bindings.all)
 
 
 def own_log(watch: Watch) -> WorkerLog:
