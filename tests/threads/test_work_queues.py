@@ -508,7 +508,7 @@ def test_a_log_that_a_listener_writes_is_none(probe):
     until(lambda: len(written) == 20)
     probe.look()
     listener.stop()
-    assert type(records._poolscope_items) is tuple
+    assert type(records._poolscope_items) is work_queue.Fresh
     assert probe.recorders == []
 
 
@@ -654,7 +654,7 @@ def test_what_a_comparison_raises_is_raised_as_without_us(probe):
 def test_a_failure_of_ours_ends_the_watch_of_that_queue(probe, monkeypatch):
     items = queue.Queue()
     items.put(1)
-    monkeypatch.setattr(work_queue.WorkQueue, "arrives", mistake(RuntimeError("ours")))
+    monkeypatch.setattr(work_queue.WorkQueue, "_arrives", mistake(RuntimeError("ours")))
     items.put(2)
     assert [items.get(), items.get()] == [1, 2]
     assert items._poolscope_items is None

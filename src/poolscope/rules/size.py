@@ -7,7 +7,7 @@ import msgspec
 from poolscope.model import Advice
 from poolscope.rules.inflation import became_slower
 from poolscope.rules.reason import Cause, Scene
-from poolscope.rules.wording import counted, percent, seconds, workers
+from poolscope.rules.wording import are, counted, percent, seconds, workers
 from poolscope.signals.pool_signals import PoolSignals, workers_for_cpu
 from poolscope.signals.sizing import LARGEST
 from poolscope.signals.work_queues import KIND
@@ -116,6 +116,15 @@ class TooSmall(Cause, frozen=True, kw_only=True):
             return Advice(
                 self.action,
                 f"{name!r} is too small for its load (now {now}).{why if sizing is not None else ''}{self.purpose()}",
+            )
+        if sizing.population is not None and scene.kind == KIND:
+            return Advice(
+                self.bounded(),
+                f"What puts items into {name!r} waits until others are done: {counted(sizing.population, 'item')} "
+                f"{are(sizing.population)} there at a time. Nothing needs doing if that is wanted. More consumers "
+                f"(now {now}) help if what they wait for can serve more at once, and never more than "
+                f"{sizing.population}; a replay gives no number, because with more of them the items would come at "
+                f"other times.{self.purpose()}",
             )
         if sizing.population is not None:
             return Advice(

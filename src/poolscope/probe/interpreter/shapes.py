@@ -289,12 +289,11 @@ def threading_limits(threading: Any) -> None:
 
 
 def asyncio_queues(queues: Any) -> None:
-    """`asyncio.queues`: items go in by `_put` and out by `_get`, in as few steps as ours; `get` and `get_nowait` ask
-    `empty` first."""
+    """`asyncio.queues`: items go in by `_put` and out by `_get`, in as few steps as ours; what is about to wait for one
+    calls `_get_loop`."""
     _queues(queues, "_queue", "put_nowait", "get_nowait")
-    needs_names(queues.Queue, "empty", ["_queue"])
-    for name in ("get", "get_nowait"):
-        needs_use(queues.Queue, name, ["empty"])
+    needs(queues.Queue, ["_get_loop"])
+    needs_use(queues.Queue, "get", ["_get_loop"])
     needs_use(queues.Queue, "__init__", ["_putters", "_finished"])
 
 

@@ -1,8 +1,8 @@
 """asyncio's `Queue`, `PriorityQueue` and `LifoQueue` with tasks that take from them, as pools.
 
-Replaced are the methods through which each item goes in and out, `_put` and `_get`, and by which a queue sees that
-there is none, `empty`. Ours do the same in as many steps, and ask one question more: whether the queue is followed.
-Those of a `PriorityQueue`, where the items are compared, call the standard ones.
+Replaced are the methods through which each item goes in and out, `_put` and `_get`. Ours do the same in as many steps,
+and ask one question more: whether the queue is followed. Those of a `PriorityQueue`, where the items are compared, call
+the standard ones. `_get_loop`, which is called by what is about to wait, tells of those that ask for an item in vain.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from weakref import ref
 from poolscope.probe.interpreter.shapes import asyncio_queues
 from poolscope.probe.limits.asyncio_locks import current_task
 from poolscope.probe.limits.coroutines import place_of, stacks
-from poolscope.probe.limits.queue_patch import QueueFamily
-from poolscope.probe.limits.work_queue import ByItem, InOrder, LastFirst, WorkQueue, WorkQueues
+from poolscope.probe.limits.queue_patch import QueueFamily, older
+from poolscope.probe.limits.work_queue import WorkQueue, WorkQueues, stamps_for
 from poolscope.probe.recording.virtual_workers import VirtualWorker
 
 TYPE_CHECKING = False
@@ -40,8 +40,8 @@ class TaskQueue(WorkQueue):
 
     __slots__ = ("_cpu_ns", "_thread")
 
-    def __init__(self, site: Site, stamps: Any, probe: Any, *, complete: bool) -> None:
-        super().__init__(site, stamps, probe, complete=complete)
+    def __init__(self, queues: WorkQueues, site: Site, stamps: Any, *, complete: bool) -> None:
+        super().__init__(queues, site, stamps, complete=complete)
         self._thread = 0
         # What the thread had used when it was read last, and since the queue was opened (ns).
         self._cpu_ns = (-1, 0)
@@ -132,51 +132,87 @@ def _waits_for(futures: list[Any]) -> list[Any]:
     return [task for task in tasks if hasattr(task, "get_coro")]
 
 
-def _stamps(queue: Any) -> Any:
-    module = _family.patched
-    if isinstance(queue, module.PriorityQueue):
-        return ByItem()
-    return LastFirst() if isinstance(queue, module.LifoQueue) else InOrder()
-
-
-def _follow(queue: Any, site: Site, complete: bool) -> WorkQueue:
-    return TaskQueue(site, _stamps(queue), _family.probe, complete=complete)
-
-
 def _items(queue: Any) -> Any:
     return queue._queue
 
 
-def _methods(family: QueueFamily, module: Any) -> dict[Any, dict[str, Any]]:
+def _follow(queues: WorkQueues, queue: Any, site: Site, complete: bool) -> WorkQueue:
+    stamps = stamps_for(queue, _family.patched)
+    return TaskQueue(queues, site, stamps, complete=complete)
+
+
+def _may_begin(_: FrameType | None) -> bool:
+    _family.start()
+    return True
+
+
+def _put(self: Any, item: Any) -> None:
+    try:
+        try:
+            record = self._poolscope_items
+        except AttributeError:
+            record = older(self)
+    except AttributeError:
+        record = older(self)
+    if record is not None:
+        record.arrives(self, item, len(self._queue))
+    self._queue.append(item)
+
+
+def _get(self: Any) -> Any:
+    try:
+        try:
+            record = self._poolscope_items
+        except AttributeError:
+            record = older(self)
+    except AttributeError:
+        record = older(self)
+    if record is not None:
+        items = self._queue
+        record.takes(self, items[0], len(items))
+    return self._queue.popleft()
+
+
+def _get_last(self: Any) -> Any:
+    try:
+        try:
+            record = self._poolscope_items
+        except AttributeError:
+            record = older(self)
+    except AttributeError:
+        record = older(self)
+    if record is not None:
+        items = self._queue
+        record.takes(self, items[-1], len(items))
+    return self._queue.pop()
+
+
+def _methods(module: Any) -> dict[Any, dict[str, Any]]:
     """Return what takes the place of the standard methods, by class."""
-    arrives, takes, asks = family.arrives, family.takes, family.asks
     put_in_order, take_in_order = module.PriorityQueue._put, module.PriorityQueue._get
+    get_loop = module.Queue._get_loop
 
-    def empty(self: Any) -> bool:
-        if self._queue:
-            return False
-        if self._poolscope_items is not None:
-            asks(self, _getframe(1))
-        return True
-
-    def _put(self: Any, item: Any) -> None:
-        if self._poolscope_items is not None:
-            arrives(self, item)
-        self._queue.append(item)
-
-    def _get(self: Any) -> Any:
-        if self._poolscope_items is not None:
-            takes(self, 0)
-        return self._queue.popleft()
-
-    def _get_last(self: Any) -> Any:
-        if self._poolscope_items is not None:
-            takes(self, -1)
-        return self._queue.pop()
+    def _get_loop(self: Any) -> Any:
+        try:
+            loop = get_loop(self)
+        except BaseException as exc:
+            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            raise
+        try:
+            record = self._poolscope_items
+        except AttributeError:
+            record = older(self)
+        if record is not None:
+            record.asks(self, _getframe(1))
+        return loop
 
     def _put_by_order(self: Any, item: Any) -> None:
-        if self._poolscope_items is not None:
-            arrives(self, item)
+        try:
+            record = self._poolscope_items
+        except AttributeError:
+            record = older(self)
+        if record is not None:
+            record.arrives(self, item, len(self._queue))
         try:
             put_in_order(self, item)
         except BaseException as exc:
@@ -184,8 +220,13 @@ def _methods(family: QueueFamily, module: Any) -> dict[Any, dict[str, Any]]:
             raise
 
     def _get_by_order(self: Any) -> Any:
-        if self._poolscope_items is not None:
-            takes(self, 0)
+        try:
+            record = self._poolscope_items
+        except AttributeError:
+            record = older(self)
+        if record is not None:
+            items = self._queue
+            record.takes(self, items[0], len(items))
         try:
             return take_in_order(self)
         except BaseException as exc:
@@ -193,15 +234,13 @@ def _methods(family: QueueFamily, module: Any) -> dict[Any, dict[str, Any]]:
             raise
 
     return {
-        module.Queue: {"empty": empty, "_put": _put, "_get": _get},
+        module.Queue: {"_get_loop": _get_loop, "_put": _put, "_get": _get},
         module.LifoQueue: {"_put": _put, "_get": _get_last},
         module.PriorityQueue: {"_put": _put_by_order, "_get": _get_by_order},
     }
 
 
-_family = QueueFamily(
-    MODULE, WorkQueues(_follow, _items), check=asyncio_queues, methods=_methods, items=_items, eager=True
-)
+_family = QueueFamily(MODULE, WorkQueues(_follow, _items, _may_begin), check=asyncio_queues, methods=_methods)
 
 
 def patch(probe: Any) -> None:

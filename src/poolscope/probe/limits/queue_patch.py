@@ -7,14 +7,13 @@ import sys
 from _thread import RLock
 from collections import deque
 from functools import update_wrapper
-from types import FunctionType
 
 from poolscope.probe.executors.patching import Patch
 from poolscope.probe.interpreter.imports import imported
 from poolscope.probe.interpreter.shapes import Unfamiliar, missed
 from poolscope.probe.interpreter.stacks import is_user_file
 from poolscope.probe.limits.naming import site_of
-from poolscope.probe.limits.work_queue import ATTRIBUTE, LOOK_SECONDS, WorkQueue, WorkQueues
+from poolscope.probe.limits.work_queue import ATTRIBUTE, LOOK_SECONDS, Fresh, WorkQueues
 from poolscope.probe.recording.pool_watch import report
 
 TYPE_CHECKING = False
@@ -27,6 +26,14 @@ _getframe, _set = sys._getframe, object.__setattr__
 _shutting_down = sys.is_finalizing
 
 
+def older(queue: Any) -> None:
+    """Note that a queue is not followed that is older than the patch, or a copy.
+
+    No attribute of the class says so: where both have one, reading it is slow.
+    """
+    _set(queue, ATTRIBUTE, None)
+
+
 class QueueFamily:
     """The queues of one module, and what is patched of it. Changed under `lock` only; hooks may be called by any
     thread."""
@@ -37,12 +44,9 @@ class QueueFamily:
         queues: WorkQueues,
         *,
         check: Callable[[Any], None],
-        methods: Callable[[QueueFamily, Any], dict[Any, dict[str, Any]]],
-        items: Callable[[Any], Any],
-        eager: bool,
+        methods: Callable[[Any], dict[Any, dict[str, Any]]],
     ) -> None:
-        """`check` raises Unfamiliar; `methods` gives what to replace in each class; `items` gives those of a queue;
-        `eager`: hooks may start our thread, as no lock is held."""
+        """`check` raises Unfamiliar; `methods` gives what to replace in each class of the module."""
         # Reentrant: a finalizer that runs while we are inside may uninstall.
         self.lock = RLock()
         self.module = module
@@ -50,10 +54,9 @@ class QueueFamily:
         self.patch: Patch | None = None
         self._check = check
         self._methods = methods
-        self._items = items
-        self._eager = eager
         self._ours: dict[str, set[Any]] = {}
-        self._askers: tuple[Any, ...] = ()
+        # Classes whose queues can be followed.
+        self._plain: set[type] = set()
         #: The module that is patched.
         self.patched: Any = None
         self._stop_job: Callable[[], None] | None = None
@@ -90,16 +93,14 @@ class QueueFamily:
                 probe.notice(missed(f"queues of {self.module.partition('.')[0]} are not watched", reason))
                 return
             state = Patch(probe)
-            state.put(module.Queue, ATTRIBUTE, None)
             state.put(module.Queue, "__init__", self._constructor(state, module.Queue))
             state.put(module.Queue, "task_done", self._task_done(module.Queue.task_done))
-            self._askers = module.Queue.get.__code__, module.Queue.get_nowait.__code__
-            self._ours = {}
-            for cls, methods in self._methods(self, module).items():
-                for name, method in methods.items():
-                    # A copy, as classes share some.
-                    ours = FunctionType(method.__code__, method.__globals__, name, None, method.__closure__)
-                    state.put(cls, name, update_wrapper(ours, getattr(cls, name)))
+            self.queues.probe = probe
+            self.queues.askers = module.Queue.get.__code__, module.Queue.get_nowait.__code__
+            self._ours, self._plain = {}, set()
+            for cls, methods in self._methods(module).items():
+                for name, ours in methods.items():
+                    state.put(cls, name, ours)
                     self._ours.setdefault(name, set()).add(ours)
             self.patch, self.patched = state, module
 
@@ -138,28 +139,37 @@ class QueueFamily:
     def _made(self, state: Patch, queue: Any, frame: FrameType) -> None:
         """Note where a queue of the user's was made. What libraries make for themselves is left alone."""
         kind = type(queue)
+        _set(queue, ATTRIBUTE, None)
         made: FrameType | None = frame
         while made is not None and made.f_code.co_name == "__init__" and made.f_locals.get("self") is queue:
             made = made.f_back
         if made is None or not is_user_file(made.f_code.co_filename):
             return
-        if type(self._items(queue)) not in (deque, list):
-            return  # it keeps its items in a way of its own
+        if kind not in self._plain and not self._is_plain(kind, queue):
+            return
+        _set(queue, ATTRIBUTE, Fresh(site_of(made), self.queues))
+        self.start()
+
+    def _is_plain(self, kind: Any, queue: Any) -> bool:
+        """Whether a class leaves to the standard one what we rely on; one that does not is told of."""
+        if type(self.queues.items(queue)) not in (deque, list):
+            return False  # it keeps its items in a way of its own
         for name, ours in self._ours.items():
             if getattr(kind, name) not in ours:
                 called = f"{kind.__module__}.{kind.__qualname__}"
-                state.find_probe().notice(f"queues of {called} are not seen: it has a {name} of its own")
-                return
-        _set(queue, ATTRIBUTE, site_of(made))
-        self.start()
+                self.probe.notice(f"queues of {called} are not seen: it has a {name} of its own")
+                return False
+        self._plain.add(kind)
+        return True
 
     def start(self) -> None:
         """Have our thread look at the queues."""
         patch = self.patch
         if patch is None:
             return
-        probe = patch.find_probe()
+        probe = self.queues.probe
         if self._stop_job is None:
+            probe = self.queues.probe = patch.find_probe()
             self._stop_job = probe.add_job(LOOK_SECONDS, self._look)
         probe.wake()
 
@@ -168,67 +178,16 @@ class QueueFamily:
         if patch is not None:
             self.queues.look(patch.find_probe)
 
-    # -- hooks, which never raise because of a failure of ours -------------------------------------------------
-
-    def arrives(self, queue: Any, item: Any) -> None:
-        """Note that an item is about to be put: called by `_put`."""
-        record = queue._poolscope_items
-        try:
-            if type(record) is tuple:
-                if self._eager:
-                    self.start()
-                elif not self._by_user(_getframe(2)):
-                    return
-                record = self.queues.begin(queue, record)
-            if record is not None:
-                record.arrives(item, len(self._items(queue)))
-                if record.over:
-                    self.queues.rest(queue, record)
-        except Exception as exc:
-            self.queues.failed(queue, exc)
-
-    def takes(self, queue: Any, place: int) -> None:
-        """Note that the item at this place is about to be taken: called by `_get`."""
-        record = queue._poolscope_items
-        try:
-            caller = _getframe(2)
-            if type(record) is tuple:
-                if not self._by_user(caller):
-                    return
-                record = self.queues.begin(queue, record)
-            if record is not None:
-                items = self._items(queue)
-                record.takes(items[place], len(items), caller)
-                if record.over:
-                    self.queues.rest(queue, record)
-        except Exception as exc:
-            self.queues.failed(queue, exc)
-
-    def asks(self, queue: Any, caller: FrameType) -> None:
-        """Note that one who is at `caller` sees that there is no item."""
-        record = queue._poolscope_items
-        if isinstance(record, WorkQueue) and caller.f_code in self._askers:
-            try:
-                record.asks()
-            except Exception as exc:
-                self.queues.failed(queue, exc)
-
-    def _by_user(self, frame: FrameType | None) -> bool:
-        """Whether the user has called the method of a queue that this frame is in."""
-        while frame is not None and frame.f_globals is self.patched.__dict__:
-            frame = frame.f_back
-        return frame is not None and is_user_file(frame.f_code.co_filename)
-
     def _task_done(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
         def task_done(self_: Any) -> None:
-            record = self_._poolscope_items
-            if record is not None and type(record) is not tuple:
-                try:
-                    record.done()
-                    if self._stop_job is None:
-                        self.start()
-                except Exception as exc:
-                    self.queues.failed(self_, exc)
+            try:
+                record = self_._poolscope_items
+            except AttributeError:
+                record = older(self_)
+            if record is not None:
+                record.done(self_)
+                if self._stop_job is None:
+                    self.start()  # in a forked child
             try:
                 original(self_)
             except BaseException as exc:

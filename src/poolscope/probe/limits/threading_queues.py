@@ -15,17 +15,18 @@ from functools import partial
 from weakref import ref
 
 from poolscope.probe.interpreter.shapes import threading_queues
-from poolscope.probe.interpreter.stacks import user_place
+from poolscope.probe.interpreter.stacks import is_user_file, user_place
 from poolscope.probe.interpreter.unpatched import current_frames, replaced
 from poolscope.probe.limits.coroutines import stacks
-from poolscope.probe.limits.queue_patch import QueueFamily
-from poolscope.probe.limits.work_queue import ByItem, InOrder, LastFirst, WorkQueue, WorkQueues
+from poolscope.probe.limits.queue_patch import QueueFamily, older
+from poolscope.probe.limits.work_queue import WorkQueue, WorkQueues, stamps_for
 from poolscope.probe.recording.pool_watch import in_task
 from poolscope.probe.recording.virtual_workers import ThreadBinding
 from poolscope.probe.sampling.waits import self_of, traced
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import FrameType
     from typing import Any
 
     from poolscope.probe.interpreter.stacks import Site
@@ -112,50 +113,87 @@ def _waiting(weak: ref[Any], most: int) -> list[Any]:
     return stacks(found)
 
 
-def _stamps(queue: Any) -> Any:
-    module = _family.patched
-    if isinstance(queue, module.PriorityQueue):
-        return ByItem()
-    return LastFirst() if isinstance(queue, module.LifoQueue) else InOrder()
-
-
-def _follow(queue: Any, site: Site, complete: bool) -> WorkQueue:
-    return ThreadQueue(site, _stamps(queue), _family.probe, complete=complete)
-
-
 def _items(queue: Any) -> Any:
     return queue.queue
 
 
-def _methods(family: QueueFamily, module: Any) -> dict[Any, dict[str, Any]]:
+def _follow(queues: WorkQueues, queue: Any, site: Site, complete: bool) -> WorkQueue:
+    stamps = stamps_for(queue, _family.patched)
+    return ThreadQueue(queues, site, stamps, complete=complete)
+
+
+def _by_user(frame: FrameType | None) -> bool:
+    """Whether the user has called the method of a queue that this frame is in: what only libraries use is theirs."""
+    names = _family.patched.__dict__
+    while frame is not None and frame.f_globals is names:
+        frame = frame.f_back
+    return frame is not None and is_user_file(frame.f_code.co_filename)
+
+
+def _qsize(self: Any) -> int:
+    items = len(self.queue)
+    if not items:
+        try:
+            record = self._poolscope_items
+        except AttributeError:
+            record = older(self)
+        if record is not None:
+            record.asks(self, _getframe(1))
+    return items
+
+
+def _put(self: Any, item: Any) -> None:
+    try:
+        try:
+            record = self._poolscope_items
+        except AttributeError:
+            record = older(self)
+    except AttributeError:
+        record = older(self)
+    if record is not None:
+        record.arrives(self, item, len(self.queue))
+    self.queue.append(item)
+
+
+def _get(self: Any) -> Any:
+    try:
+        try:
+            record = self._poolscope_items
+        except AttributeError:
+            record = older(self)
+    except AttributeError:
+        record = older(self)
+    if record is not None:
+        items = self.queue
+        record.takes(self, items[0], len(items))
+    return self.queue.popleft()
+
+
+def _get_last(self: Any) -> Any:
+    try:
+        try:
+            record = self._poolscope_items
+        except AttributeError:
+            record = older(self)
+    except AttributeError:
+        record = older(self)
+    if record is not None:
+        items = self.queue
+        record.takes(self, items[-1], len(items))
+    return self.queue.pop()
+
+
+def _methods(module: Any) -> dict[Any, dict[str, Any]]:
     """Return what takes the place of the standard methods, by class."""
-    arrives, takes, asks = family.arrives, family.takes, family.asks
     put_in_order, take_in_order = module.PriorityQueue._put, module.PriorityQueue._get
 
-    def _qsize(self: Any) -> int:
-        items = len(self.queue)
-        if not items and self._poolscope_items is not None:
-            asks(self, _getframe(1))
-        return items
-
-    def _put(self: Any, item: Any) -> None:
-        if self._poolscope_items is not None:
-            arrives(self, item)
-        self.queue.append(item)
-
-    def _get(self: Any) -> Any:
-        if self._poolscope_items is not None:
-            takes(self, 0)
-        return self.queue.popleft()
-
-    def _get_last(self: Any) -> Any:
-        if self._poolscope_items is not None:
-            takes(self, -1)
-        return self.queue.pop()
-
     def _put_by_order(self: Any, item: Any) -> None:
-        if self._poolscope_items is not None:
-            arrives(self, item)
+        try:
+            record = self._poolscope_items
+        except AttributeError:
+            record = older(self)
+        if record is not None:
+            record.arrives(self, item, len(self.queue))
         try:
             put_in_order(self, item)
         except BaseException as exc:
@@ -163,8 +201,13 @@ def _methods(family: QueueFamily, module: Any) -> dict[Any, dict[str, Any]]:
             raise
 
     def _get_by_order(self: Any) -> Any:
-        if self._poolscope_items is not None:
-            takes(self, 0)
+        try:
+            record = self._poolscope_items
+        except AttributeError:
+            record = older(self)
+        if record is not None:
+            items = self.queue
+            record.takes(self, items[0], len(items))
         try:
             return take_in_order(self)
         except BaseException as exc:
@@ -178,9 +221,7 @@ def _methods(family: QueueFamily, module: Any) -> dict[Any, dict[str, Any]]:
     }
 
 
-_family = QueueFamily(
-    MODULE, WorkQueues(_follow, _items), check=threading_queues, methods=_methods, items=_items, eager=False
-)
+_family = QueueFamily(MODULE, WorkQueues(_follow, _items, _by_user), check=threading_queues, methods=_methods)
 
 
 def patch(probe: Any) -> None:

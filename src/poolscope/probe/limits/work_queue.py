@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     #: The number of what an item calls (0: nothing that is known), and when it was put (ns).
     Stamp = tuple[int, int]
 
-#: Where a queue keeps its record while it is followed; before its first item where it was made; None: it is not
-#: followed.
+#: Where a queue keeps its record while it is followed, or a `Fresh` one before its first item; None: it is not followed.
 ATTRIBUTE = "_poolscope_items"
 #: The kind of its pool.
 KIND = "queue"
@@ -49,6 +48,8 @@ WAITED_NS = 10_000_000
 UNPROVEN_LIMIT = 50_000
 #: A consumer that has not come back for so long (ns), though items wait, does something else now.
 AWAY_NS = 1_000_000_000
+#: A consumer that is gone counts until the others have taken so many items each: it may be the end of all.
+TAKES_EACH = 4
 #: So many queues are followed or at rest at once. A program may have one for each of its clients.
 QUEUES_KEPT = 1_000
 #: How often our thread looks at them (s).
@@ -140,6 +141,13 @@ class ByItem:
         return stamps[0]
 
 
+def stamps_for(queue: Any, module: Any) -> Any:
+    """Return what keeps the stamps of a queue of this module's."""
+    if isinstance(queue, module.PriorityQueue):
+        return ByItem()
+    return LastFirst() if isinstance(queue, module.LifoQueue) else InOrder()
+
+
 class _Who(ref):  # type: ignore[type-arg]  # likewise
     """A task or thread, weakly, and the consumer that it is."""
 
@@ -162,9 +170,40 @@ class Consumer:
         self.held = self.takes = self.ended_ns = 0
 
 
+class Fresh:
+    """Stands for the record of a queue that has had no item."""
+
+    __slots__ = ("queues", "site")
+
+    def __init__(self, site: Site, queues: WorkQueues) -> None:
+        self.site = site
+        self.queues = queues
+
+    def __reduce__(self) -> Any:
+        return type(None), ()
+
+    def arrives(self, queue: Any, item: Any, held: int) -> None:
+        """See `WorkQueue`, here and below."""
+        record = self.queues.begin(queue, self, _getframe(2))
+        if record is not None:
+            record.arrives(queue, item, held)
+
+    def takes(self, queue: Any, item: Any, held: int) -> None:
+        """An item came past us."""
+        record = self.queues.begin(queue, self, _getframe(2))
+        if record is not None:
+            record.takes(queue, item, held)
+
+    def asks(self, queue: Any, caller: FrameType) -> None:
+        """There is nothing to note."""
+
+    def done(self, queue: Any) -> None:
+        """There is nothing to note."""
+
+
 class WorkQueue:
     """The record of one queue. `arrives`, `takes`, `asks` and `done` are called by what uses the queue, one at a time
-    but for the last; the others by our own thread.
+    but for the last, and never raise because of a failure of ours; the others are our own thread's.
 
     A family of queues says in a subclass who its consumers are.
     """
@@ -188,17 +227,21 @@ class WorkQueue:
         "probe",
         "put_back",
         "puts",
+        "queues",
         "said_done",
         "since_ns",
         "site",
+        "size_mark",
         "stamps",
         "taken",
         "waited",
         "watch",
     )
 
-    def __init__(self, site: Site, stamps: Any, probe: Any, *, complete: bool) -> None:
+    def __init__(self, queues: WorkQueues, site: Site, stamps: Any, *, complete: bool) -> None:
         """`complete`: from its first item on."""
+        probe = queues.probe
+        self.queues = queues
         self.site = site
         self.stamps = stamps
         self.probe = probe
@@ -220,6 +263,7 @@ class WorkQueue:
         self.puts = self.taken = self.waited = self.put_back = self.by_workers = 0
         self.said_done = False
         self.last_size = 1
+        self.size_mark = 0
         self.watch: Watch | None = None
         #: Nothing is noted any more.
         self.over = False
@@ -267,8 +311,40 @@ class WorkQueue:
 
     # -- what happens ------------------------------------------------------------------------------------------
 
-    def arrives(self, item: Any, held: int) -> None:
-        """Note that an item is put beside `held` others."""
+    def arrives(self, queue: Any, item: Any, held: int) -> None:
+        """Note that an item is about to be put beside `held` others."""
+        try:
+            self._arrives(item, held)
+            if self.over:
+                self.queues.rest(queue, self)
+        except Exception as exc:
+            self.queues.failed(queue, self, exc)
+
+    def takes(self, queue: Any, item: Any, held: int) -> None:
+        """Note that an item is about to be taken out of `held`; called by what `get` calls."""
+        try:
+            self._takes(item, held)
+            if self.over:
+                self.queues.rest(queue, self)
+        except Exception as exc:
+            self.queues.failed(queue, self, exc)
+
+    def asks(self, queue: Any, caller: FrameType) -> None:
+        """Note that one who is at `caller` sees that there is no item."""
+        if caller.f_code in self.queues.askers:
+            self.done(queue, says_so=False)
+
+    def done(self, queue: Any, *, says_so: bool = True) -> None:
+        """Note that what is at work is done with its item, as it `says_so` or asks for another one."""
+        try:
+            self.said_done = self.said_done or says_so
+            consumer = self.consumers.get(id(self.current()))
+            if consumer is not None and consumer.log.running is not None:
+                self._end(consumer, self.clock())
+        except Exception as exc:
+            self.queues.failed(queue, self, exc)
+
+    def _arrives(self, item: Any, held: int) -> None:
         now = self.clock()
         stamps = self.stamps
         if len(stamps) != held:
@@ -304,8 +380,7 @@ class WorkQueue:
         if self.puts > UNPROVEN_LIMIT:
             self.over = True
 
-    def takes(self, item: Any, held: int, frame: FrameType) -> None:
-        """Note that an item is taken out of `held`, by what has called from this frame."""
+    def _takes(self, item: Any, held: int) -> None:
         now = self.clock()
         stamps = self.stamps
         if len(stamps) != held:
@@ -314,6 +389,7 @@ class WorkQueue:
         who = self.current()
         consumer = self.consumers.get(id(who))
         if consumer is None or consumer.who() is not who:
+            frame = _getframe(3)  # `get`, which has called `_get`, which has called us
             if who is None or frame.f_code.co_name == "shutdown":
                 self.cancelled.extend((own or self.function, submitted, now))
                 return
@@ -324,8 +400,8 @@ class WorkQueue:
         log.running = own or consumer.function, submitted, now
         consumer.held = id(item)
         consumer.takes += 1
+        self.taken += 1
         if self.watch is None:
-            self.taken += 1
             self.waited += now - submitted >= WAITED_NS
             # Where some have waited, it is our thread's to say what it is, for a while.
             if self.taken >= LOOKED_AT and (not self.waited or self.taken >= UNPROVEN_LIMIT):
@@ -360,17 +436,6 @@ class WorkQueue:
                 break  # what is outside of it runs the task
             caller = caller.f_back
         return 0
-
-    def asks(self) -> None:
-        """Note that what is at work asks for an item, and there is none."""
-        consumer = self.consumers.get(id(self.current()))
-        if consumer is not None:
-            self._end(consumer, self.clock())
-
-    def done(self) -> None:
-        """Note that what is at work says `task_done`."""
-        self.said_done = True
-        self.asks()
 
     def _end(self, consumer: Consumer, now: int) -> None:
         """Note that a consumer is done with its item, if it has one."""
@@ -413,7 +478,7 @@ class WorkQueue:
     # -- our thread's ------------------------------------------------------------------------------------------
 
     def size(self) -> tuple[int, int]:
-        """Return how many consumers there are, twice; the second one as it was last, if there are none."""
+        """Return how many consumers there are, and how many there were before some were gone just now."""
         self._bury()
         now, alive = self.clock(), 0
         for consumer in list(self.consumers.values()):
@@ -423,7 +488,11 @@ class WorkQueue:
             elif consumer.log.running is not None or not self.stamps or now - consumer.ended_ns < AWAY_NS:
                 alive += 1
             del who
-        self.last_size = alive or self.last_size
+        if alive >= self.last_size:
+            self.size_mark = self.taken
+        elif alive and self.taken - self.size_mark >= TAKES_EACH * alive:
+            self.last_size, self.size_mark = alive, self.taken
+        self.last_size = max(self.last_size, alive)
         return alive, self.last_size
 
     def proven(self) -> bool | None:
@@ -481,10 +550,21 @@ class WorkQueue:
 class WorkQueues:
     """All queues of a family that are followed or at rest, weakly. Any thread may use it; `look` is our thread's."""
 
-    def __init__(self, follow: Callable[[Any, Site, bool], WorkQueue], items: Callable[[Any], Any]) -> None:
-        """`follow(queue, site, complete)` makes a record; `items` gives those of a queue."""
+    def __init__(
+        self,
+        follow: Callable[[WorkQueues, Any, Site, bool], WorkQueue],
+        items: Callable[[Any], Any],
+        may_begin: Callable[[FrameType | None], bool],
+    ) -> None:
+        """`follow(self, queue, site, complete)` makes a record; `items` gives those of a queue; `may_begin` says whether
+        a queue is followed from what has been called from this frame on."""
         self._follow = follow
-        self._items = items
+        self.items = items
+        self._may_begin = may_begin
+        #: The probe that they are recorded by.
+        self.probe: Any = None
+        #: Code of the methods that ask for an item.
+        self.askers: tuple[CodeType, ...] = ()
         # By id. Single dict operations only.
         self._known: dict[int, tuple[ref[Any], Site]] = {}
         # Those at rest that held items when they were last looked at.
@@ -492,17 +572,24 @@ class WorkQueues:
         self._failures: deque[BaseException] = deque()
         self._full = self._told = False
 
-    def begin(self, queue: Any, site: Site) -> WorkQueue | None:
-        """Follow a queue from its first item on; None: it is one too many."""
-        known, key = self._known, id(queue)
-        if len(known) >= QUEUES_KEPT:
-            self._full = True
-            _set(queue, ATTRIBUTE, None)
+    def begin(self, queue: Any, fresh: Fresh, frame: FrameType) -> WorkQueue | None:
+        """Follow a queue from its first item on; None: it is one too many, or not to be followed yet. Never raises
+        because of a failure of ours."""
+        try:
+            if not self._may_begin(frame):
+                return None
+            known, key = self._known, id(queue)
+            if len(known) >= QUEUES_KEPT:
+                self._full = True
+                _set(queue, ATTRIBUTE, None)
+                return None
+            record = self._follow(self, queue, fresh.site, True)
+            known[key] = ref(queue, partial(known.pop, key)), fresh.site
+            _set(queue, ATTRIBUTE, record)
+            return record
+        except Exception as exc:
+            self.failed(queue, None, exc)
             return None
-        record = self._follow(queue, site, True)
-        known[key] = ref(queue, partial(known.pop, key)), site
-        _set(queue, ATTRIBUTE, record)
-        return record
 
     def rest(self, queue: Any, record: WorkQueue) -> None:
         """Leave a queue at rest; for good, if its pool was given up."""
@@ -510,17 +597,16 @@ class WorkQueues:
         if record.watch is not None:
             self._known.pop(id(queue), None)
 
-    def failed(self, queue: Any, exc: BaseException) -> None:
+    def failed(self, queue: Any, record: WorkQueue | None, exc: BaseException) -> None:
         """Give up a queue as a hook of ours has failed. Raises `exc` again if it is the program's."""
         if not is_ours(exc):
             try:
                 raise exc
             finally:
                 del exc
-        record = getattr(queue, ATTRIBUTE, None)
         _set(queue, ATTRIBUTE, None)
         self._known.pop(id(queue), None)
-        if isinstance(record, WorkQueue):
+        if record is not None:
             record.over = True
             if record.watch is not None:
                 record.watch.recorder.given_up = True
@@ -536,10 +622,10 @@ class WorkQueues:
                 continue
             record = getattr(queue, ATTRIBUTE, None)
             if record is None:
-                if self._items(queue):
+                if self.items(queue):
                     self._holding.add(key)
                     if key in held:
-                        _set(queue, ATTRIBUTE, self._follow(queue, site, False))
+                        _set(queue, ATTRIBUTE, self._follow(self, queue, site, False))
             elif isinstance(record, WorkQueue) and record.watch is None:
                 self._judge(key, queue, record, find_probe)
             del queue
@@ -576,8 +662,11 @@ class WorkQueues:
         self._known.clear()
 
     def forget(self) -> None:
-        """In a forked child: the records are the parent's, and all are at rest."""
+        """In a forked child: the records are the parent's, and each queue begins anew."""
         self._holding.clear()
         self._failures.clear()
-        for queue, _ in self._present():
-            _set(queue, ATTRIBUTE, None)
+        for weak, site in list(self._known.values()):
+            queue = weak()
+            if queue is not None:
+                _set(queue, ATTRIBUTE, Fresh(site, self))
+        self._known.clear()
