@@ -750,12 +750,12 @@ def test_a_copy_of_a_queue_has_no_record(probe):
     assert items.qsize() == 1
 
 
-def test_signatures_stay(probe):
+def test_parameters_stay(probe):
     for cls in CLASSES:
-        for name in ("__init__", "task_done", "_put", "_get"):
-            assert inspect.signature(getattr(cls, name)) == inspect.signature(
-                BEFORE.get(cls, {}).get(name) or getattr(cls, name)
-            )
+        for name in ("__init__", "task_done", "put", "get"):
+            before = BEFORE[cls].get(name)
+            if before is not None:
+                assert [*inspect.signature(getattr(cls, name)).parameters] == [*inspect.signature(before).parameters]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -148,10 +148,7 @@ def _may_begin(_: FrameType | None) -> bool:
 
 def _put(self: Any, item: Any) -> None:
     try:
-        try:
-            record = self._poolscope_items
-        except AttributeError:
-            record = older(self)
+        record = self._poolscope_items
     except AttributeError:
         record = older(self)
     if record is not None:
@@ -161,10 +158,7 @@ def _put(self: Any, item: Any) -> None:
 
 def _get(self: Any) -> Any:
     try:
-        try:
-            record = self._poolscope_items
-        except AttributeError:
-            record = older(self)
+        record = self._poolscope_items
     except AttributeError:
         record = older(self)
     if record is not None:
@@ -175,10 +169,7 @@ def _get(self: Any) -> Any:
 
 def _get_last(self: Any) -> Any:
     try:
-        try:
-            record = self._poolscope_items
-        except AttributeError:
-            record = older(self)
+        record = self._poolscope_items
     except AttributeError:
         record = older(self)
     if record is not None:

@@ -26,8 +26,8 @@ _getframe, _set = sys._getframe, object.__setattr__
 _shutting_down = sys.is_finalizing
 
 
-def older(queue: Any) -> None:
-    """Note that a queue is not followed that is older than the patch, or a copy.
+def older(queue: Any) -> Any:
+    """Note that a queue is not followed that is older than the patch, or a copy. Returns None: it has no record.
 
     No attribute of the class says so: where both have one, reading it is slow.
     """
@@ -130,13 +130,13 @@ class QueueFamily:
                 raise
             if state.active and not _shutting_down():
                 try:
-                    self._made(state, self_, _getframe(1))
+                    self._made(self_, _getframe(1))
                 except Exception as exc:
                     report(state.probe, exc)
 
         return update_wrapper(__init__, original)
 
-    def _made(self, state: Patch, queue: Any, frame: FrameType) -> None:
+    def _made(self, queue: Any, frame: FrameType) -> None:
         """Note where a queue of the user's was made. What libraries make for themselves is left alone."""
         kind = type(queue)
         _set(queue, ATTRIBUTE, None)

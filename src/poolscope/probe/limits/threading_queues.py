@@ -144,10 +144,7 @@ def _qsize(self: Any) -> int:
 
 def _put(self: Any, item: Any) -> None:
     try:
-        try:
-            record = self._poolscope_items
-        except AttributeError:
-            record = older(self)
+        record = self._poolscope_items
     except AttributeError:
         record = older(self)
     if record is not None:
@@ -157,10 +154,7 @@ def _put(self: Any, item: Any) -> None:
 
 def _get(self: Any) -> Any:
     try:
-        try:
-            record = self._poolscope_items
-        except AttributeError:
-            record = older(self)
+        record = self._poolscope_items
     except AttributeError:
         record = older(self)
     if record is not None:
@@ -171,10 +165,7 @@ def _get(self: Any) -> Any:
 
 def _get_last(self: Any) -> Any:
     try:
-        try:
-            record = self._poolscope_items
-        except AttributeError:
-            record = older(self)
+        record = self._poolscope_items
     except AttributeError:
         record = older(self)
     if record is not None:

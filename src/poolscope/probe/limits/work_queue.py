@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     #: The number of what an item calls (0: nothing that is known), and when it was put (ns).
     Stamp = tuple[int, int]
 
-#: Where a queue keeps its record while it is followed, or a `Fresh` one before its first item; None: it is not followed.
+#: Where a queue keeps its record, a `Fresh` one before its first item; None: it is not followed.
 ATTRIBUTE = "_poolscope_items"
 #: The kind of its pool.
 KIND = "queue"
@@ -189,7 +189,7 @@ class Fresh:
             record.arrives(queue, item, held)
 
     def takes(self, queue: Any, item: Any, held: int) -> None:
-        """An item came past us."""
+        """Begin with an item that came past us."""
         record = self.queues.begin(queue, self, _getframe(2))
         if record is not None:
             record.takes(queue, item, held)
@@ -556,8 +556,8 @@ class WorkQueues:
         items: Callable[[Any], Any],
         may_begin: Callable[[FrameType | None], bool],
     ) -> None:
-        """`follow(self, queue, site, complete)` makes a record; `items` gives those of a queue; `may_begin` says whether
-        a queue is followed from what has been called from this frame on."""
+        """`follow(self, queue, site, complete)` makes a record; `items` gives those of a queue; `may_begin` says
+        whether a queue is followed from what has been called from this frame on."""
         self._follow = follow
         self.items = items
         self._may_begin = may_begin

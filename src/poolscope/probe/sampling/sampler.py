@@ -99,9 +99,9 @@ class StackSampler:
                     messages.append(("stacks", watch.recorder.id, now_ns, held, queued))
                 continue
             stacks = self._stacks_of(watch.recorder.workers)
-            waiting = [] if watch.recorder.waiting is None else watch.recorder.waiting(STACKS_LIMIT)
-            if waiting:
-                messages.append(("stacks", watch.recorder.id, now_ns, stacks, waiting))
+            queued = [] if watch.recorder.waiting is None else watch.recorder.waiting(STACKS_LIMIT)
+            if queued:
+                messages.append(("stacks", watch.recorder.id, now_ns, stacks, queued))
             elif stacks:
                 messages.append(("stacks", watch.recorder.id, now_ns, stacks))
         notices, self._notices = self._notices, []
