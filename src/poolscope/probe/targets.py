@@ -143,6 +143,18 @@ def _urllib3() -> Any:
     return urllib3
 
 
+def _asyncio_queues() -> Any:
+    from poolscope.probe.limits import asyncio_queues
+
+    return asyncio_queues
+
+
+def _threading_queues() -> Any:
+    from poolscope.probe.limits import threading_queues
+
+    return threading_queues
+
+
 def _loops() -> Any:
     from poolscope.probe.loops import patch
 
@@ -205,12 +217,14 @@ POOLS: Families = {
     "aiohttp": (_aiohttp, ("aiohttp.connector",)),
     "asyncpg": (_asyncpg, ("asyncpg.pool",)),
     "pymongo": (_pymongo, ("pymongo.synchronous.pool", "pymongo.asynchronous.pool")),
+    "asyncio queues": (_asyncio_queues, ("asyncio.queues",)),
+    "threading queues": (_threading_queues, ("queue",)),
 }
 
 #: Those that load what records before the program has a pool. Until then greenlets may take the place of threads, and
 #: are to be met as such: beside them these are not watched.
 LIMITS = (
-    *("asyncio limits", "anyio limits", "threading limits"),
+    *("asyncio limits", "anyio limits", "threading limits", "asyncio queues", "threading queues"),
     *("sqlalchemy", "psycopg_pool", "redis", "urllib3", "httpcore", "aiohttp", "asyncpg", "pymongo"),
 )
 GREENLETS = ("eventlet", "gevent")

@@ -358,8 +358,9 @@ def _advice(medium: Medium, case: _Case, room: int) -> Iterator[Line]:
     if advice.pool and advice.pool not in advice.text:
         yield ((f"see pool {medium.clean(advice.pool, room - 9)}", "bold"),)
     suggested = advice.suggested_max_workers
-    if suggested is None or advice.action == "raise_limit":
-        return  # the sentence has the number, and a limit is another size in the code only
+    in_code = advice.action == "raise_limit" or (case.pool is not None and case.pool.kind == "queue")
+    if suggested is None or in_code:
+        return  # the sentence has the number, and only the code can have another one
     name = case.pool.name if case.pool is not None else ""
     setting = shlex.quote(f"{name}.max_workers={suggested}")
     trial: Line = (("try it: ", "dim"), (f"poolscope run --set {setting}", "code"))

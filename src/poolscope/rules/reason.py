@@ -173,7 +173,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
 
     what: Pattern
     why: Cause
-    #: Whether the settings say that this is wanted.
+    #: The settings say that it is to be so, or nothing suffers from it.
     intended: bool = False
 
     @property

@@ -7,9 +7,10 @@ import msgspec
 from poolscope.model import Advice
 from poolscope.rules.inflation import became_slower
 from poolscope.rules.reason import Cause, Scene
-from poolscope.rules.wording import counted, percent, seconds, workers
+from poolscope.rules.wording import are, counted, percent, seconds, workers
 from poolscope.signals.pool_signals import PoolSignals, workers_for_cpu
 from poolscope.signals.sizing import LARGEST
+from poolscope.signals.work_queues import KIND
 
 #: Runs that take this many times as long as alone show that something would get worse with more workers.
 SLOWER = 1.2
@@ -21,6 +22,16 @@ _HOW = {
     "asgiref": " asgiref keeps such calls in one thread: a ThreadSensitiveContext for each, or thread_sensitive=False, "
     "lets them run side by side.",
 }
+
+
+def _larger(scene: Scene, suggested: int, now: int, enough: int | None) -> str:
+    """Say how to have so many workers in place of as many as there are now; in steps to `enough`, where that is far."""
+    if scene.kind == KIND:
+        steps = "" if enough is None else f", and more in steps to {enough}"
+        return f"Start {suggested} consumers for {scene.pool!r}, tasks or threads that take from it (now {now}){steps}"
+    at_once = f"max_workers={suggested} (now {now})"
+    steps = f"more workers in steps, from {at_once} to {enough}"
+    return f"Give {scene.pool!r} {at_once if enough is None else steps}"
 
 
 class _Cpu(msgspec.Struct, frozen=True):
@@ -111,6 +122,8 @@ class TooSmall(Cause, frozen=True, kw_only=True):
                 f"{scene.pool!r} is too small for its load (now {self.signals.max_workers})."
                 f"{why if sizing is not None else ''}{self.purpose()}",
             )
+        if sizing.population is not None and scene.kind == KIND:
+            return self._await_consumers(scene.pool, sizing.population)
         if sizing.population is not None:
             return self._bound_population(scene.pool, sizing.population)
         if sizing.feeder is not None:
@@ -142,6 +155,17 @@ class TooSmall(Cause, frozen=True, kw_only=True):
             f"other times.{self.purpose()}",
         )
 
+    def _await_consumers(self, queue: str, population: int) -> Advice:
+        """Advise where what puts items waits until some are done, and so keeps so many in the queue."""
+        return Advice(
+            self.bounded(),
+            f"What puts items into {queue!r} waits until others are done: {counted(population, 'item')} "
+            f"{are(population)} there at a time. Nothing needs doing if that is wanted. More consumers (now "
+            f"{self.signals.max_workers}) help if what they wait for can serve more at once, and never more than "
+            f"{population}; a replay gives no number, because with more of them the items would come at other "
+            f"times.{self.purpose()}",
+        )
+
     def _see_to_feeder(self, pool: str, feeder: str) -> Advice:
         """Advise where the workers of a full pool submit the tasks."""
         if feeder == pool:
@@ -163,14 +187,12 @@ class TooSmall(Cause, frozen=True, kw_only=True):
 
     def _enlarge(self, scene: Scene, suggested: int, enough: int | None) -> Advice:
         """Advise a size that a replay has shown; a first step where that is far."""
-        name, now = scene.pool, self.signals.max_workers
-        steps = f"more workers in steps, from max_workers={suggested} (now {now}) to {enough}"
-        at_once = f"max_workers={suggested} (now {now})"
+        larger = _larger(scene, suggested, self.signals.max_workers, enough)
         serve = ", and what they wait for must serve so many at once" if enough is not None else ""
         return Advice(
             self.action,
-            f"Give {name!r} {at_once if enough is None else steps}: replayed on {enough or suggested}, the recorded "
-            f"tasks never fill the pool for {seconds(scene.sustain_seconds)}, if they run as long as they did{serve}."
+            f"{larger}: replayed on {enough or suggested}, the recorded tasks never fill the pool for "
+            f"{seconds(scene.sustain_seconds)}, if they run as long as they did{serve}."
             f"{self.headroom.warning(suggested)}{self.purpose()}",
             suggested_max_workers=suggested,
         )

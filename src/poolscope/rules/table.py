@@ -31,6 +31,7 @@ from poolscope.rules.slow_tasks import SlowTasks
 from poolscope.rules.stalled import Stalled
 from poolscope.rules.stuck_tasks import StuckTasks
 from poolscope.rules.stuck_workers import StuckWorkers
+from poolscope.rules.sustained import unhurried
 from poolscope.rules.transfer import Transfer
 from poolscope.rules.unknown import Unknown
 from poolscope.rules.worker_start import WorkerStart
@@ -87,5 +88,5 @@ def diagnose(
             established = (cause.match(signals, pattern) for cause in causes if pattern.name in cause.patterns)
             found = next(cause for cause in established if cause is not None)
             if pattern.accepts(found):
-                return Diagnosis(pattern, found, criteria.intended)
+                return Diagnosis(pattern, found, criteria.intended or unhurried(signals, criteria))
     raise AssertionError("the last pattern always matches, whatever the cause")

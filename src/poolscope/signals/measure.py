@@ -40,6 +40,7 @@ from poolscope.signals.pool_signals import PoolSignals, ProcessSignals
 from poolscope.signals.queueing import SourceOf, Task, queueing, takes, with_gates
 from poolscope.signals.significance import Before, LoadTest, Runs
 from poolscope.signals.window import TASKS_NEEDED, Window, median, seconds, sums
+from poolscope.signals.work_queues import work_queue_signals
 
 #: The kinds of pools whose workers are their own threads or processes, so that none left is none to come.
 OWN_WORKERS = ("thread", "interpreter", "process", "multiprocessing")
@@ -131,6 +132,7 @@ def measure(history: PoolHistory, stretch: Stretch, window: Window, around: Surr
         functions=len(window.shares),
         awaited_loop=around.awaited_loop,
         limit=limit,
+        work_queue=work_queue_signals(history, window, seen.samples),
     )
 
 

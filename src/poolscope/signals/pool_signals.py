@@ -20,6 +20,7 @@ from poolscope.signals.queueing import LEAST_WORK
 from poolscope.signals.significance import LoadTest
 from poolscope.signals.two_kinds import TwoKinds
 from poolscope.signals.window import Work
+from poolscope.signals.work_queues import WorkQueueSignals
 
 #: Runs of up to this many times the run alone do not hinder each other.
 RUN_INFLATION = 1.5
@@ -121,6 +122,8 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     awaited_loop: AwaitedLoop | None = None
     #: Of a limit: what has no workers of its own.
     limit: LimitSignals | None = None
+    #: Of a work queue, whose workers are its consumers.
+    work_queue: WorkQueueSignals | None = None
 
     @property
     def cores_wanted(self) -> float | None:

@@ -187,6 +187,11 @@ class Window:
         overlong_ns = sum(share.overlong_ns(totals.get(function)) for function, share in self.shares.items())
         return min(1.0, overlong_ns / max(1, self.busy_ns))
 
+    def started(self) -> list[tuple[int, int]]:
+        """Return when each task started that started in the window and has ended, and how long it had waited."""
+        latest = takewhile(lambda task: task[3] >= self.begin_ns - LATE_NS, reversed(self._recent))
+        return [(started, started - submitted) for _, submitted, started, _, _ in latest if started >= self.begin_ns]
+
     def ended(self) -> dict[tuple[int, int], int]:
         """Return (function, started) -> when that task ended."""
         latest = takewhile(lambda task: task[3] >= self.begin_ns - LATE_NS, reversed(self._recent))

@@ -262,6 +262,11 @@ class _ThreadBindings(threading.local):
 _bindings = _ThreadBindings()
 
 
+def in_task() -> bool:
+    """Whether the calling thread is a worker of a pool, and in a task of it."""
+    return any(binding.log.running is not None for binding in _bindings.all)
+
+
 def own_log(watch: Watch) -> WorkerLog:
     """Return the calling thread's log in the pool of `watch`: the same one each time, in `watch.logs` from now on."""
     ident = get_ident()
