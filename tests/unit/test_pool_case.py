@@ -227,6 +227,21 @@ def test_a_pool_whose_workers_submit_its_tasks_gets_no_number() -> None:
     assert pool.case.curve() is None
 
 
+def test_a_timer_whose_beat_divides_the_runs_is_not_taken_for_the_workers() -> None:
+    """Each task ends, and the next one starts, at a beat at which others are submitted."""
+    rng = random.Random(1)
+    late = [rng.uniform(0, 0.001) for _ in range(40)]
+    load = [
+        (0.1 * beat + late[beat] + 0.00005 * number, 0.5001 + rng.expovariate(10_000), 1)
+        for beat in range(40)
+        for number in range(3)
+    ]
+    finding = VirtualPool(10).run(load).case.findings()[0]
+    assert (finding.cause, finding.advice.action) == ("blocking_io", "raise_max_workers")
+    assert finding.advice.pool is None
+    assert finding.advice.suggested_max_workers == 15
+
+
 def test_clients_that_wait_for_their_results_get_no_number_but_are_told_their_own() -> None:
     pool = VirtualPool(4).run(closed_load(40, 4))
     finding = pool.case.findings()[0]
