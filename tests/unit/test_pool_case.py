@@ -250,7 +250,14 @@ def test_clients_that_wait_for_their_results_get_no_number_but_are_told_their_ow
     assert finding.evidence["closed_population"] == 40
     assert "What submits to 'pool' has 40 tasks in it at a time" in finding.advice.text
     assert "40 tasks are submitted at a time, and a task now waits" in finding.summary
-    assert pool.case.curve() is None
+    assert "on 4 workers" in finding.advice.text
+    assert "and none waits on 40" in finding.advice.text
+    curve = pool.case.curve()
+    assert curve is not None
+    waits = {point.workers: point.wait_p50_seconds for point in curve}
+    assert list(waits) == [2, 4, 8, 16, 39, 40]
+    assert waits[4] == pytest.approx(finding.evidence["wait_p50_seconds"], rel=0.2)
+    assert waits[40] == 0
     single = VirtualPool(1).run(closed_load(20, 1)).case.findings()[0]
     assert (single.cause, single.advice.action, single.advice.suggested_max_workers) == (
         "single_worker",

@@ -9,7 +9,7 @@ from poolscope.rules.inflation import became_slower
 from poolscope.rules.reason import Cause, Scene
 from poolscope.rules.wording import counted, percent, seconds, workers
 from poolscope.signals.pool_signals import PoolSignals, workers_for_cpu
-from poolscope.signals.sizing import LARGEST
+from poolscope.signals.sizing import LARGEST, Sizing
 
 #: Runs that take this many times as long as alone already show what more workers would make worse.
 SLOWER = 1.2
@@ -82,6 +82,19 @@ def _otherwise(signals: PoolSignals) -> str:
     return ""
 
 
+def _replayed(sizing: Sizing, now: int) -> str:
+    """Return the end of a sentence: what a replay says of submitters that wait for results."""
+    waits = {point.workers: point.wait_p50_seconds for point in sizing.points}
+    if now not in waits or sizing.population is None or sizing.population <= now:
+        return "; a replay gives no number, because on another size the tasks would come at other times."
+    sizes = [size for size in (now, 2 * now) if size in waits and size < sizing.population]
+    told = ", ".join(f"{seconds(waits[size])} on {workers(size)}" for size in sizes)
+    return (
+        f": replayed with so many at a time, if they run as long as they did, half of the tasks wait longer than "
+        f"{told}, and none waits on {sizing.population}."
+    )
+
+
 class TooSmall(Cause, frozen=True, kw_only=True):
     """A cause that a larger pool may mend."""
 
@@ -115,8 +128,7 @@ class TooSmall(Cause, frozen=True, kw_only=True):
                 f"What submits to {name!r} has {counted(sizing.population, 'task')} in it at a time, and waits for "
                 "results before it submits more. Nothing needs doing if that is wanted: with fewer at a time the work "
                 "would be done as soon, and the tasks wait less. More workers help if what the tasks wait for can "
-                f"serve more at once, and never more than {sizing.population}; a replay gives no number, because on "
-                f"another size the tasks would come at other times.{self.purpose()}",
+                f"serve more at once, and never more than {sizing.population}{_replayed(sizing, now)}{self.purpose()}",
             )
         if sizing.feeder == name:
             # To bound what workers submit to their own pool would have them wait for each other.
