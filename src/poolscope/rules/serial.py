@@ -13,8 +13,10 @@ SERIAL_PARALLELISM = 1.5
 #: A pool that is full without a queue is looked at for so many times `sustain_seconds`, and so many tasks that end.
 FULL_SUSTAINS = 5
 FULL_TASKS = 20
-#: What makes its workers only look busy.
+#: What makes its workers only look busy: of workers that compute half are enough, as what submits has to wait for the
+#: GIL that they hold; at a lock are so many of them.
 BUSY_CAUSES = ("cpu_bound", "shared_resource")
+QUEUED_SHARE = 0.9
 
 
 class Serial(Sustained, frozen=True, kw_only=True):
@@ -42,7 +44,10 @@ class Serial(Sustained, frozen=True, kw_only=True):
 
     def accepts(self, cause: Cause) -> bool:
         """Where nothing waits it takes proof that the workers are not at work side by side."""
-        return not self.looks_busy or cause.name in BUSY_CAUSES
+        if not self.looks_busy:
+            return True
+        nearly_all = (self.signals.task_share or 0.0) >= QUEUED_SHARE
+        return cause.name in BUSY_CAUSES and (nearly_all or cause.name == "cpu_bound")
 
     def head(self, scene: Scene, cause: Cause) -> str:
         """Say what happened. Where nothing was seen that makes tasks take turns, all run and only take longer."""

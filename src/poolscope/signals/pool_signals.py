@@ -39,7 +39,7 @@ from poolscope.signals.limits import LimitSignals, limit_signals
 from poolscope.signals.queueing import LEAST_WORK, Queueing, SourceOf, Task, queueing, takes, with_gates
 from poolscope.signals.significance import Before, LoadTest, Runs
 from poolscope.signals.two_kinds import TwoKinds
-from poolscope.signals.window import TASKS_NEEDED, Window, Work, median, seconds, sums
+from poolscope.signals.window import TASKS_NEEDED, UNHINDERED_NEEDED, Window, Work, median, seconds, sums
 
 #: Runs that take up to this many times as long as alone are not hindering each other.
 RUN_INFLATION = 1.5
@@ -309,7 +309,7 @@ def measure(
     busy_ns = window.busy_ns
     task_share = min(1.0, busy_ns / (length_ns * history.size))
     # Holds that nothing hinders pass unseen.
-    work = window.work(history.occupancy.unhindered if limit is None else ())
+    work = window.work(_unhindered(history, window, task_share) if limit is None else ())
     lasting = frozenset(worker for worker, task in history.running.items() if task.started_ns <= begin_ns)
     found = _contention(history, window, work, samples, lasting, source_of) if limit is None else None
     queued = queueing(samples, lasting, elsewhere, found.waiting if found is not None and found.sure else ())
@@ -395,6 +395,17 @@ def gone_seconds(history: PoolHistory, end_ns: int) -> float | None:
     if since_ns is None or history.opened.kind not in OWN_WORKERS:
         return None
     return max(0, end_ns - since_ns) / 1e9
+
+
+#: Workers that are in tasks for less than this part of their time have other things to do.
+IN_TASKS_SHARE = 0.5
+
+
+def _unhindered(history: PoolHistory, window: Window, task_share: float) -> Collection[tuple[int, int]]:
+    """Return function and run (ns) of tasks that nothing hindered: those that started while other workers were idle,
+    and where too few did, those whose workers are not idle, yet hardly ever in tasks."""
+    known = history.occupancy.unhindered
+    return known if len(known) >= UNHINDERED_NEEDED or task_share >= IN_TASKS_SHARE else window.alone(history.size)
 
 
 def _replacing_share(history: PoolHistory, begin_ns: int, end_ns: int) -> float | None:
