@@ -65,8 +65,8 @@ class TestPools:
         assert open_pool(probe, FakeExecutor(), "db-read").name == "database"
         assert open_pool(probe, FakeExecutor(), "web").name == "web"
         assert open_pool(probe, FakeExecutor(), None) is None
-        assert probe.pool_rule("db-read").max_workers == 3
-        assert probe.pool_rule("web") is None
+        assert probe.pool_rule("db-read", "thread").max_workers == 3
+        assert probe.pool_rule("web", "thread") is None
 
     def test_size_is_that_of_the_executor_unless_given(self, probe):
         executor = FakeExecutor(7)

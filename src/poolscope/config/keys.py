@@ -117,6 +117,13 @@ EXPECTED: dict[str, Expect] = {
         {"type": "string", "minLength": 1},
         "Shell pattern on the pool's name. The first rule that matches wins.",
     ),
+    "kind": Expect(
+        "a kind of pool as the report names it, such as thread or process, or null",
+        _text,
+        {"type": "string", "minLength": 1},
+        "Only pools of this kind.",
+        True,
+    ),
     "name": Expect("a name, or null", _text, {"type": "string", "minLength": 1}, "Show it under this name.", True),
     "max_workers": _whole(1, "Another size, without touching the code.", optional=True),
     "ignore": _flag("True: not watched at all."),

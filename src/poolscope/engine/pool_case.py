@@ -358,7 +358,10 @@ class PoolCase:
             awaited_loop=self.loop_waits.awaited(window.begin_ns, window.end_ns, self.history.size),
         )
         signals = measure(self.history, stretch, window, around)
-        criteria = msgspec.structs.replace(self.criteria, raised=raised)
+        # A batch is a note: nothing is raised that could only be let go again.
+        active = self._tracker.active
+        noted = active is not None and _is_batch(active.item)
+        criteria = msgspec.structs.replace(self.criteria, raised=raised and not noted)
         diagnosis = diagnose(signals, criteria)
         if isinstance(diagnosis.what, Burst) and diagnosis.what.amplified:
             # Less is enough where tasks do not come at random.

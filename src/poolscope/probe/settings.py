@@ -11,17 +11,23 @@ if TYPE_CHECKING:
 
 
 class PoolRule:
-    """What the settings say about the pools whose name matches the shell pattern `match`."""
+    """What the settings say about the pools whose name matches the shell pattern `match`, of one kind or any."""
 
-    __slots__ = ("ignore", "match", "max_workers", "name")
+    __slots__ = ("ignore", "kind", "match", "max_workers", "name")
 
     def __init__(
-        self, match: str, name: str | None = None, max_workers: int | None = None, ignore: bool = False
+        self,
+        match: str,
+        name: str | None = None,
+        max_workers: int | None = None,
+        ignore: bool = False,
+        kind: str | None = None,
     ) -> None:
         self.match = match
         self.name = name
         self.max_workers = max_workers
         self.ignore = ignore
+        self.kind = kind
 
 
 class ProbeSettings:
@@ -43,15 +49,15 @@ class ProbeSettings:
         self.limits = limits
         self.connections = connections
 
-    def rule_for(self, name: str) -> PoolRule | None:
-        """Return the first rule whose pattern matches the pool's name."""
+    def rule_for(self, name: str, kind: str | None = None) -> PoolRule | None:
+        """Return the first rule whose pattern matches the pool's name, and that is not for another kind."""
         if not self.pools:
             return None
         from poolscope.probe.interpreter.standard import standard
 
         fnmatchcase = standard("fnmatch").fnmatchcase
         for rule in self.pools:
-            if fnmatchcase(name, rule.match):
+            if rule.kind in (None, kind) and fnmatchcase(name, rule.match):
                 return rule
         return None
 
@@ -75,6 +81,7 @@ class ProbeSettings:
                         rule.get("name"),
                         rule.get("max_workers"),
                         bool(rule.get("ignore", False)),
+                        rule.get("kind"),
                     )
                     for rule in content.get("pools", ())
                 ],

@@ -9,7 +9,7 @@ from poolscope.rules.inflation import became_slower
 from poolscope.rules.reason import Cause, Scene
 from poolscope.rules.wording import are, counted, percent, seconds, workers
 from poolscope.signals.pool_signals import PoolSignals, workers_for_cpu
-from poolscope.signals.sizing import LARGEST
+from poolscope.signals.sizing import LARGEST, Sizing
 from poolscope.signals.work_queues import KIND
 
 #: Runs that take this many times as long as alone show that something would get worse with more workers.
@@ -94,6 +94,19 @@ def _otherwise(signals: PoolSignals) -> str:
     return ""
 
 
+def _replayed(sizing: Sizing, now: int) -> str:
+    """Return the end of a sentence: what a replay says of submitters that wait for results."""
+    waits = {point.workers: point.wait_p50_seconds for point in sizing.points}
+    if now not in waits or sizing.population is None or sizing.population <= now:
+        return "; a replay gives no number, because on another size the tasks would come at other times."
+    sizes = [size for size in (now, 2 * now) if size in waits and size < sizing.population]
+    told = ", ".join(f"{seconds(waits[size])} on {workers(size)}" for size in sizes)
+    return (
+        f": replayed with so many at a time, if they run as long as they did, half of the tasks wait longer than "
+        f"{told}, and none waits on {sizing.population}."
+    )
+
+
 class TooSmall(Cause, frozen=True, kw_only=True):
     """A cause that a larger pool may mend."""
 
@@ -125,7 +138,7 @@ class TooSmall(Cause, frozen=True, kw_only=True):
         if sizing.population is not None and scene.kind == KIND:
             return self._await_consumers(scene.pool, sizing.population)
         if sizing.population is not None:
-            return self._bound_population(scene.pool, sizing.population)
+            return self._bound_population(scene.pool, sizing, sizing.population)
         if sizing.feeder is not None:
             return self._see_to_feeder(scene.pool, sizing.feeder)
         if not sizing.faithful:
@@ -144,15 +157,14 @@ class TooSmall(Cause, frozen=True, kw_only=True):
             )
         return self._enlarge(scene, sizing.suggested, sizing.enough)
 
-    def _bound_population(self, pool: str, population: int) -> Advice:
+    def _bound_population(self, pool: str, sizing: Sizing, population: int) -> Advice:
         """Advise where the submitters wait for results, and so keep so many tasks in the pool."""
         return Advice(
             self.bounded(),
             f"What submits to {pool!r} has {counted(population, 'task')} in it at a time, and waits for results before "
             "it submits more. Nothing needs doing if that is wanted: with fewer at a time the work would be done as "
             "soon, and the tasks wait less. More workers help if what the tasks wait for can serve more at once, and "
-            f"never more than {population}; a replay gives no number, because on another size the tasks would come at "
-            f"other times.{self.purpose()}",
+            f"never more than {population}{_replayed(sizing, self.signals.max_workers)}{self.purpose()}",
         )
 
     def _await_consumers(self, queue: str, population: int) -> Advice:

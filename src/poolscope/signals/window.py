@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 
@@ -130,6 +131,7 @@ class Window:
     def __init__(self, history: PoolHistory, begin_ns: int, end_ns: int) -> None:
         self.begin_ns, self.end_ns = begin_ns, end_ns
         self._recent = history.recent
+        self._running = [task.started_ns for task in history.running.values()]
         #: Tasks that started in the window, and those of them that had to wait for another task to end.
         self.starts = self.coupled = 0
         self.shares: dict[int, Share] = {}
@@ -196,6 +198,19 @@ class Window:
         """Return (function, started) -> when that task ended."""
         latest = takewhile(lambda task: task[3] >= self.begin_ns - LATE_NS, reversed(self._recent))
         return {(function, started): ended for function, _, started, ended, _ in latest}
+
+    def alone(self, workers: int) -> list[tuple[int, int]]:
+        """Return function and run (ns) of the tasks that started while no more than a quarter of the workers, or one,
+        were in tasks, themselves included: of workers that are in callbacks, say, no one is idle either."""
+        latest = list(takewhile(lambda task: task[3] >= self.begin_ns - LATE_NS, reversed(self._recent)))
+        starts = sorted([*self._running, *(started for _, _, started, _, _ in latest)])
+        ends = sorted(ended for *_, ended, _ in latest)
+        few = max(1, workers / 4)
+        return [
+            (function, ended - started)
+            for function, _, started, ended, _ in latest
+            if started >= self.begin_ns and bisect_left(starts, started) + 1 - bisect_left(ends, started) <= few
+        ]
 
     def _done_seconds(self, unhindered: Mapping[int, Sequence[int]]) -> float | None:
         """See `Work`; None while functions of which it is not known have a tenth of the workers' time."""

@@ -49,7 +49,7 @@ def _put(patch: Patch, module: Any) -> None:
     # By id, until the pool has its queue.
     sites: dict[int, Site] = {}
     cls, holder = module.Pool, module.PoolConnectionHolder
-    patch.put_constructor(cls, "", lambda: None, functools.partial(_made, patch, sites))
+    patch.put_constructor(cls, "", lambda _: None, functools.partial(_made, patch, sites))
     patch.put(cls, "_acquire", _acquire(patch, lender, sites, cls._acquire))
     patch.put(holder, "_release", _release(patch, holder._release))
 

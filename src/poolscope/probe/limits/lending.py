@@ -113,7 +113,7 @@ class Lender:
 
     def put_constructor(self, patch: Patch, cls: Any) -> None:
         """Replace `__init__`, to know where a pool is made."""
-        patch.put_constructor(cls, "", lambda: None, lambda owner: self.made(owner, patch))
+        patch.put_constructor(cls, "", lambda _: None, lambda owner: self.made(owner, patch))
 
     def put_lend(self, patch: Patch, cls: Any, name: str) -> None:
         """Replace the method that lends a connection."""

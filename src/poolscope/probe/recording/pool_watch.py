@@ -323,14 +323,15 @@ def _sizer(executor: ThreadPoolExecutor) -> Callable[[], tuple[int, int] | None]
     return size
 
 
-def size_from_settings(find_probe: Callable[[], Any], name: str | None = None) -> int | None:
-    """Return the size that the settings want for the pool that is being made; None if they want none. Never raises."""
+def size_from_settings(find_probe: Callable[[], Any], kind: str, name: str | None = None) -> int | None:
+    """Return the size that the settings want for the pool of this kind that is being made; None if they want none.
+    Never raises."""
     probe = None
     try:
         from poolscope.probe.interpreter.stacks import creation_site
 
         probe = find_probe()
-        rule = probe.pool_rule(as_text(name or creation_site(1)[1]))
+        rule = probe.pool_rule(as_text(name or creation_site(1)[1]), kind)
         return (rule.max_workers or None) if rule is not None else None
     except Exception as exc:
         report(probe, exc)
@@ -360,7 +361,7 @@ def open_watch(
         if site is None:
             site = creation_site(1)
         name, prefix = name and as_text(name), prefix and as_text(prefix)
-        rule = probe.pool_rule(name or prefix or site[1])
+        rule = probe.pool_rule(name or prefix or site[1], kind)
         if rule is not None and rule.max_workers and kind in ("thread", "interpreter"):
             executor._max_workers = rule.max_workers
         recorder = probe.open_pool(executor, name=name, prefix=prefix, kind=kind, size=size_of(executor), site=site)
