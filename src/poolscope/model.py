@@ -29,6 +29,9 @@ PATTERNS: tuple[str, ...] = (
     "loop_full",
 )
 
+#: The one pattern whose findings only inform and may be the verdict all the same.
+IN_TURN = "not_concurrent"
+
 SCHEMA = "poolscope.report/1"
 
 #: Fewer finished tasks than this, and no event loop that ran for so long (s), is too little to judge by.

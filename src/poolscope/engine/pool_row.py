@@ -16,7 +16,9 @@ from poolscope.aggregation.pool_history import PoolHistory
 from poolscope.aggregation.top_functions import TopFunctions, Total
 from poolscope.engine.finding_list import Event, FindingTally, bursts_together, most_important
 from poolscope.engine.pool_case import PoolCase
+from poolscope.engine.turn_case import TurnFindings
 from poolscope.model import Finding, FindingCount, PoolReport, PoolSnapshot, PoolTrace, TaskCounts
+from poolscope.rules.in_turn import Row
 
 _COUNTERS = ("submitted", "rejected", "succeeded", "failed", "cancelled", "started", "cpu_ns")
 
@@ -47,6 +49,8 @@ class PoolRow:
         self.cases: list[PoolCase] = []
         self._pools = 0
         self.tally = FindingTally()
+        #: What is waited for in turn of these pools; None: nothing is said of that.
+        self.turns: TurnFindings | None = None
         #: The pool that stands for the row where only one can: the one that did most.
         self._main: PoolCase | None = None
         self._past = dict.fromkeys(_COUNTERS, 0)
@@ -150,6 +154,8 @@ class PoolRow:
         self._past_left_out += ended._past_left_out
         self._add_findings(ended._past_findings)
         self.tally.merge(ended.tally)
+        if self.turns is not None and ended.turns is not None:
+            self.turns.turns.merge(ended.turns.turns)
         for peak, value in ended._peaks.items():
             self._peaks[peak] = max(self._peaks[peak], value)
         firsts = [first for first in (self._first_submit_ns, ended._first_submit_ns) if first is not None]
@@ -291,7 +297,16 @@ class PoolRow:
     def findings(self) -> tuple[Finding, ...]:
         """All findings of the row's pools, in order of time."""
         found = [*self._past_findings, *(finding for case in self.cases for finding in case.findings())]
+        if self.turns is not None and self.turns.turns.lines:
+            found += self.turns.findings(self.in_turn)
         return tuple(sorted(bursts_together(self.name, found), key=lambda finding: finding.since_seconds))
+
+    @property
+    def in_turn(self) -> Row:
+        """What rules about turns need to know of it: its pools count together."""
+        _, run = self._distributions()
+        workers = max((case.history.peak_max_workers for case in (self._leading(), *self.cases)), default=0)
+        return Row(kind="pool", name=self.name, workers=workers, finished=self.finished, busy_seconds=run.total / 1e9)
 
     def finding_counts(self) -> list[FindingCount]:
         """For a scrape."""

@@ -20,6 +20,7 @@ from poolscope.probe.interpreter.cpu import CpuClocks, GuardedClocks
 from poolscope.probe.interpreter.unpatched import allocate_lock, get_ident
 from poolscope.probe.recording.function_table import FunctionTable
 from poolscope.probe.recording.registry import Pools
+from poolscope.probe.sampling.coroutines import LOOPS
 from poolscope.probe.sampling.handover import HandoverSampler
 from poolscope.probe.sampling.sampler import StackSampler
 from poolscope.probe.self_report import SelfReport
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from poolscope.probe.recording.recorder import PoolRecorder
     from poolscope.probe.recording.registry import PoolWatch
     from poolscope.probe.sampling.held import HeldReader
+    from poolscope.probe.sampling.turns import TurnReader
     from poolscope.probe.settings import PoolRule
     from poolscope.probe.transport.dispatcher import Message, Sink
 
@@ -91,6 +93,8 @@ class Probe:
         self._held: HeldReader | None = None  # made when a worker is held for the first time
         self._held_due_ns = 0
         self._between: HandoverSampler | None = HandoverSampler(self._cpu)
+        self._turns: TurnReader | None = None  # made when something is under way for the first time
+        self._turns_failed = False
         self._pools = Pools(self.clock, self._cpu, self._outlet.push, partial(self.fail, "pools"))
         #: Whether pools are not read any more: then none is opened.
         self._given_up = False
@@ -330,6 +334,7 @@ class Probe:
                 if full or filled:
                     self._sample(full + filled, everyone)
                 self._look_between([watch for watch in everyone if watch.queued])
+                self._look_at_turns(everyone)
                 if self._process_due(now_ns):
                     self._sample([watch for watch in everyone if watch.held and not watch.full])
                 if now_ns >= self._held_due_ns:
@@ -390,6 +395,21 @@ class Probe:
         except Exception as exc:
             self._between = None
             self.fail("stacks", exc)
+
+    def _look_at_turns(self, everyone: list[PoolWatch]) -> None:
+        """See `TurnReader`. One that has failed is used no more."""
+        if self._turns_failed or not (LOOPS or any(not watch.quiet for watch in everyone)):
+            return
+        try:
+            if self._turns is None:
+                from poolscope.probe.sampling.turns import TurnReader
+
+                self._turns = TurnReader(self._cpu, tell=self.notice)
+            for message in self._turns.read(everyone, self.clock()):
+                self._outlet.push(message)
+        except Exception as exc:
+            self._turns, self._turns_failed = None, True
+            self.fail("turns", exc)
 
     def _job_failed(self, part: str, exc: BaseException) -> None:
         if part not in ("reader", "thread"):

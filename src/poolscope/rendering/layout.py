@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from poolscope.model import (
+    IN_TURN,
     LOOP_NEEDED_SECONDS,
     TASKS_NEEDED,
     Finding,
@@ -69,6 +70,10 @@ def layout(session: Session, medium: Medium, *, verbose: bool = False) -> list[L
     report = session.report
     cases = _ranked(session)
     notes = _informing(session)
+    if not cases and report.verdict == IN_TURN:
+        # The verdict is a finding that informs.
+        cases = sorted((note for note in notes if note.finding.pattern == IN_TURN), key=_shortest)[:1]
+        notes = [note for note in notes if note not in cases]
     sections = [list(_headline(medium, report, cases, notes))]
     charted: set[int] = set()
     for index, case in enumerate(cases[:_MOST_FINDINGS]):
@@ -87,6 +92,11 @@ def layout(session: Session, medium: Medium, *, verbose: bool = False) -> list[L
     for section in filter(None, sections):
         lines += [NOTHING, *section] if lines else section
     return lines
+
+
+def _shortest(case: _Case) -> float:
+    finding = case.finding
+    return finding.since_seconds - (finding.until_seconds or math.inf)
 
 
 def _cases(session: Session) -> Iterator[_Case]:
@@ -149,6 +159,8 @@ def _headline(medium: Medium, report: Report, cases: Sequence[_Case], notes: Seq
 
 def _verdict(medium: Medium, finding: Finding) -> Iterator[Line]:
     word = (finding.severity.upper(), timeline.severity_style(finding))
+    if finding.pattern == IN_TURN:
+        word = (IN_TURN.upper().replace("_", " "), "bold")
     return _hanging(medium, word, medium.clean(finding.summary or finding.pattern))
 
 
@@ -354,7 +366,7 @@ def _chart(medium: Medium, case: _Case, cases: Sequence[_Case]) -> list[Line]:
     pool, trace = case.pool, case.trace
     if pool is None or trace is None:
         return []
-    findings = [each.finding for each in cases if each.pool is pool]
+    findings = [each.finding for each in cases if each.pool is pool and each.finding.severity != "info"]
     lines = timeline.chart(medium, pool, trace.timeline, findings, indent=_INDENT)
     return [NOTHING, *lines] if lines else []
 
