@@ -496,6 +496,11 @@ class PoolHistory:
         """Time saturated, as far as it is settled."""
         return self.occupancy.stretches.saturated_ns
 
+    @property
+    def occupied_ns(self) -> int:
+        """Time with any task queued or running, as far as it is settled: busy time by it is the concurrency."""
+        return self.occupancy.occupied_ns
+
     def spans(self, most: int | None = None) -> Iterator[tuple[int, int]]:
         """When each of the tasks that `tasks_for_replay` gives was submitted, and when it finished: for one that has
         not, beyond all times. Without tasks that never started."""

@@ -1,7 +1,7 @@
 """What is shown as one row: the pools of one name in one process, those that ended included.
 
 Counters and integrals add up, ages take the maximum. The time saturated is the union over the pools: exact for one,
-and for several taken per tick as that of the pool saturated longest in it.
+and for several taken per tick as that of the pool saturated longest in it. The same goes for the time with any task.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from poolscope.aggregation.top_functions import TopFunctions, Total
 from poolscope.engine.finding_list import Event, FindingTally, bursts_together, most_important
 from poolscope.engine.pool_case import PoolCase
 from poolscope.engine.turn_case import TurnFindings
-from poolscope.model import Finding, FindingCount, PoolReport, PoolSnapshot, PoolTrace, TaskCounts
+from poolscope.model import Concurrency, Finding, FindingCount, PoolReport, PoolSnapshot, PoolTrace, TaskCounts
 from poolscope.rules.in_turn import Row
 
 _COUNTERS = ("submitted", "rejected", "succeeded", "failed", "cancelled", "started", "cpu_ns")
@@ -66,6 +66,8 @@ class PoolRow:
         self._run = Histogram(first.run.bounds)
         self._saturated_ns = 0
         self._seen_saturated: dict[PoolCase, int] = {}
+        self._occupied_ns = 0
+        self._seen_occupied: dict[PoolCase, int] = {}
         #: Below the seconds busy and queued: what is known here to run may have ended meanwhile.
         self._floor = Floor()
         self._first_submit_ns: int | None = None
@@ -76,7 +78,7 @@ class PoolRow:
         self._shown = None
         self.cases.append(case)
         self._pools += 1
-        self._seen_saturated[case] = 0
+        self._seen_saturated[case] = self._seen_occupied[case] = 0
         if self._main is None:
             self._main = case
 
@@ -85,7 +87,7 @@ class PoolRow:
         self._shown = None
         self.tick()
         self.cases.remove(case)
-        del self._seen_saturated[case]
+        del self._seen_saturated[case], self._seen_occupied[case]
         history = case.history
         for counter in _COUNTERS:
             self._past[counter] += getattr(history, counter)
@@ -146,6 +148,7 @@ class PoolRow:
         self._past_busy_ns += ended._past_busy_ns
         self._past_queued_ns += ended._past_queued_ns
         self._saturated_ns += ended._saturated_ns
+        self._occupied_ns += ended._occupied_ns
         self._wait.merge(ended._wait)
         self._run.merge(ended._run)
         self._past_functions.merge(ended._past_functions)
@@ -189,7 +192,7 @@ class PoolRow:
     def tick(self) -> None:
         """Note that time has gone on: take the peaks, and the time saturated."""
         self._shown = None
-        workers = active = queue = most = grown = 0
+        workers = active = queue = most = grown = occupied_grown = 0
         peaks = self._peaks
         for case in self.cases:
             history, occupancy = case.history, case.history.occupancy
@@ -204,10 +207,13 @@ class PoolRow:
             saturated = history.saturated_ns
             grown = max(grown, saturated - self._seen_saturated[case])
             self._seen_saturated[case] = saturated
+            occupied_grown = max(occupied_grown, history.occupied_ns - self._seen_occupied[case])
+            self._seen_occupied[case] = history.occupied_ns
             first = history.first_submit_ns
             if first is not None and (self._first_submit_ns is None or first < self._first_submit_ns):
                 self._first_submit_ns = first
         self._saturated_ns += grown
+        self._occupied_ns += occupied_grown
         if self._scraped:
             # As it comes, so that little is left for the next scrape. Before the first one nothing has its place yet.
             for case in self.cases:
@@ -364,6 +370,7 @@ class PoolRow:
             busy_seconds=busy_seconds,
             queued_seconds=queued_seconds,
             saturated_seconds=self._saturated_ns / 1e9,
+            occupied_seconds=self._occupied_ns / 1e9,
             cpu_seconds=counts["cpu_ns"] / 1e9,
             wait_buckets=_added(waits),
             wait_sum_seconds=sum(wait.total for wait in waits) / 1e9,
@@ -407,8 +414,15 @@ class PoolRow:
             sizing=leading.curve(),
             findings=self.findings(),
             created_by=history.opened.created_by or None,
+            concurrency=self._concurrency(now_ns),
         )
         return row, self._trace(leading, origin_ns)
+
+    def _concurrency(self, now_ns: int) -> Concurrency:
+        """How many tasks ran at once while the row had any."""
+        busy_ns = self._past_busy_ns + sum(case.history.busy_ns(now_ns) for case in self.cases)
+        mean = min(busy_ns / self._occupied_ns, self._peaks["active"]) if self._occupied_ns else None
+        return Concurrency(mean, self._peaks["active"])
 
     def _trace(self, case: PoolCase, origin_ns: int) -> PoolTrace:
         history = case.history

@@ -43,6 +43,8 @@ _MOST_NUMBERS = 4  # of the evidence, those that say most come first
 _MOST_LINES = 5  # of findings that only inform, and of frames
 _MOST_NOTICES = 10
 _MOST_LOOKED_AT = 1_000  # of notices: no run of ours has as many
+#: So much below the most, the average is worth telling.
+_NOTICEABLE = 0.1
 _INDENT = 2
 _LABEL = 10
 
@@ -193,7 +195,18 @@ def _at_once(report: Report) -> str:
     if peak < 1:
         return ""
     where = "" if len(report.pools) == 1 else " in one of them"
-    return f", at most {peak:,} at once{where}," if peak > 1 else ", never two at once,"
+    if peak == 1:
+        return ", never two at once,"
+    return f", at most {peak:,} at once{where}{_on_average(report)},"
+
+
+def _on_average(report: Report) -> str:
+    """Return how many tasks of the busiest pool ran at once, if that is less than the most."""
+    busiest = max(report.pools, key=lambda pool: _finite(pool.busy_seconds))
+    mean = busiest.concurrency.mean
+    if mean is None or busiest.concurrency.peak - mean < _NOTICEABLE:
+        return ""
+    return f" and {mean:.1f} on average" if len(report.pools) == 1 else f", {mean:.1f} on average in the busiest"
 
 
 def _below(report: Report, notes: Sequence[_Case]) -> str:
