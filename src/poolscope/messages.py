@@ -281,6 +281,15 @@ class Handover(_Message, tag="handover", frozen=True):
     under_way: list[int] = []
 
 
+class Chunks(_Message, tag="chunks", frozen=True):
+    """How many tasks of a pool were chunks of `map` so far, and how many items were in them."""
+
+    pool: int
+    at_ns: int
+    chunks: int
+    items: int
+
+
 class Turn(msgspec.Struct, frozen=True, array_like=True):
     """A thread or a task that waits: of the event loop `loop` (0: of none that is watched), for a task of the pool
     `pool` (0: of none that is known).
@@ -423,6 +432,7 @@ Message = (
     | WaitSample
     | Handover
     | TurnSample
+    | Chunks
     | LoopOpened
     | LoopTick
     | LoopBlock

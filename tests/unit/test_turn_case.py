@@ -178,3 +178,36 @@ def test_a_source_that_is_not_there_says_nothing() -> None:
     made = engine(Settings())
     threads(made, [("/nowhere/app.py", 4, "<module>")])
     assert told(made) == ("insufficient_data", [])
+
+
+def chunked(**changed: Any) -> Row:
+    values: dict[str, Any] = {"kind": "pool", "name": "db", "workers": 4, "finished": 1, "chunks": 1, "items": 24}
+    return Row(**values | {"busy_seconds": 7.2, "occupied_seconds": 7.2, "until_ns": 8 * SECOND} | changed)
+
+
+def test_all_items_in_one_chunk() -> None:
+    process = Process({("app.py", 23, "main"): Told.NO_LOOP})
+    process.look([turn(1, gate="batch", loop=0, pool=1, lines=[("app.py", 23, "main")], turns=[1])])
+    process.look([turn(1, gate="batch", loop=0, pool=1, lines=[("app.py", 23, "main")], turns=[1])])
+    (finding,) = process.findings(chunked())
+    assert (finding.cause, finding.advice.action) == ("one_chunk", "smaller_chunks")
+    assert "24 items in 1 chunk at app.py:23 (main)" in finding.summary
+    assert [frame.line for frame in finding.frames] == [23]
+    assert process.found.covered_ns(chunked()) == 7.2 * SECOND
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"items": 4},
+        {"items": 5, "workers": 8},
+        {"workers": 1},
+        {"occupied_seconds": 4.9, "busy_seconds": 4.9},
+        {"busy_seconds": 14.0},
+        {"finished": 3},
+        {"chunks": 4, "finished": 4},
+        {"chunks": 0, "items": 0, "finished": 24},
+    ],
+)
+def test_no_single_chunk(changed: dict[str, Any]) -> None:
+    assert Process().findings(chunked(**changed)) == []

@@ -25,7 +25,17 @@ from poolscope.aggregation.recent import Recent
 from poolscope.aggregation.regularity import regularity
 from poolscope.aggregation.replacements import Replacements
 from poolscope.aggregation.replay import Task, run_times
-from poolscope.messages import Handover, HeldSample, Line, PoolBatch, PoolOpened, PoolSums, StackSample, WorkersStarted
+from poolscope.messages import (
+    Chunks,
+    Handover,
+    HeldSample,
+    Line,
+    PoolBatch,
+    PoolOpened,
+    PoolSums,
+    StackSample,
+    WorkersStarted,
+)
 from poolscope.probe.transport.backlog import Backlog
 
 #: Finished tasks looked at for one window, and how far back they are kept while no stretch needs them longer.
@@ -101,6 +111,8 @@ class PoolHistory:
         self.last_finish_ns: int | None = None
         self.last_batch_ns = opened.at_ns
         self.cancelled_wait_ns = 0
+        #: How many of the tasks were chunks of `map`, and how many items were in them.
+        self.chunks = self.items = 0
         #: Tasks that ended of which nothing else is known, and since when each of them is.
         self.known_by_number = 0
         self.known_ns = opened.at_ns
@@ -254,6 +266,10 @@ class PoolHistory:
     def sample(self, stacks: StackSample) -> None:
         """Take in where the workers were."""
         self.stacks.append(stacks)
+
+    def note_chunks(self, message: Chunks) -> None:
+        """Take in how many chunks there were so far."""
+        self.chunks, self.items = message.chunks, message.items
 
     def note_started(self, message: WorkersStarted) -> None:
         """Take in that worker processes were started."""

@@ -80,12 +80,25 @@ class TurnLine:
 class Turns:
     """The lines of one row: a loop, the pools of one name, or a process."""
 
-    __slots__ = ("lines", "waited_ns")
+    __slots__ = ("lines", "waited_ns", "waiting")
 
     def __init__(self) -> None:
         self.lines: dict[tuple[Line, str], TurnLine] = {}
         #: For how long threads and tasks of the row were seen waiting, at whatever line of the user's.
         self.waited_ns = 0
+        #: The innermost lines of the user's, in a loop or not, by the time there.
+        self.waiting: Counter[Line] = Counter()
+
+    def wait(self, line: Line | None, gap_ns: int) -> None:
+        """Take in that a thread or task was seen waiting at a line of the user's."""
+        self.waited_ns += gap_ns
+        if line is not None and (line in self.waiting or len(self.waiting) < _BELOW_KEPT):
+            self.waiting[line] += gap_ns
+
+    @property
+    def most_waiting(self) -> Line | None:
+        """Where they waited longest, if they were seen."""
+        return self.waiting.most_common(1)[0][0] if self.waiting else None
 
     def line(self, line: Line, gate: str, call: str, shared: str, at_ns: int) -> TurnLine | None:
         """Return the sums of a line; None if there are too many."""
@@ -97,6 +110,7 @@ class Turns:
     def merge(self, other: Turns) -> None:
         """Take over the lines of another row, which is of no more use."""
         self.waited_ns += other.waited_ns
+        self.waiting = self.waiting or other.waiting
         for key, line in other.lines.items():
             known = self.lines.get(key)
             if known is None or known.waited_ns < line.waited_ns:

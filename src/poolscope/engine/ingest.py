@@ -32,6 +32,7 @@ from poolscope.messages import (
     PROTOCOL,
     UNDERSTOOD,
     Bye,
+    Chunks,
     Fault,
     FunctionNamed,
     Handover,
@@ -200,6 +201,9 @@ class Ingest:
             case WorkersStarted():
                 if (case := process.pools.get(message.pool)) is not None:
                     case.history.note_started(message)
+            case Chunks():
+                if (case := process.pools.get(message.pool)) is not None:
+                    case.history.note_chunks(message)
             case Handover():
                 if (case := process.pools.get(message.pool)) is not None:
                     case.history.hand_over(message)

@@ -20,7 +20,7 @@ from poolscope.engine.turn_case import TurnFindings
 from poolscope.model import Concurrency, Finding, FindingCount, PoolReport, PoolSnapshot, PoolTrace, TaskCounts
 from poolscope.rules.in_turn import Row
 
-_COUNTERS = ("submitted", "rejected", "succeeded", "failed", "cancelled", "started", "cpu_ns")
+_COUNTERS = ("submitted", "rejected", "succeeded", "failed", "cancelled", "started", "cpu_ns", "chunks", "items")
 
 #: About how many bytes a number of a timeline or a record takes, a function with its distributions, and a finding.
 _NUMBER, _FUNCTION, _FINDING = 16, 3_000, 3_000
@@ -303,16 +303,28 @@ class PoolRow:
     def findings(self) -> tuple[Finding, ...]:
         """All findings of the row's pools, in order of time."""
         found = [*self._past_findings, *(finding for case in self.cases for finding in case.findings())]
-        if self.turns is not None and self.turns.turns.lines:
+        if self.turns is not None:
             found += self.turns.findings(self.in_turn)
         return tuple(sorted(bursts_together(self.name, found), key=lambda finding: finding.since_seconds))
 
     @property
     def in_turn(self) -> Row:
         """What rules about turns need to know of it: its pools count together."""
-        _, run = self._distributions()
-        workers = max((case.history.peak_max_workers for case in (self._leading(), *self.cases)), default=0)
-        return Row(kind="pool", name=self.name, workers=workers, finished=self.finished, busy_seconds=run.total / 1e9)
+        run_ns = self._run.total + sum(case.history.run.total for case in self.cases)
+        histories = [case.history for case in (self._leading(), *self.cases)]
+        counts = self._counts()
+        return Row(
+            kind="pool",
+            name=self.name,
+            workers=max(history.peak_max_workers for history in histories),
+            finished=counts["succeeded"] + counts["failed"],
+            busy_seconds=run_ns / 1e9,
+            occupied_seconds=self._occupied_ns / 1e9,
+            chunks=counts["chunks"],
+            items=counts["items"],
+            since_ns=self._first_submit_ns or 0,
+            until_ns=max(history.last_finish_ns or 0 for history in histories),
+        )
 
     def finding_counts(self) -> list[FindingCount]:
         """For a scrape."""

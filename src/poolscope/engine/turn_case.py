@@ -5,7 +5,7 @@ Pure but for the source, which is read through what is passed in. Not thread-saf
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -14,7 +14,9 @@ from poolscope.engine.finding_builder import SourceOf
 from poolscope.messages import Line, Turn, TurnSample
 from poolscope.model import Finding, Frame
 from poolscope.rules.awaited_in_turn import AwaitedInTurn
-from poolscope.rules.in_turn import PATTERN, SEVERITY, InTurnCause, Row
+from poolscope.rules.in_turn import PATTERN, SEVERITY, SUSTAINS, InTurnCause, Row
+from poolscope.rules.one_chunk import CAUSE as CHUNK
+from poolscope.rules.one_chunk import OneChunk
 from poolscope.rules.waits_for_slowest import WaitsForSlowest
 from poolscope.signals.in_turn import InTurn, Told
 
@@ -49,7 +51,7 @@ class TurnCase:
         for turn in sample.turns:
             turns = turns_of(turn)
             if turns is not None:
-                turns.waited_ns += gap_ns
+                turns.wait(turn.lines[-1] if turn.lines else None, gap_ns)
                 self._add(turns, turn, sample.at_ns, gap_ns)
 
     def _add(self, turns: Turns, turn: Turn, at_ns: int, gap_ns: int) -> None:
@@ -86,25 +88,36 @@ class TurnFindings:
 
     def findings(self, row: Row) -> list[Finding]:
         """Return a note for each line, those at which most time was spent first."""
-        return [self._finding(line, found) for line, found in self._found(row)][:FINDINGS_KEPT]
+        found = []
+        if (chunk := self._one_chunk(row)) is not None:
+            lines = () if chunk.line is None else (chunk.line,)
+            found.append(self._finding(chunk, CHUNK, row.since_ns, row.until_ns, lines))
+        for line, cause in self._found(row):
+            found.append(self._finding(cause, cause.cause, line.first_ns, line.last_ns, cause.lines))
+        return found[:FINDINGS_KEPT]
 
     def covered_ns(self, row: Row) -> int:
         """For how long findings that may be the verdict were seen."""
+        if self._one_chunk(row) is not None:
+            return round(row.occupied_seconds * 1e9)
         return sum(line.waited_ns for line, found in self._found(row) if found.alone)
 
-    def _finding(self, line: TurnLine, found: InTurnCause) -> Finding:
-        frames = tuple(
-            Frame(file, number, function, self._source_of(file, number)) for file, number, function in found.lines
-        )
+    def _one_chunk(self, row: Row) -> OneChunk | None:
+        return OneChunk.match(row, self.turns.most_waiting, self._sustain_seconds) if row.items else None
+
+    def _finding(
+        self, what: InTurnCause | OneChunk, cause: str, first_ns: int, last_ns: int, lines: Sequence[Line]
+    ) -> Finding:
+        frames = tuple(Frame(file, number, function, self._source_of(file, number)) for file, number, function in lines)
         return Finding(
             pattern=PATTERN,
-            cause=found.cause,
+            cause=cause,
             severity=SEVERITY,
-            since_seconds=max(0.0, (line.first_ns - self._origin_ns) / 1e9),
-            until_seconds=(line.last_ns - self._origin_ns) / 1e9,
-            detected_after_seconds=min(5 * self._sustain_seconds, (line.last_ns - line.first_ns) / 1e9),
-            summary=found.sentence(),
-            evidence=found.evidence(),
+            since_seconds=max(0.0, (first_ns - self._origin_ns) / 1e9),
+            until_seconds=(last_ns - self._origin_ns) / 1e9,
+            detected_after_seconds=min(SUSTAINS * self._sustain_seconds, (last_ns - first_ns) / 1e9),
+            summary=what.sentence(),
+            evidence=what.evidence(),
             frames=frames,
-            advice=found.advice(),
+            advice=what.advice(),
         )

@@ -398,7 +398,7 @@ class Probe:
 
     def _look_at_turns(self, everyone: list[PoolWatch]) -> None:
         """See `TurnReader`. One that has failed is used no more."""
-        if self._turns_failed or not (LOOPS or any(not watch.quiet for watch in everyone)):
+        if self._turns_failed or not (LOOPS or any(not watch.quiet for watch in everyone) or others_run()):
             return
         try:
             if self._turns is None:

@@ -32,14 +32,20 @@ _SAME_TIME = (0.6, 1.4)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose lines they are: `kind` "pool", "loop" or "program"; of a pool how many workers there may be, and what it
-    has finished, in how much time (s)."""
+    """Whose lines they are: `kind` "pool", "loop" or "program"; of a pool how many workers there may be, what it has
+    finished, in how much time (s), and in what time it had any task (s; from, until: ns)."""
 
     kind: str
     name: str = ""
     workers: int = 0
     finished: int = 0
     busy_seconds: float = 0.0
+    occupied_seconds: float = 0.0
+    since_ns: int = 0
+    until_ns: int = 0
+    #: How many of its tasks were chunks of `map`, and how many items were in them.
+    chunks: int = 0
+    items: int = 0
     #: For how long threads and tasks of it were seen to wait (s).
     waited_seconds: float = 0.0
 

@@ -95,7 +95,7 @@ class TurnReader:
     def read(self, watches: list[PoolWatch], now_ns: int) -> list[Message]:
         """Return a `turns` message if anything is under way."""
         busy = [watch for watch in watches if not watch.quiet]
-        if now_ns < self._rested_ns or not (busy or LOOPS) or not self._gil or traced():
+        if now_ns < self._rested_ns or not self._gil or traced():
             return []
         before = self._clocks.own()
         self._turn += 1
@@ -111,7 +111,7 @@ class TurnReader:
             frames.clear()
             outer = {}
         self._rested_ns = now_ns + COST_FACTOR * (self._clocks.own() - before)
-        return [("turns", now_ns, told)] if busy or tasks else []
+        return [("turns", now_ns, told)] if busy or tasks or told else []
 
     # -- what is known of the standard library -----------------------------------------------------------------
 
