@@ -9,6 +9,7 @@ from benchmarks.diagnosis import (  # noqa: F401 - they register their families
     handing,
     healthy,
     held,
+    in_turn,
     loop_work,
     looping,
     queueing,
