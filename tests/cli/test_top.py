@@ -269,9 +269,9 @@ def test_over_tls_with_a_token(tmp_path: Path) -> None:
             source(url, None, crt)()
         with pytest.raises(PoolscopeError, match="nothing to see"):
             source(url, token)()
-        with pytest.raises(PoolscopeError, match="--token-file nowhere cannot be read"):
+        with pytest.raises(PoolscopeError, match="--bearer-token-file nowhere cannot be read"):
             source(url, "nowhere", crt)
-        with pytest.raises(PoolscopeError, match="--ca-file nowhere cannot be used"):
+        with pytest.raises(PoolscopeError, match="--ca nowhere cannot be used"):
             source(url, token, "nowhere")
 
 
@@ -302,7 +302,7 @@ def test_completion_is_made_for_each_shell(tmp_path: Path) -> None:
     for shell in ("bash", "zsh", "tcsh"):
         outcome = poolscope("completion", shell, cwd=tmp_path)
         assert (outcome.status, outcome.err) == (0, "")
-        for word in ("compare", "--fail-on", "hard-limit", "--token-file"):
+        for word in ("compare", "--fail-on", "hard-limit", "--bearer-token-file"):
             assert word in outcome.out
     (tmp_path / "complete").write_text(poolscope("completion", "bash", cwd=tmp_path).out)
     asked = "source ./complete; COMP_WORDS=(poolscope run --fail); COMP_CWORD=2; _shtab_poolscope; echo ${COMPREPLY[@]}"

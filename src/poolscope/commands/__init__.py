@@ -124,8 +124,8 @@ def parser_of_all(*, completing: bool = False) -> argparse.ArgumentParser:
         metavar="URL|PORT|PID",
         help="an endpoint, its port on this machine, or a process under poolscope run; 127.0.0.1:9464 if none is given",
     )
-    top.add_argument("--token-file", metavar="FILE", help="a file with the endpoint's bearer token")
-    top.add_argument("--ca-file", metavar="FILE", help="whom to trust for an endpoint with TLS, as PEM")
+    top.add_argument("--bearer-token-file", metavar="FILE", help="a file with the endpoint's bearer token")
+    top.add_argument("--ca", metavar="FILE", help="whom to trust for an endpoint with TLS, as PEM")
     top.add_argument("--until", type=int, metavar="DESCRIPTOR", help=argparse.SUPPRESS)  # of `run --live`
     check = commands.add_parser("check", help="validate a settings file", allow_abbrev=False)
     check.add_argument("config", metavar="CONFIG", help="the file")

@@ -35,7 +35,7 @@ DOOR = "unix:"
 
 def do(options: argparse.Namespace) -> int:
     """Show it until somebody has seen enough; in one line where there is no terminal."""
-    ask = source(options.target, options.token_file, options.ca_file)
+    ask = source(options.target, options.bearer_token_file, options.ca)
     interactive = is_interactive()
     if interactive:
         check_extra()
@@ -121,7 +121,7 @@ def _request(target: str, token_file: str | None) -> urllib.request.Request:
             with open(token_file, encoding="ascii") as file:
                 words = file.readline().strip()
         except (OSError, UnicodeError) as error:
-            raise PoolscopeError(f"--token-file {token_file} cannot be read: {error}") from error
+            raise PoolscopeError(f"--bearer-token-file {token_file} cannot be read: {error}") from error
         request.add_header("Authorization", f"Bearer {words}")
     elif parts.username is not None:
         from urllib.parse import unquote
@@ -135,7 +135,7 @@ def _trust(ca_file: str | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:
-        raise PoolscopeError(f"--ca-file {ca_file} cannot be used: {error}") from error
+        raise PoolscopeError(f"--ca {ca_file} cannot be used: {error}") from error
 
 
 def _by_url(request: urllib.request.Request, context: ssl.SSLContext | None) -> Board:
@@ -148,7 +148,7 @@ def _by_url(request: urllib.request.Request, context: ssl.SSLContext | None) -> 
     except urllib.error.HTTPError as error:
         error.close()
         reasons = {
-            401: "credentials are needed: http://USER:PASSWORD@HOST:PORT, or --token-file",
+            401: "credentials are needed: http://USER:PASSWORD@HOST:PORT, or --bearer-token-file",
             404: "it has no live view: it is no endpoint of poolscope, or one of an older version",
         }
         reason = reasons.get(error.code, f"it answers with status {error.code}")

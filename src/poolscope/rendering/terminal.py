@@ -50,7 +50,7 @@ def render(
     shown relative to it; times of day are those of `zone` (None: of this machine); `verbose` shows every number of
     the evidence and every notice. Raises what writing to `file` raises.
     """
-    columns = max(NARROWEST, min(_WIDEST, _width(file)) if width is None else min(WIDEST_ASKED, width))
+    columns = _columns(file, width)
     started = local_time(session.report.started_at, zone)
     shown = medium(file, width=columns, cwd=_working_directory(cwd), started=started)
     lines = layout(session, shown, verbose=verbose)
@@ -59,14 +59,15 @@ def render(
     file.write("".join(plain(line) + "\n" for line in lines))
 
 
-def write(lines: Callable[[Medium], Iterable[Line]], file: TextIO) -> None:
-    """Write other lines than those of a session to `file`, as wide and in the colours that it can show.
+def write(
+    lines: Callable[[Medium], Iterable[Line]], file: TextIO, *, width: int | None = None, color: bool | None = None
+) -> None:
+    """Write other lines than those of a session to `file`; `width` and `color` as of `render`.
 
     Raises what writing to `file` raises.
     """
-    columns = min(_WIDEST, max(_NARROWEST, _width(file)))
-    made = list(lines(medium(file, width=columns, cwd="")))
-    if not (_wants_color(file) and _painted(made, file)):
+    made = list(lines(medium(file, width=_columns(file, width), cwd="")))
+    if not ((_wants_color(file) if color is None else color) and _painted(made, file)):
         file.write("".join(plain(line) + "\n" for line in made))
 
 
@@ -101,6 +102,10 @@ def _is_terminal(file: TextIO) -> bool:
         return file.isatty()
     except (AttributeError, ValueError):  # a closed or home-made file
         return False
+
+
+def _columns(file: TextIO, asked: int | None) -> int:
+    return max(NARROWEST, min(_WIDEST, _width(file)) if asked is None else min(WIDEST_ASKED, asked))
 
 
 def _width(file: TextIO) -> int:
