@@ -58,6 +58,14 @@ def kind_of_notice(text: str) -> str:
     return _NUMBERS.sub("#", text)
 
 
+def _shown(how: str, what: Report | Session) -> str:
+    # What renders stands above us: the package finds it.
+    import poolscope
+
+    text: str = getattr(poolscope, how)(what)
+    return text
+
+
 class Frame(msgspec.Struct, frozen=True):
     """One line of code in evidence; `share` is the part (0 to 1) of the samples that were at it."""
 
@@ -337,6 +345,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     #: Threads and processes that were started by hand and not by a pool.
     own_starts: tuple[OwnStart, ...] = ()
 
+    def __str__(self) -> str:
+        """Return the report as on a terminal, without colours."""
+        return _shown("text_of", self)
+
+    def _repr_html_(self) -> str:
+        """Return it as a notebook shows it."""
+        return _shown("html_of", self)
+
     def to_json(self) -> bytes:
         """Return the report as JSON, indented: docs/reference/report.md."""
         try:
@@ -376,6 +392,14 @@ class Session(msgspec.Struct, frozen=True):
 
     report: Report
     traces: tuple[PoolTrace, ...]
+
+    def __str__(self) -> str:
+        """Return its report as on a terminal, without colours."""
+        return _shown("text_of", self)
+
+    def _repr_html_(self) -> str:
+        """Return it as a notebook shows it."""
+        return _shown("html_of", self)
 
 
 class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -459,11 +483,20 @@ class FindingCount(msgspec.Struct, frozen=True, kw_only=True):
     since_ns: int = 0
 
 
+class Subject(msgspec.Struct, frozen=True):
+    """What a finding is about: kind (pool, loop, program) and name; and for how long the time has run that its seconds
+    count in."""
+
+    kind: str
+    name: str
+    age_seconds: float
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the endpoint shows. `errors` counts our own failures by part.
 
     `*_bounds` are those of the buckets in seconds; None: as the settings say. `details` are the findings so far in
-    full, stacks included; None: they were not asked for. A scrape does not.
+    full, stacks included; None: they were not asked for. A scrape does not. `subjects` says of each what it is about.
     """
 
     python: str
@@ -475,3 +508,4 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     wait_bounds: tuple[float, ...] | None = None
     run_bounds: tuple[float, ...] | None = None
     details: tuple[Finding, ...] | None = None
+    subjects: tuple[Subject, ...] = ()

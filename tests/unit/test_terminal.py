@@ -286,6 +286,33 @@ class TestFitting:
             for line in layout(session, medium(width, encoding)):
                 assert cells(plain(line)) <= width, plain(line)
 
+    def test_a_width_that_is_asked_for_beats_the_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", "50")
+        wide = Screen()
+        render(report_support.hard_limit(), wide, width=300, color=False, cwd=report_support.CWD)
+        assert max(map(len, wide.getvalue().splitlines())) > 100
+
+    @pytest.mark.parametrize(
+        ("environment", "coloured"),
+        [
+            ({"FORCE_COLOR": "1"}, True),
+            ({"FORCE_COLOR": "0"}, False),
+            ({"FORCE_COLOR": "1", "TERM": "dumb"}, True),
+            ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+            ({"NO_COLOR": ""}, False),
+        ],
+    )
+    def test_colours_can_be_forced_and_refused(
+        self, environment: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("NO_COLOR", "FORCE_COLOR"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        file = io.StringIO()
+        render(report_support.hard_limit(), file, width=80, cwd=report_support.CWD)
+        assert ("\x1b[" in file.getvalue()) is coloured
+
     @pytest.mark.parametrize("width", [-1, 0, 1, 39, 10_000])
     def test_an_absurd_width_is_mended(self, width: int) -> None:
         text = shown(report_support.hard_limit(), width=width)

@@ -25,6 +25,7 @@ from poolscope.model import (
     Report,
     Session,
     Snapshot,
+    Subject,
 )
 from poolscope.ranking import rank
 from poolscope.rules.in_turn import PATTERN, Row
@@ -44,11 +45,19 @@ RowOf = TypeVar("RowOf", PoolRow, LoopRow)
 
 def findings(ingest: Ingest, now_ns: int) -> tuple[Finding, ...]:
     """Return the findings so far, the most severe first, of many as many as `FINDINGS_TOLD`."""
-    each = _of_pools(ingest, PoolRow.findings) + _of_loops(ingest, lambda row: row.findings(now_ns))
-    each += [tuple(turns.findings(OF_PROGRAM)) for turns in ingest.programs.values()]
-    found = [finding for of_row in each for finding in of_row]
-    found.sort(key=lambda finding: rank(finding, (now_ns - ingest.origin_ns) / 1e9))
-    return tuple(found[:FINDINGS_TOLD])
+    return tuple(finding for _, finding in _told(ingest, now_ns))
+
+
+def _told(ingest: Ingest, now_ns: int) -> list[tuple[Subject, Finding]]:
+    """Return the same, each with what it is about."""
+    age = (now_ns - ingest.origin_ns) / 1e9
+    pools = _of_pools(ingest, lambda row: (Subject("pool", row.name, age), row.findings()))
+    loops = _of_loops(ingest, lambda row: (Subject("loop", row.name, age), row.findings(now_ns)))
+    program = Subject("program", "", age)
+    programs = [(program, tuple(turns.findings(OF_PROGRAM))) for turns in ingest.programs.values()]
+    told = [(subject, finding) for subject, findings in (*pools, *loops, *programs) for finding in findings]
+    told.sort(key=lambda each: rank(each[1], age))
+    return told[:FINDINGS_TOLD]
 
 
 def snapshot(ingest: Ingest, now_ns: int, *, details: bool) -> Snapshot:
@@ -56,6 +65,7 @@ def snapshot(ingest: Ingest, now_ns: int, *, details: bool) -> Snapshot:
     counts = _of_pools(ingest, PoolRow.finding_counts)
     counts += _of_loops(ingest, LoopRow.finding_counts)
     metrics = ingest.settings.metrics
+    told = _told(ingest, now_ns) if details else None
     return Snapshot(
         python=ingest.python,
         pools=tuple(_of_pools(ingest, lambda row: row.snapshot(now_ns))),
@@ -65,7 +75,8 @@ def snapshot(ingest: Ingest, now_ns: int, *, details: bool) -> Snapshot:
         errors=dict(ingest.health.errors),
         wait_bounds=metrics.wait_buckets,
         run_bounds=metrics.run_buckets,
-        details=findings(ingest, now_ns) if details else None,
+        details=None if told is None else tuple(finding for _, finding in told),
+        subjects=tuple(subject for subject, _ in told or ()),
     )
 
 

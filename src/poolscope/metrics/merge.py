@@ -68,6 +68,7 @@ def merged(living: Sequence[Snapshot], others: Iterable[Snapshot]) -> Snapshot:
         overhead_cpu_seconds=math.fsum(snapshot.overhead_cpu_seconds for snapshot in everyone),
         errors=errors,
         details=_all_details(living),
+        subjects=tuple(subject for snapshot in living for subject in snapshot.subjects),
     )
 
 
@@ -84,6 +85,7 @@ def counted(snapshot: Snapshot) -> Snapshot:
         loops=tuple(replace(row, alive=False, tasks=0) for row in snapshot.loops),
         findings=tuple(replace(row, active=False) for row in snapshot.findings),
         details=None,
+        subjects=(),
     )
 
 

@@ -1,0 +1,50 @@
+"""Where `poolscope top` finds a run: a socket in its private directory, which only this user can enter."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+
+#: How long (s) a view may take to read what it is told.
+PATIENCE_SECONDS = 2.0
+_BACKLOG = 8
+
+
+class LiveDoor:
+    """Tells whoever connects what goes on, and hangs up. Its thread is a daemon; one is told at a time."""
+
+    def __init__(self, path: str, tell: Callable[[], bytes]) -> None:
+        """Open it at `path`. Raises OSError, and RuntimeError where there is no thread."""
+        self._tell = tell
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._listening.bind(path)
+            self._listening.listen(_BACKLOG)
+            self._thread = threading.Thread(target=self._run, name="poolscope-live", daemon=True)
+            self._thread.start()
+        except BaseException:
+            self._listening.close()
+            raise
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        try:
+            self._listening.shutdown(socket.SHUT_RDWR)  # wakes the thread
+        except OSError:
+            pass  # it has gone
+        self._thread.join(PATIENCE_SECONDS)
+        self._listening.close()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return  # closed
+            with connection:
+                try:
+                    connection.settimeout(PATIENCE_SECONDS)
+                    connection.sendall(self._tell())
+                except Exception:
+                    pass  # it does not read, or there is nothing to tell: this view ends, and may come again
