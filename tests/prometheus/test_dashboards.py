@@ -139,6 +139,7 @@ JUDGING = {
     "Pools in trouble",
     "Limits in trouble",
     "Loops in trouble",
+    "One at a time",
     "Targets down",
     "Oldest queued task",
     "Oldest queued",

@@ -93,3 +93,10 @@ def test_a_program_of_one_thread_hears_that_it_could_not_do_two_things_at_once()
     assert says not in headline(processes=(msgspec.structs.replace(alone, alone=False),))
     assert says not in headline(processes=(alone, alone))
     assert says not in headline(processes=())
+
+
+def test_beside_a_few_tasks_they_are_counted_too() -> None:
+    threads = OwnStart("thread", "app/main.py:7", False, 30, True)
+    pools = report_support.healthy_pools().report.pools
+    text = headline(own_starts=(threads,), pools=pools, verdict="insufficient_data")
+    assert "in 1 pool, at most 2 at once, and 30 threads of no pool in" in text
