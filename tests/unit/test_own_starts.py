@@ -46,7 +46,8 @@ def test_a_single_thread_is_told_of_only_where_there_is_nothing_else(nothing_els
 def test_helpers_of_libraries_are_not_told_and_pools_of_theirs_are() -> None:
     helper = started("tqdm", 3, library="tqdm")
     pool = started("pebble", 8, library="pebble", in_turn=False, executor="pebble.pool.Pool")
-    assert told(helper, pool, nothing_else=True) == [
+    server = started("uvicorn", 4, what="process", library="uvicorn", in_turn=False)
+    assert told(helper, pool, server, nothing_else=True) == [
         "8 threads that pebble started (pebble.pool.Pool, an executor of a kind that is not known) are not watched as "
         "a pool"
     ]
