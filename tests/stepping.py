@@ -32,6 +32,7 @@ _MODULES = (
     "poolscope.probe.recording.recorder",
     "poolscope.probe.recording.registry",
     "poolscope.probe.executors.threadpool",
+    "poolscope.probe.executors.work_item",
     "poolscope.probe.recording.pool_watch",
 )
 

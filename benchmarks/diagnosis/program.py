@@ -13,6 +13,7 @@ from benchmarks.diagnosis import (  # noqa: F401 - they register their families
     looping,
     queueing,
     waiting,
+    work_queues,
 )
 from benchmarks.diagnosis.recording import FAMILIES, Recording
 

@@ -196,7 +196,9 @@ class Stack(msgspec.Struct, frozen=True, array_like=True):
     `spot` tells places in the last line from each other: it is the instruction. `tasks` is flat, 3 integers a worker:
     worker, function, started. `gate` is what they wait for, if that is known: a "lock", a "semaphore", a full
     "queue", a "child" process, or a lock that no thread of their process can release, as it is "inherited"; of a
-    task of an event loop also "await", anything else.
+    task of an event loop also "await", anything else. What waits for a queue of the program's is at a "put" or "join".
+    Of what has a connection: "await" is anything but that, "client" that it is used, and "leaked" that what took it has
+    ended: then the line is the one that did. Of what waits for one it is "connections".
     """
 
     lines: list[Line]
@@ -211,7 +213,7 @@ class StackSample(_Message, tag="stacks", frozen=True):
     pool: int
     at_ns: int
     stacks: list[Stack]
-    #: Where what waits for a limit is: worker 0, function, submitted.
+    #: Where what waits for a limit is, or for a work queue: worker 0, function, submitted.
     waiting: list[Stack] = []
 
 

@@ -75,7 +75,7 @@ class Setup:
         try:
             self.probe.tick()
         except Exception as error:  # a clock that raises ends our thread
-            self.probe._job_failed("thread", error)
+            self.probe._reader.job_failed("thread", error)
 
     def close(self) -> None:
         self.pool.shutdown()
@@ -173,8 +173,8 @@ def test_the_lines_of_workers_cannot_be_read(setup: Setup, monkeypatch: Patch) -
     held = [setup.pool.submit(gate.wait) for _ in range(4)]
     while sum(log.running is not None for log in recorder_of(setup).workers) < 2:
         pass
-    assert setup.probe._stacks is not None
-    monkeypatch.setattr(setup.probe._stacks, "_current_frames", fail)
+    assert setup.probe._reader.samplers.stacks is not None
+    monkeypatch.setattr(setup.probe._reader.samplers.stacks, "_current_frames", fail)
     for _ in range(3):
         setup.look()
     gate.set()

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pool_support import ORIGIN, SECOND, TICK, VirtualPool, batches, simulate
 
 from poolscope.aggregation.pool_history import PATIENCE_NS, PoolHistory
+from poolscope.aggregation.sampled_lines import worker_lines
 from poolscope.messages import PoolBatch, PoolOpened, PoolSums, Stack, StackSample
-from poolscope.signals.pool_signals import rate
+from poolscope.signals.measure import rate
 
 OPENED = PoolOpened(1, "pool", "thread", "x.ThreadPoolExecutor", "app.py:1", 2, ORIGIN)
 
@@ -153,7 +154,7 @@ def test_the_unhindered_run_is_that_of_lonely_tasks() -> None:
 
 def test_kept_tasks_are_bounded_and_the_newest() -> None:
     pool = VirtualPool(2, keep_tasks=50).run([(number * 0.01, 0.001, 1) for number in range(400)])
-    kept = list(pool.history.kept)
+    kept = list(pool.history.tasks.kept)
     assert 50 <= len(kept) <= 63
     assert max(submitted for _, submitted, _, _ in kept) == ns(3.99)
 
@@ -168,7 +169,7 @@ def test_queued_and_cancelled_tasks_are_replayed_with_their_functions_usual_run(
             cancelled=[1, ns(0.3), ns(0.9)],
         )
     )
-    runs = [task.run_ns / SECOND for task in subject.tasks_for_replay(ns(1))]
+    runs = [task.run_ns / SECOND for task in subject.tasks.for_replay(ns(1))]
     assert runs == pytest.approx([0.2, 0.2, 0.2], rel=0.02)
 
 
@@ -185,7 +186,7 @@ def test_lines_are_counted_within_a_window_only() -> None:
     line = ("app.py", 3, "fetch")
     for at in (1.0, 2.0, 3.0):
         subject.sample(StackSample(1, ns(at), [Stack([line], 0, [1, 1, 0, 2, 1, 0, 3, 1, 0, 4, 1, 0])]))
-    groups, total = subject.lines(ns(1.5), ns(2.5))
+    groups, total = worker_lines(subject.stacks, ns(1.5), ns(2.5))
     assert (groups, total) == ([((line,), 4)], 4)
 
 
@@ -224,13 +225,13 @@ def test_a_pool_that_shrinks_below_its_load_is_saturated_from_then_on() -> None:
 def test_what_a_function_has_added_is_told_once() -> None:
     subject = history()
     subject.fold(batch(1, arrivals=[1, ns(0), 2, ns(0)], running=[1, 1, ns(0), ns(0), 2, 2, ns(0), ns(0.5)]))
-    assert sorted(subject.grown()) == [(1, 1, 0), (2, 1, 0)]
-    assert list(subject.grown()) == []
+    assert sorted(subject.durations.grown()) == [(1, 1, 0), (2, 1, 0)]
+    assert list(subject.durations.grown()) == []
     subject.fold(batch(2, finished=[1, 2, ns(0), ns(0), ns(1.5)], running=[2, 2, ns(0), ns(0.5)]))
-    assert list(subject.grown()) == [(1, 0, 3 * SECOND // 2)]
+    assert list(subject.durations.grown()) == [(1, 0, 3 * SECOND // 2)]
     records = [item for number in range(30) for item in (1, 2 + 2 * (number % 3), ns(2), ns(2), ns(2) + 1)]
     subject.fold(batch(3, arrivals=[1, ns(2)] * 30, finished=records, running=[2, 2, ns(0), ns(0.5)]))
-    assert sorted(subject.grown()) == [(1, 10, 10), (2, 10, 10), (3, 10, 10)]
+    assert sorted(subject.durations.grown()) == [(1, 10, 10), (2, 10, 10), (3, 10, 10)]
 
 
 @pytest.mark.parametrize("tasks", [3, 200])
@@ -381,6 +382,6 @@ def test_a_replay_takes_the_tasks_since_the_last_were_missing() -> None:
         subject.fold(batch(at, arrivals=[1, ns(at - 0.5)], finished=[1, 2, ns(at - 0.5), ns(at - 0.4), ns(at - 0.3)]))
     subject.add_sums(sums(2, 4, 10))
     subject.fold(batch(5, arrivals=[1, ns(4.5)], finished=[1, 2, ns(4.5), ns(4.6), ns(4.7)]))
-    assert [task.submitted_ns for task in subject.tasks_for_replay(ns(5))] == [ns(4.5)]
-    assert list(subject.spans()) == [(ns(4.5), ns(4.7))]
-    assert len(list(subject.kept)) == 3
+    assert [task.submitted_ns for task in subject.tasks.for_replay(ns(5))] == [ns(4.5)]
+    assert list(subject.tasks.spans()) == [(ns(4.5), ns(4.7))]
+    assert len(list(subject.tasks.kept)) == 3

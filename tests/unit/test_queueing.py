@@ -7,7 +7,8 @@ from poolscope.aggregation.pool_history import PoolHistory
 from poolscope.aggregation.stretches import Stretch
 from poolscope.messages import Line, PoolBatch, PoolOpened, Stack, StackSample
 from poolscope.signals.amplification import delay
-from poolscope.signals.pool_signals import PoolSignals, ProcessSignals, measure
+from poolscope.signals.measure import Surroundings, measure
+from poolscope.signals.pool_signals import PoolSignals, ProcessSignals
 from poolscope.signals.queueing import LEAST_WORK, queueing, takes, with_gates
 from poolscope.signals.significance import Before
 from poolscope.signals.window import Window
@@ -160,7 +161,8 @@ class Told:
 
     def measure(self) -> PoolSignals:
         end = ORIGIN + round(self.at * SECOND)
-        return measure(self.history, Stretch(ORIGIN, end, open=True), self.window(), HOST, Before())
+        around = Surroundings(process=HOST, came_before=Before())
+        return measure(self.history, Stretch(ORIGIN, end, open=True), self.window(), around)
 
 
 def one_after_another(function: int, count: int, run: float, wait: float = 0.0, begin: float = 0.0) -> list:

@@ -330,9 +330,9 @@ def test_what_judging_needs_is_gone_with_a_process_and_its_report_stays() -> Non
     run.judge.feed(0, ("pool_batch", 1, ns(8), 1, 4, 0, 0, [], running, [], [], arrivals))
     (row,) = run.judge._ingest.pool_rows
     case = row.cases[0]
-    before = case.history.tasks_for_replay(case.history.last_batch_ns)
+    before = case.history.tasks.for_replay(case.history.last_batch_ns)
     run.judge.lost(0, ns(8))
-    assert case.history.tasks_for_replay(case.history.last_batch_ns) == before
+    assert case.history.tasks.for_replay(case.history.last_batch_ns) == before
     assert not run.judge._ingest.processes
     assert case.history.functions == {}
     (report,) = run.report().pools

@@ -65,8 +65,8 @@ class TestPools:
         assert open_pool(probe, FakeExecutor(), "db-read").name == "database"
         assert open_pool(probe, FakeExecutor(), "web").name == "web"
         assert open_pool(probe, FakeExecutor(), None) is None
-        assert probe.pool_rule("db-read").max_workers == 3
-        assert probe.pool_rule("web") is None
+        assert probe.pool_rule("db-read", "thread").max_workers == 3
+        assert probe.pool_rule("web", "thread") is None
 
     def test_size_is_that_of_the_executor_unless_given(self, probe):
         executor = FakeExecutor(7)
@@ -230,7 +230,7 @@ class TestMessages:
                 return left.pop(0)
 
         probe.add_sink(Slow())
-        probe._drain_job.period_ns = 1000 * SECOND
+        probe._reader.period_ns = 1000 * SECOND
         clock.advance(0.1)
         begin = clock()
         tick(probe, 0)
@@ -441,7 +441,7 @@ class TestJudge:
 
         def slow(probe):
             tick(probe)
-            probe._drain(clock())
+            probe._reader.drain(clock())
             probe.add_sink(sink)
 
         monkeypatch.setattr(runtime, "default_sink", slow)
@@ -513,7 +513,7 @@ class TestStacks:
 
     def test_sampled_while_full_and_heard(self, probe, record, monkeypatch):
         executor = FakeExecutor()
-        monkeypatch.setattr(probe._stacks, "_current_frames", lambda: {77: self.Frame})
+        monkeypatch.setattr(probe._reader.samplers.stacks, "_current_frames", lambda: {77: self.Frame})
         recorder = self.full_pool(probe, executor)
         started = probe.clock()
         tick(probe)
@@ -530,7 +530,7 @@ class TestStacks:
     def test_what_happened_is_told_before_the_workers_are_looked_at(self, probe, record, monkeypatch):
         """Reading files gives the GIL away each time: where tasks compute, that takes longer than a judge waits."""
         heard = []
-        monkeypatch.setattr(probe._stacks, "sample", lambda *_: heard.append(record.tags()) or [])
+        monkeypatch.setattr(probe._reader.samplers.stacks, "sample", lambda *_: heard.append(record.tags()) or [])
         monkeypatch.setattr(probe._cpu, "allowed", lambda _: heard.append(record.tags()) or 2.0)
         self.full_pool(probe, FakeExecutor())
         tick(probe)
@@ -539,7 +539,7 @@ class TestStacks:
 
     def test_not_for_nobody(self, probe, monkeypatch):
         executor = FakeExecutor()
-        monkeypatch.setattr(probe._stacks, "_current_frames", lambda: 1 / 0)
+        monkeypatch.setattr(probe._reader.samplers.stacks, "_current_frames", lambda: 1 / 0)
         self.full_pool(probe, executor)
         tick(probe)
         probe.add_sink(record := Record())
@@ -600,7 +600,7 @@ class TestFork:
         assert record.tags() == ["function"]
 
     def test_a_lock_that_was_held_at_the_fork_is_not_held_in_the_child(self, probe):
-        assert probe._enter(0)
+        assert probe._reader.enter(0)
         probe.after_fork_in_child()
         assert probe.flush()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from poolscope.aggregation.durations import FunctionTotals
 from poolscope.aggregation.histogram import Histogram
-from poolscope.aggregation.pool_history import FunctionTotals
 from poolscope.aggregation.top_functions import OTHER
 from poolscope.model import FunctionReport
 

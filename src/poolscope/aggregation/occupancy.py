@@ -29,7 +29,7 @@ from poolscope.aggregation.stretches import StretchTracker
 from poolscope.aggregation.sweep import ARRIVED, BEGAN, WENT_IDLE, WENT_ON, WITHDRAWN, Sweep
 from poolscope.model import TimelinePoint
 
-#: Of fewer workers it says nothing that all are occupied.
+#: Of fewer workers it says nothing that they are occupied.
 SEVERAL = 2
 #: Run times of unhindered tasks that are remembered.
 UNHINDERED_TASKS = 1_000
@@ -71,6 +71,11 @@ class _Step:
         self.finished += later.finished
 
 
+def half(workers: int) -> int:
+    """Return half of several workers, at least two."""
+    return max(SEVERAL, (workers + 1) // 2)
+
+
 class Occupancy:
     """Takes the events of a pool's tasks as they become known, and sweeps them in order of time."""
 
@@ -80,7 +85,8 @@ class Occupancy:
         self._away: dict[int, int] = {}
         self._sweep = Sweep(max_workers, opened_ns, hands_out=hands_out)
         self.stretches = self._sweep.stretches
-        #: The times in which all of several workers were occupied, whether tasks were queued or not.
+        #: The times in which half of several workers were occupied, whether tasks were queued or not: what submits may
+        #: wait for the GIL that they hold, or for one of them to end, and so hardly ever have all of them at work.
         self.fills = StretchTracker()
         #: Peak of each stretch that has not been judged for the last time, by its begin.
         self.crests = self._sweep.crests
@@ -272,10 +278,10 @@ class Occupancy:
         self._end_step(sweep.swept_ns)
 
     def _fill(self, went_idle: Sequence[int], began: Sequence[int]) -> None:
-        """Note when all workers are occupied, and when no longer. Times are in order."""
-        sweep, fills, workers = self._sweep, self.fills, self._sweep.max_workers
-        occupied, begin_ns = sweep.occupied, sweep.swept_ns
-        if workers < SEVERAL or occupied + len(began) < workers:
+        """Note when half of the workers are occupied, and when no longer. Times are in order."""
+        sweep, fills = self._sweep, self.fills
+        occupied, begin_ns, workers = sweep.occupied, sweep.swept_ns, half(sweep.max_workers)
+        if sweep.max_workers < SEVERAL or occupied + len(began) < workers:
             fills.turn(False, begin_ns)
             return
         fills.turn(occupied >= workers, begin_ns)

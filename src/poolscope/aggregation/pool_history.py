@@ -1,16 +1,15 @@
-"""What one pool did, folded from its batches: totals, distributions and kept tasks.
+"""What one pool did, folded from its messages: counts, what was seen of its workers, and its parts.
 
-Pure: times (ns) come in with the events. Not thread-safe: the engine's owner guards it.
+The parts: the tasks that are known one by one (`task_record`), how long tasks waited and ran (`durations`), and when
+the pool was full (`occupancy`). Pure: times (ns) come in with the events. Not thread-safe: the engine's owner guards
+it.
 """
 
 from __future__ import annotations
 
-import sys
-from array import array
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from operator import itemgetter, sub
 from typing import Any
@@ -18,15 +17,14 @@ from typing import Any
 import msgspec
 
 from poolscope.aggregation.columns import groups, listed, told_apart
+from poolscope.aggregation.durations import Durations, FunctionTotals
 from poolscope.aggregation.histogram import Histogram
-from poolscope.aggregation.kept_tasks import KeptTask, KeptTasks
 from poolscope.aggregation.occupancy import Occupancy, RunningTask
 from poolscope.aggregation.recent import Recent
 from poolscope.aggregation.regularity import regularity
 from poolscope.aggregation.replacements import Replacements
-from poolscope.aggregation.replay import Task, run_times
-from poolscope.messages import Handover, HeldSample, Line, PoolBatch, PoolOpened, PoolSums, StackSample, WorkersStarted
-from poolscope.probe.transport.backlog import Backlog
+from poolscope.aggregation.task_record import TaskRecord
+from poolscope.messages import Handover, HeldSample, PoolBatch, PoolOpened, PoolSums, StackSample, WorkersStarted
 
 #: Finished tasks looked at for one window, and how far back they are kept while no stretch needs them longer.
 RECENT_TASKS = 50_000
@@ -45,8 +43,6 @@ CANCELLED_TASKS = 5_000
 QUEUED_TASKS = 500
 #: The kinds whose workers take the next task as soon as they have ended one: one that does not has ended itself.
 PULL = ("process",)
-#: Fewer tasks of a function in a batch go into its distributions one by one.
-FEW = 10
 #: So many tasks of the record may stand before one that ended earlier.
 OUT_OF_ORDER = 500
 
@@ -60,19 +56,6 @@ class CpuReading(msgspec.Struct, frozen=True, array_like=True):
 
     at_ns: int
     cpu_ns: int
-
-
-class FunctionTotals:
-    """Started tasks of one function of a pool, and its distributions."""
-
-    __slots__ = ("run", "started", "told", "wait")
-
-    def __init__(self) -> None:
-        self.started = 0
-        #: Tasks started, and ns that they ran, as `PoolHistory.grown` told them last.
-        self.told = (0, 0)
-        self.wait = Histogram()
-        self.run = Histogram()
 
 
 class PoolHistory:
@@ -107,11 +90,9 @@ class PoolHistory:
         # Tasks that ended, and sums of their waits and runs, that the timeline does not have yet.
         self._skipped = [0, 0, 0]
         self.cpu_ns = 0
-        self.wait = Histogram(wait_bounds)
-        self.run = Histogram(run_bounds)
-        self.functions: dict[int, FunctionTotals] = {}
-        self._grown: set[int] = set()
-        self.running: dict[int, RunningTask] = {}
+        self.durations = Durations(wait_bounds, run_bounds)
+        #: The tasks that are known one by one.
+        self.tasks = TaskRecord(keep_tasks, self.durations)
         self.recent = Recent(RECENT_TASKS)
         #: (function, submitted, cancelled) of the latest tasks that were cancelled in the queue.
         self.withdrawn: deque[tuple[int, int, int]] = deque(maxlen=CANCELLED_TASKS)
@@ -131,24 +112,39 @@ class PoolHistory:
         self.last_told_ns: int | None = None
         #: What was seen between the tasks.
         self.handovers: deque[Handover] = deque(maxlen=STACK_SAMPLES)
-        #: The tasks that ended.
-        self.kept = KeptTasks(keep_tasks)
-        self._backlog = Backlog(partial(array, "q"))
         self.occupancy = Occupancy(
             opened.max_workers, opened.at_ns, hands_out=opened.kind in HAND_OUT, pulls=opened.kind in PULL
         )
         self._last_starts: dict[int, int] = {}  # worker -> start of its last task that ended
-        #: Median runs by function, once the distributions are gone.
-        self._typical: dict[int, int] = {}
 
     @property
     def keep_tasks(self) -> int:
         """How many tasks that ended are kept."""
-        return self.kept.most
+        return self.tasks.kept.most
 
     @keep_tasks.setter
     def keep_tasks(self, most: int) -> None:
-        self.kept.most = most
+        self.tasks.kept.most = most
+
+    @property
+    def running(self) -> Mapping[int, RunningTask]:
+        """The tasks that run, by worker."""
+        return self.tasks.running
+
+    @property
+    def wait(self) -> Histogram:
+        """How long its tasks waited."""
+        return self.durations.wait
+
+    @property
+    def run(self) -> Histogram:
+        """How long its tasks ran."""
+        return self.durations.run
+
+    @property
+    def functions(self) -> Mapping[int, FunctionTotals]:
+        """What its functions did."""
+        return self.durations.functions
 
     # -- folding -------------------------------------------------------------------------------------------
 
@@ -173,39 +169,29 @@ class PoolHistory:
         self._end_unstarted(batch.cancelled, cancelled=True)
         self._end_unstarted(batch.broken, cancelled=False)
         self._finish_tasks(batch.finished)
+        running = self.tasks.running
         for worker, function, submitted, started in groups(batch.running, 4):
-            known = self.running.get(worker)
+            known = running.get(worker)
             if started <= self._last_starts.get(worker, -1) or (known and known.started_ns == started):
                 continue  # seen before, or finished while the batch was being taken
             coupled = self.occupancy.start(worker, submitted, started)
             self.replacements.worked(worker, submitted, started)
-            self._backlog.leave((submitted,))
-            self._function(function).started += 1
-            self._grown.add(function)
-            self.running[worker] = RunningTask(function, submitted, started, coupled)
+            self.tasks.queued.leave((submitted,))
+            self.durations.start(function)
+            running[worker] = RunningTask(function, submitted, started, coupled)
 
     def add_sums(self, sums: PoolSums) -> None:
         """Take in what is known by numbers only."""
-        self._backlog.leave(listed(sums.left))
+        self.tasks.queued.leave(listed(sums.left))
         self.submitted += sums.submitted
         if sums.submitted:
             self.first_submit_ns = min(self.first_submit_ns or sums.first_ns, sums.first_ns)
         self.cancelled += sums.cancelled
         self.broken += sums.broken
         self.cancelled_wait_ns += max(0, sums.unstarted_ns)
-        samples: dict[int, tuple[list[int], list[int]]] = {}
-        for function, wait, run in groups(sums.sample, 3):
-            waits, runs = samples.setdefault(function, ([], []))
-            waits.append(wait)
-            runs.append(run)
+        self.durations.estimate(sums)
         all_finished = all_failed = all_waits = all_runs = 0
-        for function, finished, failed, wait_ns, run_ns, longest_wait, longest_run in groups(sums.functions, 7):
-            totals = self._function(function)
-            totals.started += finished
-            self._grown.add(function)
-            waits, runs = samples.get(function, ([], []))
-            self.wait.estimate(finished, wait_ns, longest_wait, waits, totals.wait)
-            self.run.estimate(finished, run_ns, longest_run, runs, totals.run)
+        for _, finished, failed, wait_ns, run_ns, longest_wait, _ in groups(sums.functions, 7):
             self.occupancy.note(longest_wait, 0)
             all_finished += finished
             all_failed += failed
@@ -225,18 +211,19 @@ class PoolHistory:
         """Note that the record goes on after a time of which tasks are missing: what is judged by all of them begins
         anew."""
         lasting = {(worker, started) for worker, _, _, started in groups(sums.running, 4)}
-        for worker, seen in list(self.running.items()):
+        running = self.tasks.running
+        for worker, seen in list(running.items()):
             if (worker, seen.started_ns) not in lasting:
                 # Counted among those that ended.
-                del self.running[worker]
-                self._function(seen.function).started -= 1
+                del running[worker]
+                self.durations.uncount(seen.function)
         self._last_starts.update(groups(sums.latest, 2))
         since_ns = max(sums.since_ns, self.opened.at_ns)
-        self.occupancy.skip(since_ns, sums.at_ns, self.queue_depth, self.running, self._skipped)
+        self.occupancy.skip(since_ns, sums.at_ns, self.queue_depth, running, self._skipped)
         self._skipped = [0, 0, 0]
         self.last_batch_ns = max(self.last_batch_ns, sums.at_ns)
         self.known_ns = sums.at_ns
-        self.kept.miss()
+        self.tasks.kept.miss()
         self.arrivals.clear()
         self._regularity = None
 
@@ -272,7 +259,7 @@ class PoolHistory:
         first = min(times)
         if self.first_submit_ns is None or first < self.first_submit_ns:
             self.first_submit_ns = first
-        self._backlog.add(times, arrivals[::2])
+        self.tasks.queued.add(times, arrivals[::2])
         self.occupancy.arrive(times)
         self.arrivals.extend(times[-LATEST_ARRIVALS:])
         self._regularity = None
@@ -281,7 +268,7 @@ class PoolHistory:
     def _end_unstarted(self, records: Sequence[int], *, cancelled: bool) -> None:
         if not records:
             return
-        self._backlog.leave(listed(records[1::3]))
+        self.tasks.queued.leave(listed(records[1::3]))
         for function, submitted, when in groups(records, 3):
             self.occupancy.leave(when)
             self.cancelled_wait_ns += max(0, when - submitted)
@@ -291,7 +278,7 @@ class PoolHistory:
             else:
                 self.failed += 1
                 self.broken += 1
-            self.kept.add((function,), (submitted,), (-1,), (-1,))
+            self.tasks.kept.add((function,), (submitted,), (-1,), (-1,))
 
     def _finish_tasks(self, finished: Sequence[int]) -> None:
         if not finished:
@@ -309,7 +296,7 @@ class PoolHistory:
             worker = workers[begin]
             end = bisect_right(workers, worker, begin)
             own = slice(begin, end)
-            seen = self.running.pop(worker, None)
+            seen = self.tasks.running.pop(worker, None)
             if seen is not None and seen.started_ns != started[begin]:
                 seen = None
             coupled += self.occupancy.work(worker, submitted[own], started[own], ended[own], seen)
@@ -319,60 +306,21 @@ class PoolHistory:
                     self.replacements.ended(worker, ended[place])
             if seen is not None:
                 # Counted as started, and taken from the queue, when it was seen.
-                self._function(seen.function).started -= 1
+                self.durations.uncount(seen.function)
                 del left[begin - len(submitted) + len(left)]
             self._last_starts[worker] = started[end - 1]
             latest_ns = max(latest_ns, ended[end - 1])
             begin = end
-        self._backlog.leave(left)
+        self.tasks.queued.leave(left)
         functions, failed = told_apart(keys)
         self.failed += failed
         self.succeeded += len(keys) - failed
         self.recent.extend(functions, submitted, started, ended, coupled)
-        self.kept.add(functions, finished[2::5], finished[3::5], finished[4::5])
+        self.tasks.kept.add(functions, finished[2::5], finished[3::5], finished[4::5])
         self.last_finish_ns = max(self.last_finish_ns or 0, latest_ns)
-        self._spread(functions, waits, runs)
+        self.durations.add(functions, waits, runs)
         self.occupancy.learn_runs(functions, started, runs, latest_ns)
         self.occupancy.note(max(waits), len(waits))
-
-    def _spread(self, functions: Sequence[int], waits: list[int], runs: list[int]) -> None:
-        """Add to the distributions of the pool and of the functions."""
-        if functions.count(functions[0]) == len(functions):
-            self._grown.add(functions[0])
-            totals = self._function(functions[0])
-            totals.started += len(functions)
-            self.wait.add(waits, totals.wait)
-            self.run.add(runs, totals.run)
-            return
-        different = set(functions)
-        self._grown |= different
-        if len(different) * FEW > len(functions):
-            self.wait.add(waits)
-            self.run.add(runs)
-            for function, wait, run in zip(functions, waits, runs, strict=True):
-                totals = self._function(function)
-                totals.started += 1
-                totals.wait.put(wait)
-                totals.run.put(run)
-            return
-        by_function: dict[int, tuple[list[int], list[int]]] = {}
-        for function, wait, run in zip(functions, waits, runs, strict=True):
-            mine = by_function.get(function)
-            if mine is None:
-                mine = by_function[function] = ([], [])
-            mine[0].append(wait)
-            mine[1].append(run)
-        for function, (function_waits, function_runs) in by_function.items():
-            totals = self._function(function)
-            totals.started += len(function_waits)
-            self.wait.add(function_waits, totals.wait)
-            self.run.add(function_runs, totals.run)
-
-    def _function(self, function: int) -> FunctionTotals:
-        totals = self.functions.get(function)
-        if totals is None:
-            totals = self.functions[function] = FunctionTotals()
-        return totals
 
     # -- time goes on --------------------------------------------------------------------------------------
 
@@ -389,11 +337,8 @@ class PoolHistory:
 
     def retire(self) -> None:
         """Note that the pool has ended: keep its tasks, its timeline and its totals, and let go of all else."""
-        unfinished = self.kept.unstarted() | {task.function for task in self.running.values()}
-        unfinished |= {function for _, function in self._backlog.waiting()}
-        self._typical = {function: self._usual_ns(function) for function in unfinished}
-        self.wait, self.run = Histogram(), Histogram()
-        self.functions, self._grown, self._last_starts = {}, set(), {}
+        self.durations.retire(self.tasks.unfinished())
+        self._last_starts = {}
         self.recent = Recent(0)
         self.arrivals = self.cpu_readings = self.ready_readings = self.stacks = self.withdrawn = self.held = (
             self.handovers
@@ -403,20 +348,14 @@ class PoolHistory:
 
     def forget_tasks(self) -> None:
         """Let go of the tasks and the timeline of a pool that has ended, too."""
-        self.kept = KeptTasks(self.keep_tasks)
-        self._backlog, self.running, self._typical = Backlog(partial(array, "q")), {}, {}
+        self.tasks.forget()
+        self.durations.forget_runs()
         self.occupancy.forget_timeline()
 
     @property
     def kept_count(self) -> int:
         """How many numbers the kept tasks and the timeline are, about."""
-        return 4 * len(self.kept) + 2 * self._backlog.depth + 4 * len(self.running) + self.occupancy.kept_count
-
-    def _usual_ns(self, function: int) -> int:
-        """Return the median run of a function, or of the pool."""
-        totals = self.functions.get(function)
-        run = totals.run if totals is not None and totals.run.count else self.run
-        return int(run.quantiles((0.5,))[0]) if run.count else 0
+        return self.tasks.numbers + self.occupancy.kept_count
 
     def _settle(self, until_ns: int) -> None:
         # In a stall nothing starts, so the wait shows only in the age of what is still queued.
@@ -424,18 +363,6 @@ class PoolHistory:
         self.occupancy.settle(until_ns, self.running.values(), self.oldest_submitted_ns)
 
     # -- reading -------------------------------------------------------------------------------------------
-
-    def grown(self) -> Iterator[tuple[int, int, int]]:
-        """Return what each function has added since it was asked last: (function, tasks started, ns that ended tasks
-        ran).
-
-        Those that have added nothing are left out. For one caller.
-        """
-        grown, self._grown = self._grown, set()
-        for function in grown:
-            totals = self.functions[function]
-            before, totals.told = totals.told, (totals.started, totals.run.total)
-            yield function, totals.told[0] - before[0], totals.told[1] - before[1]
 
     @property
     def regularity(self) -> float:
@@ -452,20 +379,20 @@ class PoolHistory:
     @property
     def queue_depth(self) -> int:
         """Tasks submitted, not started and not cancelled, as of the last batch."""
-        return self._backlog.depth
+        return self.tasks.queued.depth
 
     @property
     def oldest_submitted_ns(self) -> int | None:
         """When the task that has been queued longest was submitted."""
-        return self._backlog.oldest_ns
+        return self.tasks.queued.oldest_ns
 
     def some_queued(self) -> tuple[list[tuple[int, int]], int]:
         """(when submitted, function) of tasks that wait, and how many each stands for: of a long queue not all."""
-        return self._backlog.some(QUEUED_TASKS)
+        return self.tasks.queued.some(QUEUED_TASKS)
 
     def queued_since(self, at_ns: int) -> int:
         """Return how many of the queued tasks were submitted after that."""
-        return self._backlog.later_than(at_ns)
+        return self.tasks.queued.later_than(at_ns)
 
     def oldest_queued_ns(self, now_ns: int) -> int:
         """Age of the oldest queued task."""
@@ -488,7 +415,7 @@ class PoolHistory:
     def queued_ns(self, now_ns: int) -> int:
         """Time integral of the queue depth."""
         running = sum(task.started_ns - task.submitted_ns for task in self.running.values())
-        waiting = self.queue_depth * now_ns - self._backlog.total_ns
+        waiting = self.queue_depth * now_ns - self.tasks.queued.total_ns
         return self.wait.total + self.cancelled_wait_ns + running + max(0, waiting)
 
     @property
@@ -496,125 +423,13 @@ class PoolHistory:
         """Time saturated, as far as it is settled."""
         return self.occupancy.stretches.saturated_ns
 
-    def spans(self, most: int | None = None) -> Iterator[tuple[int, int]]:
-        """When each of the tasks that `tasks_for_replay` gives was submitted, and when it finished: for one that has
-        not, beyond all times. Without tasks that never started."""
-        yield from ((submitted, finished) for _, submitted, started, finished in self.kept.known(most) if started >= 0)
-        yield from ((task.submitted_ns, sys.maxsize) for task in self.running.values())
-        yield from ((submitted, sys.maxsize) for submitted, _ in islice(self._backlog.waiting(), most))
-
-    def tasks_for_replay(
-        self, now_ns: int, most: int | None = None, wanted: Callable[[int], bool] = lambda _: True
-    ) -> list[Task]:
-        """Return the kept tasks and those still queued or running, in order of submission, for a replay.
-
-        Where tasks are missing, those since then. A task that never ran gets the median run time of its function, or of
-        the pool; one that still runs at least the time it has run. `most` bounds how many: of those that ended the
-        latest, of those that wait the first. `wanted` says of which functions.
-        """
-        known = [task for task in self.known_tasks(most) if wanted(task[0])]
-        if not known:
-            return []
-        functions, submitted, started, finished = zip(*known, strict=True)
-        runs = run_times(functions, started, finished, now_ns, self.usual_runs())
-        # With the start: of tasks submitted at the same moment, the one that started first was first in the queue.
-        starts = [at if at >= 0 else sys.maxsize for at in started]
-        return [Task(at, run) for at, _, run in sorted(zip(submitted, starts, runs, strict=True))]
-
-    def usual_runs(self) -> Callable[[int], int]:
-        """Return what gives the median run (ns) of a function, or of the pool where none of its tasks ended."""
-        typical = dict(self._typical)
-
-        def usual(function: int) -> int:
-            if function not in typical:
-                typical[function] = self._usual_ns(function)
-            return typical[function]
-
-        return usual
-
-    def known_tasks(self, most: int | None = None, *, cancelled: bool = True) -> list[KeptTask]:
-        """Return the kept tasks, those that run and those that wait, bounded as in `tasks_for_replay`; `cancelled`: and
-        those that ended without a start."""
-        known = [task for task in self.kept.known(most) if cancelled or task[2] >= 0]
-        known += [(task.function, task.submitted_ns, task.started_ns, -1) for task in self.running.values()]
-        known += [(function, at, -1, -1) for at, function in islice(self._backlog.waiting(), most)]
-        return known
-
-    def ended_within(self, begin_ns: int, end_ns: int, most: int | None = None) -> list[KeptTask]:
-        """Return those of the last `most` kept tasks that were submitted, ran and ended in this time."""
-        known = self.kept.known(most)
-        return [task for task in known if task[2] >= 0 and task[1] >= begin_ns and task[3] <= end_ns]
-
-    def tasks_within(self, begin_ns: int, end_ns: int, now_ns: int, most: int | None = None) -> list[Task]:
-        """Return the tasks that were in the pool in this time, as if what came or started before it had done so as it
-        began; without those that never ran and never will."""
-        known = [
-            task
-            for task in self.known_tasks(most, cancelled=False)
-            if task[1] <= end_ns and not 0 <= task[3] <= begin_ns
-        ]
-        if not known:
-            return []
-        functions, submitted, started, finished = zip(*known, strict=True)
-        starts = [max(at, begin_ns) if at >= 0 else at for at in started]
-        runs = run_times(functions, starts, finished, now_ns, self.usual_runs())
-        order = [at if at >= 0 else sys.maxsize for at in starts]
-        tasks = sorted(zip((max(at, begin_ns) for at in submitted), order, runs, strict=True))
-        return [Task(at, run) for at, _, run in tasks]
-
     def complete_since(self, most: int | None = None) -> int | None:
-        """Return from when on all tasks that ended are among `known_tasks`; None: from the first on."""
+        """Return from when on all tasks that ended are among `tasks.known(most)`; None: from the first on."""
         ended = self.succeeded + self.failed + self.cancelled
-        known = len(self.kept) if most is None else min(most, len(self.kept))
+        kept = self.tasks.kept
+        known = len(kept) if most is None else min(most, len(kept))
         if known >= ended:
             return None
         # They are told in batches: the order of their ends is not quite that of the record.
-        first = [finished for *_, finished in islice(self.kept.known(most), OUT_OF_ORDER)]
+        first = [finished for *_, finished in islice(kept.known(most), OUT_OF_ORDER)]
         return max([self.known_ns, *first])
-
-    def packed_tasks(self, origin_ns: int, functions: dict[int, int]) -> bytes:
-        """Return the kept tasks and those that have not ended, as a PoolTrace holds them.
-
-        `functions` gives each function id its index there.
-        """
-        tasks = list(self.kept)
-        tasks += [(task.function, task.submitted_ns, task.started_ns, -1) for task in self.running.values()]
-        tasks += [(function, at, -1, -1) for at, function in self._backlog.waiting()]
-        packed = array("q")
-        # As they were in the queue, see `tasks_for_replay`.
-        for function, *moments in sorted(tasks, key=lambda task: (task[1], task[2] < 0, task[2])):
-            packed.append(functions[function])
-            packed.extend(moment - origin_ns if moment >= 0 else -1 for moment in moments)
-        if sys.byteorder == "big":
-            packed.byteswap()
-        return packed.tobytes()
-
-    def function_ids(self) -> list[int]:
-        """Return the functions of all tasks that `packed_tasks` holds."""
-        ids = self.kept.functions()
-        ids |= {task.function for task in self.running.values()}
-        return sorted(ids | {function for _, function in self._backlog.waiting()})
-
-    def lines(
-        self, begin_ns: int, end_ns: int, only: frozenset[int] | None = None
-    ) -> tuple[list[tuple[tuple[Line, ...], int]], int]:
-        """Where the workers were in [begin, end]: (lines, count) by count, and the number of all looked at."""
-        counts: dict[tuple[Line, ...], int] = {}
-        for sample in self.stacks:
-            if begin_ns <= sample.at_ns <= end_ns:
-                for stack in sample.stacks:
-                    key, workers = tuple(stack.lines), stack.tasks[::3]
-                    count = len(workers) if only is None else sum(worker in only for worker in workers)
-                    if count:
-                        counts[key] = counts.get(key, 0) + count
-        return sorted(counts.items(), key=lambda item: -item[1]), sum(counts.values())
-
-    def waiting_lines(self, begin_ns: int, end_ns: int) -> tuple[list[tuple[tuple[Line, ...], int]], int]:
-        """Return the same of what waited for a limit."""
-        counts: dict[tuple[Line, ...], int] = {}
-        for sample in self.stacks:
-            if begin_ns <= sample.at_ns <= end_ns:
-                for stack in sample.waiting:
-                    key = tuple(stack.lines)
-                    counts[key] = counts.get(key, 0) + len(stack.tasks) // 3
-        return sorted(counts.items(), key=lambda item: -item[1]), sum(counts.values())

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 MAX_BUCKETS = 200
 MAX_SECONDS = 1e6
 MAX_COUNT = 10**9
+MAX_MAPPINGS = 200
 
 _LISTEN = re.compile(r"(?:(?P<host>[0-9A-Za-z_.-]*|\[[0-9A-Za-z:.%_-]+\]):)?(?P<port>[0-9]{1,5})", re.ASCII)
 _PORT_IN_SCHEMA = "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[0-5]?[0-9]{1,4})"
@@ -89,6 +90,7 @@ def _path(about: str) -> Expect:
 
 EXPECTED: dict[str, Expect] = {
     "limits": _flag("False: semaphores and locks are not watched."),
+    "connections": _flag("False: clients' pools of connections are not watched."),
     "listen": Expect(
         'HOST:PORT or PORT, such as "127.0.0.1:9464" (an IPv6 address in brackets)',
         lambda value: isinstance(value, str) and listen_address(value) is not None,
@@ -115,6 +117,13 @@ EXPECTED: dict[str, Expect] = {
         {"type": "string", "minLength": 1},
         "Shell pattern on the pool's name. The first rule that matches wins.",
     ),
+    "kind": Expect(
+        "a kind of pool as the report names it, such as thread or process, or null",
+        _text,
+        {"type": "string", "minLength": 1},
+        "Only pools of this kind.",
+        True,
+    ),
     "name": Expect("a name, or null", _text, {"type": "string", "minLength": 1}, "Show it under this name.", True),
     "max_workers": _whole(1, "Another size, without touching the code.", optional=True),
     "ignore": _flag("True: not watched at all."),
@@ -140,6 +149,8 @@ BUCKETS: dict[str, str] = {
     "wait_buckets": "Upper bounds in seconds, strictly increasing; +Inf is added. Loop lag uses them too.",
     "run_buckets": "Upper bounds in seconds, strictly increasing; +Inf is added.",
 }
+
+MAPPINGS = "Metrics of other runtimes for `poolscope fleet` and `observe`; one takes the place of ours of its name."
 
 BUCKETS_SCHEMA: dict[str, Any] = {
     "type": "array",

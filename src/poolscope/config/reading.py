@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from poolscope.config.keys import BUCKETS, EXPECTED, MAX_BUCKETS, MAX_SECONDS, is_number
+from poolscope.config import mappings
+from poolscope.config.keys import BUCKETS, EXPECTED, MAX_BUCKETS, MAX_MAPPINGS, MAX_SECONDS, is_number
 from poolscope.config.settings import EndpointSettings, MetricsSettings, PoolSettings, Settings, TlsSettings
 from poolscope.config.wording import joined, one_line, shown
 from poolscope.config.yamltree import MAX_CHARACTERS, MISTAKEN, read
@@ -126,6 +127,8 @@ class _Reader:
             return [rule for at, item in rules if (rule := self._rule(item, f"{path}[{at}]")) is not _REFUSED]
         if key in BUCKETS:
             return self._buckets(value, path)
+        if key == "mappings":
+            return self._mappings(value, path)
         expected = EXPECTED[key]
         if key == "listen" and isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65535:
             value = str(value)  # a port alone
@@ -143,6 +146,18 @@ class _Reader:
         if "match" not in value:
             return self._wrong(path, "the key match (a shell pattern of pool names)", value)
         return rule
+
+    def _mappings(self, value: Any, path: str) -> Any:
+        found = self._list(value, path, "mappings")
+        if len(found) > MAX_MAPPINGS:
+            return self._wrong(path, f"a list of at most {MAX_MAPPINGS} mappings", value)
+        for at, item in enumerate(found):
+            try:
+                mappings.read(item)
+            except mappings.MappingError as error:
+                inner = error.path and (error.path if error.path.startswith("[") else f".{error.path}")
+                self._tell(f"{path}[{at}]{inner}", error.what)
+        return list(found)
 
     def _buckets(self, value: Any, path: str) -> Any:
         bounds = self._list(value, path, "numbers")
@@ -162,7 +177,7 @@ class _Reader:
         return [float(bound) for bound in bounds]
 
     def _list(self, value: Any, path: str, what: str) -> Sequence[Any]:
-        if value is None and what == "rules":
+        if value is None and what in ("rules", "mappings"):
             return []
         if isinstance(value, (list, tuple)):
             return value

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from poolscope.config.keys import BUCKETS, BUCKETS_SCHEMA, EXPECTED
+from poolscope.config import mappings
+from poolscope.config.keys import BUCKETS, BUCKETS_SCHEMA, EXPECTED, MAPPINGS, MAX_MAPPINGS
 from poolscope.config.settings import EndpointSettings, MetricsSettings, PoolSettings, Settings, TlsSettings
 from poolscope.model import Thresholds
 
@@ -30,6 +31,7 @@ def schema() -> dict[str, Any]:
         "title": "poolscope settings",
         "description": "Every key is optional; an empty file is a valid one. poolscope check FILE says more.",
         **_section(Settings),
+        "$defs": mappings.schema(),
     }
 
 
@@ -50,6 +52,10 @@ def _key(kind: type[msgspec.Struct], field: msgspec.structs.FieldInfo) -> dict[s
         rule = _section(PoolSettings) | {"type": "object", "required": ["match"]}
         about = "Rules for single pools; the first that matches wins. Any key of detection may be overridden here."
         return {"description": about, "default": [], "type": ["array", "null"], "items": rule}
+    if field.name == "mappings":
+        items = {"type": "object", "$ref": "#/$defs/Mapping"}
+        kind_of = {"type": ["array", "null"], "maxItems": MAX_MAPPINGS, "items": items}
+        return {"description": MAPPINGS, "default": [], **kind_of}
     default = {} if field.default is msgspec.NODEFAULT else {"default": field.default}
     if field.name in BUCKETS:
         return {"description": BUCKETS[field.name], **default, **BUCKETS_SCHEMA}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 from poolscope.aggregation.pool_history import PoolHistory
+from poolscope.aggregation.sampled_lines import waiting_lines, worker_lines
 from poolscope.engine.judgement import Bursts, Judgement
 from poolscope.engine.tracker import Episode
 from poolscope.messages import FunctionNamed, Line
@@ -76,7 +77,9 @@ class FindingBuilder:
 
     def retire(self) -> None:
         """Note that the pool has ended: let go of its process, except for the names of the functions that it ran."""
-        self._function_of = {function: self._function_of(function) for function in self._history.function_ids()}.get
+        self._function_of = {
+            function: self._function_of(function) for function in self._history.tasks.function_ids()
+        }.get
 
     def finding(
         self,
@@ -90,8 +93,8 @@ class FindingBuilder:
         """Return the finding of an episode, with what a replay says about sizes."""
         judgement, diagnosis = episode.item, episode.item.diagnosis
         frames = self._frames(judgement.begin_ns, episode.last_seen_ns, diagnosis)
-        if judgement.signals.limit is not None:
-            waiting = self._history.waiting_lines(judgement.begin_ns, episode.last_seen_ns)
+        if judgement.signals.limit is not None or judgement.signals.work_queue is not None:
+            waiting = waiting_lines(self._history.stacks, judgement.begin_ns, episode.last_seen_ns)
             frames += tuple(frame for frame in frames_of(*waiting, self._source_of) if frame not in frames)
         numbers = evidence(judgement.signals)
         if sizing is not None and sizing.population is not None:
@@ -173,7 +176,7 @@ class FindingBuilder:
         elsewhere = diagnosis.why.places
         if elsewhere is not None:
             return frames_of(elsewhere, sum(count for _, count in elsewhere), self._source_of)
-        groups, total = self._history.lines(begin_ns, end_ns, diagnosis.what.workers)
+        groups, total = worker_lines(self._history.stacks, begin_ns, end_ns, diagnosis.what.workers)
         if groups:
             return frames_of(groups, total, self._source_of, diagnosis.why.waiting)
         # Nothing was sampled: the functions that hold the workers are the best information.
@@ -227,7 +230,7 @@ def evidence(signals: PoolSignals) -> dict[str, float]:
         "tasks_started": float(signals.starts),
         "tasks_finished": float(signals.finished),
         "coupling": signals.coupling,
-        "wait_p50_seconds": signals.wait_p50_seconds,
+        "wait_mean_seconds" if signals.overtaken else "wait_p50_seconds": signals.wait_p50_seconds,
         "wait_max_seconds": signals.wait_max_seconds,
         "run_p50_seconds": signals.run_p50_seconds,
         "working_run_seconds": signals.working_run_seconds,
@@ -249,6 +252,7 @@ def evidence(signals: PoolSignals) -> dict[str, float]:
         "given_up_share": signals.given_up_share or None,
         "replacing_share": signals.replacing_share or None,
         **_between(signals),
+        "held_back_share": (signals.work_queue.held_back_share or None) if signals.work_queue is not None else None,
         "loop_awaited_share": signals.awaited_loop.share if signals.awaited_loop is not None else None,
         "loop_held_share": signals.awaited_loop.held_share if signals.awaited_loop is not None else None,
         "longest_running_seconds": signals.held[0].seconds if signals.held else None,

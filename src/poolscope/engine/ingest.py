@@ -71,11 +71,11 @@ ENDED_BYTES_KEPT = 64 << 20
 _FUNCTIONS_KEPT = 20_000
 
 
-def criteria_for(settings: Settings, pool: str) -> Criteria:
-    """Return the criteria by which the pool of that name is judged."""
-    rule = settings.rule_for(pool)
+def criteria_for(settings: Settings, pool: str, kind: str) -> Criteria:
+    """Return the criteria by which the pool of that name and kind is judged."""
+    rule = settings.rule_for(pool, kind)
     return Criteria(
-        thresholds=settings.detection_for(pool),
+        thresholds=settings.detection_for(pool, kind),
         ordered=rule is not None and bool(rule.ordered),
         intended=rule is not None and bool(rule.intended),
         long_running=rule is not None and bool(rule.long_running),
@@ -120,7 +120,7 @@ class Ingest:
         for row in self.pool_rows:
             row.resize(settings.metrics.max_functions)
             for case in row.cases:
-                case.criteria = criteria_for(settings, row.name)
+                case.criteria = criteria_for(settings, row.name, case.history.opened.kind)
                 case.history.keep_tasks = settings.keep_tasks
         if (before.wait_buckets, before.run_buckets) == (settings.metrics.wait_buckets, settings.metrics.run_buckets):
             return
@@ -309,7 +309,7 @@ class Ingest:
         )
         case = PoolCase(
             history,
-            criteria_for(self.settings, opened.name),
+            criteria_for(self.settings, opened.name, opened.kind),
             builder=FindingBuilder(
                 history,
                 origin_ns=self.origin_ns,

@@ -30,7 +30,8 @@ from poolscope.signals.contention import OCCUPANTS, SAMPLES_NEEDED
 from poolscope.signals.deadlock import Deadlock, PoolWaits
 from poolscope.signals.handover import SAMPLES_NEEDED as HANDOVERS_NEEDED
 from poolscope.signals.held import InLoop, held_workers
-from poolscope.signals.pool_signals import ProcessSignals, gone_seconds, measure
+from poolscope.signals.measure import Surroundings, gone_seconds, measure
+from poolscope.signals.pool_signals import ProcessSignals
 from poolscope.signals.scaling import growth
 from poolscope.signals.significance import Before
 from poolscope.signals.window import Window, before
@@ -206,8 +207,8 @@ class PoolCase:
         return events
 
     def _too_early(self, item: Judgement, stretch: Stretch) -> bool:
-        """Whether a cause that rests on there being no other, or none, would be told before others could be seen, or a
-        batch that was slow to come as an overload."""
+        """Whether a cause that rests on there being no other, or none, would be told before others could be seen, a
+        batch that was slow to come as an overload, or what waits for a limit before that."""
         signals, cause = item.signals, item.diagnosis.why
         if self._tracker.active is not None or self._final:
             return False
@@ -215,7 +216,7 @@ class PoolCase:
         unseen = cause.by_exclusion and few
         unread = not cause.established and (signals.worker_cores is None or signals.process.cores_used is None)
         making = item.diagnosis.severity != "info" and cause.about_size and BatchWork.in_the_making(signals)
-        return (unseen or unread or making) and stretch.length_ns < self._sustain_ns + PATIENCE_NS
+        return (unseen or unread or making or cause.behind) and stretch.length_ns < self._sustain_ns + PATIENCE_NS
 
     def _deadlocked(self, deadlock: Deadlock, now_ns: int) -> list[Event]:
         """Let a deadlock stand above all else, from when it is proven until it has not been seen for a while."""
@@ -344,12 +345,9 @@ class PoolCase:
         self, stretch: Stretch, raised: bool, deadlock: Deadlock | None = None, full_seconds: float = 0.0
     ) -> Judgement:
         window = Window(self.history, max(stretch.begin_ns, stretch.end_ns - WINDOW_NS), stretch.end_ns)
-        signals = measure(
-            self.history,
-            stretch,
-            window,
-            self._process_of(window.begin_ns, window.end_ns),
-            self._came_before(stretch),
+        around = Surroundings(
+            process=self._process_of(window.begin_ns, window.end_ns),
+            came_before=self._came_before(stretch),
             growing=self._grows(stretch, window.starts),
             deadlock=deadlock,
             awaited=self.waits.awaited(window.begin_ns, window.end_ns, self.history.size),
@@ -359,12 +357,16 @@ class PoolCase:
             in_loop=self._in_loop,
             awaited_loop=self.loop_waits.awaited(window.begin_ns, window.end_ns, self.history.size),
         )
-        criteria = msgspec.structs.replace(self.criteria, raised=raised)
+        signals = measure(self.history, stretch, window, around)
+        # A batch is a note: nothing is raised that could only be let go again.
+        active = self._tracker.active
+        noted = active is not None and _is_batch(active.item)
+        criteria = msgspec.structs.replace(self.criteria, raised=raised and not noted)
         diagnosis = diagnose(signals, criteria)
         if isinstance(diagnosis.what, Burst) and diagnosis.what.amplified:
             # Less is enough where tasks do not come at random.
-            spans = self.history.spans(POPULATION_TASKS)
-            ended = self.history.ended_within(stretch.begin_ns, stretch.end_ns, POPULATION_TASKS)
+            spans = self.history.tasks.spans(POPULATION_TASKS)
+            ended = self.history.tasks.ended_within(stretch.begin_ns, stretch.end_ns, POPULATION_TASKS)
             population = closed_population(
                 spans, self.history.size, stretch.begin_ns, stretch.end_ns
             ) or closed_by_answers(ended)

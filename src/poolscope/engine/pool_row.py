@@ -273,7 +273,9 @@ class PoolRow:
 
     def _take_functions(self, case: PoolCase) -> None:
         name_of = case.name_of
-        self._busiest.add((name_of(function), started, busy_ns) for function, started, busy_ns in case.history.grown())
+        self._busiest.add(
+            (name_of(function), started, busy_ns) for function, started, busy_ns in case.history.durations.grown()
+        )
 
     def _count_functions(self, now_ns: int) -> None:
         """For a scrape, which does not need their distributions."""
@@ -397,10 +399,10 @@ class PoolRow:
 
     def _trace(self, case: PoolCase, origin_ns: int) -> PoolTrace:
         history = case.history
-        ids = history.function_ids()
+        ids = history.tasks.function_ids()
         indices = {function: index for index, function in enumerate(ids)}
         return PoolTrace(
             functions=tuple(map(case.name_of, ids)),
-            tasks=history.packed_tasks(origin_ns, indices),
+            tasks=history.tasks.packed(origin_ns, indices),
             timeline=history.occupancy.timeline(origin_ns),
         )

@@ -13,7 +13,9 @@ from poolscope.engine.pool_case import PoolCase
 from poolscope.messages import FunctionNamed, Hello, ProcessTick, Wait, WaitSample
 from poolscope.model import ProcessReport
 from poolscope.signals.deadlock import DeadlockWatch
-from poolscope.signals.pool_signals import ProcessSignals, rate
+from poolscope.signals.limits import KINDS as LIMITS
+from poolscope.signals.measure import rate
+from poolscope.signals.pool_signals import ProcessSignals
 
 #: A process is read this often; a window needs a reading before its begin.
 _TICK_NS = 600_000_000
@@ -62,12 +64,13 @@ class WatchedProcess:
         names = {pool: history.name for pool, history in histories.items()}
         found = self._deadlocks.take(sample, capacity)
         telling = frozenset(pool for pool, history in histories.items() if history.opened.kind not in _UNTOLD)
+        limits = {pool: history.opened.kind for pool, history in histories.items() if history.opened.kind in LIMITS}
         waits: dict[int, list[Wait]] = {}
         for wait in sample.waits:
             waits.setdefault(wait.pool, []).append(wait)
         loops = {loop: row.case.history for loop, row in self.loops.items()}
         for pool, case in self.pools.items():
-            case.waits.note(sample.at_ns, waits.get(pool, ()), found.get(pool), names, telling)
+            case.waits.note(sample.at_ns, waits.get(pool, ()), found.get(pool), names, telling, limits)
             case.loop_waits.note(sample.at_ns, waits.get(pool, ()), loops)
 
     def signals(self, begin_ns: int, end_ns: int) -> ProcessSignals:

@@ -1,9 +1,8 @@
 """The probe of this process: what is watched, which messages go to which sinks, and when.
 
-Executors and loops record; one background thread (`ticker`) reads what they recorded every `sample_interval`,
-makes messages of it (`sampler`) and hands them to the sinks (`dispatcher`). A task never waits for any of that:
-user threads only append. What two threads must not do at once (read a pool, hand over a message) is done under one
-lock, which only the background thread and callers of `flush` take.
+Executors and loops record; one background thread (`ticker`) reads what they recorded every `sample_interval`
+(`reader`), looks closer at full pools (`sampling`) and hands messages to the sinks (`dispatcher`). A task never waits
+for any of that: the program's threads only append.
 """
 
 from __future__ import annotations
@@ -17,11 +16,9 @@ from poolscope.probe.api import registered
 from poolscope.probe.forks import go_on, others_run
 from poolscope.probe.interpreter.blame import is_ours
 from poolscope.probe.interpreter.cpu import CpuClocks, GuardedClocks
-from poolscope.probe.interpreter.unpatched import allocate_lock, get_ident
+from poolscope.probe.reader import FLUSH_PATIENCE, Reader
 from poolscope.probe.recording.function_table import FunctionTable
 from poolscope.probe.recording.registry import Pools
-from poolscope.probe.sampling.handover import HandoverSampler
-from poolscope.probe.sampling.sampler import StackSampler
 from poolscope.probe.self_report import SelfReport
 from poolscope.probe.settings import ProbeSettings
 from poolscope.probe.targets import meet
@@ -34,24 +31,14 @@ if TYPE_CHECKING:
 
     from poolscope.probe.interpreter.stacks import Site
     from poolscope.probe.recording.recorder import PoolRecorder
-    from poolscope.probe.recording.registry import PoolWatch
-    from poolscope.probe.sampling.held import HeldReader
     from poolscope.probe.settings import PoolRule
     from poolscope.probe.transport.dispatcher import Message, Sink
 
-#: How often the CPU time of the process is sent, and quiet pools are asked whether they were shut down.
-PROCESS_INTERVAL_NS = 500_000_000
-#: How often it is looked at which workers are held.
-HELD_INTERVAL_NS = 250_000_000
-#: How long a fork waits for our thread to end, and a reader for another one (seconds).
+#: How long a fork waits for our thread to end (seconds).
 FORK_PATIENCE = 0.2
-FLUSH_PATIENCE = 1.0
 #: How long the end of the process waits for our thread to end (seconds), which is woken up for it. A thread that the
 #: interpreter stops in the midst of an import keeps its lock, and whatever imports that module last waits for ever.
 EXIT_PATIENCE = 5.0
-#: How soon a sink is asked again to send what it could not send at once; if there is nothing, practically never.
-SEND_AGAIN_NS = 5_000_000
-SEND_NEVER_NS = 1 << 62
 
 
 def default_sink(probe: Probe) -> object:
@@ -82,31 +69,26 @@ class Probe:
         #: See `api.ProbeApi`: what event loops have seen, if any was ever watched.
         self.before_flush: list[Callable[[], object]] = []
         self._resume = False
+        self._reader = Reader(
+            clock,
+            self._cpu,
+            self.fail,
+            before_flush=self.before_flush,
+            find_engine=self._find_engine,
+            find_parent=self._find_parent,
+        )
         self._begin()
 
     def _begin(self) -> None:
         self._outlet = Dispatcher(partial(self.fail, "sink"))
         self.functions = FunctionTable(self.emit, meet=partial(meet, self))
-        self._stacks: StackSampler | None = StackSampler(self._cpu)
-        self._held: HeldReader | None = None  # made when a worker is held for the first time
-        self._held_due_ns = 0
-        self._between: HandoverSampler | None = HandoverSampler(self._cpu)
         self._pools = Pools(self.clock, self._cpu, self._outlet.push, partial(self.fail, "pools"))
-        #: Whether pools are not read any more: then none is opened.
-        self._given_up = False
         self._something_opened = False
         self._engine_sought = self._seeking_engine = False
         self._bereft = False
         self._report.forget()
-        # Taken by readers only. `_reader` is the thread that holds it: a sink cannot flush.
-        self._reading = allocate_lock()
-        self._reader: int | None = None
-        self._process_told_ns: int | None = None
-        self._own_ns = 0
-        self._own_mark = (0, 0)
-        self._ticker = Ticker(self.clock, self._job_failed, self._read_last)
-        self._drain_job = self._ticker.add("reader", self._period_ns(), self._drain)
-        self._send_job = self._ticker.add("sender", SEND_NEVER_NS, self._send)
+        self._ticker = Ticker(self.clock, self._reader.job_failed, self._read_last)
+        self._reader.begin(self._pools, self._outlet, self._ticker, self._period_ns())
 
     # -- settings ------------------------------------------------------------------------------------------
 
@@ -118,14 +100,14 @@ class Probe:
     @settings.setter
     def settings(self, settings: ProbeSettings) -> None:
         self._settings = settings
-        self._drain_job.period_ns = self._period_ns()
+        self._reader.period_ns = self._period_ns()
 
     def _period_ns(self) -> int:
         return max(1_000_000, int(self._settings.sample_interval * 1e9))
 
-    def pool_rule(self, label: str) -> PoolRule | None:
+    def pool_rule(self, label: str, kind: str) -> PoolRule | None:
         """Return what the settings say about a pool: `label` is its name, prefix, or place of creation."""
-        return self._settings.rule_for(label)
+        return self._settings.rule_for(label, kind)
 
     # -- what is watched -----------------------------------------------------------------------------------
 
@@ -151,8 +133,8 @@ class Probe:
 
             created_at, place, created_by = site or creation_site(1)
             label = name or prefix or place
-            rule = self.pool_rule(label)
-            if self._given_up or (rule is not None and rule.ignore):
+            rule = self.pool_rule(label, kind)
+            if self._reader.given_up or (rule is not None and rule.ignore):
                 return None
             recorder = self._pools.open(
                 executor,
@@ -266,183 +248,24 @@ class Probe:
         False if that could not be done: another reader took longer than `timeout` seconds, or the caller is
         itself called by a reading.
         """
-        before = self._cpu.own()
-        self._flush_loops()
-        if not self._enter(timeout):
-            return False
-        try:
-            self._find_parent()
-            self._pools.read(read_cpu=True)
-            now = self.clock()
-            if process or self._process_due(now):
-                self._tell_process(now)
-            self._outlet.deliver()
-        except Exception as exc:
-            if not is_ours(exc):
-                raise
-            self._give_up("reader", exc)
-            return False
-        else:
-            if self._own_mark[0] == get_ident():
-                self._account()  # a job of ours asked for it
-            else:
-                self._own_ns += self._cpu.own() - before
-        finally:
-            self._leave()
-        return True
-
-    def _flush_loops(self) -> None:
-        for flush in list(self.before_flush):
-            try:
-                flush()
-            except Exception as exc:
-                if not is_ours(exc):
-                    raise
-                self.fail("eventloop", exc)
-
-    def _enter(self, timeout: float) -> bool:
-        me = get_ident()
-        # A sink, or a signal handler in the midst of a flush: waiting for ourselves would never end.
-        if self._reader == me or not self._reading.acquire(timeout=timeout):
-            return False
-        self._reader = me
-        return True
-
-    def _leave(self) -> None:
-        self._reader = None
-        self._reading.release()
-
-    def _drain(self, now_ns: int) -> None:
-        # Not under the lock: this imports, and a thread that imports may be waiting to read.
-        self._find_engine()
-        # A thread that did not end before a fork may still be at that: what is read now would be lost.
-        if self._seeking_engine or not self._enter(FLUSH_PATIENCE):
-            return
-        try:
-            self._find_parent()
-            # Whether a quiet pool was shut down is asked now and then only.
-            full = self._pools.read(ask_all=self._process_due(now_ns))
-            # A closer look reads files, and each read releases the GIL: where tasks compute, that takes a second.
-            self._outlet.deliver()
-            if self._outlet.sinks:
-                everyone = self._pools.everyone()
-                filled = [watch for watch in everyone if watch.filled]
-                if full or filled:
-                    self._sample(full + filled, everyone)
-                self._look_between([watch for watch in everyone if watch.queued])
-                if self._process_due(now_ns):
-                    self._sample([watch for watch in everyone if watch.held and not watch.full])
-                if now_ns >= self._held_due_ns:
-                    self._look_at_held(now_ns)
-            self._account()
-            if self._process_due(now_ns):
-                self._tell_process(now_ns)
-            if self._outlet.deliver():
-                self._send_job.due_ns = self.clock() + SEND_AGAIN_NS
-        finally:
-            self._leave()
-
-    def _send(self, now_ns: int) -> None:
-        """Go on to send what a sink could not send at once, instead of waiting for it."""
-        left = True  # if another thread reads now
-        if self._enter(0):
-            try:
-                left = self._outlet.flush()
-            finally:
-                self._leave()
-        if left:
-            self._send_job.due_ns = now_ns + SEND_AGAIN_NS
-
-    def _sample(self, watches: list[PoolWatch], everyone: list[PoolWatch] | None = None) -> None:
-        if self._stacks is None:
-            return
-        try:
-            for message in self._stacks.sample(watches, self.clock(), everyone):
-                self._outlet.push(message)
-        except Exception as exc:
-            self._stacks = None
-            self.fail("stacks", exc)
-
-    def _look_at_held(self, now_ns: int) -> None:
-        """See `HeldReader`. One that has failed is used no more."""
-        watches = [watch for watch in self._pools.everyone() if watch.held or watch.full]
-        self._held_due_ns = now_ns + HELD_INTERVAL_NS
-        if not watches:
-            return
-        try:
-            if self._held is None:
-                from poolscope.probe.sampling.held import HeldReader
-
-                self._held = HeldReader(self._cpu)
-            for message in self._held.sample(watches, self.clock()):
-                self._outlet.push(message)
-        except Exception as exc:
-            self._held_due_ns = SEND_NEVER_NS
-            self.fail("held", exc)
-
-    def _look_between(self, watches: list[PoolWatch]) -> None:
-        """Look at what goes on between the tasks of pools in which some are queued."""
-        if not watches or self._between is None:
-            return
-        try:
-            for message in self._between.sample(watches, self.clock()):
-                self._outlet.push(message)
-        except Exception as exc:
-            self._between = None
-            self.fail("stacks", exc)
-
-    def _job_failed(self, part: str, exc: BaseException) -> None:
-        if part not in ("reader", "thread"):
-            self.fail(part, exc)
-        elif self._enter(FLUSH_PATIENCE):
-            try:
-                self._give_up(part, exc)
-            finally:
-                self._leave()
-
-    def _give_up(self, part: str, exc: BaseException) -> None:
-        """Stop reading pools: so they must not go on recording. Under the lock."""
-        self._given_up = True
-        self._ticker.remove(self._drain_job)
-        self.fail(part, exc)
-        self._pools.let_go()
-        try:
-            self._outlet.deliver()
-        except Exception:
-            pass  # it is logged already
+        return self._reader.flush(timeout, process=process)
 
     def _read_last(self) -> None:
         # A process that has yet to look for its engine keeps its records for it.
         if self._outlet.sinks or not self._something_opened:
-            self._drain(self.clock())
-        # Another thread may get this one's number.
-        self._own_mark = (0, 0)
-
-    def _process_due(self, now_ns: int) -> bool:
-        told = self._process_told_ns
-        return told is None or now_ns - told >= PROCESS_INTERVAL_NS
-
-    def _tell_process(self, now_ns: int) -> None:
-        self._process_told_ns = now_ns
-        cpu = self._cpu
-        used, allowed, children = cpu.process(), cpu.allowed(now_ns), cpu.children()
-        self._outlet.push(("process_tick", now_ns, used, self._own_ns, allowed, children))
-
-    def _account(self) -> None:
-        """Add what our thread has used since the last time; all of it, if it is a new one."""
-        me, used = get_ident(), self._cpu.own()
-        known, mark = self._own_mark
-        self._own_ns += used - mark if known == me and used >= mark else used
-        self._own_mark = (me, used)
+            self._reader.drain(self.clock())
+        self._reader.thread_ended()
 
     # -- the sinks ---------------------------------------------------------------------------------------
 
-    def _find_engine(self) -> None:
+    def _find_engine(self) -> bool:
+        """Look for an engine once there is something to judge, if there is no sink. Return whether one may read."""
         if not self._something_opened:
-            return
+            return not self._seeking_engine
         self._something_opened = False
         if self._engine_sought or self.supervised or self._bereft or self._outlet.sinks:
-            return
+            # A thread that did not end before a fork may still be at that: what is read now would be lost.
+            return not self._seeking_engine
         self._engine_sought = self._seeking_engine = True
         try:
             default_sink(self)
@@ -451,6 +274,7 @@ class Probe:
             self.fail("judge", exc)
         finally:
             self._seeking_engine = False
+        return True
 
     def _find_parent(self) -> None:
         """In a forked child that has messages: the sinks in place of the parent's."""

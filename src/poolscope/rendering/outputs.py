@@ -32,7 +32,7 @@ STANDARD = "-"
 #: With what the files of ours begin, or have in their first bytes.
 _BEGINNINGS = {
     "--session": b"poolscope session ",
-    "--json": b'"schema": "poolscope.report/',
+    "--json": b'"schema": "poolscope.',
     "--html": b'<meta name="generator" content="poolscope ',
     "--trace": b'{"otherData":{"producer":"poolscope ',
 }

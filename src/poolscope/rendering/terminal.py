@@ -6,13 +6,13 @@ rich only paints the lines. Without rich the same lines come without colour.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import tzinfo
 from typing import TextIO
 
 from poolscope.model import Session
 from poolscope.rendering.layout import layout
-from poolscope.rendering.text import Line, Style, local_time, medium, plain
+from poolscope.rendering.text import Line, Medium, Style, local_time, medium, plain
 
 #: Without a terminal to ask.
 DEFAULT_WIDTH = 100
@@ -56,6 +56,17 @@ def render(
     if (_wants_color(file) if color is None else color) and _painted(lines, file):
         return
     file.write("".join(plain(line) + "\n" for line in lines))
+
+
+def write(lines: Callable[[Medium], Iterable[Line]], file: TextIO) -> None:
+    """Write other lines than those of a session to `file`, as wide and in the colours that it can show.
+
+    Raises what writing to `file` raises.
+    """
+    columns = min(_WIDEST, max(_NARROWEST, _width(file)))
+    made = list(lines(medium(file, width=columns, cwd="")))
+    if not (_wants_color(file) and _painted(made, file)):
+        file.write("".join(plain(line) + "\n" for line in made))
 
 
 def _painted(lines: Iterable[Line], file: TextIO) -> bool:

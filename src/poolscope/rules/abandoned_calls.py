@@ -12,7 +12,7 @@ from poolscope.signals.pool_signals import PoolSignals
 
 
 class AbandonedCalls(Cause, frozen=True, kw_only=True):
-    """Calls whose caller has given up, and which go on."""
+    """Calls that go on though their caller has given up."""
 
     name: ClassVar[str] = "abandoned_calls"
     patterns: ClassVar[tuple[str, ...]] = (*FULL, "stuck_workers", "stalled")
@@ -22,7 +22,7 @@ class AbandonedCalls(Cause, frozen=True, kw_only=True):
 
     @classmethod
     def match(cls, signals: PoolSignals, pattern: Pattern) -> AbandonedCalls | None:
-        """Match by the share of the worker time; where workers are stuck, by what these are in."""
+        """Match by the share of the workers' time; where workers are stuck, by the calls that these are in."""
         share = signals.given_up_share
         if pattern.name not in FULL:
             stuck = [held for held in signals.held if pattern.workers is None or held.worker in pattern.workers]

@@ -14,14 +14,14 @@ from poolscope.signals.batch import Batch
 from poolscope.signals.pool_signals import PoolSignals
 from poolscope.signals.sizing import BatchCurve
 
-#: So much of a stretch's tasks came in its first tenth (docs/concepts.md#numbers).
+#: This share of a stretch's tasks comes in its first tenth (docs/concepts.md#numbers).
 EARLY_SHARE = 0.9
 #: Causes with which a full pool is the normal life of a batch; `cpu_bound` only where it uses every core.
 CAUSES = ("blocking_io", "slow_tasks")
 
 
 class BatchWork(Pattern, frozen=True, kw_only=True):
-    """Tasks that wait because all of them came at once, while the workers get their worth of work done."""
+    """Tasks that wait because all of them came at once, while the workers do as much work as they can."""
 
     name: ClassVar[str] = "batch"
     severity: ClassVar[Severity] = "info"
@@ -33,11 +33,11 @@ class BatchWork(Pattern, frozen=True, kw_only=True):
 
     @classmethod
     def match(cls, signals: PoolSignals, criteria: Criteria) -> BatchWork | None:
-        """Match by when the tasks came. No chance is asked for: it is a note."""
+        """Match by when the tasks came. Chance is not ruled out, as this is only a note."""
         batch, parallelism = signals.batch, signals.effective_parallelism
         if batch is None or signals.max_workers < 2 or not amplified(signals, criteria):
             return None
-        # As many again as there are workers, or it is hardly a job.
+        # Fewer tasks than workers are hardly a job.
         if batch.tasks < signals.max_workers or batch.early_share < EARLY_SHARE:
             return None
         if parallelism is not None and parallelism < SERIAL_PARALLELISM:
@@ -51,15 +51,15 @@ class BatchWork(Pattern, frozen=True, kw_only=True):
         return batch is not None and signals.max_workers > 1 and batch.first_half_share >= EARLY_SHARE
 
     def accepts(self, cause: Cause) -> bool:
-        """Whether the pool does what it can with it."""
-        # Where short tasks stand behind long ones for so long that it was raised, it stays what it was.
+        """Whether the pool does what it can, given this cause."""
+        # Short tasks that have waited so long behind long ones that a warning was raised: keep the warning.
         if self.raised and cause.name == "slow_tasks":
             return False
         return cause.name in CAUSES or (cause.name == "cpu_bound" and cause.harmless)
 
     @property
     def advises(self) -> bool:
-        """Return that nothing needs doing."""
+        """Return False: nothing needs doing."""
         return False
 
     def sentence(self, scene: Scene, cause: Cause) -> str:
@@ -99,5 +99,5 @@ def _worded(curve: BatchCurve) -> str:
 
 
 def _length(value: float) -> str:
-    """Return a time in seconds as in a column of them."""
+    """Return seconds with one decimal, so that several are easily compared."""
     return f"{value:.1f} s" if 0.1 <= value < 120 else seconds(value)

@@ -1,4 +1,4 @@
-"""Cause `blocking_io`: the workers wait for something else than each other."""
+"""Cause `blocking_io`: the workers wait for something outside of the pool, and not for each other."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from poolscope.rules.size import TooSmall, headroom
 from poolscope.rules.wording import all_workers, are, costs, counted
 from poolscope.signals.pool_signals import PoolSignals
 
-#: Most of the worker time.
+#: Most of the workers' time.
 OVERLONG_SHARE = 0.5
 
 
 class BlockingIo(TooSmall, frozen=True, kw_only=True):
-    """They wait each by itself, as far as is known: more workers would wait side by side."""
+    """As far as is known, each worker waits by itself: more workers would wait side by side."""
 
     name: ClassVar[str] = "blocking_io"
     about_size: ClassVar[bool] = True
     by_exclusion: ClassVar[bool] = True
 
-    #: How many times as long as before runs take, where what they wait for has become slower.
+    #: How many times as long runs take as before, where what they wait for has become slower.
     times_before: float | None
 
     @classmethod
     def match(cls, signals: PoolSignals, _pattern: Pattern) -> BlockingIo | None:
-        """Match unless few tasks that take beyond all measure of their function hold most workers: stuck, or starved
-        by those that pass. More workers may go the same way."""
+        """Match unless a few tasks hold most workers and take far longer than their function usually does: they are
+        stuck, or starved by others that pass. More workers might go the same way."""
         if signals.limit is not None:
             return None  # it has no workers
         times, runs_inflated = became_slower(signals), inflated(signals)
@@ -40,7 +40,7 @@ class BlockingIo(TooSmall, frozen=True, kw_only=True):
         return cls(signals=signals, headroom=headroom(signals), times_before=times)
 
     def sentence(self, scene: Scene) -> str:
-        """Say where they wait, and how the tasks come."""
+        """Say where the workers wait, and how tasks come in."""
         everyone = all_workers(self.signals.max_workers)
         slowed = f"which takes {self.times_before:.1f} times as long as before, " if self.times_before else ""
         population = scene.sizing.population if scene.sizing is not None else None

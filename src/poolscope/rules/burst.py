@@ -10,22 +10,22 @@ from poolscope.rules.sustained import amplified, by_no_chance, prefetched
 from poolscope.rules.wording import are, counted, seconds
 from poolscope.signals.pool_signals import PoolSignals
 
-#: How a reason begins that holds for each burst of a pool as for the longest, and for that alone.
+#: How a reason begins that holds for every burst of a pool, and one that holds for the longest only.
 _TOO_SHORT, _IN_THE_LONGEST = "too short for a finding", "in the longest of them, "
-#: What stands between the sums of a sentence and its reason.
+#: Separates the sums of a sentence from its reason.
 _END_OF_SUMS = "): "
 
 
 class Burst(Pattern, frozen=True, kw_only=True):
-    """Nothing that any other rule has found. The bursts of a pool are one note, which counts them."""
+    """Saturation in which no other rule finds anything. One note counts all bursts of a pool."""
 
     name: ClassVar[str] = "burst"
     telling: ClassVar[tuple[str, ...]] = ("bursts", "saturated_seconds", "longest_seconds", "wait_p50_seconds")
     severity: ClassVar[Severity] = "info"
 
-    #: Whether the waits were long enough for a finding, so that only their likelihood speaks against one.
+    #: Whether the waits were long enough for a finding, so that only their likelihood rules one out.
     amplified: bool
-    #: Whether no more tasks were queued than are kept ready, one for each worker.
+    #: Whether at most one queued task was kept ready for each worker.
     prefetched: bool = False
     #: Why it is no more than a note, as the second half of a sentence.
     reason: str
@@ -41,13 +41,13 @@ class Burst(Pattern, frozen=True, kw_only=True):
         )
 
     def sentence(self, scene: Scene, _cause: Cause) -> str:
-        """Say it of this one alone."""
+        """Say this of a single burst."""
         lasted = self.signals.stretch_seconds
         return together(scene.pool, 1, lasted, lasted, self.reason)
 
 
 def _reason(signals: PoolSignals, criteria: Criteria) -> str:
-    """Say what is missing for a finding, and how long tasks waited, where that may be long."""
+    """Say why it is no finding, and how long tasks waited, where that may be long."""
     least = criteria.thresholds.sustain_seconds
     if signals.stretch_seconds < least:
         return short(least)
@@ -57,7 +57,8 @@ def _reason(signals: PoolSignals, criteria: Criteria) -> str:
         waited = f"; the longest wait was {seconds(longest)}" if longest is not None else ""
         return f"{finished} finished in that time, too few to judge by{waited}{_queued(signals)}"
     most = f" (the longest wait: {seconds(longest)})" if longest is not None and longest > wait else ""
-    waits = f"half of the tasks waited {seconds(wait)} or less{most} for {seconds(run)} of their own work"
+    half = f"the tasks waited {seconds(wait)} on average" if signals.overtaken else ""
+    waits = f"{half or f'half of the tasks waited {seconds(wait)} or less'}{most} for {seconds(run)} of their own work"
     if not amplified(signals, criteria):
         return f"{waits}, less than makes a finding{_queued(signals)}"
     if prefetched(signals):
@@ -76,7 +77,7 @@ def _queued(signals: PoolSignals) -> str:
 
 
 def short(sustain_seconds: float) -> str:
-    """Give as the reason that it did not last as long as a finding has to (s)."""
+    """Return the reason that a burst is shorter than a finding has to be (s)."""
     return f"{_TOO_SHORT}, which takes {seconds(sustain_seconds)} on end"
 
 
@@ -91,7 +92,7 @@ def together(pool: str, count: int, longest: float, total: float, reason: str) -
 
 
 def reason_of(sentence: str) -> str:
-    """Return the reason in what `together` has said."""
+    """Return the reason in a sentence of `together`."""
     return sentence.rpartition(_END_OF_SUMS)[2].removesuffix(".")
 
 

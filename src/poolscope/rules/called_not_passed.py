@@ -1,4 +1,4 @@
-"""Cause `called_not_passed` of `not_concurrent`: what was submitted is no function, and each task fails at once."""
+"""Cause `called_not_passed` of `not_concurrent`: no function was submitted, and each task fails at once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from poolscope.rules.wording import counted
 
 PATTERN, CAUSE = "not_concurrent", "called_not_passed"
 SEVERITY: Severity = "info"
-#: What ends the name of what cannot be called (`probe/recording/function_table.py`).
+#: Ends the name of something that cannot be called (`probe/recording/function_table.py`).
 NOT_CALLABLE = " (not callable)"
-#: So few such tasks may be a slip.
+#: Fewer such tasks may be a slip.
 TASKS_NEEDED = 5
 
 
 class CalledNotPassed(msgspec.Struct, frozen=True):
-    """The submitter has called the function, and passed on what that returned: of this type, so many times."""
+    """The submitter called the function itself, and passed its result of this type, in this many tasks."""
 
     type: str
     tasks: int

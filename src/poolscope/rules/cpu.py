@@ -1,4 +1,4 @@
-"""What the workers and their process do with the CPU: what several rules share. Pure."""
+"""How the workers and their process use the CPU: conditions that several rules share. Pure."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import msgspec
 from poolscope.model import Advice
 from poolscope.signals.pool_signals import CPU_LIMIT_SHARE, PoolSignals
 
-#: Workers that together use more than this of what they can have do compute, though the machine may give it to others.
+#: Workers compute if together they use more than this share of the CPU that they can have.
 COMPUTING_SHARE = 0.6
-#: So much of it at least is used, where they want all of it and do not get it.
+#: Workers that want all of it, and do not get it, use at least this share.
 COMPUTING_LEAST = 0.25
 #: Workers that use less CPU than this while busy are waiting for something else.
 OFF_CPU_SHARE = 0.5
 
 
 class Starved(msgspec.Struct, frozen=True):
-    """The workers are ready to use CPU that the process does not get: cores that it uses, and could use."""
+    """The workers are ready to run, and the process gets too little CPU: the cores that it uses, and could use."""
 
     used: float
     limit: float
@@ -35,8 +35,8 @@ def starved(signals: PoolSignals) -> Starved | None:
 def compute(signals: PoolSignals) -> bool:
     """Whether the workers themselves use up the CPU that the process can have.
 
-    Under the GIL that is one core, unless more than one is in use, which shows that the work releases it; then it
-    is what affinity and quota allow. On a host that is short of CPU, what they are ready to use counts as well.
+    Under the GIL they can have one core. More than one in use shows that the work releases the GIL; then they can have
+    what affinity and quota allow. On a host that is short of CPU, the time that they are ready to run counts as well.
     """
     used, limit = signals.process.cores_used, signals.cpu_limit_cores
     workers, wanted = signals.worker_cores, signals.cores_wanted
@@ -58,7 +58,7 @@ def use_the_machine(signals: PoolSignals) -> bool:
 
 
 def wait(signals: PoolSignals) -> bool:
-    """Whether the workers wait: each of them mostly, and all together not for a CPU that they use up."""
+    """Whether each worker mostly waits, and not for a CPU that they all use up together."""
     share, limit, cores = signals.wanted_share, signals.cpu_limit_cores, signals.worker_cores
     if share is None or share >= OFF_CPU_SHARE:
         return False
@@ -66,7 +66,7 @@ def wait(signals: PoolSignals) -> bool:
 
 
 def to_processes() -> Advice:
-    """Return what to do where threads share one core."""
+    """Return the advice where threads share one core."""
     return Advice(
         "use_process_pool",
         "More threads cannot help: the work computes and shares one CPU. Move it to a ProcessPoolExecutor, or to code "

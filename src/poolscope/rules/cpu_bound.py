@@ -1,4 +1,4 @@
-"""Cause `cpu_bound`: the workers, or the child processes that they wait for, use up the CPU that there is."""
+"""Cause `cpu_bound`: the workers, or the child processes that they wait for, use up the available CPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from poolscope.rules.reason import Cause, Pattern, Scene
 from poolscope.rules.wording import costs, seconds, workers
 from poolscope.signals.pool_signals import PoolSignals
 
-#: To hand a task to another process takes longer than this.
+#: Handing a task to another process takes longer than this (s).
 TINY_SECONDS = 0.0002
 
 
@@ -22,13 +22,13 @@ class CpuBound(Cause, frozen=True, kw_only=True):
     name: ClassVar[str] = "cpu_bound"
     telling: ClassVar[tuple[str, ...]] = ("worker_cpu_share", "process_cores_used", "cpu_limit_cores")
 
-    #: Whether all that the machine gives is used: nothing is wrong.
+    #: Whether the whole machine is in use: then nothing is wrong.
     machine: bool
-    #: Whether it is child processes that compute.
+    #: Whether child processes compute, and not the workers.
     children: bool
-    #: What other programs take.
+    #: The CPU that other programs take.
     starved: Starved | None
-    #: What handing the tasks over takes, where that is longer than they are.
+    #: The cost of handing tasks over, where that is more than the tasks take.
     handing: HandingOver | None = None
 
     @classmethod
@@ -52,13 +52,13 @@ class CpuBound(Cause, frozen=True, kw_only=True):
         return self.machine
 
     def head(self, scene: Scene) -> str | None:
-        """Begin with the limit of the machine, where it is reached."""
+        """Begin with the machine where it is fully used."""
         if not self.machine:
             return None
         return f"Pool {scene.pool!r} reached the limit of the machine at {scene.since}"
 
     def sentence(self, scene: Scene) -> str:
-        """Say what computes, and what has become of the CPU that it wants."""
+        """Say what computes, and how much CPU it gets."""
         if self.handing is not None:
             run, cost = seconds(self.signals.run_p50_seconds), seconds(self.handing.task_seconds)
             waits = seconds(self.signals.wait_p50_seconds)
@@ -98,7 +98,7 @@ class CpuBound(Cause, frozen=True, kw_only=True):
 
 
 def _handing_over(signals: PoolSignals) -> HandingOver | None:
-    """Return what handing over takes, if a task is shorter than that."""
+    """Return the cost of handing tasks over, if it is more than the tasks take."""
     handing = handing_over.between_threads(signals) or handing_over.between_processes(signals)
     run = signals.run_p50_seconds
     if handing is None or run is None or run >= min(handing.task_seconds, COUNT_SECONDS):

@@ -1,5 +1,4 @@
-"""Cause `downstream_pool`: most worker time is spent waiting for futures of another pool, or for coroutines of an event
-loop that is held itself."""
+"""Cause `downstream_pool`: the workers mostly wait for another pool, or for an event loop that is held itself."""
 
 from __future__ import annotations
 
@@ -12,9 +11,9 @@ from poolscope.signals.awaited_loop import AwaitedLoop
 from poolscope.signals.deadlock import Awaited
 from poolscope.signals.pool_signals import PoolSignals
 
-#: Most of the worker time.
+#: Most of the workers' time.
 DOWNSTREAM_SHARE = 0.5
-#: A loop that gets on for most of the time runs many coroutines side by side: then it is these that take long.
+#: A loop that mostly gets on runs many coroutines side by side: then the coroutines take long, and not the loop.
 LOOP_HELD_SHARE = 0.5
 
 
@@ -29,16 +28,16 @@ class DownstreamPool(Cause, frozen=True, kw_only=True):
 
     @classmethod
     def match(cls, signals: PoolSignals, _pattern: Pattern) -> DownstreamPool | None:
-        """Match by the share of the worker time."""
+        """Match by the share of the workers' time."""
         awaited, loop = signals.awaited, signals.awaited_loop
-        if awaited is not None and awaited.share > DOWNSTREAM_SHARE:
+        if awaited is not None and not awaited.kind and awaited.share > DOWNSTREAM_SHARE:
             return cls(signals=signals, awaited=awaited)
         if loop is not None and loop.share > DOWNSTREAM_SHARE and loop.held_share >= LOOP_HELD_SHARE:
             return cls(signals=signals, awaited=loop)
         return None
 
     def sentence(self, scene: Scene) -> str:
-        """Say how much of their time they wait, and for which pool."""
+        """Say how much of their time the workers wait, and for which pool or loop."""
         if isinstance(self.awaited, AwaitedLoop):
             return (
                 f"its {workers(self.signals.max_workers)} spend {percent(self.awaited.share)} of their time waiting "

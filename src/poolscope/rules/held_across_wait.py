@@ -8,7 +8,7 @@ from poolscope.messages import Line
 from poolscope.model import Advice
 from poolscope.rules.reason import Cause, Pattern, Scene
 from poolscope.rules.wording import at, percent, seconds
-from poolscope.signals.limits import LimitSignals
+from poolscope.signals.limits import CONNECTIONS, LimitSignals
 from poolscope.signals.pool_signals import PoolSignals
 
 #: Most of the hold.
@@ -16,7 +16,7 @@ WAITING_SHARE = 0.5
 
 
 class HeldAcrossWait(Cause, frozen=True, kw_only=True):
-    """All that want it wait for what its holder waits for."""
+    """Everything that wants the lock waits for what its holder waits for."""
 
     name: ClassVar[str] = "held_across_wait"
 
@@ -26,13 +26,15 @@ class HeldAcrossWait(Cause, frozen=True, kw_only=True):
 
     @classmethod
     def match(cls, signals: PoolSignals, _pattern: Pattern) -> HeldAcrossWait | None:
-        """Match limits of one by what their holders do in most of the looks at them."""
+        """Match limits of one whose holder waits in most samples."""
         limit = signals.limit
-        if limit is None or signals.max_workers != 1 or limit.suspended_share is None:
+        if limit is None or signals.max_workers != 1:
             return None
-        if limit.suspended_share <= WAITING_SHARE:
+        # To wait for what a connection is for is to use it.
+        share = limit.elsewhere_share if limit.kind == CONNECTIONS else limit.suspended_share
+        if share is None or share <= WAITING_SHARE:
             return None
-        return cls(signals=signals, limit=limit, share=limit.suspended_share)
+        return cls(signals=signals, limit=limit, share=share)
 
     @property
     def waiting(self) -> tuple[Line, ...]:
@@ -41,11 +43,13 @@ class HeldAcrossWait(Cause, frozen=True, kw_only=True):
 
     def head(self, scene: Scene) -> str:
         """Say that they take turns."""
+        if self.limit.kind == CONNECTIONS:
+            return f"Connection pool {scene.pool!r} has had its one connection in use since {scene.since}"
         kind = self.limit.kind.capitalize()
         return f"{kind} {scene.pool!r} has let one through at a time since {scene.since_seconds:.1f} s"
 
     def sentence(self, _scene: Scene) -> str:
-        """Say where the time of a hold goes, and what it costs."""
+        """Say where a holder spends its time, and what that costs the others."""
         signals = self.signals
         return (
             f"each holds it for {seconds(signals.run_p50_seconds)} and spends {percent(self.share)} of that waiting"
@@ -54,7 +58,7 @@ class HeldAcrossWait(Cause, frozen=True, kw_only=True):
         )
 
     def advice(self, scene: Scene) -> Advice:
-        """Advise to wait outside of it."""
+        """Advise to wait outside of the lock."""
         return Advice(
             self.action,
             f"Hold {scene.pool!r} for less: move what waits{at(self.limit.inside)} out of it, and keep only what must "

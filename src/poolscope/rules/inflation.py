@@ -8,8 +8,8 @@ from poolscope.signals.pool_signals import RUN_INFLATION, PoolSignals
 def inflated(signals: PoolSignals) -> tuple[bool, bool] | None:
     """Whether runs take longer than alone, by their median and by their mean; None if that is not known.
 
-    They do not, if they took as long already when the pool was about to fill. The mean alone also grows where a few
-    long tasks have come.
+    They do not if they took as long already when the pool was about to fill. The mean alone also grows where a few
+    tasks are long.
     """
     work = signals.work
     median, mean, last = work.alone_p50_seconds, work.alone_mean_seconds, work.last_alone_seconds
@@ -22,9 +22,9 @@ def inflated(signals: PoolSignals) -> tuple[bool, bool] | None:
 
 
 def slower(signals: PoolSignals) -> float | None:
-    """How many times as long as alone runs take; None if they do not take longer, or that is not known.
+    """Return how many times as long runs take as alone; None if they do not take longer, or that is not known.
 
-    Either they hold each other up, or what they wait for has become slower.
+    Either the tasks hold each other up, or what they wait for has become slower.
     """
     if inflated(signals) != (True, True):
         return None
@@ -32,5 +32,5 @@ def slower(signals: PoolSignals) -> float | None:
 
 
 def became_slower(signals: PoolSignals) -> float | None:
-    """Return the same, where it is known that they do not hold each other up."""
+    """Return the same, where the tasks are known not to hold each other up."""
     return slower(signals) if signals.growing is False else None

@@ -8,14 +8,14 @@ from poolscope.model import Advice
 from poolscope.rules.reason import FULL, Cause, Pattern, Scene
 from poolscope.signals.pool_signals import PoolSignals
 
-#: So much of the workers: with fewer of them the others would have been enough.
+#: They hold at least this share of the workers: otherwise the other workers would be enough.
 STAYING_SHARE = 0.5
-#: So many of the functions are named.
+#: At most this many of the functions are named.
 NAMED = 3
 
 
 class LongLived(Cause, frozen=True, kw_only=True):
-    """Streams, watchers, consumers, clients: no call of theirs has come back, and they go on."""
+    """Streams, watchers, consumers, clients: none of these calls has come back, and they go on."""
 
     name: ClassVar[str] = "long_lived"
     patterns: ClassVar[tuple[str, ...]] = (*FULL, "stalled")
@@ -27,7 +27,7 @@ class LongLived(Cause, frozen=True, kw_only=True):
 
     @classmethod
     def match(cls, signals: PoolSignals, _pattern: Pattern) -> LongLived | None:
-        """Match by the workers that they hold."""
+        """Match by the share of workers that they hold."""
         staying = [held for held in signals.held if held.stays]
         if not staying or len(staying) < STAYING_SHARE * signals.max_workers:
             return None

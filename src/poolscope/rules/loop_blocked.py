@@ -20,13 +20,13 @@ from poolscope.signals.loop_signals import LoopLineSignals
 #: (docs/concepts.md#event-loops).
 LONG_BLOCK_SECONDS = 1.0
 BLOCKED_SHARE = 0.02
-#: A share needs this much of the loop's life behind it before it may warn while the program runs: a slow start-up is
-#: no fault of the service.
+#: While the program runs, a share may warn only after the loop has run this long: a slow start-up is no fault of the
+#: service.
 SHARE_AFTER_SECONDS = 5.0
 
 
 class LoopBlocked(msgspec.Struct, frozen=True):
-    """What the blocks of one line amount to."""
+    """All blocks of one line together."""
 
     name: ClassVar[str] = "loop_blocked"
 
@@ -38,7 +38,7 @@ class LoopBlocked(msgspec.Struct, frozen=True):
     def match(cls, signals: LoopLineSignals, *, final: bool) -> LoopBlocked:
         """Match always. `final`: the loop's whole time is known."""
         why = BY_NAME[signals.cause]
-        # A server that loads its application inside its loop: that happens once, before anything can wait for it.
+        # A server that loads its application inside its loop does so once, before anything can wait for it.
         # Or the end of a loop, after which nothing runs in it.
         harmless = why.harmless or signals.startup or signals.ending
         shared = signals.share >= BLOCKED_SHARE and (final or signals.loop_seconds >= SHARE_AFTER_SECONDS)
@@ -62,11 +62,11 @@ class LoopBlocked(msgspec.Struct, frozen=True):
 
     @property
     def passing(self) -> bool:
-        """Whether it is how the program starts or ends."""
+        """Whether the blocks belong to the start or the end of the program."""
         return self.signals.startup or self.signals.ending
 
     def _call(self, frames: Sequence[Frame]) -> Call | None:
-        """Return what kind of call blocked it, if that is recognised."""
+        """Return the kind of call that blocked the loop, if it is recognised."""
         if self.why is BlockingCall:
             return blocking_call(frames, self.signals.gate)
         return computing_call(frames, self.signals.gil_held) if self.why is LoopComputes else None
@@ -83,7 +83,7 @@ class LoopBlocked(msgspec.Struct, frozen=True):
         )
 
     def advice(self, frames: Sequence[Frame]) -> Advice:
-        """Advise the one thing to do, by what the line calls where that is recognised."""
+        """Advise the one thing to do; it depends on what the line calls, where that is recognised."""
         if self.action == "none":
             return Advice("none", self.why.startup_text or self.why.text)
         call = self._call(frames)

@@ -7,7 +7,7 @@ from typing import ClassVar
 from poolscope.rules.loop_cause import LOOK, MOST, LoopCause, asleep, others_compute, slowed_down
 from poolscope.signals.loop_evidence import LITTLE, BlockSignals
 
-#: Answers of the kernel that are more than chance.
+#: This many answers of the kernel are more than chance.
 SEEN_OFTEN = 2
 
 
@@ -34,14 +34,14 @@ class BlockingCall(LoopCause, frozen=True):
         if e.held >= MOST:
             return True
         if slowed_down(signals) or signals.starts_thread:
-            return False  # a thread that is started waits for a CPU or the GIL, as the loop does for it
+            return False  # the started thread waits for a CPU or the GIL, and the loop waits for that thread
         if asleep(signals):
             return True
         if others_compute(signals):
-            # Seen once, it may have been one of the short calls of a callback that waits for the GIL after each.
+            # A call seen once may be one of many short ones in a callback that waits for the GIL after each.
             return e.call_seen > e.futex_seen and e.call_seen >= SEEN_OFTEN
         if signals.ready > signals.waits:
             return False
-        # It slept, woke up often, and what others used does not explain why: sleeps and short calls, if those are
-        # most, and if the kernel, where it was asked, has not seen it elsewhere.
+        # The thread slept and woke up often, and the CPU that others used does not explain it: short calls, if those
+        # are most, and if the kernel, where it was asked, has not seen it elsewhere.
         return signals.slept >= MOST and e.call_seen >= e.futex_seen + signals.ready

@@ -1,8 +1,8 @@
 """What the line calls that blocked an event loop, and what to do instead: one entry per kind of call. Pure.
 
-Told by what its thread was seen to be stopped at (`LoopBlock.gate`), by the library's line below the user's, and last
-by the text of the user's line, as a function in C has no line of its own. What is not recognised gets the advice of its
-cause.
+A kind is recognised by what the loop's thread was stopped at (`LoopBlock.gate`), by the library's line below the
+user's, and last by the text of the user's line, as a function in C has no line of its own. A call that is not
+recognised gets the advice of its cause.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Call(msgspec.Struct, frozen=True):
     why: str
     action: str
     text: str
-    #: What it was seen to be stopped at.
+    #: What the thread was stopped at.
     gates: tuple[str, ...] = ()
-    #: Ends of the file of the library's line, and its functions; no functions: all.
+    #: How the library's file name ends, and which of its functions; no functions: all.
     files: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
     #: In the text of the user's line.
@@ -35,7 +35,7 @@ class Call(msgspec.Struct, frozen=True):
         if gate in self.gates:
             return True
         if gate and gate != "event":
-            return False  # what was seen says more than any text; but many things wait at an event
+            return False  # a sample says more than any text; but many things wait at an event
         below = frames[1] if len(frames) > 1 else None
         if below is not None and self.files and below.file.replace("\\", "/").endswith(self.files):
             return not self.functions or below.function in self.functions
@@ -175,7 +175,7 @@ _CLIENTS: dict[str, str] = {
     "ftplib.py": "aioftp",
 }
 
-#: What lets go of the GIL while it computes, so that a thread is enough.
+#: Packages that release the GIL while they compute, so that a thread is enough.
 _RELEASING = (
     r"\b(hashlib|zlib|gzip|bz2|lzma|zstd|bcrypt|argon2|scrypt|pbkdf2_hmac|sha1|sha224|sha256|sha384|sha512|md5"
     r"|blake2[bs]|sha3_\d+|compress|decompress|hashpw|checkpw)\b"
@@ -201,7 +201,7 @@ RELEASES_THE_GIL = Call(
 
 
 def blocking_call(frames: Sequence[Frame], gate: str) -> Call | None:
-    """Return what kind of call waited at these lines (the user's first); None: none that is recognised."""
+    """Return the kind of call that waited at these lines (the user's first); None if it is not recognised."""
     for call in BLOCKING:
         if call.matches(frames, gate):
             return call
@@ -209,8 +209,8 @@ def blocking_call(frames: Sequence[Frame], gate: str) -> Call | None:
 
 
 def computing_call(frames: Sequence[Frame], gil_held: float) -> Call | None:
-    """Return what kind of call computed; None: none that is recognised. `gil_held`: the part of the time in which one
-    call kept the GIL."""
+    """Return the kind of call that computed; None if it is not recognised. `gil_held` is the part of the time in which
+    one call kept the GIL."""
     if gil_held < 0.5 and RELEASES_THE_GIL.matches(frames, ""):
         return RELEASES_THE_GIL
     return None

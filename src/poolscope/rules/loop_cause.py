@@ -1,7 +1,7 @@
-"""What a cause of an event loop's blocks is: what establishes it, its half of the sentence, and its advice. Pure.
+"""The base of the causes of an event loop's blocks: a condition, half a sentence and an advice. Pure.
 
-What is known of the loop's thread is told by `messages.BlockEvidence`; a cause is tried only where none before it in
-the table (`loop_causes`) was established.
+A cause reads `messages.BlockEvidence`, which holds what was measured of the loop's thread. It is tried only if no cause
+before it in the table (`loop_causes`) was established.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ class LoopCause(msgspec.Struct, frozen=True):
     name: ClassVar[str]
     #: Its half of the sentence.
     why: ClassVar[str]
-    #: The same where no single callback blocked it, and it had no rest.
+    #: The same for a loop without rest that no single callback blocked.
     fills: ClassVar[str]
     action: ClassVar[str] = "none"
     text: ClassVar[str] = LOOK
-    #: The text where it happens only once, as the program starts; None: the same.
+    #: The advice for something that happens once, as the program starts; None: the same.
     startup_text: ClassVar[str | None] = None
-    #: Whether the program can do nothing about it, so that it only informs.
+    #: Whether the program can do nothing about it: then the finding only informs.
     harmless: ClassVar[bool] = False
 
     @classmethod
     def match(cls, signals: BlockSignals) -> bool:
-        """Whether this cause is established, where none before it was."""
+        """Whether this cause is established, given that none before it was."""
         raise NotImplementedError
 
     @classmethod
@@ -55,7 +55,7 @@ def slowed_down(signals: BlockSignals) -> bool:
 def others_compute(signals: BlockSignals) -> bool:
     """Whether other threads used most of a core, or kept the GIL on a machine that is too busy to give them one.
 
-    There they do not burn a core; but our thread had to wait for the GIL as well.
+    On such a machine they do not use a whole core, but our thread had to wait for the GIL too.
     """
     e = signals.evidence
     kept = e.waited >= MOST and signals.explains(e.other) and e.other >= 4 * (e.cpu or 0.0)

@@ -1,4 +1,4 @@
-"""Why an event loop was blocked: the causes in order of precedence, and the one that a block establishes. Pure."""
+"""Why an event loop was blocked: the causes in order of precedence, and the choice among them. Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BY_NAME = {cause.name: cause for cause in LOOP_CAUSES}
 def judged(block: LoopBlock) -> LoopBlock:
     """Return the block with the cause that its evidence establishes, and the lines to blame.
 
-    Without evidence it is returned as it is: then it carries its cause.
+    A block without evidence is returned as it is: it carries its cause.
     """
     if block.evidence is None:
         return block

@@ -25,11 +25,11 @@ class LoopComputes(LoopCause, frozen=True):
         if e.cpu is None:
             return False
         if e.held >= MOST:
-            # One call that kept the GIL. If it got less than the whole core, then others had it.
+            # One call kept the GIL. If it got less than a whole core, other programs had the rest.
             return signals.explains(e.cpu)
         if slowed_down(signals):
             return computed_anywhere(signals)
         if e.cpu >= MOST * (1 - min(e.late, MOST)) * (1 - signals.delay):
             return True
-        # Ready to run most of the time, but slowed down by something that nothing here measures.
+        # The thread was mostly ready to run, and something that is not measured slowed it down.
         return signals.ready > signals.waits and not others_compute(signals) and e.cpu >= LITTLE

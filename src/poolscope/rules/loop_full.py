@@ -22,12 +22,12 @@ from poolscope.signals.loop_load import LoadSignals, Share
 #: A loop has no rest from this part of its time in callbacks on, over so many times `sustain_seconds`.
 FULL_SHARE = 0.9
 SUSTAINS = 5
-#: Or if it is so many times as late as at rest, and later than this (s).
+#: Or if it is this many times as late as at rest, and later than this (s).
 LATER = 20.0
 LATE_SECONDS = 0.01
-#: What blocks took is told of as blocks.
+#: Time in blocks is reported as blocks.
 BLOCKED_SHARE = 0.5
-#: One line that takes most of the time is what to change; else there is too much of everything.
+#: A line that takes most of the time is the one to change; otherwise there is too much of everything.
 ONE_LINE = 0.5
 #: A loop whose callbacks take long is found in them for most of the time.
 INSIDE_SHARE = 0.5
@@ -71,12 +71,12 @@ class LoopFull(msgspec.Struct, frozen=True):
 
     @property
     def severity(self) -> Severity:
-        """A note where the program can do nothing about it."""
+        """`info` where the program can do nothing about it."""
         return "info" if self.why.harmless else "warning"
 
     @property
     def lines(self) -> tuple[Share, ...]:
-        """The lines to blame with their shares of the time that was looked at, the heaviest first."""
+        """The lines to blame with their shares of the observed time, the heaviest first."""
         if self.why is HostDescheduled:
             return ()
         return self.signals.busy if self.why is GilContention else self.signals.lines
@@ -95,7 +95,7 @@ class LoopFull(msgspec.Struct, frozen=True):
         )
 
     def advice(self, frames: Sequence[Frame]) -> Advice:
-        """Advise the one thing to do, by what the line calls where that is recognised."""
+        """Advise the one thing to do; it depends on what the line calls, where that is recognised."""
         if self.why is BlockingCall:
             call = blocking_call(frames, "")
             return Advice(self.why.action, self.why.text) if call is None else Advice(call.action, call.text)
@@ -110,6 +110,6 @@ def _cause(signals: LoadSignals) -> type[LoopCause]:
     found = next(cause for cause in _CAUSES if cause.match(signals.block))
     if found is not LoopComputes:
         return found
-    # One line that computes can be moved elsewhere; callbacks that are over at once are too many, whatever their line.
+    # One line that computes can be moved elsewhere; of short callbacks there are too many, at whatever line they are.
     one = bool(signals.lines) and signals.lines[0][1] >= ONE_LINE
     return LoopComputes if one and signals.inside_share >= INSIDE_SHARE else ManyCallbacks

@@ -1,4 +1,4 @@
-"""Cause `gc`: garbage was collected."""
+"""Cause `gc`: garbage collection stopped the loop's thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from poolscope.signals.loop_evidence import BlockSignals
 
 
 class Gc(LoopCause, frozen=True):
-    """Without the collections it would not have been a block."""
+    """Without the collections the callback would not have blocked the loop."""
 
     name: ClassVar[str] = "gc"
     why: ClassVar[str] = "garbage collection held it"
@@ -21,7 +21,7 @@ class Gc(LoopCause, frozen=True):
 
     @classmethod
     def match(cls, signals: BlockSignals) -> bool:
-        """Match where collections took nearly all of the time, or what is left of it is too short for a block."""
+        """Match where collections took nearly all of the time, or the rest is too short for a block."""
         share = signals.evidence.gc
         return share >= MOST and (share >= NEARLY_ALL or not signals.blocks(1 - share))
 

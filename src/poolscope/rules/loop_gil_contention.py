@@ -11,7 +11,7 @@ from poolscope.signals.loop_evidence import BlockSignals
 
 
 class GilContention(LoopCause, frozen=True):
-    """The loop's thread woke up now and then, and other threads had the GIL meanwhile."""
+    """The loop's thread woke up now and then, but other threads had the GIL."""
 
     name: ClassVar[str] = "gil_contention"
     why: ClassVar[str] = "other threads held the interpreter's lock (GIL)"
@@ -21,7 +21,7 @@ class GilContention(LoopCause, frozen=True):
 
     @classmethod
     def match(cls, signals: BlockSignals) -> bool:
-        """Match where other threads computed, unless the kernel shows the loop's in another call."""
+        """Match where other threads computed, unless the kernel shows the loop's thread in another call."""
         e = signals.evidence
         if not e.gil or e.cpu is None or e.held >= MOST or slowed_down(signals):
             return False

@@ -21,8 +21,8 @@ class HostDescheduled(LoopCause, frozen=True):
 
     @classmethod
     def match(cls, signals: BlockSignals) -> bool:
-        """Match where our thread was late though it did not wait for the GIL, or the loop's had no CPU though ready,
-        and no thread of this process had the CPUs instead."""
+        """Match where our thread was late though it did not wait for the GIL, or the loop's thread was ready and had no
+        CPU, while no thread of this process used the CPUs instead."""
         e = signals.evidence
         if e.late >= MOST and signals.used < MOST:
             return True

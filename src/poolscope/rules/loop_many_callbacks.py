@@ -1,4 +1,4 @@
-"""Cause `many_callbacks` of a loop without rest: no line takes most of its time, there is too much of everything."""
+"""Cause `many_callbacks` of a loop without rest: no single line takes most of its time."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ class ManyCallbacks(LoopCause, frozen=True):
 
     @classmethod
     def match(cls, _signals: BlockSignals) -> bool:
-        """Match what computes, where `loop_full` finds no one line."""
+        """Match a loop that computes, where `loop_full` finds no single line."""
         return True

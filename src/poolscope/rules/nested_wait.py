@@ -10,13 +10,13 @@ from poolscope.signals.pool_signals import PoolSignals
 
 
 class NestedWait(Cause, frozen=True, kw_only=True):
-    """The cycle that the pattern was found by."""
+    """The cycle of waits that the pattern has found."""
 
     name: ClassVar[str] = "nested_wait"
     patterns: ClassVar[tuple[str, ...]] = ("deadlock",)
 
     action: str = "avoid_nested_wait"
-    #: The pool that most of them wait for; None: their own.
+    #: The pool that most of the tasks wait for; None: their own.
     next_pool: str | None
 
     @classmethod

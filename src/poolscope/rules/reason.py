@@ -1,7 +1,7 @@
 """What a rule finds: a pattern (what is wrong) or a cause (why), with its words. Pure: no clock, no thread, no I/O.
 
-A rule is a class. Its `match` looks at the signals once and returns what it found, or None. The instance carries all
-that was decided, so that sentence, advice, frames and evidence only read it.
+A rule is a class. Its `match` looks at the signals once and returns what it found, or None. The instance carries
+everything that was decided, so that sentence, advice, frames and evidence only read it.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Criteria(msgspec.Struct, frozen=True):
     intended: bool = False
     #: Consumers that hold their workers: no `stuck_workers` and no `stalled`.
     long_running: bool = False
-    #: A finding of this stretch lasts: it goes on until its tasks wait for less long than makes one begin.
+    #: A finding lasts already. It ends at a lower threshold than the one at which it began.
     raised: bool = False
 
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
-    """What the words about a pool name beside what was found: seconds count from the start of the program."""
+    """What the words about a pool name beside the reason. Seconds count from the start of the program."""
 
     pool: str
     since_seconds: float
@@ -46,7 +46,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     #: Gives the name of a function, if it is known.
     name_of: Callable[[int], str | None] = lambda _: None
     sustain_seconds: float = 1.0
-    #: What a replay says about the pool's size, or about the sizes of two pools in its place.
+    #: The result of a replay: the pool's size, or the sizes of two pools in its place.
     sizing: Sizing | None = None
     split: SplitSizes | None = None
     #: How long a batch takes on other sizes.
@@ -59,7 +59,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def place(self) -> str:
-        """Where most workers are, with a blank before it; empty if nothing is known."""
+        """The line at which most workers are, with a blank before it; empty if nothing is known."""
         return wording.place(self.frames)
 
 
@@ -67,7 +67,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     """What a rule found, and the signals in which it found it."""
 
     name: ClassVar[str]
-    #: The numbers of the evidence that say most of it: they come first.
+    #: The numbers of the evidence that come first.
     telling: ClassVar[tuple[str, ...]] = ()
 
     signals: PoolSignals
@@ -88,12 +88,12 @@ class Pattern(Reason, frozen=True, kw_only=True):
         raise NotImplementedError
 
     def accepts(self, _cause: Cause) -> bool:
-        """Whether it applies with that cause, which was found for it; if not, the next pattern that does counts."""
+        """Whether the pattern applies with the cause that was found for it. If not, the next pattern is tried."""
         return True
 
     @property
     def advises(self) -> bool:
-        """Whether there is something to do, which the cause says."""
+        """Whether there is something to do: then the cause advises it."""
         return True
 
     def advice(self, scene: Scene, cause: Cause) -> Advice:
@@ -107,20 +107,20 @@ class Pattern(Reason, frozen=True, kw_only=True):
 
     @property
     def without_workers(self) -> bool:
-        """Whether it was found by there being no worker."""
+        """Whether the pool has no worker left."""
         return False
 
 
 class Cause(Reason, frozen=True, kw_only=True):
     """Why a pool is as its pattern says."""
 
-    #: The patterns that it can be the cause of.
+    #: The patterns that it can cause.
     patterns: ClassVar[tuple[str, ...]] = FULL
     #: Whether the size of the pool is what is wrong.
     about_size: ClassVar[bool] = False
-    #: Whether it rests on there being no other cause that could be seen: more samples may show one.
+    #: Whether it only holds because no other cause was seen: more samples may show one.
     by_exclusion: ClassVar[bool] = False
-    #: Whether it says why at all.
+    #: Whether it explains anything at all.
     established: ClassVar[bool] = True
 
     action: str = "none"
@@ -136,22 +136,27 @@ class Cause(Reason, frozen=True, kw_only=True):
         return self.about_size
 
     @property
+    def behind(self) -> bool:
+        """Whether it points at what has a finding of its own by then, which is to be told first."""
+        return False
+
+    @property
     def harmless(self) -> bool:
         """Whether nothing is wrong: such a finding only informs."""
         return False
 
     @property
     def waiting(self) -> tuple[Line, ...]:
-        """Lines that come first in the evidence, however few workers are there."""
+        """Lines that come first among the frames, however few workers are there."""
         return ()
 
     @property
     def places(self) -> Places | None:
-        """Return lines to show in place of those of the workers in tasks; None: those are."""
+        """Return lines to show instead of those of the workers; None: show those."""
         return None
 
     def head(self, _scene: Scene) -> str | None:
-        """Return how the sentence begins, where it is not as the pattern has it."""
+        """Return how the sentence begins; None: as the pattern begins it."""
         return None
 
     def sentence(self, _scene: Scene) -> str:
@@ -168,7 +173,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
 
     what: Pattern
     why: Cause
-    #: The settings say that it is to be so.
+    #: The settings say that it is to be so, or nothing suffers from it.
     intended: bool = False
 
     @property
@@ -183,7 +188,8 @@ class Diagnosis(msgspec.Struct, frozen=True):
 
     @property
     def severity(self) -> Severity:
-        """The pattern's, unless the cause is harmless. What is critical does not go away by being wanted."""
+        """The pattern's severity, or `info` if the cause is harmless. A critical finding stays critical though it is
+        wanted."""
         wanted = self.intended and self.what.severity == "warning"
         return "info" if self.why.harmless or wanted else self.what.severity
 
@@ -204,7 +210,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
 
     @property
     def signals(self) -> PoolSignals:
-        """The numbers that it rests on."""
+        """The numbers that the diagnosis rests on."""
         return self.what.signals
 
     def sentence(self, scene: Scene) -> str:

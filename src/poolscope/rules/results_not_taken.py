@@ -10,28 +10,28 @@ from poolscope.rules.wording import costs, percent, seconds, workers
 from poolscope.signals.handover import Places
 from poolscope.signals.pool_signals import PoolSignals
 
-#: Most of the worker time.
+#: Most of the workers' time.
 WORKERS_SHARE = 0.5
-#: A single thread that takes results keeps up as long as it has a rest; it takes some of its time to fetch them.
+#: A single thread that takes results keeps up as long as it rests now and then; fetching takes some of its time.
 THREAD_SHARE = 0.85
-#: Of the results so many wait at the least, or their consumer is about as fast as the pool.
+#: At least this many results wait; with fewer the consumer is about as fast as the pool.
 BEHIND_SHARE = 0.1
 
 
 class ResultsNotTaken(Cause, frozen=True, kw_only=True):
-    """Who takes the results is what is slow: more workers would only wait for it, too."""
+    """The consumer of the results is slow: more workers would only wait for it too."""
 
     name: ClassVar[str] = "results_not_taken"
 
     action: str = "speed_up_consumer"
-    #: What is slow: "workers" in callbacks, the "thread" of the pool that takes its results, or the "consumer" of them.
+    #: What is slow: the "workers" in callbacks, the "thread" of the pool that takes results, or their "consumer".
     slow: str
     share: float
     lines: Places
 
     @classmethod
     def match(cls, signals: PoolSignals, _pattern: Pattern) -> ResultsNotTaken | None:
-        """Match by where the workers, the thread that takes the results, and the consumer of them were seen."""
+        """Match by the lines at which the workers, the thread that takes results, and their consumer were seen."""
         seen = signals.between
         if seen is None:
             return None
@@ -50,11 +50,11 @@ class ResultsNotTaken(Cause, frozen=True, kw_only=True):
 
     @property
     def places(self) -> Places:
-        """Return where it is slow."""
+        """Return the lines of what is slow."""
         return self.lines
 
     def sentence(self, scene: Scene) -> str:
-        """Say what takes the time after the tasks."""
+        """Say what takes the time after tasks have ended."""
         share, seen = percent(self.share), self.signals.between
         if self.slow == "workers":
             its = f"its {workers(self.signals.max_workers)} spend {share} of their time in callbacks of finished tasks"

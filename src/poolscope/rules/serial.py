@@ -8,13 +8,15 @@ from poolscope.rules.reason import Cause, Criteria, Diagnosis, Scene
 from poolscope.rules.sustained import Sustained, given_up, sustained
 from poolscope.signals.pool_signals import PoolSignals
 
-#: Below this much work getting done at once a pool is serial, whatever its size.
+#: A pool that gets less than this many tasks' worth of work done at once is serial, whatever its size.
 SERIAL_PARALLELISM = 1.5
-#: A pool that is full without a queue is looked at for so many times `sustain_seconds`, and so many tasks that end.
+#: A pool that is full without a queue is observed for this many times `sustain_seconds`, and this many ended tasks.
 FULL_SUSTAINS = 5
 FULL_TASKS = 20
-#: What makes its workers only look busy.
+#: What makes its workers only look busy: of workers that compute half are enough, as what submits has to wait for the
+#: GIL that they hold; at a lock are so many of them.
 BUSY_CAUSES = ("cpu_bound", "shared_resource")
+QUEUED_SHARE = 0.9
 
 
 class Serial(Sustained, frozen=True, kw_only=True):
@@ -22,7 +24,7 @@ class Serial(Sustained, frozen=True, kw_only=True):
 
     name: ClassVar[str] = "serial"
 
-    #: Whether all workers were taken for long and only look busy, whether tasks wait or not.
+    #: Whether all workers were taken for long and only looked busy, with or without a queue.
     looks_busy: bool = False
 
     @classmethod
@@ -36,16 +38,19 @@ class Serial(Sustained, frozen=True, kw_only=True):
             return cls(signals=signals, looks_busy=True) if full and enough and little else None
         if not sustained(signals, criteria) or (signals.max_workers == 1 and criteria.ordered):
             return None
-        # Calls are given up where what they wait for has become slower: runs from before are nothing to compare with.
+        # Callers give up where calls have become slower: earlier runs are nothing to compare with.
         serial = signals.max_workers == 1 or (little and not given_up(signals))
         return cls(signals=signals) if serial else None
 
     def accepts(self, cause: Cause) -> bool:
         """Where nothing waits it takes proof that the workers are not at work side by side."""
-        return not self.looks_busy or cause.name in BUSY_CAUSES
+        if not self.looks_busy:
+            return True
+        nearly_all = (self.signals.task_share or 0.0) >= QUEUED_SHARE
+        return cause.name in BUSY_CAUSES and (nearly_all or cause.name == "cpu_bound")
 
     def head(self, scene: Scene, cause: Cause) -> str:
-        """Say what happened. Where nothing was seen that makes tasks take turns, all run and only take longer."""
+        """Say what happened. If nothing shows that tasks take turns, they all run and only take longer."""
         if self.looks_busy:
             return f"Pool {scene.pool!r} only looks busy since {scene.since}"
         longer = self.signals.max_workers > 1 and cause.by_exclusion
@@ -54,5 +59,5 @@ class Serial(Sustained, frozen=True, kw_only=True):
 
 
 def looks_busy(diagnosis: Diagnosis) -> bool:
-    """Whether it is of a pool that was full and got hardly anything done, whether tasks waited or not."""
+    """Whether this is about a pool that was full and got hardly anything done, with or without a queue."""
     return isinstance(diagnosis.what, Serial) and diagnosis.what.looks_busy

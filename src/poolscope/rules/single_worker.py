@@ -13,19 +13,19 @@ from poolscope.signals.pool_signals import PoolSignals
 
 
 class SingleWorker(TooSmall, frozen=True, kw_only=True):
-    """One worker, which is never free."""
+    """The only worker is never free."""
 
     name: ClassVar[str] = "single_worker"
     about_size: ClassVar[bool] = True
 
-    #: Whether it computes all the time: more threads would share its core.
+    #: Whether the worker computes all the time: more threads would share its core.
     computes: bool
 
     @classmethod
     def match(cls, signals: PoolSignals, _pattern: Pattern) -> SingleWorker | None:
-        """Match unless its one core is all that there is: more threads, or processes, would share it."""
+        """Match unless the process has one core only, which more threads or processes would share."""
         if signals.limit is not None:
-            return None  # a lock is to let one through
+            return None  # a lock is meant to let one through at a time
         if signals.max_workers != 1 or (not signals.process.gil and cpu.use_the_machine(signals)):
             return None
         computes = cpu.compute(signals)
@@ -34,11 +34,11 @@ class SingleWorker(TooSmall, frozen=True, kw_only=True):
 
     @property
     def sized(self) -> bool:
-        """Return whether more threads help: not if it computes."""
+        """Return whether more threads help: not if the worker computes."""
         return not self.computes
 
     def sentence(self, scene: Scene) -> str:
-        """Say that it is never free."""
+        """Say that the worker is never free."""
         return f"its one worker is never free, and {costs(self.signals)}{scene.place}"
 
     def bounded(self) -> str:

@@ -7,14 +7,15 @@ import msgspec
 from poolscope.model import Advice
 from poolscope.rules.inflation import became_slower
 from poolscope.rules.reason import Cause, Scene
-from poolscope.rules.wording import counted, percent, seconds, workers
+from poolscope.rules.wording import are, counted, percent, seconds, workers
 from poolscope.signals.pool_signals import PoolSignals, workers_for_cpu
-from poolscope.signals.sizing import LARGEST
+from poolscope.signals.sizing import LARGEST, Sizing
+from poolscope.signals.work_queues import KIND
 
-#: Runs that take this many times as long as alone already show what more workers would make worse.
+#: Runs that take this many times as long as alone show that something would get worse with more workers.
 SLOWER = 1.2
 
-#: Kind of pool -> how it gets another size, where that is not said by its name.
+#: Kind of pool -> how to give it another size, where `max_workers` is not the word for it.
 _HOW = {
     "anyio": " Its size is the limiter's total_tokens; the default limiter is "
     "anyio.to_thread.current_default_thread_limiter().",
@@ -23,8 +24,19 @@ _HOW = {
 }
 
 
+def _larger(scene: Scene, suggested: int, now: int, enough: int | None) -> str:
+    """Say how to have so many workers in place of as many as there are now; in steps to `enough`, where that is far."""
+    if scene.kind == KIND:
+        steps = "" if enough is None else f", and more in steps to {enough}"
+        return f"Start {suggested} consumers for {scene.pool!r}, tasks or threads that take from it (now {now}){steps}"
+    at_once = f"max_workers={suggested} (now {now})"
+    steps = f"more workers in steps, from {at_once} to {enough}"
+    return f"Give {scene.pool!r} {at_once if enough is None else steps}"
+
+
 class _Cpu(msgspec.Struct, frozen=True):
-    """So many workers use up the cores that they can have, each of them or its child process (`whose`) this share."""
+    """This many workers use up the available cores, if each of them, or its child process (`whose`), uses this
+    share."""
 
     workers: int
     cores: float
@@ -33,14 +45,14 @@ class _Cpu(msgspec.Struct, frozen=True):
 
 
 class Headroom(msgspec.Struct, frozen=True):
-    """What would be the limit of a larger pool before all of its workers are busy."""
+    """What would limit a larger pool before all of its workers are busy."""
 
     cpu: _Cpu | None
-    #: What is known of it otherwise, as a sentence; empty: nothing is in the way.
+    #: A sentence on what else would; empty: nothing that is known.
     otherwise: str
 
     def warning(self, suggested: int) -> str:
-        """Return a sentence, where something binds before so many workers are busy."""
+        """Return a sentence if something limits the pool before this many workers are busy."""
         cpu = self.cpu
         if cpu is None or cpu.workers >= suggested:
             return self.otherwise
@@ -51,8 +63,8 @@ class Headroom(msgspec.Struct, frozen=True):
 
 
 def headroom(signals: PoolSignals) -> Headroom:
-    """Return the CPU: so many workers at their present use of it. What the tasks wait for: runs that are longer already
-    than those that nothing hindered."""
+    """Return how many workers the CPU is enough for, at their present use; and a warning if runs are already longer
+    than unhindered ones, so that something downstream may be the limit."""
     return Headroom(_cpu(signals), _otherwise(signals))
 
 
@@ -82,6 +94,19 @@ def _otherwise(signals: PoolSignals) -> str:
     return ""
 
 
+def _replayed(sizing: Sizing, now: int) -> str:
+    """Return the end of a sentence: what a replay says of submitters that wait for results."""
+    waits = {point.workers: point.wait_p50_seconds for point in sizing.points}
+    if now not in waits or sizing.population is None or sizing.population <= now:
+        return "; a replay gives no number, because on another size the tasks would come at other times."
+    sizes = [size for size in (now, 2 * now) if size in waits and size < sizing.population]
+    told = ", ".join(f"{seconds(waits[size])} on {workers(size)}" for size in sizes)
+    return (
+        f": replayed with so many at a time, if they run as long as they did, half of the tasks wait longer than "
+        f"{told}, and none waits on {sizing.population}."
+    )
+
+
 class TooSmall(Cause, frozen=True, kw_only=True):
     """A cause that a larger pool may mend."""
 
@@ -89,7 +114,7 @@ class TooSmall(Cause, frozen=True, kw_only=True):
     headroom: Headroom
 
     def bounded(self) -> str:
-        """Return the action where the submitters wait for results, or are another full pool."""
+        """Return the action where the submitters wait for results, or another full pool submits."""
         return "bound_submission"
 
     def purpose(self) -> str:
@@ -102,65 +127,84 @@ class TooSmall(Cause, frozen=True, kw_only=True):
         return msgspec.structs.replace(advice, text=advice.text + _HOW.get(scene.kind, ""))
 
     def _advice(self, scene: Scene) -> Advice:
-        name, now, sizing = scene.pool, self.signals.max_workers, scene.sizing
+        sizing = scene.sizing
         if sizing is None or not sizing.recorded:
             why = " There is no number, because the settings say to keep no tasks to replay (keep_tasks: 0)."
             return Advice(
                 self.action,
-                f"{name!r} is too small for its load (now {now}).{why if sizing is not None else ''}{self.purpose()}",
+                f"{scene.pool!r} is too small for its load (now {self.signals.max_workers})."
+                f"{why if sizing is not None else ''}{self.purpose()}",
             )
+        if sizing.population is not None and scene.kind == KIND:
+            return self._await_consumers(scene.pool, sizing.population)
         if sizing.population is not None:
-            return Advice(
-                self.bounded(),
-                f"What submits to {name!r} has {counted(sizing.population, 'task')} in it at a time, and waits for "
-                "results before it submits more. Nothing needs doing if that is wanted: with fewer at a time the work "
-                "would be done as soon, and the tasks wait less. More workers help if what the tasks wait for can "
-                f"serve more at once, and never more than {sizing.population}; a replay gives no number, because on "
-                f"another size the tasks would come at other times.{self.purpose()}",
-            )
-        if sizing.feeder == name:
-            # To bound what workers submit to their own pool would have them wait for each other.
-            return Advice(
-                self.action,
-                f"The workers of {name!r} submit these tasks themselves, so there is no number: on a larger pool they "
-                f"would come faster. More workers help if what the tasks wait for can serve more at once."
-                f"{self.purpose()}",
-                pool=name,
-            )
+            return self._bound_population(scene.pool, sizing, sizing.population)
         if sizing.feeder is not None:
-            return Advice(
-                self.bounded(),
-                f"The workers of pool {sizing.feeder!r}, itself full, submit these tasks, so there is no number for "
-                f"{name!r} alone: with a larger {sizing.feeder!r} they would come faster. Size that pool first, or let "
-                f"it submit less at a time.{self.purpose()}",
-                pool=sizing.feeder,
-            )
+            return self._see_to_feeder(scene.pool, sizing.feeder)
         if not sizing.faithful:
             return Advice(
                 "none",
-                f"There is no number for {name!r}: replayed on its {workers(now)}, the recorded tasks do not wait as "
-                "they did, so something between the tasks takes the time: results that wait to be taken, callbacks, "
-                "what is handed over, or tasks that are not taken in order. Look there first.",
+                f"There is no number for {scene.pool!r}: replayed on its {workers(self.signals.max_workers)}, the "
+                "recorded tasks do not wait as they did, so something between the tasks takes the time: results that "
+                "wait to be taken, callbacks, what is handed over, or tasks that are not taken in order. Look there "
+                "first.",
             )
         if sizing.suggested is None:
             return Advice(
                 "bound_submission",
-                f"No size up to {LARGEST} keeps up with this load: let less in. Bound what is submitted to {name!r} at "
-                "a time (a semaphore, a bounded queue), or make the tasks shorter.",
+                f"No size up to {LARGEST} keeps up with this load: let less in. Bound what is submitted to "
+                f"{scene.pool!r} at a time (a semaphore, a bounded queue), or make the tasks shorter.",
             )
-        if sizing.enough is not None:
+        return self._enlarge(scene, sizing.suggested, sizing.enough)
+
+    def _bound_population(self, pool: str, sizing: Sizing, population: int) -> Advice:
+        """Advise where the submitters wait for results, and so keep so many tasks in the pool."""
+        return Advice(
+            self.bounded(),
+            f"What submits to {pool!r} has {counted(population, 'task')} in it at a time, and waits for results before "
+            "it submits more. Nothing needs doing if that is wanted: with fewer at a time the work would be done as "
+            "soon, and the tasks wait less. More workers help if what the tasks wait for can serve more at once, and "
+            f"never more than {population}{_replayed(sizing, self.signals.max_workers)}{self.purpose()}",
+        )
+
+    def _await_consumers(self, queue: str, population: int) -> Advice:
+        """Advise where what puts items waits until some are done, and so keeps so many in the queue."""
+        return Advice(
+            self.bounded(),
+            f"What puts items into {queue!r} waits until others are done: {counted(population, 'item')} "
+            f"{are(population)} there at a time. Nothing needs doing if that is wanted. More consumers (now "
+            f"{self.signals.max_workers}) help if what they wait for can serve more at once, and never more than "
+            f"{population}; a replay gives no number, because with more of them the items would come at other "
+            f"times.{self.purpose()}",
+        )
+
+    def _see_to_feeder(self, pool: str, feeder: str) -> Advice:
+        """Advise where the workers of a full pool submit the tasks."""
+        if feeder == pool:
+            # A bound on what workers submit to their own pool would make them wait for each other.
             return Advice(
                 self.action,
-                f"Give {name!r} more workers in steps, from max_workers={sizing.suggested} (now {now}) to "
-                f"{sizing.enough}: replayed on {sizing.enough}, the recorded tasks never fill the pool for "
-                f"{seconds(scene.sustain_seconds)}, if they run as long as they did, and what they wait for must serve "
-                f"so many at once.{self.headroom.warning(sizing.suggested)}{self.purpose()}",
-                suggested_max_workers=sizing.suggested,
+                f"The workers of {pool!r} submit these tasks themselves, so there is no number: on a larger pool they "
+                f"would come faster. More workers help if what the tasks wait for can serve more at once."
+                f"{self.purpose()}",
+                pool=pool,
             )
         return Advice(
+            self.bounded(),
+            f"The workers of pool {feeder!r}, itself full, submit these tasks, so there is no number for {pool!r} "
+            f"alone: with a larger {feeder!r} they would come faster. Size that pool first, or let it submit less at a "
+            f"time.{self.purpose()}",
+            pool=feeder,
+        )
+
+    def _enlarge(self, scene: Scene, suggested: int, enough: int | None) -> Advice:
+        """Advise a size that a replay has shown; a first step where that is far."""
+        larger = _larger(scene, suggested, self.signals.max_workers, enough)
+        serve = ", and what they wait for must serve so many at once" if enough is not None else ""
+        return Advice(
             self.action,
-            f"Give {name!r} max_workers={sizing.suggested} (now {now}): replayed on {sizing.suggested}, the recorded "
-            f"tasks never fill the pool for {seconds(scene.sustain_seconds)}, if they run as long as they did."
-            f"{self.headroom.warning(sizing.suggested)}{self.purpose()}",
-            suggested_max_workers=sizing.suggested,
+            f"{larger}: replayed on {enough or suggested}, the recorded tasks never fill the pool for "
+            f"{seconds(scene.sustain_seconds)}, if they run as long as they did{serve}."
+            f"{self.headroom.warning(suggested)}{self.purpose()}",
+            suggested_max_workers=suggested,
         )

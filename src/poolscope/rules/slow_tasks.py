@@ -10,9 +10,9 @@ from poolscope.rules.wording import percent, seconds
 from poolscope.signals.contention import Hogs
 from poolscope.signals.pool_signals import PoolSignals
 
-#: Where few long tasks hold the workers, the others wait many times their run: this many.
+#: Behind long tasks the others wait at least this many times their own run.
 WAIT_RUNS = 5.0
-#: So many of the functions are named.
+#: At most this many of the functions are named.
 NAMED = 3
 
 
@@ -26,7 +26,7 @@ class SlowTasks(Cause, frozen=True, kw_only=True):
 
     @classmethod
     def match(cls, signals: PoolSignals, _pattern: Pattern) -> SlowTasks | None:
-        """Match by how long the others wait for their own work."""
+        """Match by how long the other tasks wait, in runs of their own."""
         hogs = signals.hogs
         if hogs is None or hogs.others_wait_ns < WAIT_RUNS * hogs.others_run_ns:
             return None
@@ -37,7 +37,7 @@ class SlowTasks(Cause, frozen=True, kw_only=True):
         return " and ".join(name for name in names if name is not None)
 
     def sentence(self, scene: Scene) -> str:
-        """Say which functions they are, and what they cost the others."""
+        """Name the slow functions, and say what they cost the others."""
         hogs = self.hogs
         few = percent(hogs.start_share) if hogs.start_share >= 0.005 else "hardly any"
         return (

@@ -9,7 +9,7 @@ from poolscope.rules.reason import Cause, Criteria, Pattern, Scene
 from poolscope.rules.wording import all_workers, counted, seconds
 from poolscope.signals.pool_signals import PoolSignals
 
-#: No task finished for this many times the longest run so far: not slow, stalled.
+#: If no task finishes for this many times the longest run so far, the pool is not slow but stalled.
 STALL_RUNS = 5.0
 
 
@@ -27,15 +27,15 @@ class Stalled(Pattern, frozen=True, kw_only=True):
 
     @classmethod
     def match(cls, signals: PoolSignals, criteria: Criteria) -> Stalled | None:
-        """Match by the time without a finish, within the window: quiet before the pool filled is no stall of it.
+        """Match by the time without a finish, within the window: a quiet time before the pool filled is no stall.
 
-        Where no task has ever finished, there is nothing to compare with: then by where all workers stand. Where no
+        If no task has ever finished there is nothing to compare with: then the lines of all workers decide. If no
         worker is left, nothing will finish, however long a task takes.
         """
         if criteria.long_running or signals.queue_depth == 0:
             return None
         if signals.limit is not None:
-            return None  # nothing of its own could stand still
+            return None  # a limit has no workers that could stand still
         gone = signals.gone_seconds is not None and signals.gone_seconds >= criteria.thresholds.stall_seconds
         since_finish, longest = signals.seconds_since_finish, signals.longest_run_seconds
         quiet = signals.window_seconds if since_finish is None else min(since_finish, signals.window_seconds)
@@ -48,7 +48,7 @@ class Stalled(Pattern, frozen=True, kw_only=True):
             stalled = quiet >= STALL_RUNS * longest
         if not stalled or quiet < criteria.thresholds.stall_seconds:
             return None
-        # What is told is the time since the last one, which may have been before the pool filled.
+        # The sentence gives the time since the last finish, which may have been before the pool filled.
         return cls(signals=signals, quiet_seconds=quiet if since_finish is None else since_finish, gone=gone)
 
     @property
@@ -57,7 +57,7 @@ class Stalled(Pattern, frozen=True, kw_only=True):
         return self.gone
 
     def sentence(self, scene: Scene, cause: Cause) -> str:
-        """Say for how long nothing has finished, and why, where that is more than the line."""
+        """Say for how long nothing has finished, and why, if more than the line is known."""
         signals = self.signals
         quiet, why = seconds(self.quiet_seconds), cause.sentence(scene)
         tail = f": {why}." if why else "."

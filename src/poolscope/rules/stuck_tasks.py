@@ -10,20 +10,20 @@ from poolscope.signals.pool_signals import PoolSignals
 
 
 class StuckTasks(Cause, frozen=True, kw_only=True):
-    """The tasks that the pattern was found by."""
+    """The tasks that the pattern has found."""
 
     name: ClassVar[str] = "stuck_tasks"
     patterns: ClassVar[tuple[str, ...]] = ("stuck_workers", "stalled")
 
     action: str = "add_timeout"
-    #: Whether no worker is left, so that what is queued cannot start either.
+    #: Whether no worker is left, so that queued tasks cannot start either.
     stalled: bool
-    #: Whether they stand at a lock that no thread of their process can release.
+    #: Whether they wait for a lock that no thread of their process can release.
     inherited: bool = False
 
     @classmethod
     def match(cls, signals: PoolSignals, pattern: Pattern) -> StuckTasks:
-        """Match always: they are what the pattern was found by."""
+        """Match always: the pattern has found such tasks."""
         standing = signals.standing
         return cls(
             signals=signals,
@@ -32,7 +32,7 @@ class StuckTasks(Cause, frozen=True, kw_only=True):
         )
 
     def sentence(self, _scene: Scene) -> str:
-        """Say what is known of the lock, which the line alone does not tell."""
+        """Say what is known of the lock, as the line alone does not show it."""
         if not self.inherited:
             return ""
         return (

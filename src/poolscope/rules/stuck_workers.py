@@ -24,14 +24,27 @@ class StuckWorkers(Pattern, frozen=True, kw_only=True):
 
     @classmethod
     def match(cls, signals: PoolSignals, criteria: Criteria) -> StuckWorkers | None:
-        """Match if some are stuck: if all are, it is a stall. Consumers hold their workers on purpose."""
+        """Match if some are stuck: if all are, it is a stall. Consumers hold their workers on purpose.
+
+        Of connections, if most are leaked while something waits for one: a single one may be kept on purpose.
+        """
+        leaked = cls.leaked(signals, criteria)
+        if leaked:
+            return cls(signals=signals, stuck=leaked)
         stuck = () if criteria.long_running else cls.among(signals.held, criteria)
         return cls(signals=signals, stuck=stuck) if 0 < len(stuck) < signals.max_workers else None
 
     @staticmethod
+    def leaked(signals: PoolSignals, criteria: Criteria) -> tuple[HeldWorker, ...]:
+        """Return the holds that are not given back though what took them has ended, where they are most of a limit."""
+        least = criteria.thresholds.stall_seconds
+        found = tuple(held for held in signals.held if held.leaked and held.seconds >= least)
+        return found if signals.queue_depth and len(found) > signals.max_workers / 2 else ()
+
+    @staticmethod
     def among(workers: Sequence[HeldWorker], criteria: Criteria) -> tuple[HeldWorker, ...]:
-        """Return those in tasks that do not come back, though others of their function have: without any, a case need
-        not measure the pool."""
+        """Return the workers in tasks that do not come back, though other tasks of their function have. If there are
+        none, the pool need not be measured for this."""
         least = criteria.thresholds.stuck_task_seconds
         return tuple(
             held for held in workers if held.seconds >= least and held.times is not None and held.times >= STUCK_RUNS
@@ -39,11 +52,14 @@ class StuckWorkers(Pattern, frozen=True, kw_only=True):
 
     @property
     def workers(self) -> frozenset[int] | None:
-        """Return the stuck ones: what the others do is beside the point."""
+        """Return the stuck workers: the lines of the others do not matter."""
         return frozenset(held.worker for held in self.stuck)
 
-    def sentence(self, scene: Scene, _cause: Cause) -> str:
-        """Say for how long the first of them has been away."""
+    def sentence(self, scene: Scene, cause: Cause) -> str:
+        """Say for how long the first of them has been away, unless the cause says more."""
+        head = cause.head(scene)
+        if head is not None:
+            return f"{head}: {cause.sentence(scene)}."
         longest = self.stuck[0]
         return (
             f"Pool {scene.pool!r} has lost workers since {scene.since}: they do not come back from a "

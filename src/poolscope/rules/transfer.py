@@ -19,7 +19,7 @@ _WHO = {
 
 
 class Transfer(Cause, frozen=True, kw_only=True):
-    """The time goes into handing arguments and results over."""
+    """Most of the time goes into handing over arguments and results."""
 
     name: ClassVar[str] = "transfer"
 
@@ -28,15 +28,15 @@ class Transfer(Cause, frozen=True, kw_only=True):
 
     @classmethod
     def match(cls, signals: PoolSignals, _pattern: Pattern) -> Transfer | None:
-        """Match if the workers have little to do while a thread that sends or receives has much, or they unpickle; and
-        if it is not the number of the tasks that makes it much."""
+        """Match if the workers have little to do while the sending or receiving thread is busy, or while they unpickle;
+        and if the size of what is handed over is the reason, not the number of tasks."""
         handing = handing_over.between_processes(signals)
         if handing is None or handing.task_seconds < COUNT_SECONDS:
             return None
         return cls(signals=signals, handing=handing)
 
     def sentence(self, scene: Scene) -> str:
-        """Say who is busy handing over."""
+        """Say what is busy handing over."""
         its = f"its {workers(self.signals.max_workers)} spend {percent(self.signals.task_share or 0.0)} of their time"
         who = _WHO[self.handing.whose].format(percent(self.handing.share))
         why = f"as arguments and results take longer to hand over: {who}"

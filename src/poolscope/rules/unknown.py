@@ -12,7 +12,7 @@ from poolscope.signals.pool_signals import PoolSignals
 
 
 class Unknown(Cause, frozen=True, kw_only=True):
-    """What is known where no cause is."""
+    """What is known where no cause is established."""
 
     name: ClassVar[str] = "unknown"
     patterns: ClassVar[tuple[str, ...]] = PATTERNS
@@ -21,7 +21,7 @@ class Unknown(Cause, frozen=True, kw_only=True):
 
     #: Whether most workers are in tasks that take far longer than the others.
     suspected: bool
-    #: How many times as long as alone runs take, if they take longer.
+    #: How many times as long runs take as alone, if they take longer.
     times_alone: float | None
 
     @classmethod
@@ -30,7 +30,7 @@ class Unknown(Cause, frozen=True, kw_only=True):
         return cls(signals=signals, suspected=signals.suspected, times_alone=slower(signals))
 
     def sentence(self, scene: Scene) -> str:
-        """Say what the workers do, and what is known of it."""
+        """Say what the workers do, as far as it is known."""
         everyone = all_workers(self.signals.max_workers)
         busy = f"{everyone} are busy" if self.signals.limit is None else "it is held all the time"
         return f"{busy}{scene.place}, and {costs(self.signals)}; {self._known()}"

@@ -8,7 +8,7 @@ from poolscope.messages import Line
 from poolscope.model import Frame
 from poolscope.signals.pool_signals import PoolSignals
 
-#: A line where fewer of the samples are (a share) is the most frequent one, and not that of all.
+#: A line with a smaller share of the samples is called the most frequent one, not the line of all.
 NEARLY_ALL = 0.9
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
@@ -46,8 +46,8 @@ def minutes(value: float) -> str:
 def place(frames: Sequence[Frame]) -> str:
     """Return the first of these lines with a blank before it; empty if there is none.
 
-    Where others have a part in it and none has a larger one, it is said to be the most frequent one. Where no worker
-    was seen at a line, the line is that of a `def`, at which nothing waits or computes: then it is the function.
+    If other lines have a part and none has a larger one, it is called the most frequent one. If no worker was seen at a
+    line, the line is that of a `def`, where nothing waits or computes: then the function is named instead.
     """
     if not frames:
         return ""
@@ -106,11 +106,13 @@ def costs(signals: PoolSignals) -> str:
     if signals.full_seconds:
         return done_at_once(signals)
     own = signals.working_run_seconds or signals.run_p50_seconds
+    if own is None and signals.amplification is not None:  # from metrics that do not count what is done
+        return f"a task now takes {signals.amplification:.1f} times as long as its own work"
     return f"a task now waits {seconds(signals.wait_p50_seconds)} for {seconds(own)} of its own work"
 
 
 def done_at_once(signals: PoolSignals) -> str:
-    """Return what a pool gets done that only looks busy."""
+    """Return how little a pool gets done that only looks busy."""
     at_once = signals.effective_parallelism or 0.0
     return f"all together they get as much done as {at_once:.1f} workers with nothing in their way"
 

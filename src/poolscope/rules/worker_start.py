@@ -9,12 +9,12 @@ from poolscope.rules.reason import Cause, Pattern, Scene
 from poolscope.rules.wording import percent, workers
 from poolscope.signals.pool_signals import PoolSignals
 
-#: Most of the worker time.
+#: Most of the workers' time.
 REPLACING_SHARE = 0.5
 
 
 class WorkerStart(Cause, frozen=True, kw_only=True):
-    """Workers that are starting most of their time."""
+    """Workers that spend most of their time starting."""
 
     name: ClassVar[str] = "worker_start"
 
@@ -23,20 +23,20 @@ class WorkerStart(Cause, frozen=True, kw_only=True):
 
     @classmethod
     def match(cls, signals: PoolSignals, _pattern: Pattern) -> WorkerStart | None:
-        """Match by the share of the worker time. Workers that start for the first time replace none: a pool is set up
-        once."""
+        """Match by the share of the workers' time. Workers that start as the pool is set up replace none, and do not
+        count."""
         share = signals.replacing_share
         return None if share is None or share < REPLACING_SHARE else cls(signals=signals, share=share)
 
     def sentence(self, _scene: Scene) -> str:
-        """Say how much of their time they start."""
+        """Say how much of their time the workers spend starting."""
         return (
             f"its {workers(self.signals.max_workers)} spend {percent(self.share)} of their time ending and starting "
             "anew, while tasks wait"
         )
 
     def advice(self, scene: Scene) -> Advice:
-        """Advise to keep them."""
+        """Advise to keep the workers."""
         return Advice(
             self.action,
             f"Keep the workers of {scene.pool!r} for more tasks each (max_tasks_per_child, maxtasksperchild), or have "

@@ -8,7 +8,7 @@ from poolscope.model import Advice
 from poolscope.rules.reason import Cause, Pattern, Scene
 from poolscope.signals.pool_signals import PoolSignals
 
-#: Kind of pool -> how its workers can have gone without a word.
+#: Kind of pool -> how its workers can end without a word.
 _KNOWN = {
     "process": " A ProcessPoolExecutor with max_tasks_per_child may not replace its last workers (gh-115634, from "
     "CPython 3.11 on, mended in the releases of mid-2026): with an older one, leave max_tasks_per_child out.",
@@ -26,11 +26,11 @@ class WorkersGone(Cause, frozen=True, kw_only=True):
 
     @classmethod
     def match(cls, signals: PoolSignals, pattern: Pattern) -> WorkersGone | None:
-        """Match if that is what the pattern was found by: a pool that is ended by force has had its workers."""
+        """Match if the pattern has found no worker: a pool that was ended by force has lost its workers."""
         return cls(signals=signals) if pattern.without_workers else None
 
     def sentence(self, _scene: Scene) -> str:
-        """Say that none is left."""
+        """Say that no worker is left."""
         return f"none of its {self.signals.max_workers} workers is left, and none is started"
 
     def advice(self, scene: Scene) -> Advice:

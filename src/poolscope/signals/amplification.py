@@ -1,8 +1,9 @@
 """How many times longer the tasks of a pool take than their own work, by function. Pure.
 
-A task takes its wait and its run. What it waits for inside of its run is not its work either, so the two are compared
-with the working run where that is known (docs/concepts.md#numbers). Medians of all functions together say little: the
-tasks of one may wait behind those of another. So they are kept by function, and the one that fares worst counts.
+A task takes its wait and its run. Time that it waits inside of its run is not its work either, so both are compared
+with the working run where that is known (docs/concepts.md#numbers). A median over all functions says little, as the
+tasks of one may wait behind those of another. So medians are kept by function, and the function that fares worst
+counts.
 """
 
 from __future__ import annotations
@@ -11,22 +12,22 @@ from collections.abc import Mapping
 
 import msgspec
 
-from poolscope.aggregation.pool_history import FunctionTotals
+from poolscope.aggregation.durations import FunctionTotals
 from poolscope.signals.queueing import Queueing
 from poolscope.signals.two_kinds import TwoKinds, two_kinds
 from poolscope.signals.window import TASKS_NEEDED, Share, Window, median, middle
 
-#: A function counts if it has this part of the tasks.
+#: A function counts if this share of the tasks are its.
 TASKS_SHARE = 0.1
-#: A shorter wait than this (ns), and than so many times the mean run of the pool, is nothing that a task suffers from.
+#: No task suffers from a wait below this (ns) and below this many times the mean run of the pool.
 LEAST_WAIT_NS = 100_000_000
 LEAST_WAIT_RUNS = 1.5
 
 
 class Delay(msgspec.Struct, frozen=True):
-    """Medians of the tasks of a function, or of the pool: their wait, their run, and that without what they were queued
-    for inside of it (None: not known); ns. `counts`: whether they wait long enough to suffer from it. `kinds`: where
-    those runs are of two kinds, of which the mean stands for both."""
+    """Medians (ns) of the tasks of a function, or of the pool: their wait, their run, and their run without the time
+    that they were queued inside of it (None: not known). `counts`: whether they wait long enough to suffer from it.
+    `kinds`: set where the runs are of two kinds; then their mean stands for both."""
 
     wait_ns: float
     run_ns: float
@@ -47,11 +48,13 @@ def amplification(wait: float, run: float, working: float, kinds: TwoKinds | Non
     return (wait + whole) / whole * (run / working)
 
 
-def delay(window: Window, totals: Mapping[int, FunctionTotals], queued: Queueing | None) -> Delay | None:
-    """Return the delay of the function that suffers most from it; None if too little ended to tell.
+def delay(
+    window: Window, totals: Mapping[int, FunctionTotals], queued: Queueing | None, *, means: bool = False
+) -> Delay | None:
+    """Return the delay of the function that suffers most from it; None if too little ended to tell. `means`: of the
+    waits the mean counts, where that is more than the median.
 
-    Of a function none of whose tasks end any more, the runs that it had earlier (`totals`) say how long one
-    takes.
+    If the tasks of a function end no more, its earlier runs (`totals`) say how long one takes.
     """
     tasks = sum(share.tasks for share in window.shares.values())
     runs = window.runs
@@ -61,6 +64,8 @@ def delay(window: Window, totals: Mapping[int, FunctionTotals], queued: Queueing
         if not share.tasks or share.tasks < TASKS_SHARE * tasks:
             continue
         wait_ns, run_ns = share.wait_p50_ns, _run_ns(share, totals.get(function))
+        if means and wait_ns is not None:
+            wait_ns = max(wait_ns, share.wait_mean_ns or 0.0)
         if wait_ns is None or not run_ns:
             continue
         worked = queued.worked(function) if queued is not None else 1.0
@@ -81,7 +86,7 @@ def _run_ns(share: Share, totals: FunctionTotals | None) -> float | None:
 
 
 def _together(window: Window, mean_ns: float | None, queued: Queueing | None) -> Delay | None:
-    """Return the delay of all tasks, where no function is a tenth of them, or of none that is enough is known."""
+    """Return the delay of all tasks together, for pools without a function that has a tenth of them and is known."""
     run_ns = median(window.runs)
     if len(window.runs) < TASKS_NEEDED or not run_ns:
         return None

@@ -2,7 +2,7 @@
 
 In an open load tasks come whatever the pool does. In a closed one a submitter waits for results before it submits
 more: on a larger pool it would have submitted sooner, so the recorded arrivals say nothing about that pool. Three facts
-tell a closed loop, and neither needs to know who submitted:
+show a closed loop; none of them needs to know what submitted a task:
 
 1. A fixed population. N clients with at most one task each keep the tasks in the pool (submitted, not finished) at N
    less the few that are about to submit. Independent arrivals and completions make it a random walk, which over m
@@ -19,8 +19,10 @@ tell a closed loop, and neither needs to know who submitted:
    and goes on at once, again and again.
 
 Arrivals may also be those of another pool's workers. While that pool is full its tasks start as others end, so what
-they submit comes as fast as that pool works, and would come faster on a larger one. That shows in arrivals that keep
-close to such starts: the distance of an independent arrival to the nearest one is that of a random moment.
+they submit comes as fast as that pool works, and would come faster on a larger one. Such arrivals keep close to those
+starts: the distance of an independent arrival to the nearest one is that of a random moment. A clock that the runs
+divide keeps close to the starts as well, as they begin at its beats; but it strays no more from its own beat than from
+them, while what the workers submit is late whenever they are.
 
 Pure. Times are nanoseconds.
 """
@@ -32,7 +34,7 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
-from statistics import fmean
+from statistics import fmean, linear_regression, pvariance
 
 import msgspec
 
@@ -70,10 +72,14 @@ ANSWERED_SHARE = 0.5
 STARTS_NEEDED = 20
 COUPLED_SHARE = 0.8
 NEAR_SHARE = 0.1
+#: They are no clock's, if there are so many beats, and their squared distances to the starts are no more than this part
+#: of those to its beats.
+BEATS_NEEDED = 10
+CLOCK_SHARE = 0.5
 
 
 class Population(msgspec.Struct, frozen=True):
-    """So many tasks the submitters keep in a pool, and how unlikely it is that random arrivals would, in nats."""
+    """How many tasks the submitters keep in a pool, and how unlikely random arrivals would do so (nats)."""
 
     tasks: int
     nats: float = POPULATION_NATS
@@ -84,7 +90,7 @@ Span = tuple[int, int]
 
 
 class _Level(msgspec.Struct, frozen=True, gc=False):
-    """So many tasks were in the pool from `begin_ns` to `end_ns`, after one had come (`arrived`) or finished."""
+    """The number of tasks in the pool from `begin_ns` to `end_ns`, after one had come (`arrived`) or finished."""
 
     begin_ns: int
     end_ns: int
@@ -191,7 +197,8 @@ def _rounds(levels: list[_Level], workers: int) -> Population | None:
 def closed_by_growth(spans: Iterable[Span], workers: int, begin_ns: int, end_ns: int) -> Population | None:
     """Return the tasks that more and more clients keep in a pool in the end; None if it is no such load.
 
-    For a number of workers, which is better not given than wrong. For the arguments see `closed_population`.
+    It keeps a number of workers from being suggested: better no number than a wrong one. For the arguments see
+    `closed_population`.
     """
     levels = [level for level in _levels(spans, end_ns) if level.begin_ns >= begin_ns]
     arrived = [level for level in levels if level.arrived]
@@ -211,7 +218,7 @@ def closed_by_growth(spans: Iterable[Span], workers: int, begin_ns: int, end_ns:
 
 
 def _detrended(values: Sequence[int]) -> list[float]:
-    """Take off the line that fits them best."""
+    """Subtract the line that fits them best."""
     middle, mean = (len(values) - 1) / 2, fmean(values)
     steepness = sum((place - middle) * value for place, value in enumerate(values))
     steepness /= sum((place - middle) ** 2 for place in range(len(values)))
@@ -274,11 +281,16 @@ def closed_by_answers(tasks: Iterable[tuple[int, int, int, int]]) -> Population 
 
 def follow(arrivals: Iterable[int], starts: Iterable[tuple[int, bool]]) -> bool:
     """Whether these arrivals come from the tasks of another pool that was full: (when, coupled) are its starts then."""
-    starts = list(starts)
+    arrivals, starts = sorted(arrivals), list(starts)
     coupled_starts = [at for at, coupled in starts if coupled]
     moments = sorted(set(coupled_starts))
     if len(moments) < STARTS_NEEDED or len(coupled_starts) < COUPLED_SHARE * len(starts):
         return False
+    return _are_near(arrivals, moments) and not _keep_to_a_clock(arrivals, moments)
+
+
+def _are_near(arrivals: Sequence[int], moments: Sequence[int]) -> bool:
+    """Whether these arrivals are nearer to these moments than a random one would be. Both are in order."""
     gaps = sorted(later - earlier for earlier, later in pairwise(moments))
     sums = [0, *accumulate(gaps)]
 
@@ -289,10 +301,49 @@ def follow(arrivals: Iterable[int], starts: Iterable[tuple[int, bool]]) -> bool:
 
     by_start: dict[int, list[float]] = {}
     for at in arrivals:
-        place = bisect(moments, at)
-        if 0 < place < len(moments):
-            nearest, after = moments[place - 1], moments[place]
-            if after - at < at - nearest:
-                nearest = after
+        if moments[0] <= at < moments[-1]:
+            nearest = _nearest(moments, at)
             by_start.setdefault(nearest, []).append(nearer(abs(at - nearest)))
     return len(by_start) >= STARTS_NEEDED and fmean(map(fmean, by_start.values())) <= NEAR_SHARE
+
+
+def _keep_to_a_clock(arrivals: Sequence[int], moments: Sequence[int]) -> bool:
+    """Whether these arrivals keep to a clock no worse than to these moments; where there are too few, they may. Both
+    are in order.
+
+    What comes together counts by its first: of many moments that are close to each other one is near by chance.
+    """
+    arrivals = [at for at in arrivals if moments[0] <= at < moments[-1]]
+    period = _usual_gap(arrivals)
+    beats, firsts = _apart(arrivals, period // 2), _apart(moments, _usual_gap(moments) // 2)
+    if len(beats) < BEATS_NEEDED:
+        return True
+    return pvariance(at - _nearest(firsts, at) for at in beats) > CLOCK_SHARE * pvariance(_off_beat(beats, period))
+
+
+def _nearest(moments: Sequence[int], at: int) -> int:
+    """Return the one that is nearest to a time. They are in order."""
+    place = bisect(moments, at)
+    return min(moments[max(0, place - 1) : place + 1], key=lambda moment: abs(at - moment))
+
+
+def _usual_gap(moments: Sequence[int]) -> int:
+    """Return the gap between those that do not come together: no longer ones make up a quarter of the time."""
+    gaps = sorted(later - earlier for earlier, later in pairwise(moments))
+    quarter = sum(gaps) / 4
+    return next((gap for gap, passed in zip(gaps, accumulate(gaps), strict=True) if passed >= quarter), 0)
+
+
+def _apart(moments: Sequence[int], least: int) -> list[int]:
+    """Return the first of each of those that come together: nearer to the one before than this."""
+    return [*moments[:1], *(later for earlier, later in pairwise(moments) if later - earlier >= least)]
+
+
+def _off_beat(beats: Sequence[int], period: int) -> list[float]:
+    """Return how late each is by the clock of about this period that fits them best; beats may be left out."""
+    if not period:
+        return [0.0] * len(beats)
+    counts = [0, *accumulate(max(1, round((later - earlier) / period)) for earlier, later in pairwise(beats))]
+    passed = [at - beats[0] for at in beats]
+    line = linear_regression(counts, passed)
+    return [at - line.intercept - line.slope * count for count, at in zip(counts, passed, strict=True)]

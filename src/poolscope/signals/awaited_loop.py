@@ -1,4 +1,4 @@
-"""How much of a pool's time goes to waiting for coroutines of an event loop, and whether that got on. Pure."""
+"""How much of a pool's time goes to waiting for coroutines of an event loop, and whether the loop gets on. Pure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from poolscope.signals.deadlock import SAMPLES_NEEDED, WAITS_KEPT
 
 
 class AwaitedLoop(msgspec.Struct, frozen=True):
-    """Part (0 to 1) of a full pool's worker time that goes to waiting for coroutines of the event loop of that name,
-    and the part of that time in which the loop was held or had no rest."""
+    """The part (0 to 1) of the workers' time in a full pool that goes to waiting for coroutines of the event loop of
+    that name, and the part of that time in which the loop was held or had no rest."""
 
     loop: str
     share: float
@@ -33,7 +33,7 @@ class LoopWaits:
         """Take in the waits of this pool's workers in one sample; `histories` of the loops that run."""
         counts: Counter[int] = Counter()
         for wait in waits:
-            # A coroutine that waits for the task of a pool is that pool's.
+            # A coroutine that itself waits for a task of a pool counts as waiting for that pool.
             if wait.loop in histories and not any(pool for pool, _ in wait.targets):
                 counts[wait.loop] += 1
                 self._histories[wait.loop] = histories[wait.loop]

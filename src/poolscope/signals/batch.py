@@ -22,20 +22,20 @@ class Batch(msgspec.Struct, frozen=True):
 
     @property
     def early_share(self) -> float:
-        """Part of the tasks; 0 without any."""
+        """The part that had come by the end of the first tenth; 0 without tasks."""
         return self.early / self.tasks if self.tasks else 0.0
 
     @property
     def first_half_share(self) -> float:
-        """The same of those that had come by the middle."""
+        """The part that had come by the middle; 0 without tasks."""
         return self.first_half / self.tasks if self.tasks else 0.0
 
 
 def batch_of(history: PoolHistory, stretch: Stretch) -> Batch:
     """Count the tasks that were queued as the stretch began, or were submitted in it.
 
-    Where more tasks ended than are remembered, the first of a batch are missing: the share that comes out is then too
-    small rather than too large.
+    If more tasks ended than are remembered, the first of a batch are missing: then the share is too small, never too
+    large.
     """
     begin_ns, end_ns = stretch.begin_ns, stretch.end_ns
     early_ns, middle_ns = begin_ns + int(FIRST_PART * stretch.length_ns), begin_ns + stretch.length_ns // 2

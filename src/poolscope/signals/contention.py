@@ -1,6 +1,31 @@
 """What holds a full pool's workers: facts from the lines they were sampled at, and from the functions they ran.
 
-Each fact stands for itself; what follows from it is decided in `detection`. Pure: no clock, no thread, no I/O.
+Each fact stands for itself; what follows from it is decided in `rules`. Pure: no clock, no thread, no I/O.
+
+How `contention` sees that workers queue for something scarcer than the pool: take a line, and count in each sample the
+workers that are past it: at any other line, or, where tasks do something else as well, at one other line. If that
+number k is the same again and again, though tasks come and go, and there is always a worker at the first line, then
+something lets only k of them pass at a time: a lock (1), a pool of connections (its size), a database that admits one
+writer.
+
+What is known of the tasks rules out what else looks like that:
+
+- Tasks of two ordinary stages scatter. Were each of n workers at the second one by itself, with probability p, then the
+  count would be binomial and its most frequent value would come with some probability q < 1. That it comes in a part
+  s > q of N samples then has a probability of at most exp(-N D), D = s ln(s / q) + (1 - s) ln((1 - s) / (1 - q))
+  (Chernoff 1952). N counts samples that saw other holders: by Little's law these are renewed once in k starts.
+- Stages of fixed times may be in step. But then tasks are never held up: what gets done at once, had each task taken
+  only as long as it can, is all workers' worth. `worth` is that number of tasks (Little's law: tasks finished a second,
+  times that run). Where w workers wait on average, it is less by w.
+- The line comes before what is held: a task at it has longer to go.
+- A task that waits for room in a full queue neither waits for workers of the pool nor holds what they want: another
+  thread empties it.
+- Tasks that wait come and go. Those that starve all the time want what the holders have: their tasks are of a function
+  that is seen there.
+
+Where all are at one line, as in a call that takes a lock and does its work in C, those that starve show by having run
+for far longer than the median of their function. Then N counts how many times such tasks have ended: each time there
+might be another number of them from then on. Those that stay may just be long: then it is not `sure`.
 """
 
 from __future__ import annotations
@@ -139,83 +164,85 @@ def contention(
     worth: float,
     takes: Callable[[tuple[Line, ...]], bool] = lambda _: True,
 ) -> Contention | None:
-    """Whether the workers queue for something scarcer than the pool, judged by the lines they are at.
-
-    Take a line, and count in each sample the workers that are past it: at any other line, or, where tasks do something
-    else as well, at one other line. If that number k is the same again and again, though tasks come and go, and there
-    is always a worker at the first line, then something lets only k of them pass at a time: a lock (1), a pool of
-    connections (its size), a database that admits one writer.
-
-    What else looks like that is ruled out by what is known of the tasks:
-
-    - Tasks of two ordinary stages scatter. Were each of n workers at the second one by itself, with probability p, then
-      the count would be binomial and its most frequent value would come with some probability q < 1. That it comes in
-      a part s > q of N samples then has a probability of at most exp(-N D), D = s ln(s / q) + (1 - s) ln((1 - s) /
-      (1 - q)) (Chernoff 1952). N counts samples that saw other holders: by Little's law these are renewed once in k
-      starts.
-    - Stages of fixed times may be in step. But then tasks are never held up: what gets done at once, had each task
-      taken only as long as it can, is all workers' worth. `worth` is that number of tasks (Little's law: tasks finished
-      a second, times that run). Where w workers wait on average, it is less by w.
-    - The line comes before what is held: a task at it has longer to go. `ended` gives (function, started) ->
-      finished, as far as tasks have.
-    - A task that waits for room in a full queue neither waits for workers of the pool nor holds what they want: another
-      thread empties it.
-    - Tasks that wait come and go. Those that starve all the time want what the holders have: their tasks are of a
-      function that is seen there.
-
-    Where all are at one line, as in a call that takes a lock and does its work in C, those that starve show by having
-    run for far longer than the median of their function, which `usual` gives (ns). Then N counts how many times such
-    tasks have ended: each time there might be another number of them from then on. Those that stay may just be long,
-    which is to say that it is not `sure`.
+    """Return what the workers queue for that is scarcer than the pool; None if nothing shows it.
 
     `lasting` are workers that were in one task all the time; elsewhere, they are consumers that keep their workers and
-    no holders. `starts`: of tasks, meanwhile. `takes` says whether something scarce is taken at a line: of several
-    that look like it, it is such a one where the others wait, or one at a lock or semaphore.
+    no holders. `starts`: of tasks, meanwhile. `ended` gives (function, started) -> finished, as far as tasks have, and
+    `usual` the median run of a function (ns). `worth` is the number of tasks' worth of work that got done at once.
+    `takes` says whether something scarce is taken at a line: of several that look like it, it is such a one where the
+    others wait, or one at a lock or semaphore.
     """
     if len(samples) < SAMPLES_NEEDED or starts < RENEWALS_NEEDED or worth > max_workers - CONSTANT_SHARE / 2:
         return None  # what gets done is all workers' worth: none waits
-    latest_ns = max(sample.at_ns for sample in samples)
+    look = _Look(max(sample.at_ns for sample in samples), lasting, ended, usual)
     kept = min(SAMPLES_KEPT, max(SAMPLES_LEFT, OCCUPANTS // max_workers))
-    #: By place, so that what follows need not look at lines again and again.
-    numbers: dict[Place, int] = {}
-    gates: dict[int, str] = {}
-
-    def occupants_of(sample: StackSample) -> list[_Occupant]:
-        occupants = []
-        for stack in sample.stacks:
-            place, tasks = numbers.setdefault((tuple(stack.lines), stack.spot), len(numbers)), iter(stack.tasks)
-            if stack.gate:
-                gates[place] = stack.gate
-            for worker, function, started in zip(tasks, tasks, tasks, strict=True):
-                overdue = function in usual and sample.at_ns - started > OVERDUE_RUNS * usual[function]
-                left_ns = ended.get((function, started), latest_ns) - sample.at_ns
-                occupants.append(_Occupant(place, overdue, function, started, left_ns, worker in lasting))
-        return occupants
-
-    looked_at = map(occupants_of, samples[:: max(1, len(samples) // kept)])
+    looked_at = map(look.occupants, samples[:: max(1, len(samples) // kept)])
     seen = [occupants for occupants in looked_at if len(occupants) >= SEEN_SHARE * max_workers]
     if len(seen) < SAMPLES_NEEDED:
         return None
-    # All may be at one place: then by whether they are overdue.
-    lines = [lines for lines, _ in numbers]
+    lines, gates = look.lines(), look.gates
 
     def taken_at(place: int) -> bool:
         return gates.get(place) in _SCARCE or takes(lines[place])
 
-    places = _Places(seen, taken_at, by_age=False)
-    found = places.find(starts, worth)
-    sure = found is not None
-    if found is None:
-        places = _Places(seen, taken_at, by_age=True)
-        found = places.find(starts, worth)
-        sure = found is not None
-        found = found or places.find(starts, worth, sure=False)
+    found, sure = _found(seen, taken_at, starts, worth)
     if found is None:
         return None
     holders, waiting, holding = found
     if "queue" in (gates.get(waiting), gates.get(holding)):
         return None
     return Contention(holders, lines[waiting] if taken_at(waiting) else (), lines[holding], len(seen), sure)
+
+
+class _Look:
+    """Numbers the places of samples, so that what follows need not look at lines again and again."""
+
+    def __init__(
+        self,
+        latest_ns: int,
+        lasting: frozenset[int],
+        ended: Mapping[tuple[int, int], int],
+        usual: Mapping[int, float],
+    ) -> None:
+        """See `contention`; `latest_ns` is when the last sample was taken."""
+        self._latest_ns, self._lasting, self._ended, self._usual = latest_ns, lasting, ended, usual
+        self._numbers: dict[Place, int] = {}
+        #: Of the places at which workers are stopped.
+        self.gates: dict[int, str] = {}
+
+    def lines(self) -> list[tuple[Line, ...]]:
+        """Return the lines of each place."""
+        return [lines for lines, _ in self._numbers]
+
+    def occupants(self, sample: StackSample) -> list[_Occupant]:
+        """Return the workers of a sample."""
+        usual, ended, lasting = self._usual, self._ended, self._lasting
+        numbers = self._numbers
+        occupants = []
+        for stack in sample.stacks:
+            place, tasks = numbers.setdefault((tuple(stack.lines), stack.spot), len(numbers)), iter(stack.tasks)
+            if stack.gate:
+                self.gates[place] = stack.gate
+            for worker, function, started in zip(tasks, tasks, tasks, strict=True):
+                overdue = function in usual and sample.at_ns - started > OVERDUE_RUNS * usual[function]
+                left_ns = ended.get((function, started), self._latest_ns) - sample.at_ns
+                occupants.append(_Occupant(place, overdue, function, started, left_ns, worker in lasting))
+        return occupants
+
+
+def _found(
+    seen: Sequence[Sequence[_Occupant]], taken_at: Callable[[int], bool], starts: int, worth: float
+) -> tuple[tuple[int, int, int] | None, bool]:
+    """Return the result of `_Places.find`, and whether it is sure: by places alone, or else by overdue tasks too."""
+    found = _Places(seen, taken_at, by_age=False).find(starts, worth)
+    if found is not None:
+        return found, True
+    # All may be at one place: then by whether they are overdue.
+    places = _Places(seen, taken_at, by_age=True)
+    found = places.find(starts, worth)
+    if found is not None:
+        return found, True
+    return places.find(starts, worth, sure=False), False
 
 
 class _Places:

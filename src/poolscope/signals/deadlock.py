@@ -1,13 +1,13 @@
 """What waits for what: proof that workers can never go on, and how much of a pool's time goes to another pool.
 
-What proves a deadlock. Of all workers that wait, take out those that can go on, again and again, until none can: a wait
-for all needs each of its targets, a wait for any one of them; a target that runs comes if its worker can go on, a
-queued one if its pool has, or may still start, a worker that can; one that we cannot see always comes. The rest (the
-greatest fixpoint of the waits-for relation) waits for others that are left.
+The proof of a deadlock: from all workers that wait, remove those that can go on, again and again, until none can. A
+wait for all needs each of its targets, a wait for any needs one. A running target comes if its worker can go on; a
+queued one comes if its pool has a worker that can, or may still start one; a target that we cannot see always comes.
+The workers that are left (the greatest fixpoint of the waits-for relation) only wait for each other.
 
-One sample is not taken at one moment: a worker may be seen in a task that it started after it had ended another, for
-which a worker was seen waiting. So only workers count that were in the same task, by its start, in the sample before.
-Then the first of them to go on would need another one that ended a task earlier, and none has.
+A sample is not taken at one moment: it may show a worker waiting for a task, and show the worker of that task in the
+next one already. So only workers count that were in the same task, by its start, in the sample before. The first of
+them to go on would need another one of them that has ended its task, and none has.
 
 Pure: no clock, no thread, no I/O.
 """
@@ -16,15 +16,19 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 
 import msgspec
 
 from poolscope.messages import Wait, WaitSample
 
-#: Samples kept of a pool, as many as of its stacks.
+#: How many samples of a pool are kept: as many as of its stacks.
 WAITS_KEPT = 600
-#: Fewer samples of a full pool than this do not tell where its time goes.
+#: Fewer samples of a full pool than this do not show where its time goes.
 SAMPLES_NEEDED = 10
+
+#: No pool is a limit.
+NO_LIMITS: Mapping[int, str] = MappingProxyType({})
 
 #: (pool, worker); worker 0: the pool's queue.
 Node = tuple[int, int]
@@ -35,7 +39,7 @@ class Cycle(msgspec.Struct, frozen=True):
 
     #: When it may have begun at the earliest.
     since_ns: int
-    #: This pool's workers in it, and how many there are of all pools.
+    #: This pool's workers in it, and the number of workers of all pools.
     workers: tuple[int, ...]
     all_workers: int
     #: The pool that most of them wait for: another one where there is one.
@@ -53,16 +57,18 @@ class Deadlock(msgspec.Struct, frozen=True):
 
 
 class Awaited(msgspec.Struct, frozen=True):
-    """Part (0 to 1) of a full pool's worker time that goes to waiting for futures of the pool of that name."""
+    """Part (0 to 1) of a full pool's worker time that goes to waiting for futures of the pool of that name; `kind`: for
+    one of the holds of a limit of that kind."""
 
     pool: str
     share: float
+    kind: str = ""
 
 
 def stuck(waits: Iterable[Wait], capacity: Mapping[int, int]) -> dict[Node, Wait]:
     """Return the waiting workers that can never go on.
 
-    `capacity` gives the most workers that a pool has or may have; a pool that is not in it is none of ours.
+    `capacity` gives the most workers that a pool has or may have; a pool that is not in it is not watched.
     """
     left = {(wait.pool, wait.worker): wait for wait in waits}
     while True:
@@ -141,7 +147,7 @@ class DeadlockWatch:
     def take(self, sample: WaitSample, capacity: Mapping[int, int]) -> dict[int, Cycle]:
         """Return the deadlocks that this sample proves together with the one before."""
         suspected = cycles(sample.waits, capacity)
-        # When it looks so for the first time, it did not at the sample before.
+        # Suspected for the first time: the sample before did not look like a deadlock.
         self._suspected = {
             pool: self._suspected.get(pool, max(cycle.since_ns, self._before_ns)) for pool, cycle in suspected.items()
         }
@@ -160,10 +166,10 @@ class PoolWaits:
 
     def __init__(self, pool: int) -> None:
         self._pool = pool
-        #: The deadlock that it was last seen in.
+        #: The last deadlock that the pool was seen in.
         self.deadlock: Deadlock | None = None
-        # When, and how many workers waited for which other pool.
-        self._samples: deque[tuple[int, Counter[str]]] = deque(maxlen=WAITS_KEPT)
+        # When, and how many workers waited for which other pool, and of which kind that is.
+        self._samples: deque[tuple[int, Counter[tuple[str, str]]]] = deque(maxlen=WAITS_KEPT)
         # When, and which tasks (worker, started) waited for another pool that had not started one for them.
         self._queued: deque[tuple[int, frozenset[tuple[int, int]]]] = deque(maxlen=WAITS_KEPT)
 
@@ -174,20 +180,22 @@ class PoolWaits:
         cycle: Cycle | None,
         names: Mapping[int, str],
         telling: Collection[int] = (),
+        limits: Mapping[int, str] = NO_LIMITS,
     ) -> None:
         """Take in the waits of this pool's workers in one sample; `names` of the pools that there are. `telling` are
-        those of which it is known what they run: a task that they do not run waits in their queue."""
+        those of which it is known what they run: a task that they do not run waits in their queue. `limits` are those
+        that are limits, with their kinds."""
         if cycle is not None:
             other = names.get(cycle.next_pool) if cycle.next_pool != self._pool else None
             self.deadlock = Deadlock(cycle, at_ns, other)
-        counts: Counter[str] = Counter()
+        counts: Counter[tuple[str, str]] = Counter()
         queued: list[tuple[int, int]] = []
         for wait in waits:
             if all(pool != self._pool and pool in telling and not worker for pool, worker in wait.targets):
                 queued.append((wait.worker, wait.started_ns))
             [(towards, _)] = Counter(pool for pool, _ in wait.targets).most_common(1)
             if towards != self._pool and towards in names:
-                counts[names[towards]] += 1
+                counts[names[towards], limits.get(towards, "")] += 1
         self._samples.append((at_ns, counts))
         if queued:
             self._queued.append((at_ns, frozenset(queued)))
@@ -202,8 +210,10 @@ class PoolWaits:
         inside = [counts for at_ns, counts in self._samples if begin_ns <= at_ns <= end_ns]
         if len(inside) < SAMPLES_NEEDED:
             return None
-        total: Counter[str] = Counter()
+        total: Counter[tuple[str, str]] = Counter()
         for counts in filter(None, inside):  # mostly no worker waited
             total.update(counts)
-        most = total.most_common(1)
-        return Awaited(most[0][0], most[0][1] / (len(inside) * max(1, workers))) if most else None
+        if not total:
+            return None
+        [((pool, kind), count)] = total.most_common(1)
+        return Awaited(pool, count / (len(inside) * max(1, workers)), kind)

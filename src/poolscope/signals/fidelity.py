@@ -1,8 +1,8 @@
 """Whether a replay gives what was recorded, so that it may be believed for other sizes too.
 
-A replay knows arrivals, run times and a number of workers, and nothing of what happens between two tasks: results that
+A replay knows arrivals, run times and a number of workers. It knows nothing of what happens between tasks: results that
 wait to be taken, callbacks, arguments that are handed over, an order that is not first come first served, a pool that
-changes its size. Where any of that takes the time, the replay at the present size gives other waits than the record.
+changes its size. If any of that takes the time, the replay at the present size gives other waits than the record.
 
 Pure. Times are nanoseconds.
 """
@@ -16,19 +16,19 @@ from operator import itemgetter
 #: When a task was submitted, started and finished; None for one that still runs.
 Span = tuple[int, int, int | None]
 
-#: What a replay may be off by (docs/concepts.md#sizing): a part of the recorded value, or of the median run, or this
-#: time, in which a worker goes from one task to the next.
+#: By how much a replay may be off (docs/concepts.md#sizing): a part of the recorded value, or of the median run, or the
+#: time that a worker takes to go from one task to the next.
 TOLERANCE = 0.2
 TOLERANCE_RUN = 0.1
 TOLERANCE_NS = 2_000_000
-#: When a worker is free whose task still runs.
+#: When a worker gets free whose task still runs: never.
 _NEVER = 1 << 62
 
 
 def agrees(record: Iterable[Span], workers: int) -> bool:
     """Whether the tasks of a time in which the pool was full, replayed on its present size, wait and end as recorded.
 
-    The first of them, one for each worker, start as they did: what came before is not known.
+    The first task of each worker starts as recorded, as nothing is known of the time before.
     """
     tasks = sorted(record, key=itemgetter(1))
     if len(tasks) <= workers:

@@ -1,6 +1,6 @@
-"""What a pool's time goes into between its tasks: callbacks, handing over, and results that wait to be taken.
+"""Where a pool's time goes between its tasks: callbacks, handing over, and results that wait to be taken.
 
-Facts from samples; what follows from them is decided in the rules. Pure: no clock, no thread, no I/O.
+Facts from samples; the rules decide what follows from them. Pure: no clock, no thread, no I/O.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ class Between(msgspec.Struct, frozen=True, kw_only=True):
     samples: int
     #: The part of the workers that are in callbacks of tasks that have ended, on average.
     callback_share: float = 0.0
-    #: The part of its time that the thread which takes the results is in callbacks; None if there is no such thread.
+    #: The part of its time that the thread that takes results spends in callbacks; None if there is no such thread.
     receiver_callback_share: float | None = None
     #: Where workers are in callbacks, and where that thread is.
     callback_places: Places = ()
     receiver_places: Places = ()
-    #: Cores that the threads use which send tasks and take results, None if that is not known; and the part of the time
-    #: that they are on a CPU or ready to be.
+    #: Cores that the threads that send tasks and take results use (None: not known), and the part of the time that they
+    #: are on a CPU or ready to be.
     sender_cores: float | None = None
     receiver_cores: float | None = None
     sender_busy: float = 0.0
     receiver_busy: float = 0.0
-    #: How long results wait to be taken from the workers, in the mean; None if that is not known.
+    #: The mean time that results wait to be taken from the workers; None if it is not known.
     return_seconds: float | None = None
     #: Part of the samples in which results waited for a thread that was at a line of its own, how many waited at the
     #: end, and where the thread was.
@@ -48,8 +48,8 @@ class Between(msgspec.Struct, frozen=True, kw_only=True):
 def between(samples: Sequence[Handover], workers: int, task_share: float = 0.0) -> Between | None:
     """Return what these samples of a pool of so many workers show; None if they are too few.
 
-    `task_share` is the part of the workers' time in which they are in tasks, which is recorded: no more than the rest
-    is left for callbacks, though a short one may be seen oftener than it lasts where threads wait for a CPU.
+    `task_share` is the recorded part of the workers' time in tasks. Callbacks can take no more than the rest, though
+    samples may show a short one more often than it lasts where threads wait for a CPU.
     """
     if len(samples) < SAMPLES_NEEDED:
         return None
@@ -94,7 +94,7 @@ def _cores(readings: Sequence[tuple[int, int]]) -> float | None:
 
 
 def _busy(readings: Sequence[tuple[int, int, int]]) -> float:
-    """Return the same of what was used and what a thread was ready to use; (at, used, ready: ns)."""
+    """Return the same for the CPU time used and the time that a thread was ready to run; (at, used, ready: ns)."""
     both = _cores([(at_ns, used_ns + ready_ns) for at_ns, used_ns, ready_ns in readings if used_ns >= 0])
     return min(1.0, both or 0.0)
 

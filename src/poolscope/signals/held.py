@@ -1,4 +1,4 @@
-"""What is known of the workers that are in one task for long: whether it goes on, comes back, or stands for good.
+"""Workers that are in one task for long: whether the task goes on, comes back to its line, or stands still for good.
 
 Each fact stands for itself, without a threshold of a rule. Pure: no clock, no thread, no I/O.
 """
@@ -20,16 +20,17 @@ InLoop = Callable[[Line], bool]
 
 #: Tasks shorter than this never hold a worker.
 HELD_SECONDS = 1.0
-#: A task that has moved so often between two looks at it comes back again and again.
+#: A task that moved this often between two looks comes back to its line again and again.
 MOVES = 3
-#: Fewer looks than this say nothing about what share of the workers is anywhere.
+#: Fewer looks than this give no share of the workers.
 LOOKS_NEEDED = 10
-#: A look at a worker is missed now and then; a longer time without one (ns) ends what is known of it.
+#: A look at a worker is missed now and then; after a longer time without one (ns) nothing is known of it any more.
 GAP_NS = 3_000_000_000
-#: What a worker waits for that another thread has to give: see `Stack`.
+#: Gates at which another thread has to give something: see `Stack`.
 LOCKS = ("lock", "semaphore", "queue")
 INHERITED = "inherited"
 GATES = (*LOCKS, INHERITED)
+LEAKED = "leaked"
 #: Of more samples of the stacks than this only so many are looked at.
 SAMPLES_KEPT = 60
 
@@ -37,7 +38,8 @@ SAMPLES_KEPT = 60
 class HeldWorker(msgspec.Struct, frozen=True):
     """A worker that has been in one task for long: seconds, and how many times the p99 run of the task's function
     (None: the function never finished, so there is nothing to compare with). `stays`: it is there on purpose, as far as
-    can be seen (`long_lived`). `given_up`: nothing waits for the task any more."""
+    can be seen (`long_lived`). `given_up`: nothing waits for the task any more. `leaked`: it is a connection, and what
+    took it has ended."""
 
     worker: int
     function: int
@@ -45,11 +47,12 @@ class HeldWorker(msgspec.Struct, frozen=True):
     times: float | None
     stays: bool = False
     given_up: bool = False
+    leaked: bool = False
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """All workers of a pool have stood for so long (s) at locks, semaphores or full queues, while no other thread of
-    the process moved. `inherited`: at locks that no thread of their process can release."""
+    """For how long (s) all workers of a pool have stood at locks, semaphores or full queues, while no other thread of
+    the process moved. `inherited`: no thread of their process can release the locks."""
 
     seconds: float
     inherited: bool = False
@@ -60,17 +63,18 @@ def held_workers(
 ) -> tuple[HeldWorker, ...]:
     """Return the workers that are in a task for at least `HELD_SECONDS` now, the longest first.
 
-    `closely`: with what their samples say; it costs more.
+    `closely`: read their samples too, which costs more.
     """
     held = []
     longest: dict[int, float | None] = {}
-    # Of a task whose result is under way the worker is done.
+    # The worker has ended a task whose result is under way.
     old = {
         worker: task
         for worker, task in history.running.items()
         if now_ns - task.started_ns >= HELD_SECONDS * 1e9 and not history.has_ended(worker)
     }
     looks = _Looks(history, old, in_loop) if old and closely else None
+    leaked = _leaked(history) if old and closely else frozenset()
     for worker, task in old.items():
         age_ns = now_ns - task.started_ns
         if task.function not in longest:
@@ -84,12 +88,19 @@ def held_workers(
                 task.function,
                 age_ns / 1e9,
                 None if usual is None else age_ns / usual,
-                # Where calls of the function have come back, one that does not hangs.
+                # If other calls of the function have come back, one that does not is stuck.
                 stays=usual is None and looks is not None and looks.stays(worker),
                 given_up=looks is not None and looks.given_up(worker),
+                leaked=(worker, task.started_ns) in leaked,
             )
         )
     return tuple(sorted(held, key=lambda worker: -worker.seconds))
+
+
+def _leaked(history: PoolHistory) -> frozenset[tuple[int, int]]:
+    """Return worker and start of the holds that have been seen to be leaked at the last look at them."""
+    found = (stack.tasks for stack in (history.stacks[-1].stacks if history.stacks else ()) if stack.gate == LEAKED)
+    return frozenset((worker, started) for tasks in found for worker, _, started in groups(tasks, 3))
 
 
 def _has_finished(history: PoolHistory, function: int) -> bool:
@@ -115,7 +126,7 @@ class _Looks:
                     if cpu_ns >= 0:
                         self._cpu[worker].append(cpu_ns)
                     self._given_up[worker] = given_up
-        # Where calls of a function have come back, its lines are not asked for.
+        # If calls of a function have come back, its lines are not needed.
         first = {worker for worker, task in tasks.items() if not _has_finished(history, task.function)}
         samples = [sample for sample in history.stacks if sample.at_ns >= since_ns] if first else []
         for stacks in samples[:: 1 + len(samples) // SAMPLES_KEPT]:
@@ -154,7 +165,7 @@ def standing(history: PoolHistory, end_ns: int) -> Standing | None:
     running = history.running
     if len(running) < history.size or not history.stacks:
         return None
-    # First what costs little: hardly any pool stands.
+    # The cheap tests come first: hardly any pool stands still.
     if any(stack.gate not in GATES for stack in history.stacks[-1].stacks):
         return None
     stood = _stood(history.stacks, running)

@@ -1,4 +1,4 @@
-"""From what was measured while a loop did not get on to the numbers that causes are told by. Pure."""
+"""From what was measured while a loop was blocked to the numbers that its causes are judged by. Pure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import msgspec
 from poolscope.aggregation.loop_history import COUNTS, BlockingLine
 from poolscope.messages import BlockEvidence
 
-#: Of a core: what is too little to explain anything.
+#: A smaller part of a core than this explains nothing.
 LITTLE = 0.2
 
-#: How the shares of a block's evidence are called in a finding's. The CPU of the loop's thread stands there anyway.
+#: Share of a block's evidence -> its name in a finding's evidence, which has the CPU of the loop's thread anyway.
 _NAMES = {
     "other": "other_threads_cores",
     "gc": "gc_share",
@@ -20,28 +20,28 @@ _NAMES = {
     "waited": "gil_wait_share",
     "delay": "ready_share",
 }
-#: All names of what was measured of blocks: for the JSON report, as causes are told by them.
+#: All names of what was measured of blocks, for the JSON report.
 MEASURED = frozenset((*_NAMES.values(), *COUNTS))
 
 
 class BlockSignals(msgspec.Struct, frozen=True):
-    """What a loop's thread and the others did while the loop did not get on: shares of the time, or cores."""
+    """What a loop's thread and other threads did while the loop was blocked: shares of the time, or cores."""
 
     evidence: BlockEvidence
     #: Cores that the loop's thread and the others used together.
     used: float
-    #: Part of the time in which the loop's thread was ready to run but on no CPU; 0 where that was not asked.
+    #: Part of the time in which the loop's thread was ready to run but on no CPU; 0 where it was not measured.
     delay: float
-    #: How often the kernel has seen the thread ready to run, and how often waiting in a call or at a lock.
+    #: In how many looks the kernel showed the thread ready to run, waiting in a call, or waiting at a lock.
     ready: int
     waits: int
-    #: Part of the time in which it was neither on a CPU, nor kept from one, nor from the GIL.
+    #: Part of the time in which the thread was not on a CPU, though nothing kept it from one or from the GIL.
     slept: float
-    #: It waits for a thread to start, which needs the GIL to say that it has.
+    #: Whether it waits for a thread to start, which takes the GIL to say that it has.
     starts_thread: bool = False
 
     def explains(self, share: float) -> bool:
-        """Whether this share of a core is of note, or enough for a block on a machine with nothing else to do."""
+        """Whether this share of a core matters, or alone takes as long as a block."""
         return share >= LITTLE or self.blocks(share)
 
     def blocks(self, share: float) -> bool:

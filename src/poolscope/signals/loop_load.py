@@ -1,4 +1,4 @@
-"""From what a loop at work was told of to the numbers that `loop_full` is judged by. Pure."""
+"""From the messages of a loop at work to the numbers that `loop_full` is judged by. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from poolscope.aggregation.loop_history import LoopHistory
 from poolscope.messages import BlockEvidence, Line, LoopLoad
 from poolscope.signals.loop_evidence import BlockSignals, measure_block
 
-#: A gap between two messages of a loop at work that is no rest.
+#: A gap (ns) between two messages of a loop at work that does not count as rest.
 _GAP_NS = 300_000_000
 #: Lines of a loop that are shown, the heaviest first.
 LINES_SHOWN = 3
@@ -29,13 +29,13 @@ class LoadSignals(msgspec.Struct, frozen=True, kw_only=True):
     #: Part of the time in callbacks, and in blocks of one callback.
     share: float
     blocked_share: float
-    #: Median of how late it ran what was due, then and when it had rest; None: it never had, or was not asked.
+    #: Median of how late the loop ran what was due, then and when it had rest; None: it never had, or was not measured.
     lag_p50_seconds: float | None
     rest_lag_seconds: float | None
     tasks: int
     block: BlockSignals
-    #: Part of the time at work in which it was seen in a callback. One that has many short ones is mostly seen between
-    #: two of them, where it gives the GIL away.
+    #: Part of the time at work in which samples show the loop in a callback. A loop with many short callbacks is mostly
+    #: seen between two of them, where it releases the GIL.
     inside_share: float
     #: Where the loop and the other threads were, the heaviest line first.
     lines: tuple[Share, ...]
@@ -48,13 +48,13 @@ class LoadSignals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measure_load(history: LoopHistory, window_ns: int) -> LoadSignals | None:
-    """Return the signals of a loop over the last `window_ns` in which it was told of; None if it was not told of for so
-    long without a pause."""
+    """Return the signals of a loop over the last `window_ns` for which there are messages; None if there are not, for
+    so long without a pause."""
     latest = history.loads[-1].loop if history.loads else 0
     loads: list[LoopLoad] = []
     for load in reversed(history.loads):
         if load.loop != latest:
-            continue  # of another loop that ran in the same thread, or at the same time
+            continue  # of another loop in the same thread, or at the same time
         if loads and loads[-1].since_ns - load.at_ns > _GAP_NS:
             break
         loads.append(load)
@@ -83,7 +83,7 @@ def measure_load(history: LoopHistory, window_ns: int) -> LoadSignals | None:
 
 
 def _at_rest(history: LoopHistory) -> list[int]:
-    """Return how late the loops were while nothing was told of their work."""
+    """Return how late the loops were at rest."""
     begins = [load.since_ns for load in history.loads]  # in order
     found = []
     for at_ns, lag in history.lags:
@@ -94,7 +94,7 @@ def _at_rest(history: LoopHistory) -> list[int]:
 
 
 def _together(loads: Sequence[LoopLoad]) -> BlockEvidence:
-    """Return the mean of what was measured, by the time that it was measured for."""
+    """Return the mean of what was measured, weighted by the time that was measured."""
     whole = sum(load.evidence.wall_ns for load in loads)
     one = loads[0].evidence
 

@@ -10,7 +10,7 @@ from poolscope.aggregation.loop_history import BlockingLine, LoopHistory
 from poolscope.messages import Line
 
 _OURS = __file__.removesuffix("signals/loop_signals.py")
-#: What of ours a program calls once, to be served: file and function.
+#: Functions of ours that a program calls once, to be served: file and name.
 _SERVING = {(f"{_OURS}__init__.py", "__getattr__"), (f"{_OURS}profiler.py", "serve")}
 
 #: A block that begins so soon after its loop (ns), and one that ends so shortly before it, ...
@@ -41,17 +41,16 @@ class LoopLineSignals(msgspec.Struct, frozen=True):
     blocked_seconds: float
     longest_seconds: float
     loop_seconds: float
-    #: Done once, as the program starts: the line imports something, in a module that is being imported itself, it has
-    #: us serve, or it came first in a loop that has gone on for longer, before there was a task that it could keep
-    #: waiting.
+    #: Whether this happens once, as the program starts: the line imports something in a module that is being imported
+    #: itself, it calls `serve`, or it came first in a loop that has gone on for longer, before another task was there
+    #: to wait.
     startup: bool = False
-    #: Done once, as the loop ends: by asyncio's own functions for that, or as the last thing in a loop that has lived
-    #: for longer.
+    #: Whether this happens once, as the loop ends: in asyncio's own functions for that, or as the last thing in a loop
+    #: that ran for longer.
     ending: bool = False
     #: Most tasks that the loop had at once, as far as it was counted.
     tasks: int = 0
-    #: What its thread was seen to be stopped at (see `LoopBlock`), and the part of the time in which one call kept the
-    #: GIL.
+    #: What the loop's thread was stopped at (see `LoopBlock`), and the part of the time in which one call kept the GIL.
     gate: str = ""
     gil_held: float = 0.0
 
@@ -104,6 +103,6 @@ def _came_first(line: BlockingLine, history: LoopHistory, now_ns: int) -> bool:
 def _came_last(line: BlockingLine, history: LoopHistory) -> bool:
     if not _only_block(line, history) or history.alive or history.closed_ns - line.last_ns > _LAST_NS:
         return False
-    # With another task there, that has waited; but for the main one they are cancelled in the end.
+    # Another task would have waited; at the end all tasks but the main one are cancelled.
     tasks = history.tasks_before(history.closed_ns)
     return tasks is not None and tasks <= 1 and line.first_ns - history.opened_ns >= max(_ELSE_NS, line.total_ns)

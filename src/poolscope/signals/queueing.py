@@ -1,8 +1,9 @@
-"""What the tasks of a pool queue for within their runs: that time is not their work.
+"""How long the tasks of a pool are queued within their runs: that time is not their work.
 
-A task is queued inside of its run while it stands at a lock, a semaphore, a full queue or a connection that another one
-has, or waits for a task that has not started in another pool. What that pool's worker does for it is work. The part of
-the time comes from samples, each of which sees all workers at one moment. Pure: no clock, no thread, no I/O.
+A task is queued inside of its run while it stands at a lock, a semaphore, a full queue or a connection that another
+task has, or waits for a task that another pool has not started. Once that pool's worker runs the task, the time is
+work. The share of the time comes from samples, each of which shows all workers at one moment. Pure: no clock, no
+thread, no I/O.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ SourceOf = Callable[[str, int], str | None]
 #: A task: its worker, and when it started (ns).
 Task = tuple[int, int]
 
-#: The gates at which one waits for others to make room.
+#: The gates at which a task waits for others to make room.
 GATES = frozenset(("lock", "semaphore", "queue"))
-#: However long a task queues, so much of its run is taken for work: the samples know no better.
+#: At least this share of a run counts as work, however long a task queues: samples are not exact enough for less.
 LEAST_WORK = 0.1
-#: At a gate that consumers may stand at on purpose a worker that is in one task all the time does not count. No lock is
-#: waited for on purpose.
+#: Consumers may stand at these gates on purpose, so a worker that is in one task all the time does not count there. No
+#: task waits for a lock on purpose.
 _LOCK = "lock"
 
-#: Lines that have less of the workers' time than this are not read.
+#: The source of a line is read only if it has this share of the workers' time.
 READ_SHARE = 0.1
 #: A line whose only call takes a lock or a semaphore, which in C has no frame of its own.
 _ACQUIRES = re.compile(r"(?:(?:if|while|return|not|\w+ =)\s+)*[\w.\[\]'\"]+\.acquire\([^()]*\)\s*:?(?:\s*#.*)?$")
-#: What such a call waits for, but not for long.
+#: Calls that do not wait, or not for long.
 _AT_ONCE = re.compile(r"acquire\(\s*(?:False|blocking\s*=\s*False|timeout\s*=\s*0\b)|acquire_nowait")
 #: Words of a line at which a lock, a semaphore, a connection or a database lock is taken.
 _TAKES = re.compile(
@@ -41,19 +42,19 @@ _TAKES = re.compile(
     r"connection|\bconnect\(",
     re.IGNORECASE,
 )
-#: Functions of the standard library, by file and end of the name, in which one waits for what others give back.
+#: Functions of the standard library, by file and end of the name, that wait for something that others give back.
 _STOCKS = (("queue.py", ".get"), ("threading.py", "Condition.wait"), ("threading.py", "Semaphore.acquire"))
 
 
 class Queueing(msgspec.Struct, frozen=True):
-    """Part (0 to 1) of the workers' time in tasks of each function in which these are queued, where enough was seen of
-    it, and how many workers are, on average."""
+    """The part (0 to 1) of the run for which the tasks of each function are queued, where samples show it, and the mean
+    number of workers in such tasks."""
 
     shares: Mapping[int, float]
     workers: float
 
     def worked(self, function: int) -> float:
-        """Return the part of a run that is work, as far as is known."""
+        """Return the part (0 to 1) of a run that is work, as far as is known."""
         return max(LEAST_WORK, 1.0 - self.shares.get(function, 0.0))
 
 
@@ -63,10 +64,10 @@ def queueing(
     elsewhere: Mapping[int, Collection[Task]],
     waiting: tuple[Line, ...] = (),
 ) -> Queueing | None:
-    """Return what the tasks queue for; None if the pool has not been looked at often enough, or none is seen to.
+    """Return how long the tasks are queued within their runs; None if there are too few samples, or none shows it.
 
-    `lasting` are workers that were in one task all the time. `elsewhere` gives for moments at which samples were taken
-    the tasks that waited for another pool to start one. `waiting` is a line at which something scarce is waited for.
+    `lasting` are workers that were in one task all the time. `elsewhere`: moment of a sample -> the tasks that waited
+    for another pool to start one. `waiting` is a line at which tasks wait for something scarce.
     """
     if len(samples) < SAMPLES_NEEDED:
         return None
@@ -90,9 +91,9 @@ def queueing(
 
 
 def with_gates(samples: Sequence[StackSample], source_of: SourceOf) -> list[StackSample]:
-    """Return the same, with the gate of those that take a lock or semaphore in C: their line says it.
+    """Return the same samples, with a gate where a line takes a lock or semaphore in C: its source shows that.
 
-    Only lines are read at which much of the time goes: the file may be large, and there may be thousands of them.
+    Only lines with much of the time are read: files may be large, and there may be thousands of lines.
     """
     places: Counter[tuple[Line, ...]] = Counter()
     for stack in (stack for sample in samples for stack in sample.stacks):
@@ -111,7 +112,7 @@ def with_gates(samples: Sequence[StackSample], source_of: SourceOf) -> list[Stac
 
 def _acquires(lines: tuple[Line, ...], source_of: SourceOf) -> str:
     if len(lines) != 1:
-        return ""  # it called a function in Python, whose frame would be known
+        return ""  # it called a function written in Python: the gate would be known
     text = (source_of(*lines[0][:2]) or "").strip()
     if not _ACQUIRES.match(text) or _AT_ONCE.search(text):
         return ""
@@ -119,7 +120,7 @@ def _acquires(lines: tuple[Line, ...], source_of: SourceOf) -> str:
 
 
 def takes(lines: Sequence[Line], source_of: SourceOf) -> bool:
-    """Whether something scarce is taken at these lines, as far as they say."""
+    """Whether something scarce is taken at these lines, as far as they show it."""
     if not lines:
         return False
     file, _, function = lines[-1]

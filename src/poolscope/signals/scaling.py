@@ -1,4 +1,4 @@
-"""Whether runs take longer the more of them there are at once: what tells a scarce resource from a slow one.
+"""Whether runs take longer the more of them there are at once, which tells a scarce resource from a slow one.
 
 Where only k of c workers get on at a time, by Little's law a task that starts as the a-th takes a / k times as long as
 alone, once a > k: the part a / c of what it takes in a full pool. Where tasks do not hinder each other it takes as long
@@ -23,13 +23,13 @@ from poolscope.aggregation.pool_history import PoolHistory
 from poolscope.signals.contention import divergence
 from poolscope.signals.window import LAST_UNHINDERED, WORK_SHARE
 
-#: So many tasks before the stretch are looked at, and so many of its first ones.
+#: At most this many tasks before the stretch are looked at, and this many of its first ones.
 TASKS_BEFORE = 2_000
 TASKS_FULL = 200
 #: Fewer runs in the full pool than this say nothing about how long one takes there, nor fewer of one function.
 FULL_NEEDED = 10
 OF_FUNCTION_NEEDED = 5
-#: A run that is within this part of what is expected is near it.
+#: A run within this part of the expected one is near it.
 NEAR = 0.4
 #: Only tasks tell that should take so many times as long as alone, and no longer than this part of what they take in
 #: the full pool.
@@ -39,18 +39,18 @@ TELLING_SHARE = 0.6
 SAME = 0.8
 #: Most of those that tell.
 MOST = 0.7
-#: What the crowd leaves unexplained of the runs, as a part of what one run for all does.
+#: The part of the variation of runs that the number of running tasks may leave unexplained.
 EXPLAINED = 0.5
-#: Runs follow the number of workers by chance as often as this.
+#: How often runs may follow the number of workers by chance.
 CHANCE = 5e-4
 #: So many tasks that took no longer than alone, or as long as in the full pool, say that none holds up another.
 ALIKE_NEEDED = 10
 
 
 class Start(NamedTuple):
-    """A task by how many ran as it started, itself included, as a part of the workers (`crowd`); its run, and that of
-    one that nothing is in the way of, if it is known, as parts of the median of its function in the full pool; and
-    whether it ended before the pool was full (`calm`), so that hardly more ran beside it later on."""
+    """A task: how many ran as it started, itself included, as a part of the workers (`crowd`); its run, and an
+    unhindered run if that is known, as parts of the median of its function in the full pool; and whether it ended
+    before the pool was full (`calm`), so that hardly more ran beside it later on."""
 
     crowd: float
     run: float
@@ -65,7 +65,7 @@ def grow(starts: Sequence[Start], full: Sequence[float]) -> bool | None:
     """
     if len(full) < FULL_NEEDED or not starts:
         return None
-    # Nearer to what they take alone than to what they would take then.
+    # Nearer to a run alone than to the expected longer one.
     hindered = [start for start in starts if start.alone is not None and start.crowd >= TELLING_TIMES * start.alone]
     alike = sum(start.alone is not None and 2 * start.run < start.crowd + start.alone for start in hindered)
     if alike >= max(ALIKE_NEEDED, MOST * len(hindered)):

@@ -1,8 +1,8 @@
-"""How unlikely a stretch is for a healthy pool, whose tasks arrive at random, and how unlikely it has to be.
+"""How unlikely a stretch is for a healthy pool whose tasks arrive at random, and how unlikely it has to be.
 
-A healthy random load saturates for over a second now and then. What is asked here is whether that explains a stretch,
-in nats (-ln of a probability). Healthy is an M/M/c queue of c workers, of the mean run time s that the pool's tasks had
-up to now, and of a utilisation r that is what its load was before the stretch, within `LEAST_UTILISATION` and
+A healthy random load saturates for over a second now and then. This module asks whether that explains a stretch, in
+nats (-ln of a probability). Healthy is an M/M/c queue of c workers, of the mean run time s that the pool's tasks had up
+to now, and of a utilisation r that is what its load was before the stretch, within `LEAST_UTILISATION` and
 `HEALTHY_UTILISATION`. The largest of three bounds counts:
 
 - the queue: n queued tasks have the tail r^n (Erlang); those count that are queued within their runs, at a lock or
@@ -34,15 +34,15 @@ import msgspec
 HEALTHY_UTILISATION = 0.8
 #: A load that rises up to here is still no fault, however low it was before.
 LEAST_UTILISATION = 0.6
-#: Less time than this before a stretch (s) says nothing about the load.
+#: Less time before a stretch than this (s) says nothing about the load.
 BEFORE_NEEDED = 0.5
 #: Part of a run time within which arrivals count as simultaneous: two at the same moment are no endless wonder.
 SAME_MOMENT = 0.01
-#: Where no task of a stretch has ended, so many runs before it say how long one takes.
+#: If no task of a stretch has ended, this many runs before it say how long one takes.
 RUNS_NEEDED = 20
 #: Arrivals are counted over this much of a stretch at least (s): trouble lasts, a clump is soon over.
 LASTING_SECONDS = 1.0
-#: So many alarms an hour are what the bounds allow to a pool that is always at `HEALTHY_UTILISATION`.
+#: The bounds allow this many alarms an hour for a pool that is always at `HEALTHY_UTILISATION`.
 ALARMS_PER_HOUR = 0.03
 #: How many relaxation times are between two arrivals of such a pool, in nats: what a clump has to show more.
 AT_ONCE_NATS = -2 * math.log(1 - math.sqrt(HEALTHY_UTILISATION))

@@ -200,7 +200,7 @@ def _largest(values: list[float], rank: int) -> float:
 
 
 class Sizing(msgspec.Struct, frozen=True):
-    """What is said about a pool's size: a number, or that no number is enough (`suggested` None), or none at all."""
+    """The advice on a pool's size: a number, that no number is enough (`suggested` None), or why there is none."""
 
     suggested: int | None
     #: Set where submitters wait for results before they submit more (see `arrivals`): they keep so many tasks in the
@@ -212,8 +212,11 @@ class Sizing(msgspec.Struct, frozen=True):
     recorded: bool = True
     #: Whether the replay at the present size gives what was recorded (see `fidelity`); if not, there is no number.
     faithful: bool = True
-    #: What no size below it is enough for, where that is so many workers that `suggested` is only where to begin.
+    #: The smallest size that is enough, where it is so large that `suggested` is only a first step.
     enough: int | None = None
+    #: What submitters that wait for results would have had of other sizes (see `closed_loop`), the present one among
+    #: them; empty where that is not known.
+    points: tuple[SizingPoint, ...] = ()
 
 
 class BatchCurve(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 """Whether the calls of one function are of two kinds: most come back at once, and some run into a timeout. Pure.
 
-Then no median stands for both. Two kinds are told by the gap between them: no call takes a time in between, though many
-take less and many take more. What varies by itself, however widely, has no such gap.
+Then no median stands for both. A gap shows two kinds: no call takes a time in between, though many take less and many
+take more. Times that merely vary, however widely, have no such gap.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-#: Fewer calls than this, or fewer of a kind, say nothing.
+#: Fewer calls than this, or fewer of one kind, show nothing.
 CALLS_NEEDED = 30
 OF_A_KIND_NEEDED = 5
 #: The longer ones are at least this part of the calls, and the shorter ones this.
@@ -36,7 +36,7 @@ class TwoKinds(msgspec.Struct, frozen=True):
 
 
 def two_kinds(function: int, runs: Sequence[int]) -> TwoKinds | None:
-    """Return the two kinds that calls with these run times (ns) are of, if they are of two."""
+    """Return the two kinds of calls with these run times (ns), if there are two."""
     count, total = len(runs), sum(runs)
     if count < CALLS_NEEDED:
         return None

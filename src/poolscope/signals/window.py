@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 
 import msgspec
 
-from poolscope.aggregation.pool_history import FunctionTotals, PoolHistory
+from poolscope.aggregation.durations import FunctionTotals
+from poolscope.aggregation.pool_history import PoolHistory
 from poolscope.signals.significance import Before, Runs
 
-#: Tasks come in by batches, not by time: one that ended this much earlier may still stand behind another.
+#: Tasks come in batches, not in order of time: one that ended this much earlier (ns) may come after another.
 LATE_NS = 1_000_000_000
 #: Fewer finished tasks than this give no median.
 TASKS_NEEDED = 5
@@ -19,13 +21,13 @@ UNHINDERED_NEEDED = 20
 #: A task is overlong from this many times the p99 run of its function on, which takes so many runs to know.
 OVERLONG_RUNS = 10.0
 P99_NEEDED = 100
-#: Functions that have none may have this part of the workers' time.
+#: Functions without unhindered runs may have this part of the workers' time.
 UNKNOWN_SHARE = 0.1
-#: How many of them are looked at for the time just before the pool filled, and needed of each function.
+#: How many unhindered runs are looked at for the time just before the pool filled, and needed of each function.
 LAST_UNHINDERED = 5
-#: Where the longest tenth of them takes this many times the median, there is no such thing as the run of a function.
+#: If the longest tenth of its runs takes this many times the median, a function has no typical run.
 SPREAD_RUNS = 10.0
-#: Where their mean is this many times the median, neither: few calls take nearly all of the time.
+#: Nor if their mean is this many times the median: a few calls take nearly all of the time.
 MEAN_RUNS = 3.0
 #: Part of the workers' time that the functions have, the busiest first, whose runs are compared with those.
 WORK_SHARE = 0.8
@@ -81,9 +83,21 @@ class Share:
             return median(known + self.queued)
         return middle([(wait, 1) for wait in known] + [(wait, self.each) for wait in self.queued])
 
+    @property
+    def wait_mean_ns(self) -> float | None:
+        """The mean of the same."""
+        tasks = self.tasks
+        known = sum(self.waits) + sum(self.running) + sum(self.cancelled) + self.each * sum(self.queued)
+        return known / tasks if tasks else None
+
+    @property
+    def at_once(self) -> int:
+        """How many of those that ended started as soon as they had come."""
+        return sum(not wait for wait in self.waits)
+
     def overlong_ns(self, totals: FunctionTotals | None) -> int:
-        """Return what tasks have run that take many times the p99 run; 0 if that is not known. Where hardly any end in
-        the window, nearly the longest of all that ever ended (`totals`) stands for it."""
+        """Return the time in the window of tasks that take many times the p99 run; 0 if that is not known. If hardly
+        any task ends in the window, nearly the longest of all that ever ended (`totals`) stands for it."""
         if len(self.runs) < P99_NEEDED:
             if totals is None or totals.run.count < UNHINDERED_NEEDED:
                 return 0
@@ -117,6 +131,7 @@ class Window:
     def __init__(self, history: PoolHistory, begin_ns: int, end_ns: int) -> None:
         self.begin_ns, self.end_ns = begin_ns, end_ns
         self._recent = history.recent
+        self._running = [task.started_ns for task in history.running.values()]
         #: Tasks that started in the window, and those of them that had to wait for another task to end.
         self.starts = self.coupled = 0
         self.shares: dict[int, Share] = {}
@@ -137,7 +152,7 @@ class Window:
         waits = [wait for share in self.shares.values() for wait in share.waits]
         for worker, running in history.running.items():
             if history.has_ended(worker):
-                continue  # how long it has run is told with its result
+                continue  # its run comes with its result
             share = self.shares.get(running.function) or self.shares.setdefault(running.function, Share())
             share.ages.append(max(0, end_ns - running.started_ns))
             share.busy_ns += max(0, end_ns - max(running.started_ns, begin_ns))
@@ -174,10 +189,28 @@ class Window:
         overlong_ns = sum(share.overlong_ns(totals.get(function)) for function, share in self.shares.items())
         return min(1.0, overlong_ns / max(1, self.busy_ns))
 
+    def started(self) -> list[tuple[int, int]]:
+        """Return when each task started that started in the window and has ended, and how long it had waited."""
+        latest = takewhile(lambda task: task[3] >= self.begin_ns - LATE_NS, reversed(self._recent))
+        return [(started, started - submitted) for _, submitted, started, _, _ in latest if started >= self.begin_ns]
+
     def ended(self) -> dict[tuple[int, int], int]:
         """Return (function, started) -> when that task ended."""
         latest = takewhile(lambda task: task[3] >= self.begin_ns - LATE_NS, reversed(self._recent))
         return {(function, started): ended for function, _, started, ended, _ in latest}
+
+    def alone(self, workers: int) -> list[tuple[int, int]]:
+        """Return function and run (ns) of the tasks that started while no more than a quarter of the workers, or one,
+        were in tasks, themselves included: of workers that are in callbacks, say, no one is idle either."""
+        latest = list(takewhile(lambda task: task[3] >= self.begin_ns - LATE_NS, reversed(self._recent)))
+        starts = sorted([*self._running, *(started for _, _, started, _, _ in latest)])
+        ends = sorted(ended for *_, ended, _ in latest)
+        few = max(1, workers / 4)
+        return [
+            (function, ended - started)
+            for function, _, started, ended, _ in latest
+            if started >= self.begin_ns and bisect_left(starts, started) + 1 - bisect_left(ends, started) <= few
+        ]
 
     def _done_seconds(self, unhindered: Mapping[int, Sequence[int]]) -> float | None:
         """See `Work`; None while functions of which it is not known have a tenth of the workers' time."""
@@ -199,7 +232,7 @@ class Window:
                 every[function].append(run)
         alone = {function: every[function] for function in part}
         known = sum(map(len, alone.values())) >= UNHINDERED_NEEDED and all(map(_is_of_a_kind, alone.values()))
-        # As many of each function as there are now: what is done more of than before has not become slower.
+        # The same number of each function as now: a different mix of functions is not a slower one.
         weights = {function: len(share.runs) for function, share in part.items()}
         return Work(
             done_seconds=self._done_seconds(every),
@@ -274,7 +307,7 @@ def before(history: PoolHistory, begin_ns: int) -> Before:
 
 
 def sums(runs: Sequence[int]) -> Runs:
-    """Run times (ns) as a sum (s)."""
+    """Return the count, the sum (s) and the sum of squares of run times (ns)."""
     return Runs(len(runs), sum(runs) / 1e9, sum(run * run for run in runs) / 1e18)
 
 

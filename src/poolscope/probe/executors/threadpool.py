@@ -7,38 +7,35 @@ tool has replaced `submit` before us, ours goes around theirs, and the name `_Wo
 themselves stay: names imported earlier, existing instances, subclasses and asyncio's `isinstance` check all
 go on with the same ones. The user's callable is passed on as it is.
 
-How a task is recorded exactly once. Under the locks of `submit`, after the refusals and before the enqueue,
-the arrival is recorded and the future given a *claim*. The thread that takes the claim off records what became of the
-task: the worker that starts it, the thread that cancels it, or the one that fails it because the pool is
-broken. Deleting an attribute is one step with and without the GIL, so that only one of them gets it. It is looked
-for in the future itself alone, as a class of the program's may answer for anything else.
-
-Work items made under the patch know how to record themselves, so tasks that are queued when the patch is
-taken off are still recorded to their end.
+How a task is recorded exactly once, and to its end though the patch is taken off meanwhile, see `work_item`.
 """
 
 from __future__ import annotations
 
 import functools
-import operator
 import sys
-import threading
-from _thread import RLock, get_ident
+from _thread import RLock
 
 from poolscope.probe.executors.patching import Patch
+from poolscope.probe.executors.work_item import (
+    SUBMITTING,
+    announcing,
+    claim_of,
+    future_steps,
+    settle,
+    watched_item,
+    withdraw,
+)
 from poolscope.probe.interpreter import shapes
 from poolscope.probe.interpreter.blame import is_ours
 from poolscope.probe.recording import given_up
 from poolscope.probe.recording.pool_watch import (
     ADOPTERS,
     ATTRIBUTE,
-    CLAIM,
-    RUN_CODES,
     UNOPENED,
     UNREAD_LIMIT,
     Instances,
     automatic,
-    own_log,
     report,
 )
 from poolscope.probe.recording.results import watch_takers
@@ -48,15 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from poolscope.probe.recording.pool_watch import Task, Watch
-
-
-class _Submitting(threading.local):
-    """What this thread is submitting, as (watch of the pool, function), until the work item is made; then its
-    future."""
-
-    task: tuple[Watch, int] | None = None
-    future: Any = None
+    from poolscope.probe.recording.pool_watch import Watch
 
 
 def _kind(executor: Any) -> str:
@@ -67,7 +56,6 @@ def _kind(executor: Any) -> str:
 
 
 _mro_of_type: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
-_submitting = _Submitting()
 _instances = Instances(_kind)
 
 
@@ -190,14 +178,14 @@ def _put_on(probe: Any) -> _Patch | None:
     executor, future = module.ThreadPoolExecutor, module._base.Future
     state.put(future, "cancel", _cancel(future.cancel))
     state.put(future, "set_exception", _set_exception(future.set_exception, module.BrokenThreadPool))
-    item = _watched_item(module._WorkItem, shape, *_future_steps(module._base))
+    item = watched_item(module._WorkItem, shape, *future_steps(module._base))
     # A class attribute, so that no `__getattr__` of a subclass is asked for that of an instance.
     state.put(executor, ATTRIBUTE, UNOPENED)
     submit = executor.submit
     if getattr(submit, "__globals__", None) is module.__dict__:
         state.put(executor, "submit", _submit(state, submit, module, item, shape))
     else:
-        state.put(module, "_WorkItem", _announcing(item))
+        state.put(module, "_WorkItem", announcing(item))
         state.put(executor, "submit", _submit_around(state, submit))
     state.put(executor, "__init__", _init(state, executor.__init__))
     watch_takers(state, module._base)
@@ -252,14 +240,14 @@ def _submit(state: _Patch, original: Callable[..., Any], module: Any, item: Any,
                     future._poolscope_claim = (watch, function, submitted)
                     watch.arrivals.extend((function, submitted))
                 except BaseException as exc:
-                    _withdraw(future)
+                    withdraw(future)
                     if not is_ours(exc):
                         raise
                     failure = exc
                 try:
                     self._work_queue.put(work_item)
                 except BaseException:
-                    _withdraw(future)
+                    withdraw(future)
                     raise
                 if (
                     len(self._threads) < self._max_workers
@@ -287,7 +275,7 @@ def _submit(state: _Patch, original: Callable[..., Any], module: Any, item: Any,
 
 def _submit_around(state: _Patch, original: Callable[..., Any]) -> Callable[..., Any]:
     """Ours around a `submit` that another tool has replaced: the arrival is recorded by the work item."""
-    submitting = _submitting
+    submitting = SUBMITTING
 
     @functools.wraps(original)
     def submit(self: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -314,7 +302,7 @@ def _submit_around(state: _Patch, original: Callable[..., Any]) -> Callable[...,
                 if refused and task is not None:
                     watch.rejected()
             elif not refused:  # else it is in the queue, and no thread could be started for it
-                _withdraw(submitting.future)
+                withdraw(submitting.future)
             raise
         finally:
             submitting.task, submitting.future = outer
@@ -325,7 +313,7 @@ def _submit_around(state: _Patch, original: Callable[..., Any]) -> Callable[...,
 def _cancel(original: Callable[..., bool]) -> Callable[..., bool]:
     @functools.wraps(original)
     def cancel(self: Any) -> bool:
-        claim = _claim_of(self)
+        claim = claim_of(self)
         if claim is None:
             cancelled = original(self)
             if not cancelled and self._state == "RUNNING":
@@ -334,7 +322,7 @@ def _cancel(original: Callable[..., bool]) -> Callable[..., bool]:
         at = claim[0].now()
         cancelled = original(self)
         if cancelled:
-            _settle(self, "cancelled", at)
+            settle(self, "cancelled", at)
         return cancelled
 
     return cancel
@@ -345,182 +333,12 @@ def _set_exception(original: Callable[..., None], broken: type[BaseException]) -
     def set_exception(self: Any, exception: Any) -> None:
         # The claim tells a task that never started from one that raised such an exception itself. Pools of interpreters
         # break by a class of their own, below the one of threads.
-        if broken in _mro_of_type(type(exception)) and _claim_of(self) is not None:
+        if broken in _mro_of_type(type(exception)) and claim_of(self) is not None:
             with self._condition:
                 if self._state == "PENDING":
                     # For a moment, so that a `cancel` between the record and the failure comes too late.
                     self._state = "RUNNING"
-                    _settle(self, "broken")
+                    settle(self, "broken")
         original(self, exception)
 
     return set_exception
-
-
-def _claim_of(future: Any) -> Task | None:
-    """Return the claim that a future carries, asked for past what a class of the program's answers. Its dictionary is
-    not asked for: it would have to be made."""
-    try:
-        claim: Task = _attribute(future, CLAIM)
-    except AttributeError:
-        return None
-    return claim
-
-
-_attribute = object.__getattribute__
-
-
-def _settle(future: Any, becomes: str, at: int = 0) -> None:
-    """Take the claim off a future, and record what became of its task in that list of the recorder: "cancelled",
-    "broken" or "withdrawn". Does nothing if another thread was faster."""
-    claim = _claim_of(future)
-    if claim is None:
-        return
-    watch, function, submitted = claim
-    records = getattr(watch.recorder, becomes)
-    record = (function, submitted) if becomes == "withdrawn" else (function, submitted, at or watch.now())
-    try:
-        del future._poolscope_claim
-        records.extend(record)
-    except AttributeError:
-        pass  # taken in between
-    except Exception as exc:
-        watch.give_up(exc)
-
-
-def _withdraw(future: Any) -> None:
-    """Take the record of a submission back that raised. If the queue has got the task all the same, it runs unrecorded,
-    unless it has started by now."""
-    _settle(future, "withdrawn")
-
-
-def _future_steps(base: Any) -> tuple[Callable[[Any], bool], Callable[[Any, Any], None]]:
-    """Return what makes a standard future a running one (False: it was cancelled), and what gives it its result.
-
-    Where nothing waits for the future, these are the steps of the standard methods without the calls that find that
-    out: a fifth of what the standard pool costs. A future of another class, and one whose methods another tool has
-    replaced, takes the methods.
-    """
-    kind = base.Future
-    set_running, set_result = kind.set_running_or_notify_cancel, kind.set_result
-    pending, running, finished = base.PENDING, base.RUNNING, base.FINISHED
-
-    def start(future: Any) -> bool:
-        if type(future) is kind and kind.set_running_or_notify_cancel is set_running:
-            with future._condition._lock:
-                if future._state == pending:
-                    future._state = running
-                    return True
-        live: bool = future.set_running_or_notify_cancel()
-        return live
-
-    def succeed(future: Any, result: Any) -> None:
-        if type(future) is kind and kind.set_result is set_result:
-            condition = future._condition
-            with condition._lock:
-                alone = future._state == running and not (future._waiters or condition._waiters)
-                if alone:
-                    future._result = result
-                    future._state = finished
-            if alone:
-                if future._done_callbacks:
-                    future._invoke_callbacks()
-                return
-        future.set_result(result)
-
-    try:
-        shapes.future_steps(base, threading)
-    except shapes.Unfamiliar:
-        return operator.methodcaller("set_running_or_notify_cancel"), lambda future, result: future.set_result(result)
-    return start, succeed
-
-
-def _watched_item(original: Any, shape: str, start: Callable[[Any], bool], succeed: Callable[[Any, Any], None]) -> Any:
-    """Return a work item that records its task, if its future carries a claim."""
-    resolved = shape == shapes.CONTEXT
-
-    class _WorkItem(original):  # type: ignore[misc]  # the base is only known at run time
-        @functools.wraps(original.run)
-        def run(self, ctx=None) -> None:  # type: ignore[no-untyped-def]  # shown like the original's
-            # The traceback of the task's exception keeps this frame: no name in it but `self` may lead to the task.
-            try:
-                live = start(self.future)
-            except BaseException:
-                # Other code has set the future of a queued task, and it will never run.
-                _settle(self.future, "broken")
-                raise
-            if not live:
-                _settle(self.future, "cancelled")  # unless the patched `cancel` has
-                return
-            watch: Any = None
-            log: Any = None
-            outer = None
-            try:
-                watch, function, submitted = _attribute(self.future, CLAIM)
-                log = watch.logs.get(get_ident()) or own_log(watch)
-                outer = log.running
-                started = watch.clock()
-                del self.future._poolscope_claim  # no other can take it, now that the task runs
-                log.running = (function, submitted, started)
-            except BaseException as exc:
-                if log is not None:
-                    log.running = outer
-                if watch is not None:
-                    _settle(self.future, "broken")
-                    watch.give_up(exc)
-                elif type(exc) is not AttributeError:  # else it has no claim
-                    raise
-                watch = None
-            try:
-                result = ctx.run(self.task) if resolved else self.fn(*self.args, **self.kwargs)
-            except BaseException as exc:
-                if watch is not None:
-                    watch.end((log, function, submitted, started, outer), 1)
-                self.future.set_exception(exc)
-                # Break a reference cycle with the exception.
-                self = None  # type: ignore[assignment]  # the name is of no more use, as in the standard one
-            else:
-                if watch is not None:
-                    # As `watch.end` does it, which would be a call for each task.
-                    ended = 0
-                    try:
-                        ended = watch.clock()
-                        log.finished.extend((log.worker, function * 2, submitted, started, ended))
-                        log.running = outer
-                    except BaseException as failure:
-                        if not ended:
-                            log.finished.extend((log.worker, function * 2, submitted, started, started))
-                        log.running = outer
-                        watch.give_up(failure)
-                succeed(self.future, result)
-
-    _WorkItem.__module__ = original.__module__
-    _WorkItem.__qualname__ = original.__qualname__
-    RUN_CODES.add(_WorkItem.__dict__["run"].__code__)
-    return _WorkItem
-
-
-def _announcing(item: Any) -> Any:
-    """Return the same, recording the arrival when it is made by a `submit` that is not ours."""
-    submitting = _submitting
-
-    class _WorkItem(item):  # type: ignore[misc]  # likewise
-        def __init__(self, future, *task):  # type: ignore[no-untyped-def]  # its parameters depend on the interpreter
-            item.__init__(self, future, *task)
-            announced = submitting.task
-            if announced is not None:
-                submitting.task = None
-                watch, function = announced
-                try:
-                    submitted = watch.clock()
-                    future._poolscope_claim = (watch, function, submitted)
-                    watch.arrivals.extend((function, submitted))
-                    submitting.future = future
-                except BaseException as exc:
-                    _withdraw(future)
-                    watch.give_up(exc)
-
-    # It is asked for what it takes, see `shapes`.
-    _WorkItem.__init__.__wrapped__ = item.__init__  # type: ignore[attr-defined]
-    _WorkItem.__module__ = item.__module__
-    _WorkItem.__qualname__ = item.__qualname__
-    return _WorkItem

@@ -12,24 +12,23 @@ from __future__ import annotations
 import sys
 from _thread import allocate_lock, get_ident, get_native_id
 from itertools import count
-from weakref import ref
 
 from poolscope.probe.interpreter.blame import is_ours
 from poolscope.probe.interpreter.cpu import run_delay_ns, thread_cpu_ns
 from poolscope.probe.interpreter.gil import gil_enabled
 from poolscope.probe.interpreter.unpatched import current_frames, getpid, process_time_ns, thread_time_ns
 from poolscope.probe.loops.blocks import BlockTracker
-from poolscope.probe.loops.busythreads import BusyThreads, known_threads
+from poolscope.probe.loops.busythreads import BusyThreads
+from poolscope.probe.loops.identity import has_own, in_notebook, number_of, thread_name, unwatched
 from poolscope.probe.loops.kernel_clocks import GcTime, kernel_wait, switches_reader
 from poolscope.probe.loops.load import LoopLoad
 from poolscope.probe.loops.meter import Meter, Reading
 from poolscope.probe.loops.watch import Familiar, LoopWatch
-from poolscope.probe.sampling.coroutines import LOOPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _thread import LockType
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from types import FrameType
     from typing import Any
 
@@ -62,33 +61,8 @@ _MISSED = 40
 
 _PART = "eventloop"
 
-#: The package whose loop runs a notebook's cells, and how far out its frames are looked for.
-_KERNEL = "ipykernel"
-_FRAMES_LIMIT = 200
-
 # Unique in the process, whatever is patched, unpatched and patched again.
-_next_number = count(1).__next__
 _next_block = count(1).__next__
-_numbers = LOOPS
-
-
-def _number(loop: Any) -> int:
-    """Return the number of this very loop, now and when it runs again. Raises TypeError if it cannot be referred to
-    weakly."""
-    key = id(loop)
-    known = _numbers.get(key)
-    if known is not None and known[0]() is loop:
-        return known[1]
-    number = _next_number()
-    numbers = _numbers  # the name is gone before the last loops are, as the interpreter shuts down
-
-    def forget(gone: ref[Any]) -> None:
-        # The address may be another loop's by now.
-        if key in numbers and numbers[key][0] is gone:
-            numbers.pop(key, None)
-
-    numbers[key] = (ref(loop, forget), number)
-    return number
 
 
 class Monitor:
@@ -135,7 +109,7 @@ class Monitor:
                 self._begin(self._gc_time)  # what ran in the parent does not run here
             if self._given_up or not self._enters(loop):
                 return None
-            if _in_notebook():
+            if in_notebook():
                 self.probe.notice("the event loop of the notebook's kernel is not watched: its cells run in it")
                 return None
             watch = self._watch(loop, kind, base, adopted)
@@ -159,25 +133,25 @@ class Monitor:
                 if loop.is_running():
                     return False
                 self._close(known)  # of its last run, whose end we were not told
-            _number(loop)
+            number_of(loop)
             return not loop.is_closed()
         except Exception as exc:
-            if not (is_ours(exc) or _has_own(type(loop), ("is_closed", "is_running"))):
+            if not (is_ours(exc) or has_own(type(loop), ("is_closed", "is_running"))):
                 raise
-            self.probe.notice(_unwatched(f"{type(loop).__module__}.{type(loop).__qualname__}", exc))
+            self.probe.notice(unwatched(f"{type(loop).__module__}.{type(loop).__qualname__}", exc))
             return False
 
     def _watch(self, loop: Any, kind: str, base: int | None, adopted: bool) -> LoopWatch:
         blocked_ns = max(1_000_000, int(self.probe.settings.loop_blocked_seconds * 1e9))
         period_ns = blocked_ns // LOOKS
-        number = _number(loop)
+        number = number_of(loop)
         if self._familiar is None:
             self._familiar = Familiar(self.probe.notice)
         return LoopWatch(
             loop,
             number=number,
             kind=kind,
-            name=_thread_name(),
+            name=thread_name(),
             ident=get_ident(),
             native_id=get_native_id(),
             base=base,
@@ -290,7 +264,7 @@ class Monitor:
     def _drop(self, watch: LoopWatch, exc: Exception) -> None:
         """Drop a loop that could not be asked or looked at: its class may have methods of its own. The others go on."""
         self._end(watch)
-        self.probe.notice(_unwatched(watch.label, exc))
+        self.probe.notice(unwatched(watch.label, exc))
 
     def _give_up(self, exc: Exception) -> None:
         """Look have failed, so no loop is watched any more. Under the lock; the job goes with its release."""
@@ -458,21 +432,6 @@ class Monitor:
             watch.meter.saw_kernel(kernel_wait(watch.native_id))
 
 
-def _in_notebook() -> bool:
-    """Whether the kernel of a notebook runs the loop that begins here: then each cell is one of its callbacks."""
-    if _KERNEL not in sys.modules:
-        return False
-    frame: FrameType | None = sys._getframe(1)
-    for _ in range(_FRAMES_LIMIT):
-        if frame is None:
-            break
-        name = frame.f_globals.get("__name__")
-        if isinstance(name, str) and name.partition(".")[0] == _KERNEL:
-            return True
-        frame = frame.f_back
-    return False
-
-
 def _is_busy(before: Counters | None, now: Counters | None) -> bool:
     """Whether a loop that is seen between two callbacks is not idle, all the same.
 
@@ -483,30 +442,7 @@ def _is_busy(before: Counters | None, now: Counters | None) -> bool:
     return now.loop_cpu_ns - before.loop_cpu_ns >= _BUSY * (now.at_ns - before.at_ns)
 
 
-def _has_own(cls: type, names: Iterable[str]) -> bool:
-    """Whether a class of loops answers to one of these names by itself, and not as asyncio's and uvloop's do."""
-    for name in names:
-        owner = next((base for base in type.mro(cls) if name in vars(base)), cls)
-        if str(owner.__module__).partition(".")[0] not in ("asyncio", "uvloop"):
-            return True
-    return False
-
-
-def _unwatched(label: str, exc: Exception) -> str:
-    try:
-        text = f"{type(exc).__name__}: {exc}".replace("\n", " ")[:200]
-    except Exception:
-        text = type(exc).__name__
-    return f"an event loop of class {label} is not watched: {text}"
-
-
 def _overslept_ns(probe: Any) -> int | None:
     """By how much the probe's thread has woken up too late in all, if it measures that."""
     overslept: int | None = getattr(probe, "overslept_ns", None)
     return overslept
-
-
-def _thread_name() -> str:
-    # Not current_thread(): in a thread that threading does not know, it makes one up that stays.
-    thread = known_threads().get(get_ident())
-    return f"thread-{get_native_id()}" if thread is None else str(thread.name)

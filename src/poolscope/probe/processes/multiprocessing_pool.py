@@ -258,6 +258,10 @@ class _Patch(Patch):
         #: Whether pools of processes are watched as well.
         self.processes = shapes.known(shapes.multiprocessing_workers, module, probe, _UNKNOWN)
 
+    def kind_of(self, pool: Any) -> str:
+        """Return that of threads or of processes."""
+        return "multiprocessing" if isinstance(pool, self._threads) else "process"
+
     def used(self, pool: Any) -> None:
         """Open a pool that has been made, or has been there before and is used, if it is not too late."""
         if not self.active or getattr(pool, ATTRIBUTE, None) is not UNOPENED:

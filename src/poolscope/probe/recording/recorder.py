@@ -111,11 +111,13 @@ class PoolRecorder:
         "rejected",
         "returned",
         "settled",
+        "since_ns",
         "size",
         "started",
         "taken",
         "taking",
         "told",
+        "waiting",
         "withdrawn",
         "workers",
     )
@@ -166,6 +168,11 @@ class PoolRecorder:
         #: Says where those are that have its places, and where what waits for one is, at most so many of each, where
         #: these are no threads: two lists as `poolscope.messages.Stack` has them.
         self.look: Callable[[int], tuple[list[Any], list[Any]]] | None = None
+        #: Says where what puts into it waits, or waits for the end of its tasks, at most so many, where that is a queue
+        #: of the program's: one list of the same kind.
+        self.waiting: Callable[[int], list[Any]] | None = None
+        #: When what is recorded began, if that was before it was opened.
+        self.since_ns: int | None = None
         #: Whether it is known by now to be a pool, where that shows only later: before that it is not told of.
         self.proven: Callable[[], bool] | None = None
         self.closed = False

@@ -104,7 +104,7 @@ class PoolWatch:
             recorder.executor,
             recorder.created_at,
             max_workers,
-            self.opened_ns,
+            self.opened_ns if recorder.since_ns is None else recorder.since_ns,
             recorder.created_by,
         )
 
@@ -167,10 +167,11 @@ class PoolWatch:
         """Whether the executor is gone, and every task of it has come to its end in the batches up to now."""
         if not self.gone:
             return False
-        if self._unfinished <= 0 or self.recorder.look is not None:
-            return True  # of what has no workers, nothing comes to its end after it
+        recorder = self.recorder
+        if self._unfinished <= 0 or recorder.look is not None or recorder.waiting is not None:
+            return True  # of what has no workers of its own, nothing comes to its end after it
         # Workers go on with what is queued. With none left, those tasks never end; but one may be starting.
-        if self._deserted_ns is None or not all(log.left for log in self.recorder.workers):
+        if self._deserted_ns is None or not all(log.left for log in recorder.workers):
             self._deserted_ns = now_ns
         return now_ns - self._deserted_ns >= DESERTED_NS
 

@@ -1,0 +1,208 @@
+"""What it takes to judge a fleet: time, memory, and what is asked of the engine.
+
+    python benchmarks/fleet.py [--pools 1000,10000] [--hours 6] [--interval 60] [--busy 0.02] [--seed 1] [--json FILE]
+    python benchmarks/fleet.py --find [--instances 500] [--each 10] [--sick 20]
+
+The samples are made up, written as OpenMetrics and made blocks of by promtool: a real Prometheus has them before
+it starts (both are Debian's). `poolscope fleet` is a process of its own; its peak of resident memory is the kernel's.
+
+    pools     so many thread pools, ten of each instance; in a part of them (`--busy`) tasks wait for half an hour
+    healthy   of the same, none waits: what is only looked at
+    find      so many instances with ten pools each, of which some turn serial: how many of them are found, and how many
+              others are said to have a finding
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from common import headline, integers, print_table, save, starting
+
+#: 2026-08-01 14:00 UTC.
+BEGIN = 1_785_592_800
+WORKERS = 8
+RUN_SECONDS = 0.5
+POOLS_OF_AN_INSTANCE = 10
+METRICS = (
+    "executor_pool_max_threads",
+    "executor_pool_core_threads",
+    "executor_pool_size_threads",
+    "executor_active_threads",
+    "executor_queued_tasks",
+    "executor_queue_remaining_tasks",
+    "executor_completed_tasks_total",
+)
+
+
+def scrapes(random_, seconds, interval, sick_from=None, sick_until=None):
+    """(time, active, queued, done) of a pool whose load varies, and is more than it bears for some time."""
+    queued = done = 0.0
+    for now in range(0, seconds + 1, interval):
+        sick = sick_from is not None and sick_from <= now < sick_until
+        rate = 20.0 if sick else random_.uniform(1.0, 12.0)
+        capacity = WORKERS / RUN_SECONDS
+        queued = max(0.0, queued + (rate - capacity) * interval)
+        active = WORKERS if queued else min(WORKERS, round(rate * RUN_SECONDS))
+        done += active / RUN_SECONDS * interval
+        yield BEGIN + now, active, int(queued), int(done)
+
+
+def write(path, pools, seconds, interval, seed, sick):
+    """Write the samples of all pools as OpenMetrics; `sick` are the numbers of those that fill."""
+    random_ = random.Random(seed)
+    with open(path, "w") as file:
+        for number in range(pools):
+            labels = (
+                f'{{job="orders",instance="10.0.{number // POOLS_OF_AN_INSTANCE // 250}.'
+                f'{number // POOLS_OF_AN_INSTANCE % 250}:8080",name="pool{number % POOLS_OF_AN_INSTANCE}"}}'
+            )
+            begin = random_.randrange(seconds // 4, seconds // 2)
+            when = (begin, begin + 1800) if number in sick else (None, None)
+            lines = []
+            for at, active, queued, done in scrapes(random_, seconds, interval, *when):
+                values = (WORKERS, WORKERS, WORKERS, active, queued, 2147483647 - queued, done)
+                lines += [f"{name}{labels} {value} {at}\n" for name, value in zip(METRICS, values, strict=True)]
+            file.write("".join(lines))
+        file.write("# EOF\n")
+
+
+class Prometheus:
+    """A server on loopback that has these samples."""
+
+    def __init__(self, folder, pools, seconds, interval, seed, sick):
+        text = folder / "samples.txt"
+        write(text, pools, seconds, interval, seed, sick)
+        command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "--quiet", text, folder / "data"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        text.unlink()
+        (folder / "prometheus.yml").write_text("{}\n")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        self.process = subprocess.Popen(
+            [
+                "prometheus",
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address={self.url[7:]}",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while not self.is_ready():
+            time.sleep(0.1)
+
+    def is_ready(self):
+        if self.process.poll() is not None:
+            sys.exit("prometheus ended")
+        try:
+            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=5) as answer:
+                return answer.status == 200
+        except (OSError, urllib.error.URLError):
+            return False
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+def survey(url, seconds, folder):
+    """Seconds, peak of resident memory (bytes) and report of one look at all of it."""
+    path = folder / "report.json"
+    path.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "poolscope", "fleet", url, "--json", str(path), "--quiet"]
+    command += ["--from", str(BEGIN), "--to", str(BEGIN + seconds), "--yes"]
+    start = time.monotonic()
+    child = subprocess.Popen(command)
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        sys.exit(f"poolscope fleet ended with {child.returncode}")
+    return time.monotonic() - start, used.ru_maxrss * 1024, json.loads(path.read_text())
+
+
+def measured(pools, options, busy):
+    """One row: so many pools, a part of which is busy."""
+    seconds = options.hours * 3600
+    sick = set(random.Random(options.seed).sample(range(pools), round(busy * pools)))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        server = Prometheus(folder, pools, seconds, options.interval, options.seed, sick)
+        try:
+            runs = [survey(server.url, seconds, folder) for _ in range(options.repeat)]
+        finally:
+            server.close()
+    taken, peak, report = min(runs, key=lambda run: run[0])
+    found = sum(each["instances"] for each in report["findings"] if each["severity"] != "info")
+    stored = pools * len(METRICS) * (seconds // options.interval + 1)
+    return {
+        "pools": pools,
+        "sick": len(sick),
+        "found": found,
+        "stored": stored,
+        "read": report["cost"]["samples"],
+        "requests": report["cost"]["requests"],
+        "megabytes": report["cost"]["bytes"] / 1e6,
+        "seconds": taken,
+        "peak_megabytes": peak / 1e6,
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pools", type=integers, default=[1000, 10_000])
+    parser.add_argument("--hours", type=int, default=6)
+    parser.add_argument("--interval", type=int, default=60)
+    parser.add_argument("--busy", type=float, default=0.02)
+    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--find", action="store_true")
+    parser.add_argument("--instances", type=int, default=500)
+    parser.add_argument("--each", type=int, default=POOLS_OF_AN_INSTANCE)
+    parser.add_argument("--sick", type=int, default=20)
+    parser.add_argument("--json", metavar="FILE")
+    options = parser.parse_args()
+    missing = [program for program in ("prometheus", "promtool") if shutil.which(program) is None]
+    if missing:
+        sys.exit(f"no {missing[0]}: install Debian's package prometheus")
+    started = starting()
+    headline(f"a fleet, {options.hours} h scraped every {options.interval} s")
+    if options.find:
+        pools = options.instances * options.each
+        rows = [measured(pools, options, options.sick / pools)]
+    else:
+        rows = [measured(pools, options, options.busy) for pools in options.pools]
+    print_table(
+        ("pools", "sick", "found", "samples stored", "read", "requests", "MB", "seconds", "peak MB"),
+        [
+            (
+                f"{row['pools']:,}",
+                str(row["sick"]),
+                str(row["found"]),
+                f"{row['stored']:,}",
+                f"{row['read']:,}",
+                str(row["requests"]),
+                f"{row['megabytes']:.1f}",
+                f"{row['seconds']:.1f}",
+                f"{row['peak_megabytes']:.0f}",
+            )
+            for row in rows
+        ],
+    )
+    if options.json:
+        save(options.json, "fleet", options, started, rows)
+
+
+if __name__ == "__main__":
+    main()
