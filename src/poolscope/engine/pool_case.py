@@ -206,8 +206,8 @@ class PoolCase:
         return events
 
     def _too_early(self, item: Judgement, stretch: Stretch) -> bool:
-        """Whether a cause that rests on there being no other, or none, would be told before others could be seen, a batch
-        that was slow to come as an overload, or what waits for a limit before that."""
+        """Whether a cause that rests on there being no other, or none, would be told before others could be seen, a
+        batch that was slow to come as an overload, or what waits for a limit before that."""
         signals, cause = item.signals, item.diagnosis.why
         if self._tracker.active is not None or self._final:
             return False
