@@ -21,6 +21,7 @@ from poolscope.probe.recording.virtual_workers import VirtualWorker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
     from typing import Any
 
@@ -41,7 +42,7 @@ class TaskQueue(WorkQueue):
     __slots__ = ("_cpu_ns", "_thread")
 
     def __init__(self, queues: WorkQueues, site: Site, stamps: Any, *, complete: bool) -> None:
-        super().__init__(queues, site, stamps, complete=complete)
+        super().__init__(queues, site, stamps, _task_key(), complete=complete)
         self._thread = 0
         # What the thread had used when it was read last, and since the queue was opened (ns).
         self._cpu_ns = (-1, 0)
@@ -73,10 +74,6 @@ class TaskQueue(WorkQueue):
         callbacks = getattr(who, "_callbacks", None) or ()
         return any(_RUNS_MAIN in getattr(callback, "__qualname__", "") for callback, _ in callbacks)
 
-    def is_at_work(self, _who: Any) -> bool:
-        """Not known."""
-        return False
-
     def attach(self, queue: Any, recorder: PoolRecorder) -> None:
         """Have it read where the tasks are, and what their thread uses."""
         recorder.look = partial(_look, self, ref(queue))
@@ -90,6 +87,19 @@ class TaskQueue(WorkQueue):
             used += max(0, now - before) if before >= 0 else 0
             self._cpu_ns = now, used
         return used
+
+
+def _task_key() -> Callable[[], int]:
+    """Return what gives the `id` of the task at work, or another number outside of a loop."""
+    current = getattr(sys.modules.get("asyncio.tasks"), "current_task", current_task)
+
+    def key() -> int:
+        try:
+            return id(current())
+        except RuntimeError:
+            return 0
+
+    return key
 
 
 class TaskLog(VirtualWorker):

@@ -55,6 +55,9 @@ QUEUES_KEPT = 1_000
 #: How often our thread looks at them (s).
 LOOK_SECONDS = 0.1
 
+#: What an item may be that calls a function: it, or a tuple that begins with it.
+_CALLING = frozenset((tuple, FunctionType, MethodType, partial))
+
 _getframe, _set = sys._getframe, object.__setattr__
 
 
@@ -221,6 +224,7 @@ class WorkQueue:
         "function",
         "functions",
         "identify",
+        "key",
         "last_size",
         "logs",
         "over",
@@ -238,11 +242,13 @@ class WorkQueue:
         "watch",
     )
 
-    def __init__(self, queues: WorkQueues, site: Site, stamps: Any, *, complete: bool) -> None:
-        """`complete`: from its first item on."""
+    def __init__(self, queues: WorkQueues, site: Site, stamps: Any, key: Callable[[], int], *, complete: bool) -> None:
+        """`complete`: from its first item on. `key` returns the same number for the same task or thread at work, while
+        that lives."""
         probe = queues.probe
         self.queues = queues
         self.site = site
+        self.key = key
         self.stamps = stamps
         self.probe = probe
         self.complete = complete
@@ -301,9 +307,9 @@ class WorkQueue:
         """Whether it is what the program begins with, and not one that was started to take items."""
         raise NotImplementedError
 
-    def is_at_work(self, who: Any) -> bool:
-        """Whether it does work of another pool or queue just now."""
-        raise NotImplementedError
+    def is_at_work(self) -> bool:
+        """Whether what is at work is in a task of another pool."""
+        return False
 
     def attach(self, queue: Any, recorder: Any) -> None:
         """Tell the recorder of a pool what this family knows of its workers."""
@@ -338,7 +344,7 @@ class WorkQueue:
         """Note that what is at work is done with its item, as it `says_so` or asks for another one."""
         try:
             self.said_done = self.said_done or says_so
-            consumer = self.consumers.get(id(self.current()))
+            consumer = self.consumers.get(self.key())
             if consumer is not None and consumer.log.running is not None:
                 self._end(consumer, self.clock())
         except Exception as exc:
@@ -349,7 +355,7 @@ class WorkQueue:
         stamps = self.stamps
         if len(stamps) != held:
             self._match(held, now)
-        own = self._called(item)
+        own = self._called(item) if type(item) in _CALLING else 0
         if type(stamps) is ByItem:
             stamps.add_for(item, (own, now))
         else:
@@ -364,18 +370,16 @@ class WorkQueue:
 
     def _called(self, item: Any) -> int:
         """Return the number of the function that an item is or begins with; 0: none."""
-        if type(item) is tuple and item:
-            item = item[0]
-        kind = type(item)
-        return self.identify(item, ()) if kind is FunctionType or kind is MethodType or kind is partial else 0
+        if type(item) is tuple:
+            item = item[0] if item else None
+        return self.identify(item, ()) if type(item) in _CALLING and type(item) is not tuple else 0
 
     def _look_at_put(self, item: Any) -> None:
         self.puts += 1
-        who = self.current()
-        consumer = self.consumers.get(id(who))
+        consumer = self.consumers.get(self.key())
         if consumer is not None and consumer.held == id(item):
             self.put_back += 1
-        if self.is_at_work(who):
+        if self.is_at_work():
             self.by_workers += 1
         if self.puts > UNPROVEN_LIMIT:
             self.over = True
@@ -386,14 +390,15 @@ class WorkQueue:
         if len(stamps) != held:
             self._match(held, now)
         own, submitted = stamps.next(item)
-        who = self.current()
-        consumer = self.consumers.get(id(who))
-        if consumer is None or consumer.who() is not who:
+        key = self.key()
+        consumer = self.consumers.get(key)
+        if consumer is None or consumer.who() is None:
+            who = self.current()
             frame = _getframe(3)  # `get`, which has called `_get`, which has called us
             if who is None or frame.f_code.co_name == "shutdown":
                 self.cancelled.extend((own or self.function, submitted, now))
                 return
-            consumer = self._meet(who, frame)
+            consumer = self._meet(who, key, frame)
         log = consumer.log
         if log.running is not None:
             self._end(consumer, now)
@@ -407,7 +412,7 @@ class WorkQueue:
             if self.taken >= LOOKED_AT and (not self.waited or self.taken >= UNPROVEN_LIMIT):
                 self.over = True
 
-    def _meet(self, who: Any, frame: FrameType) -> Consumer:
+    def _meet(self, who: Any, key: int, frame: FrameType) -> Consumer:
         """Return a new consumer, which is at work."""
         self._bury()
         function = self._function(frame, self.outermost(who))
@@ -421,8 +426,8 @@ class WorkQueue:
             self.logs.append(log)
         self.begin(log)
         weak = _Who(who, self.dead.append)
-        weak.consumer = consumer = Consumer(weak, id(who), function, log)
-        self.consumers[id(who)] = consumer
+        weak.consumer = consumer = Consumer(weak, key, function, log)
+        self.consumers[key] = consumer
         return consumer
 
     def _function(self, caller: FrameType | None, outermost: FrameType | None) -> int:
