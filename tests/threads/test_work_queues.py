@@ -379,6 +379,37 @@ def test_items_that_call_something_go_by_its_name(probe):
     asyncio.run(main())
 
 
+def test_a_consumer_that_polls_is_idle_when_there_is_nothing(probe):
+    async def poll(items, gate):
+        while True:
+            try:
+                items.get_nowait()
+            except asyncio.QueueEmpty:
+                pass
+            await gate.wait()
+            gate.clear()
+
+    async def main():
+        items, gate = asyncio.Queue(), asyncio.Event()
+        for number in range(3):
+            items.put_nowait(number)
+        probe.clock.now += LONG
+        poller = asyncio.ensure_future(poll(items, gate))
+        await turns()
+        for _ in range(2):
+            gate.set()
+            await turns()
+            probe.look()
+        book = ledger(probe)
+        book.only(submitted=3, succeeded=2, running=1)
+        gate.set()
+        await turns()
+        book.only(submitted=3, succeeded=3)
+        poller.cancel()
+
+    asyncio.run(main())
+
+
 # -- threads -----------------------------------------------------------------------------------------------------------
 
 

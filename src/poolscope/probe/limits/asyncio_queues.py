@@ -65,6 +65,12 @@ class TaskQueue(WorkQueue):
         """Note which thread the loop is in."""
         self._thread = get_native_id()
 
+    def met(self, frame: FrameType) -> None:
+        """Look at whether it polls: then it does not wait, and `empty` has to tell that it asks in vain."""
+        get, get_nowait = self.queues.askers
+        if frame.f_code is get_nowait and (frame.f_back is None or frame.f_back.f_code is not get):
+            _hear_polls()
+
     def has_ended(self, who: Any) -> bool:
         """Whether a task is done."""
         return bool(who.done())
@@ -186,6 +192,29 @@ def _get_last(self: Any) -> Any:
         items = self._queue
         record.takes(self, items[-1], len(items))
     return self._queue.pop()
+
+
+def _empty(self: Any) -> bool:
+    if self._queue:
+        return False
+    try:
+        record = self._poolscope_items
+    except AttributeError:
+        record = older(self)
+    if record is not None:
+        record.asks(self, _getframe(1))
+    return True
+
+
+def _hear_polls() -> None:
+    """Replace `empty`, which most programs need not pay for."""
+    if _family.lock.acquire(blocking=False):  # another thread that holds it takes the patch off
+        try:
+            patch, queue = _family.patch, _family.patched.Queue
+            if patch is not None and queue.empty is not _empty:
+                patch.put(queue, "empty", _empty)
+        finally:
+            _family.lock.release()
 
 
 def _methods(module: Any) -> dict[Any, dict[str, Any]]:

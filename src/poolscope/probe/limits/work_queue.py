@@ -295,6 +295,9 @@ class WorkQueue:
     def begin(self, log: VirtualWorker) -> None:
         """Note that what is at work has this log from now on."""
 
+    def met(self, frame: FrameType) -> None:
+        """Note that a new consumer has called the method that this frame is in."""
+
     def leave(self, log: VirtualWorker) -> None:
         """Note that what had this log is gone."""
         self.free.append(log)
@@ -425,6 +428,7 @@ class WorkQueue:
             log = self.new_log(len(self.logs) + 1)
             self.logs.append(log)
         self.begin(log)
+        self.met(frame)
         weak = _Who(who, self.dead.append)
         weak.consumer = consumer = Consumer(weak, key, function, log)
         self.consumers[key] = consumer
