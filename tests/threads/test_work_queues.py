@@ -256,7 +256,7 @@ def test_a_stock_is_none(probe):
         stock.put_nowait(connection)
 
     async def user(stock):
-        for _ in range(200):
+        for _ in range(work_queue.DECIDED_AT):
             await use(stock)
 
     async def main():

@@ -41,7 +41,9 @@ ATTRIBUTE = "_poolscope_items"
 #: The kind of its pool.
 KIND = "queue"
 #: So many items that are taken show whether any has to wait, and who takes them.
-LOOKED_AT = 256
+LOOKED_AT = 128
+#: A queue that has not proven to be one of work by then is none: it is a library's, a stock, or of results.
+DECIDED_AT = 8 * LOOKED_AT
 #: An item that was in the queue for so long (ns) had to wait.
 WAITED_NS = 10_000_000
 #: Items that are noted of a queue that has not proven to be one of work, beyond which it is left at rest.
@@ -411,7 +413,7 @@ class WorkQueue:
         self.taken += 1
         if self.watch is None:
             self.waited += now - submitted >= WAITED_NS
-            # Where some have waited, it is our thread's to say what it is, for a while.
+            # Where some have waited, it is our thread's to say what it is.
             if self.taken >= LOOKED_AT and (not self.waited or self.taken >= UNPROVEN_LIMIT):
                 self.over = True
 
@@ -508,15 +510,13 @@ class WorkQueue:
         """Whether it is known by now to be a work queue; None: it is known to be none."""
         consumers = list(self.consumers.values())
         ours = [consumer for consumer in consumers if consumer.function]
-        if self.taken >= LOOKED_AT and (not ours or 2 * self.put_back > self.taken):
-            return None  # a library's, or a stock
-        if not self.waited or not ours or 2 * self.put_back > self.taken:
-            return False
-        if max(consumer.takes for consumer in ours) < 2:
-            return False  # none has come back
-        if not self.complete and self.taken < 2 * len(ours):
-            return False  # there may be others, which are busy
-        return not (len(ours) == 1 and self._takes_results(ours[0]))
+        back = [consumer for consumer in ours if consumer.takes > 1]
+        # Of a queue that was at rest there may be others, which are busy.
+        known = bool(back) and (self.complete or self.taken >= 2 * len(ours))
+        stock = 2 * self.put_back > self.taken
+        if self.waited and known and not stock and not (len(ours) == 1 and self._takes_results(ours[0])):
+            return True
+        return None if self.taken >= DECIDED_AT and self.waited else False
 
     def _takes_results(self, only: Consumer) -> bool:
         """Whether the only consumer takes what others have finished."""
