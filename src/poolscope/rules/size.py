@@ -9,7 +9,7 @@ from poolscope.rules.inflation import became_slower
 from poolscope.rules.reason import Cause, Scene
 from poolscope.rules.wording import are, counted, percent, seconds, workers
 from poolscope.signals.pool_signals import PoolSignals, workers_for_cpu
-from poolscope.signals.sizing import LARGEST
+from poolscope.signals.sizing import LARGEST, Sizing
 from poolscope.signals.work_queues import KIND
 
 #: Runs that take this many times as long as alone already show what more workers would make worse.
@@ -24,11 +24,15 @@ _HOW = {
 }
 
 
-def _larger(scene: Scene, size: str, now: int) -> str:
-    """Say how to have so many workers in place of as many as there are now."""
+def _larger(scene: Scene, sizing: Sizing, now: int) -> str:
+    """Say how to have more workers than there are now."""
+    name, size, enough = scene.pool, sizing.suggested, sizing.enough
     if scene.kind == KIND:
-        return f"Start {size} consumers for {scene.pool!r}: tasks or threads that take from it (now {now})"
-    return f"Give {scene.pool!r} max_workers={size} (now {now})"
+        steps = "" if enough is None else f", and more in steps up to {enough}"
+        return f"Start {size} consumers for {name!r}{steps}: tasks or threads that take from it (now {now})"
+    if enough is None:
+        return f"Give {name!r} max_workers={size} (now {now})"
+    return f"Give {name!r} more workers in steps, from max_workers={size} (now {now}) to {enough}"
 
 
 class _Cpu(msgspec.Struct, frozen=True):
@@ -168,15 +172,14 @@ class TooSmall(Cause, frozen=True, kw_only=True):
         if sizing.enough is not None:
             return Advice(
                 self.action,
-                f"{_larger(scene, str(sizing.suggested), now)}, and more in steps to {sizing.enough}: replayed on "
-                f"{sizing.enough}, the recorded tasks never fill the pool for "
+                f"{_larger(scene, sizing, now)}: replayed on {sizing.enough}, the recorded tasks never fill the pool for "
                 f"{seconds(scene.sustain_seconds)}, if they run as long as they did, and what they wait for must serve "
                 f"so many at once.{self.headroom.warning(sizing.suggested)}{self.purpose()}",
                 suggested_max_workers=sizing.suggested,
             )
         return Advice(
             self.action,
-            f"{_larger(scene, str(sizing.suggested), now)}: replayed on {sizing.suggested}, the recorded "
+            f"{_larger(scene, sizing, now)}: replayed on {sizing.suggested}, the recorded "
             f"tasks never fill the pool for {seconds(scene.sustain_seconds)}, if they run as long as they did."
             f"{self.headroom.warning(sizing.suggested)}{self.purpose()}",
             suggested_max_workers=sizing.suggested,

@@ -123,7 +123,10 @@ def _follow(queues: WorkQueues, queue: Any, site: Site, complete: bool) -> WorkQ
 
 
 def _by_user(frame: FrameType | None) -> bool:
-    """Whether the user has called the method of a queue that this frame is in: what only libraries use is theirs."""
+    """Whether the user has called the method of a queue that this frame is in: what only libraries use is theirs.
+    Greenlets in the place of threads would all be one."""
+    if replaced():
+        return False
     names = _family.patched.__dict__
     while frame is not None and frame.f_globals is names:
         frame = frame.f_back
