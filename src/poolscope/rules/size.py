@@ -172,15 +172,15 @@ class TooSmall(Cause, frozen=True, kw_only=True):
         if sizing.enough is not None:
             return Advice(
                 self.action,
-                f"{_larger(scene, sizing, now)}: replayed on {sizing.enough}, the recorded tasks never fill the pool for "
-                f"{seconds(scene.sustain_seconds)}, if they run as long as they did, and what they wait for must serve "
-                f"so many at once.{self.headroom.warning(sizing.suggested)}{self.purpose()}",
+                f"{_larger(scene, sizing, now)}: replayed on {sizing.enough}, the recorded tasks never fill the pool "
+                f"for {seconds(scene.sustain_seconds)}, if they run as long as they did, and what they wait for must "
+                f"serve so many at once.{self.headroom.warning(sizing.suggested)}{self.purpose()}",
                 suggested_max_workers=sizing.suggested,
             )
         return Advice(
             self.action,
-            f"{_larger(scene, sizing, now)}: replayed on {sizing.suggested}, the recorded "
-            f"tasks never fill the pool for {seconds(scene.sustain_seconds)}, if they run as long as they did."
+            f"{_larger(scene, sizing, now)}: replayed on {sizing.suggested}, the recorded tasks never fill the pool for "
+            f"{seconds(scene.sustain_seconds)}, if they run as long as they did."
             f"{self.headroom.warning(sizing.suggested)}{self.purpose()}",
             suggested_max_workers=sizing.suggested,
         )
