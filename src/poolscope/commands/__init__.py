@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from poolscope import __version__
-from poolscope.commands import demo, fleet, run
+from poolscope.commands import demo, run
 from poolscope.commands.console import OutputFailed, Parser, complain, leave_output
 from poolscope.commands.demo import STORIES
 from poolscope.errors import PoolscopeError
@@ -73,6 +73,8 @@ def _action(name: str) -> Callable[[argparse.Namespace], int]:
         from poolscope.commands.compare import do
     elif name == "fleet":
         from poolscope.commands.fleet import do
+    elif name == "observe":
+        from poolscope.commands.observe import do
     elif name == "check":
         from poolscope.commands.check import do
     else:
@@ -81,6 +83,8 @@ def _action(name: str) -> Callable[[argparse.Namespace], int]:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from poolscope.commands import fleet, observe
+
     parser = Parser(
         prog="poolscope",
         description="Says why an asynchronous Python program turned serial.",
@@ -106,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     whatif.add_argument("--pool", metavar="NAME", help="this pool only")
     whatif.add_argument("--workers", metavar="SIZES", help="sizes to try, such as 4,8,16-64")
     fleet.parser_into(commands)
+    observe.parser_into(commands)
     check = commands.add_parser("check", help="validate a settings file", allow_abbrev=False)
     check.add_argument("config", metavar="CONFIG", help="the file")
     export = commands.add_parser("export", help="write the shipped Grafana and Prometheus files", allow_abbrev=False)

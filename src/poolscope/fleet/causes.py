@@ -199,10 +199,8 @@ def _size(cause: Cause, scene: Scene) -> Advice:
     if needed is None or alone is None:
         why = "how long a task takes alone was not seen" if alone is None else "its load alone does not fill it"
         return Advice(cause.action, f"{size} (now {now}). Or: {bound}. There is no number: {why}.")
-    arriving = signals.finished / signals.window_seconds if signals.window_seconds else 0.0
-    if isinstance(signals, Sampled) and signals.arriving is not None:
-        arriving = signals.arriving
-    estimate = f"an estimate: up to {arriving:.3g} a second came on average, a task takes {seconds(alone)} alone"
+    load = (signals.arriving_peak if isinstance(signals, Sampled) else None) or signals.throughput
+    estimate = f"an estimate: up to {load:.3g} a second came, and a task takes {seconds(alone)} alone"
     if needed > max(MOST_WORKERS, MOST_TIMES * now):
         return Advice(
             "bound_submission",

@@ -53,6 +53,8 @@ class Range(msgspec.Struct, frozen=True):
     begin: float
     end: float
     show: Moment
+    #: Less than this is too little to judge by.
+    least_seconds: float = LEAST_SECONDS
 
 
 class Instance:
@@ -148,7 +150,7 @@ class Instance:
 
     def _judge(self, key: PoolKey, reading: Reading, when: Range, settings: Settings, alone: float | None) -> Verdict:
         span = reading.at[-1] - reading.at[0] if len(reading.at) else 0.0
-        if len(reading.at) < LEAST_SAMPLES or span < LEAST_SECONDS:
+        if len(reading.at) < LEAST_SAMPLES or span < when.least_seconds:
             return too_little(key, reading, f"{counted(len(reading.at), 'sample')} over {seconds(span)}")
         if reading.mapping.kind == "loop":
             return judge_loop(key, reading, self.cores, when.end, when.show)
