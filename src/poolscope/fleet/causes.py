@@ -136,6 +136,17 @@ class OneWorker(SingleWorker, frozen=True, kw_only=True):
 class Waiting(BlockingIo, frozen=True, kw_only=True):
     """Workers that use next to no CPU, with nothing known that they wait for."""
 
+    @classmethod
+    def match(cls, signals: PoolSignals, pattern: Pattern) -> Waiting | None:
+        """Match as `BlockingIo`, unless connections are short that they may wait for."""
+        around = signals.process_around if isinstance(signals, Sampled) else None
+        if around is not None and any(each.share >= DEPENDENCY_SHARE for each in around.dependencies):
+            return None
+        found = BlockingIo.match(signals, pattern)
+        if found is None:
+            return None
+        return cls(signals=signals, headroom=found.headroom, times_before=found.times_before)
+
     def advice(self, scene: Scene) -> Advice:
         """In the runtime's words."""
         return _size(self, scene)

@@ -162,9 +162,7 @@ class Watch:
         taken = sorted(
             mapping.title for mapping, _ in known.present(self._known, names) if "reset_by_scrape" in mapping.traps
         )
-        missing = (
-            "each scrape resets its values, so what is scraped here is missing in the Prometheus that scrapes it too"
-        )
+        missing = "each scrape resets its values, so what we scrape is missing in the Prometheus that scrapes it too"
         found = [f"{title}: {missing}" for title in taken]
         return [*found, *self.errors.values()]
 

@@ -49,6 +49,8 @@ class Process(msgspec.Struct, frozen=True):
     cores_used: float | None = None
     cores_allowed: float | None = None
     collecting: float | None = None
+    #: When it started (s since the epoch).
+    started: float | None = None
     dependencies: tuple[Dependency, ...] = ()
     #: Other pools of workers that were full over the same time.
     others: tuple[str, ...] = ()
