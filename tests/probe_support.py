@@ -87,7 +87,7 @@ class FakeProbe:
     def wake(self):
         self.wakes += 1
 
-    def pool_rule(self, label):
+    def pool_rule(self, label, kind):
         return self.rules.get(label)
 
     def add_rule(self, label, max_workers):

@@ -9,10 +9,12 @@ from benchmarks.diagnosis import (  # noqa: F401 - they register their families
     handing,
     healthy,
     held,
+    in_turn,
     loop_work,
     looping,
     queueing,
     waiting,
+    work_queues,
 )
 from benchmarks.diagnosis.recording import FAMILIES, Recording
 

@@ -196,7 +196,9 @@ class Stack(msgspec.Struct, frozen=True, array_like=True):
     `spot` tells places in the last line from each other: it is the instruction. `tasks` is flat, 3 integers a worker:
     worker, function, started. `gate` is what they wait for, if that is known: a "lock", a "semaphore", a full
     "queue", a "child" process, or a lock that no thread of their process can release, as it is "inherited"; of a
-    task of an event loop also "await", anything else.
+    task of an event loop also "await", anything else. What waits for a queue of the program's is at a "put" or "join".
+    Of what has a connection: "await" is anything but that, "client" that it is used, and "leaked" that what took it has
+    ended: then the line is the one that did. Of what waits for one it is "connections".
     """
 
     lines: list[Line]
@@ -211,7 +213,7 @@ class StackSample(_Message, tag="stacks", frozen=True):
     pool: int
     at_ns: int
     stacks: list[Stack]
-    #: Where what waits for a limit is: worker 0, function, submitted.
+    #: Where what waits for a limit is, or for a work queue: worker 0, function, submitted.
     waiting: list[Stack] = []
 
 
@@ -293,6 +295,42 @@ class Handover(_Message, tag="handover", frozen=True):
     sender_ready_ns: int = 0
     receiver_ready_ns: int = 0
     under_way: list[int] = []
+
+
+class Chunks(_Message, tag="chunks", frozen=True):
+    """How many tasks of a pool were chunks of `map` so far, and how many items were in them."""
+
+    pool: int
+    at_ns: int
+    chunks: int
+    items: int
+
+
+class Turn(msgspec.Struct, frozen=True, array_like=True):
+    """A thread or a task that waits: of the event loop `loop` (0: of none that is watched), for a task of the pool
+    `pool` (0: of none that is known).
+
+    `who` tells threads and tasks from each other. `gate` is what for: "await", "future" of a pool, "thread", "process";
+    "batch", several of them, or "end", that of a pool. `others`: how many other tasks of that pool ran, or of that loop
+    were not done. `lines` are the user's, from the outermost caller to the innermost, and `turns` has a number for each
+    of them: it is another one when the line waits for another thing.
+    """
+
+    loop: int
+    pool: int
+    who: int
+    gate: str
+    others: int
+    lines: list[Line]
+    turns: list[int]
+
+
+class TurnSample(_Message, tag="turns", frozen=True):
+    """What threads and tasks wait for at one moment, where a task of a pool, an event loop or a child thread is under
+    way. Of very many only some are told."""
+
+    at_ns: int
+    turns: list[Turn]
 
 
 class LoopOpened(_Message, tag="loop_opened", frozen=True):
@@ -410,6 +448,8 @@ Message = (
     | WorkersStarted
     | WaitSample
     | Handover
+    | TurnSample
+    | Chunks
     | LoopOpened
     | LoopTick
     | LoopBlock

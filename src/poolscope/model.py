@@ -29,6 +29,9 @@ PATTERNS: tuple[str, ...] = (
     "loop_full",
 )
 
+#: The one pattern whose findings only inform and may be the verdict all the same.
+IN_TURN = "not_concurrent"
+
 SCHEMA = "poolscope.report/1"
 
 #: Fewer finished tasks than this, and no event loop that ran for so long (s), is too little to judge by.
@@ -177,6 +180,15 @@ class SizingPoint(msgspec.Struct, frozen=True):
     makespan_seconds: float
 
 
+class Concurrency(msgspec.Struct, frozen=True):
+    """How many tasks of a pool ran at once."""
+
+    #: On average, while it had any: busy time by the time with a task queued or running; null without one.
+    mean: float | None = None
+    #: At most.
+    peak: int = 0
+
+
 class PoolReport(msgspec.Struct, frozen=True):
     """One pool: what it is, what it did, what is wrong with it."""
 
@@ -222,6 +234,8 @@ class PoolReport(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...]
     #: The variable or attribute that it is stored in, null if that could not be read.
     created_by: str | None = None
+    #: How many tasks ran at once.
+    concurrency: Concurrency = Concurrency()
 
 
 class LoopReport(msgspec.Struct, frozen=True):
@@ -436,6 +450,7 @@ class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     suggested_max_workers: int | None
     former_functions: tuple[tuple[str, int, float], ...] = ()
     since_ns: int = 0
+    occupied_seconds: float = 0.0
 
 
 class LoopSnapshot(msgspec.Struct, frozen=True, kw_only=True):

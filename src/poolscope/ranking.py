@@ -7,7 +7,9 @@ from poolscope.model import PATTERNS, SEVERITIES, Finding
 
 def importance(finding: Finding) -> tuple[int, int]:
     """Return a key that puts the most severe first, then the patterns in their order; one that is not known comes
-    last. A pool that waits for an event loop comes after what is wrong with that."""
+    last. A pool that waits for an event loop, or for a limit, comes after what is wrong with that."""
+    if finding.cause == "shared_resource" and finding.advice.pool is not None:
+        return -SEVERITIES.index(finding.severity), len(PATTERNS)
     if finding.cause == "downstream_pool" and finding.evidence.get("loop_awaited_share", 0.0) > finding.evidence.get(
         "downstream_share", 0.0
     ):

@@ -118,16 +118,16 @@ CLOSED = """
 """
 
 
-def test_what_if_says_that_a_closed_loop_has_no_forecast(tmp_path: Path) -> None:
+def test_a_closed_loop_is_replayed_with_its_population(tmp_path: Path) -> None:
     script(tmp_path, CLOSED)
     words = ("run", "--quiet", "--session", "it.session", "--json", "it.json", "program.py")
     assert poolscope(*words, cwd=tmp_path).status == 0
     (row,) = json.loads((tmp_path / "it.json").read_text())["pools"]
-    assert row["sizing"] is None
+    assert [(point["workers"], point["wait_p50_seconds"]) for point in row["sizing"]][-1] == (10, 0.0)
     assert [found["advice"]["suggested_max_workers"] for found in row["findings"]] == [None]
     outcome = poolscope("whatif", "it.session", cwd=tmp_path)
     assert (outcome.status, outcome.err) == (0, "")
-    assert re.search(r"waits for results before it submits more, (9|10) tasks at a time", outcome.out)
+    assert "waits for results before it submits more: replayed with 10 tasks at a time" in outcome.out
 
 
 def test_the_files_have_sane_permissions_and_links_stay(tmp_path: Path) -> None:
@@ -153,6 +153,29 @@ def test_another_size_of_a_pool_that_is_not_there_is_said(tmp_path: Path, quiet:
     assert json.loads((tmp_path / "it.json").read_text())["notices"] == [said]
     assert "--set crawler: no pool has that name" in outcome.err
     assert not quiet or outcome.err == f"poolscope: {said}\n"
+
+
+@pytest.mark.parametrize(("named", "sizes"), [("work:process", (1, 3)), ("work:thread", (3, 1)), ("work", (3, 3))])
+def test_another_size_of_one_of_two_pools_of_a_name(tmp_path: Path, named: str, sizes: tuple[int, int]) -> None:
+    script(
+        tmp_path,
+        """
+        from concurrent.futures import ThreadPoolExecutor
+        from multiprocessing import get_context
+        from poolscope import ProcessPoolExecutor
+
+        if __name__ == "__main__":
+            for pool in ThreadPoolExecutor(1, "work"), ProcessPoolExecutor(1, get_context("fork"), name="work"):
+                with pool:
+                    pool.submit(int).result()
+        """,
+    )
+    _, report = watched("--set", f"{named}.max_workers=3", "program.py", cwd=tmp_path)
+    assert {row["kind"]: row["max_workers"] for row in report["pools"]} == dict(
+        zip(("thread", "process"), sizes, strict=True)
+    )
+    said = "--set work: pools of several kinds have that name; one alone: work:process, work:thread"
+    assert (said in report["notices"]) == (named == "work")
 
 
 def test_another_size_without_touching_the_code(tmp_path: Path) -> None:

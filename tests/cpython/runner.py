@@ -20,6 +20,9 @@ import sys
 import unittest
 from pathlib import Path
 
+#: Items that were noted of queues.
+followed = 0
+
 #: Tests of executors other than those of threads, which the drop-in does not touch.
 OTHERS = ("ProcessPool", "InterpreterPool")
 
@@ -34,11 +37,41 @@ def enter(mode: str) -> None:
             poolscope.ThreadPoolExecutor
         )
         return
+    follow_tests()
     installation = poolscope.install()
     if mode == "uninstalled":
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             assert list(pool.map(abs, [-1, -2])) == [1, 2]
         installation.uninstall()
+
+
+def follow_tests() -> None:
+    """Has the queues that CPython's tests make followed, as if these were the user's and not the standard library's."""
+    from poolscope.probe.limits import queue_patch, threading_queues, work_queue
+
+    for module in (queue_patch, threading_queues, work_queue):
+        module.is_user_file = bool
+
+    noted = work_queue.WorkQueue._arrives
+
+    def arrives(self, item, held):
+        global followed
+        followed += 1
+        noted(self, item, held)
+
+    work_queue.WorkQueue._arrives = arrives
+
+
+def one_queue() -> None:
+    """Has the tests of queues use the module that is in use, and not copies of it that nobody watches."""
+    import queue
+
+    from test.support import import_helper
+
+    fresh = import_helper.import_fresh_module
+    import_helper.import_fresh_module = lambda name, *args, **kwargs: (
+        queue if name == "queue" else fresh(name, *args, **kwargs)
+    )
 
 
 def enter_in_children(mode: str) -> None:
@@ -108,12 +141,13 @@ def recorded() -> int:
         return 0
     import poolscope
 
-    return sum(pool.tasks.submitted for pool in poolscope.report().pools)
+    return followed + sum(pool.tasks.submitted for pool in poolscope.report().pools)
 
 
 def main(mode: str, output: str, *names: str) -> None:
     enter(mode)
     enter_in_children(mode)
+    one_queue()
     from test import support
 
     # As `python -m test -u cpu` has it.

@@ -18,6 +18,7 @@ import pytest
 
 MODES = ("standard", "drop-in", "patched", "uninstalled")
 POOLS = "multiprocessing_fork"
+QUEUES = "queue"
 #: Each group runs in a process of its own: a package of CPython's tests, and what of it. Of asyncio: what submits to
 #: executors, waits for their futures, or runs on loops that we patch; not TLS, child processes and the parts without a
 #: loop. Its events alone take as long as all the rest. Pools of interpreters stay what they are.
@@ -25,8 +26,8 @@ GROUPS = {
     "concurrent_futures": ("thread_pool wait as_completed shutdown init future deadlock", ""),
     "asyncio events": ("events", ""),
     "asyncio": (
-        "base_events eager_task_factory futures futures2 locks runners selector_events sendfile server sock_lowlevel"
-        " streams tasks.RunCoroutineThreadsafeTests threads timeouts unix_events waitfor",
+        "base_events eager_task_factory futures futures2 locks queues runners selector_events sendfile server"
+        " sock_lowlevel streams tasks.RunCoroutineThreadsafeTests threads timeouts unix_events waitfor",
         "free_threading graph server_context",
     ),
     POOLS: (
@@ -34,9 +35,11 @@ GROUPS = {
         " misc.TestPoolNotLeakOnFailure",
         "",
     ),
+    QUEUES: ("", ""),
 }
-#: There is no drop-in for multiprocessing's pools.
-RUNS = [(mode, group) for mode in MODES for group in GROUPS if (mode, group) != ("drop-in", POOLS)]
+#: There is no drop-in for multiprocessing's pools and for queues. Those of queues take ten seconds.
+LEFT_OUT = (("drop-in", POOLS), ("drop-in", QUEUES), ("uninstalled", QUEUES))
+RUNS = [(mode, group) for mode in MODES for group in GROUPS if (mode, group) not in LEFT_OUT]
 #: Most of their time the tests sleep.
 AT_ONCE = 4
 LIMIT = 280  # seconds for one group
@@ -53,6 +56,8 @@ def has_tests():
 def modules(group):
     """The modules of a group: those of every version, here or not, and those of later versions if they are here."""
     always, later = GROUPS[group]
+    if not always:
+        return [f"test.test_{group}"]
     package = f"test.test_{group.split()[0]}.test_"
     later_here = [name for name in later.split() if importlib.util.find_spec(package + name) is not None]
     return [package + name for name in (*always.split(), *later_here)]

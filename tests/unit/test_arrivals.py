@@ -214,6 +214,43 @@ def test_what_comes_at_the_same_time_as_the_tasks_of_a_full_pool_does_not_follow
     assert not follow([int(at * SECOND) for at, *_ in other], starts(other)), "nor do that pool's own arrivals"
 
 
+def a_little_more(seconds: float, rng: random.Random) -> float:
+    return seconds + 0.0001 + rng.expovariate(10_000)
+
+
+def by_a_clock(every: float, together: int, seconds: float, rng: random.Random) -> Iterator[float]:
+    """So many at each beat, which comes up to a millisecond late."""
+    for beat in range(int(seconds / every)):
+        late = rng.uniform(0, 0.001)
+        yield from [beat * every + late + 0.00005 * number for number in range(together)]
+
+
+@pytest.mark.parametrize(
+    ("every", "together", "run", "workers"),
+    [(0.1, 3, 0.5, 10), (0.1, 3, 0.5, 14), (0.1, 30, 0.5, 140), (0.1, 1, 0.1, 1), (0.1, 2, 0.1, 1), (0.2, 4, 0.2, 3)],
+)
+@pytest.mark.parametrize("seconds", [3.0, 20.0])
+def test_a_clock_that_the_runs_divide_follows_no_pool(
+    every: float, together: int, run: float, workers: int, seconds: float
+) -> None:
+    """Each task ends at a beat of the clock, a little late, and the next one starts."""
+    for seed in range(SEEDS):
+        rng = random.Random(seed)
+        done = open_loop(by_a_clock(every, together, seconds, rng), workers, partial(a_little_more, run, rng))
+        assert not follow([int(at * SECOND) for at, *_ in done], starts(done)), seed
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("step", [0.0, 0.01])
+def test_a_full_pool_that_keeps_time_like_a_clock_is_followed_all_the_same(workers: int, step: float) -> None:
+    """Its tasks sleep for a tenth of a second each, in step or one after the other."""
+    rng = random.Random(1)
+    begin = (step * number for number in range(workers))
+    feeder = open_loop(iter([*begin, *([0.05] * 50 * workers)]), workers, partial(a_little_more, 0.1, rng))
+    submitted = [int((start + rng.uniform(0.00001, 0.00003)) * SECOND) for _, start, _ in feeder]
+    assert follow(submitted, starts(feeder))
+
+
 def growing_clients(
     workers: int, run: Callable[[], float], think: Callable[[], float], *, every: float, seconds: float
 ) -> list[tuple[float, float, float]]:

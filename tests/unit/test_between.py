@@ -276,3 +276,19 @@ def test_results_that_come_late_are_no_stall() -> None:
     ended = [1, 2, 0, SECOND, SECOND + 1_000_000]
     history.fold(PoolBatch(1, 19 * SECOND, 2, 2, 0, 0, ended, [], [], [], []))
     assert quiet() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("late_ms", "alone"), [(25, 80), (5, 40)])
+def test_while_workers_are_in_callbacks_a_task_may_run_alone_though_none_is_idle(late_ms: int, alone: int) -> None:
+    """Two workers, each of which is in a task for 10 ms of every 50 and in callbacks for the rest, while tasks wait."""
+    history = of_processes()
+    ms = SECOND // 1000
+    ended = [
+        number
+        for worker, late in ((1, 0), (2, late_ms))
+        for begin in range(SECOND + late * ms, 3 * SECOND, 50 * ms)
+        for number in (worker, 2, 0, begin, begin + 10 * ms)
+    ]
+    history.fold(PoolBatch(1, 4 * SECOND, 2, 2, 0, 0, ended, [], [], [], []))
+    assert Window(history, SECOND, 4 * SECOND).alone(2) == [(1, 10 * ms)] * alone
+    assert Window(history, 2 * SECOND, 4 * SECOND).alone(2) == [(1, 10 * ms)] * (alone // 2)

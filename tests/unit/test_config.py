@@ -57,7 +57,9 @@ def test_the_examples_of_the_shipped_file_are_valid() -> None:
     settings = config.parse(re.sub(r"^#  ", "  ", text, flags=re.MULTILINE), "example")
     assert [mapping.anchor.metric for mapping in settings.mappings] == ["ants_running"]
     (pool,) = settings.pools
-    expected = PoolSettings(match="db-*", name="database", max_workers=16, sustain_seconds=5.0, min_amplification=3.0)
+    expected = PoolSettings(
+        match="db-*", kind="process", name="database", max_workers=16, sustain_seconds=5.0, min_amplification=3.0
+    )
     assert pool == expected
 
 
@@ -402,8 +404,8 @@ def test_what_the_probe_is_told() -> None:
     told = RULES.for_probe()
     assert told["sample_interval"] == 0.1
     assert told["loop_blocked_seconds"] == 0.1
-    assert told["pools"][0] == {"match": "db-*", "name": "database", "max_workers": 16, "ignore": False}
-    assert set(told) == {"limits", "sample_interval", "loop_blocked_seconds", "pools"}
+    assert told["pools"][0] == {"match": "db-*", "name": "database", "max_workers": 16, "ignore": False, "kind": None}
+    assert set(told) == {"connections", "limits", "sample_interval", "loop_blocked_seconds", "pools"}
     assert len(told["pools"]) == 3
 
 
@@ -428,6 +430,24 @@ def test_another_size_for_a_renamed_pool_reaches_the_pools_of_that_name() -> Non
         rule = changed.rule_for(name)
         assert rule is not None
         assert (rule.max_workers, rule.name, rule.sustain_seconds) == (8, "database", 5.0)
+
+
+def test_another_size_of_one_kind_leaves_the_others() -> None:
+    changed = RULES.with_max_workers("database:process", 8)
+    for name in ("database", "db-1"):
+        sizes = [(rule := changed.rule_for(name, kind)) and rule.max_workers for kind in ("process", "thread", None)]
+        assert sizes == [8, 16, 16]
+    assert changed.detection_for("db-1", "process") == RULES.detection_for("db-1")
+    fresh = Settings().with_max_workers("mail:process", 8)
+    assert fresh.rule_for("mail") is fresh.rule_for("mail", "thread") is None
+    assert fresh.rule_for("mail", "process") == PoolSettings(match="mail", kind="process", max_workers=8)
+
+
+def test_a_pool_whose_name_ends_like_a_kind_is_found() -> None:
+    changed = Settings().with_max_workers("app:process", 8)
+    rule = changed.rule_for("app:process", "thread")
+    assert rule is not None
+    assert rule.max_workers == 8
 
 
 @pytest.mark.parametrize("name", ["a[b]*?", "module:<lambda>", "[!x]", "*", "ü\n"])

@@ -419,7 +419,7 @@ def test_thresholds_of_the_settings_and_of_a_rule_reach_the_judgement(settings: 
 
 def test_a_rule_overrides_all_that_a_pool_is_judged_by() -> None:
     other = dict.fromkeys(("sustain_seconds", "min_amplification", "stall_seconds", "stuck_task_seconds"), 7.0)
-    rules = criteria_for(Settings(pools=(PoolSettings(match="c*", long_running=True, **other),)), "crawler")
+    rules = criteria_for(Settings(pools=(PoolSettings(match="c*", long_running=True, **other),)), "crawler", "thread")
     assert rules.long_running
     assert {key: getattr(rules.thresholds, key) for key in other} == other
 

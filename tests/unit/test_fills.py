@@ -1,10 +1,11 @@
-"""When all workers of a pool are taken, whether tasks wait or not: against every event gone through one by one."""
+"""When half of the workers of a pool are taken, tasks waiting or not: against every event gone through one by one."""
 
 import random
 
 import pytest
 from pool_support import ORIGIN, SECOND, TICK, batches, simulate
 
+from poolscope.aggregation.occupancy import half
 from poolscope.aggregation.pool_history import PoolHistory
 from poolscope.aggregation.stretches import Stretch, StretchTracker
 from poolscope.messages import PoolOpened
@@ -32,7 +33,7 @@ def one_by_one(load: list[tuple[float, float, int]], workers: int, end_ns: int) 
     for place, (at, _, change) in enumerate(moments):
         occupied += change
         if place + 1 == len(moments) or moments[place + 1][0] > at:
-            tracker.turn(occupied >= workers, at)
+            tracker.turn(occupied >= half(workers), at)
     tracker.advance(end_ns)
     tracker.finish()
     return tracker.closed

@@ -143,6 +143,21 @@ def test_gaps_of_replaced_workers() -> None:
     assert replaced.waited_ns(0, 1000, None) == 405
 
 
+def test_a_start_may_be_told_before_the_task_of_the_process_before_it() -> None:
+    replaced = Replacements()
+    replaced.began(1, 0)
+    replaced.worked(1, 0, 200)
+    replaced.ended(1, 300)
+    replaced.began(1, 310)
+    replaced.began(1, 810)
+    replaced.worked(1, 0, 700)
+    replaced.ended(1, 800)
+    assert replaced.waited_ns(0, 1000, None) == 400
+    assert replaced.waited_ns(0, 1000, 0) == 600
+    replaced.worked(1, 0, 1000)
+    assert replaced.waited_ns(0, 1000, None) == 600
+
+
 def test_a_pool_whose_workers_end_stays_full_until_they_are_replaced() -> None:
     """Both processes have ended after a task each, and older tasks are queued."""
     history = pool(kind="process")

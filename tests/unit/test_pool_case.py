@@ -143,6 +143,15 @@ def test_a_batch_with_a_long_task_says_from_where_on_more_workers_help_little() 
     )
 
 
+def test_a_batch_stays_a_note_when_its_long_tasks_are_over_and_the_short_ones_behind_them_show() -> None:
+    load = [(0.5, 1.6, 1)] * 8 + [(0.5, 0.018, 2)] * 240
+    pool = VirtualPool(4).run(load)
+    (finding,) = pool.case.findings()
+    assert (finding.pattern, finding.cause, finding.severity) == ("batch", "slow_tasks", "info")
+    assert [pattern for _, pattern, began in pool.events if began][-1] == "batch"
+    assert not pool.case.warned
+
+
 def test_while_it_lasts_a_batch_is_told_by_what_is_known_of_it() -> None:
     pool = VirtualPool(4)
     tasks = simulate([(0.5, 0.1, 1)] * 200, 4)
@@ -227,6 +236,21 @@ def test_a_pool_whose_workers_submit_its_tasks_gets_no_number() -> None:
     assert pool.case.curve() is None
 
 
+def test_a_timer_whose_beat_divides_the_runs_is_not_taken_for_the_workers() -> None:
+    """Each task ends, and the next one starts, at a beat at which others are submitted."""
+    rng = random.Random(1)
+    late = [rng.uniform(0, 0.001) for _ in range(40)]
+    load = [
+        (0.1 * beat + late[beat] + 0.00005 * number, 0.5001 + rng.expovariate(10_000), 1)
+        for beat in range(40)
+        for number in range(3)
+    ]
+    finding = VirtualPool(10).run(load).case.findings()[0]
+    assert (finding.cause, finding.advice.action) == ("blocking_io", "raise_max_workers")
+    assert finding.advice.pool is None
+    assert finding.advice.suggested_max_workers == 15
+
+
 def test_clients_that_wait_for_their_results_get_no_number_but_are_told_their_own() -> None:
     pool = VirtualPool(4).run(closed_load(40, 4))
     finding = pool.case.findings()[0]
@@ -235,7 +259,14 @@ def test_clients_that_wait_for_their_results_get_no_number_but_are_told_their_ow
     assert finding.evidence["closed_population"] == 40
     assert "What submits to 'pool' has 40 tasks in it at a time" in finding.advice.text
     assert "40 tasks are submitted at a time, and a task now waits" in finding.summary
-    assert pool.case.curve() is None
+    assert "on 4 workers" in finding.advice.text
+    assert "and none waits on 40" in finding.advice.text
+    curve = pool.case.curve()
+    assert curve is not None
+    waits = {point.workers: point.wait_p50_seconds for point in curve}
+    assert list(waits) == [2, 4, 8, 16, 39, 40]
+    assert waits[4] == pytest.approx(finding.evidence["wait_p50_seconds"], rel=0.2)
+    assert waits[40] == 0
     single = VirtualPool(1).run(closed_load(20, 1)).case.findings()[0]
     assert (single.cause, single.advice.action, single.advice.suggested_max_workers) == (
         "single_worker",
@@ -496,7 +527,7 @@ def test_a_pool_that_is_full_without_a_queue_and_takes_turns_only_looks_busy() -
     assert (finding.pattern, finding.cause, finding.severity) == ("serial", "shared_resource", "warning")
     assert finding.advice.action == "relieve_shared_resource"
     assert finding.advice.suggested_max_workers is None
-    assert finding.since_seconds == pytest.approx(0.1725, abs=0.01)
+    assert finding.since_seconds == pytest.approx(0.0575, abs=0.01)  # half of them are taken
     assert finding.detected_after_seconds == pytest.approx(5.0, abs=0.8)
     assert "only looks busy" in finding.summary
     assert finding.evidence["effective_parallelism"] == pytest.approx(1.0, abs=0.1)
@@ -504,6 +535,15 @@ def test_a_pool_that_is_full_without_a_queue_and_takes_turns_only_looks_busy() -
 
 def test_a_full_pool_under_the_gil_only_looks_busy() -> None:
     pool = run_full(keep_full(4, 0.23, 9.0), at_lock=0, cpu_share=0.25, cores=1.0)
+    (finding,) = [finding for finding in pool.case.findings() if finding.severity != "info"]
+    assert (finding.pattern, finding.cause, finding.severity) == ("serial", "cpu_bound", "warning")
+
+
+def test_a_pool_under_the_gil_that_its_submitter_cannot_keep_full_only_looks_busy() -> None:
+    """What submits waits for the GIL that the workers hold: now two of the four are at work, now all of them."""
+    load = [(0.25 * number + late, 0.2, 1) for number in range(40) for late in (0.0, 0.0, 0.08, 0.12)]
+    load = [(at, run + (0.06 if not place % 4 else 0.0), 1) for place, (at, run, _) in enumerate(load)]
+    pool = run_full(load, at_lock=0, cpu_share=0.3, cores=1.0)
     (finding,) = [finding for finding in pool.case.findings() if finding.severity != "info"]
     assert (finding.pattern, finding.cause, finding.severity) == ("serial", "cpu_bound", "warning")
 
@@ -517,6 +557,7 @@ def test_a_full_pool_under_the_gil_only_looks_busy() -> None:
         (keep_full(4, 2.5, 9.0), 3),  # hardly a task ends
         ([(number * 0.3, 0.23, 1) for number in range(40) for _ in range(4)], 3),  # and rests in between
         (keep_full(3, 0.23, 9.0), 0),  # a worker to spare
+        (keep_full(3, 0.23, 9.0), 3),  # the same, and they take turns
     ],
 )
 def test_a_full_pool_that_is_no_finding(load: list[tuple[float, float, int]], at_lock: int) -> None:

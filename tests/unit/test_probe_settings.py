@@ -24,6 +24,12 @@ def test_the_first_rule_that_matches_counts():
     assert ProbeSettings().rule_for("db-read") is None
 
 
+def test_a_rule_may_be_for_one_kind_of_pool():
+    settings = ProbeSettings.from_values(Settings().with_max_workers("db:process", 3).for_probe())
+    assert settings.rule_for("db", "process").max_workers == 3
+    assert settings.rule_for("db", "thread") is None
+
+
 def test_the_environment_keeps_everything():
     users = Settings(sample_interval=0.5, pools=(PoolSettings(match="ä:[*]", name="n", max_workers=16, ignore=True),))
     socket, values, served = unpack(pack("/tmp/a: b/s", users.for_probe(), ("::1", 9464, "http://[::1]:9464")))

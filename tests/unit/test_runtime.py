@@ -65,8 +65,8 @@ class TestPools:
         assert open_pool(probe, FakeExecutor(), "db-read").name == "database"
         assert open_pool(probe, FakeExecutor(), "web").name == "web"
         assert open_pool(probe, FakeExecutor(), None) is None
-        assert probe.pool_rule("db-read").max_workers == 3
-        assert probe.pool_rule("web") is None
+        assert probe.pool_rule("db-read", "thread").max_workers == 3
+        assert probe.pool_rule("web", "thread") is None
 
     def test_size_is_that_of_the_executor_unless_given(self, probe):
         executor = FakeExecutor(7)
@@ -521,7 +521,12 @@ class TestStacks:
         at = probe.clock()
         seen = ["pool_batch", "waits", "stacks"]
         assert record.tags() == ["pool_opened", *seen, "held", *seen]  # who is held is asked less often
-        assert record.messages[-1] == ("stacks", recorder.id, at, [[[("app.py", 3, "task")], 0, [1, 1, started], ""]])
+        assert record.of("stacks")[-1] == (
+            "stacks",
+            recorder.id,
+            at,
+            [[[("app.py", 3, "task")], 0, [1, 1, started], ""]],
+        )
         # A scrape asks for numbers, not for stacks.
         record.clear()
         probe.flush()

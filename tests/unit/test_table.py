@@ -552,6 +552,7 @@ def test_the_causes_that_more_workers_do_not_help_against() -> None:
     assert {
         "nested_wait",
         "workers_gone",
+        "leaked",
         "long_lived",
         "abandoned_calls",
         "stuck_tasks",

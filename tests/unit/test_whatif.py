@@ -8,6 +8,7 @@ from report_support import hard_limit
 
 from poolscope.aggregation.replay import Task
 from poolscope.commands import whatif
+from poolscope.errors import PoolscopeError
 from poolscope.model import PoolTrace, Session
 
 SECOND = 1_000_000_000
@@ -87,3 +88,16 @@ def test_sizes_beyond_the_cpu_are_marked() -> None:
     session = judged(evidence={"worker_cpu_share": 0.1, "cpu_limit_cores": 1.0})
     marked = [row.split()[0] for row in shown(session).splitlines() if row.endswith("beyond the CPU")]
     assert marked == ["16"]
+
+
+def test_one_of_two_pools_of_one_name_is_chosen_by_its_kind() -> None:
+    threads = hard_limit()
+    (row,), (trace,) = threads.report.pools, threads.traces
+    processes = msgspec.structs.replace(row, kind="process", max_workers=2)
+    both = Session(msgspec.structs.replace(threads.report, pools=(row, processes)), (trace, trace))
+    titles = [line for line in whatif.lines(both, row.name, [4]) if line.startswith("pool ")]
+    assert [title.split()[1] for title in titles] == [f"{row.name}:thread", f"{row.name}:process"]
+    (title,) = (line for line in whatif.lines(both, f"{row.name}:process", [4]) if line.startswith("pool "))
+    assert "2 workers" in title
+    with pytest.raises(PoolscopeError, match=f"{row.name}:process, {row.name}:thread"):
+        list(whatif.lines(both, "none", [4]))

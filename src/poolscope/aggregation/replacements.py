@@ -19,8 +19,9 @@ class Replacements:
     """
 
     def __init__(self) -> None:
-        # Worker -> when its present process was started, if no task of it is known; and the end of its last task.
-        self._begun: dict[int, int] = {}
+        # Worker -> when those of its processes were started of which no task is known (a start may be told before the
+        # tasks of the process before it); and the end of its last task.
+        self._begun: dict[int, deque[int]] = {}
         self._ends: dict[int, int] = {}
         self._gaps: deque[tuple[int, int]] = deque(maxlen=REPLACED_KEPT)
 
@@ -31,15 +32,18 @@ class Replacements:
 
     def began(self, worker: int, at_ns: int) -> None:
         """Note that a process was started for a worker."""
-        self._begun[worker] = at_ns
+        self._begun.setdefault(worker, deque(maxlen=REPLACED_KEPT)).append(at_ns)
         self._ends.setdefault(worker, -1)
 
     def worked(self, worker: int, submitted_ns: int, started_ns: int) -> None:
         """Note that a worker has begun a task."""
         begun, ended = self._begun.get(worker), self._ends.get(worker, -1)
-        if begun is None or started_ns < begun:
+        if begun is None or started_ns < begun[0]:
             return
-        del self._begun[worker]
+        while begun and begun[0] <= started_ns:
+            begun.popleft()
+        if not begun:
+            del self._begun[worker]
         if 0 <= ended <= started_ns:
             self._gaps.append((max(ended, min(submitted_ns, started_ns)), started_ns))
 

@@ -53,7 +53,7 @@ def run_parser(name: str) -> Parser:
         metavar="POOL.max_workers=N",
         action="append",
         default=[],
-        help="run with another size of that pool",
+        help="run with another size of that pool, NAME or NAME:KIND",
     )
     parser.add_argument(
         "--fail-on",

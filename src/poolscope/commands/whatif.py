@@ -10,12 +10,14 @@ from operator import attrgetter, gt
 from statistics import median_low
 
 from poolscope import session
+from poolscope.addresses import addresses, means
 from poolscope.aggregation.replay import Task, run_times
 from poolscope.commands.console import UNREADABLE, tell
 from poolscope.errors import PoolscopeError
 from poolscope.model import PoolReport, PoolTrace, Session, SizingPoint
 from poolscope.plain import one_line
 from poolscope.rules.table import NOT_SIZE
+from poolscope.signals.closed_loop import ClosedLoop, Visit, closed_loop
 from poolscope.signals.pool_signals import workers_for_cpu
 from poolscope.signals.sizing import LARGEST, curve, sizes_around
 
@@ -52,10 +54,7 @@ def tasks(trace: PoolTrace, end_ns: int) -> list[Task]:
     One that never ran gets the median run of its function, or of the pool; one that still ran at least the time it had.
     The record is a file's: whatever its numbers are, it takes no more time than another one of so many tasks.
     """
-    numbers = array("q", trace.tasks)
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    functions, submitted, started, finished = (numbers[field::4] for field in range(4))
+    functions, submitted, started, finished = _columns(trace)
     usual: dict[int, int] = {}
     if any(end < 0 for end in finished):
         usual = _usual_runs(functions, started, finished)
@@ -64,6 +63,36 @@ def tasks(trace: PoolTrace, end_ns: int) -> list[Task]:
     if any(map(gt, submitted, submitted[1:])):
         recorded.sort(key=attrgetter("submitted_ns"))
     return recorded
+
+
+def loop(row: PoolReport, trace: PoolTrace, end_ns: int) -> ClosedLoop | None:
+    """Return what submitted to a pool and waited for results, as its last such finding says; None if that cannot be
+    replayed, or there is none."""
+    found = next((each for each in reversed(row.findings) if "closed_population" in each.evidence), None)
+    if found is None:
+        return None
+    begin = int(found.since_seconds * 1e9)
+    until = end_ns if found.until_seconds is None else int(found.until_seconds * 1e9)
+    known = [
+        task
+        for task in zip(*_columns(trace), strict=True)
+        if task[1] <= until and not 0 <= task[3] <= begin and (task[2] >= 0 or task[3] < 0)
+    ]
+    if not known:
+        return None
+    functions, submitted, started, finished = zip(*known, strict=True)
+    usual = _usual_runs(functions, started, finished)
+    runs = run_times(functions, started, finished, end_ns, usual.__getitem__)
+    ends = (end if end >= 0 else sys.maxsize for end in finished)
+    return closed_loop(map(Visit, functions, submitted, ends, (max(run, 0) for run in runs)))
+
+
+def _columns(trace: PoolTrace) -> tuple[Sequence[int], ...]:
+    """Return function, submitted, started and finished of the tasks, each as one sequence."""
+    numbers = array("q", trace.tasks)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return tuple(numbers[field::4] for field in range(4))
 
 
 def _usual_runs(functions: Sequence[int], started: Sequence[int], finished: Sequence[int]) -> dict[int, int]:
@@ -82,21 +111,25 @@ def _usual_runs(functions: Sequence[int], started: Sequence[int], finished: Sequ
 
 def lines(session: Session, pool: str | None, workers: Sequence[int] | None) -> Iterator[str]:
     """Return the sizing curves as text. Raises PoolscopeError if there is no such pool, or nothing to replay."""
+    named = addresses(session.report.pools)
     pools = [
-        (row, trace)
-        for row, trace in zip(session.report.pools, session.traces, strict=True)
-        if pool is None or row.name == pool
+        (name, row, trace)
+        for name, row, trace in zip(named, session.report.pools, session.traces, strict=True)
+        if pool is None or means(pool, row)
     ]
     if not pools:
-        names = ", ".join(sorted({row.name for row in session.report.pools})) or "none"
+        names = ", ".join(sorted({*named})) or "none"
         wanted = "no pool" if pool is None else f"no pool {pool!r}"
         raise PoolscopeError(f"{wanted} in this session; its pools: {names}")
-    for row, trace in pools:
-        yield from _pool_lines(row, tasks(trace, int(session.report.duration_seconds * 1e9)), workers)
+    for name, row, trace in pools:
+        yield from _pool_lines(name, row, trace, int(session.report.duration_seconds * 1e9), workers)
 
 
-def _pool_lines(row: PoolReport, recorded: Sequence[Task], workers: Sequence[int] | None) -> Iterator[str]:
-    title = f"pool {row.name} (pid {row.pid}), {row.max_workers} workers, {len(recorded)} tasks replayed"
+def _pool_lines(
+    name: str, row: PoolReport, trace: PoolTrace, end_ns: int, workers: Sequence[int] | None
+) -> Iterator[str]:
+    recorded, closed = tasks(trace, end_ns), loop(row, trace, end_ns)
+    title = f"pool {name} (pid {row.pid}), {row.max_workers} workers, {len(recorded)} tasks replayed"
     yield one_line(title)
     if not recorded:
         yield "  nothing was recorded that could be replayed"
@@ -106,10 +139,13 @@ def _pool_lines(row: PoolReport, recorded: Sequence[Task], workers: Sequence[int
     chosen = workers or sizes_around(row.max_workers, next((size for size in suggested if size), None))
     yield f"  {'workers':>7}  {'wait p50':>10}  {'wait p95':>10}  {'makespan':>10}"
     enough = _cpu_enough(row)
-    for point in curve(recorded, chosen):
+    for point in curve(recorded, chosen) if closed is None else map(closed.point, chosen):
         yield _point(point, row.max_workers, enough)
     yield "  Run times are taken as recorded, whatever the number of workers."
-    yield from _warnings(row, enough)
+    if closed is not None:
+        together = f"{closed.population} tasks at a time"
+        yield f"  What submits waits for results before it submits more: replayed with {together}."
+    yield from _warnings(row, enough, closed)
     yield ""
 
 
@@ -122,12 +158,12 @@ def _cpu_enough(row: PoolReport) -> int | None:
     return None
 
 
-def _warnings(row: PoolReport, enough: int | None) -> Iterator[str]:
+def _warnings(row: PoolReport, enough: int | None, closed: ClosedLoop | None) -> Iterator[str]:
     """Where this pool's curve is not to be believed."""
     if enough is not None and enough < LARGEST:
         yield f"  About {enough} busy workers use up the CPU they can have: beyond that, tasks would run longer."
     for found in row.findings:
-        if "closed_population" in found.evidence:
+        if "closed_population" in found.evidence and closed is None:
             yield (
                 f"  What submits waits for results before it submits more, {found.evidence['closed_population']:.0f} "
                 "tasks at a time: on another size the tasks would come at other times, so this is no forecast."

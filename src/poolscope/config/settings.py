@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from poolscope import addresses
 from poolscope.config.keys import EXPECTED
 from poolscope.config.mappings import Mapping
 from poolscope.config.wording import one_line, shown
@@ -53,9 +54,11 @@ class EndpointSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What differs for the pools whose name matches the shell pattern `match`. Null: as everywhere else."""
+    """What differs for the pools whose name matches the shell pattern `match`. Null: as everywhere else, or of any
+    kind."""
 
     match: str
+    kind: str | None = None
     name: str | None = None
     max_workers: int | None = None
     ignore: bool = False
@@ -85,6 +88,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     endpoint: EndpointSettings = msgspec.field(default_factory=EndpointSettings)
     per_process: bool = False
     limits: bool = True
+    connections: bool = True
     sample_interval: float = 0.1
     keep_tasks: int = 200_000
     pools: tuple[PoolSettings, ...] = ()
@@ -92,17 +96,18 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics: MetricsSettings = msgspec.field(default_factory=MetricsSettings)
     mappings: tuple[Mapping, ...] = ()
 
-    def rule_for(self, pool_name: str) -> PoolSettings | None:
-        """Return the first rule that matches the pool's name, or that gave it this name."""
+    def rule_for(self, pool_name: str, kind: str | None = None) -> PoolSettings | None:
+        """Return the first rule that matches the pool's name, or that gave it this name; one for another kind of pool
+        does not, nor one for any if the kind is not known."""
         # In one pass: a rule "*" further down must not win over the one that renamed the pool.
         for rule in self.pools:
-            if fnmatchcase(pool_name, rule.match) or rule.name == pool_name:
+            if rule.kind in (None, kind) and (fnmatchcase(pool_name, rule.match) or rule.name == pool_name):
                 return rule
         return None
 
-    def detection_for(self, pool_name: str) -> Thresholds:
+    def detection_for(self, pool_name: str, kind: str | None = None) -> Thresholds:
         """Return the thresholds of one pool: the general ones, and what its rule overrides."""
-        rule = self.rule_for(pool_name)
+        rule = self.rule_for(pool_name, kind)
         if rule is None:
             return self.detection
         keys = Thresholds.__struct_fields__
@@ -111,29 +116,39 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def for_probe(self) -> dict[str, Any]:
         """Return what the part inside a watched process needs to know, as plain values."""
-        keys = ("match", "name", "max_workers", "ignore")
+        keys = ("match", "name", "max_workers", "ignore", "kind")
         return {
             "limits": self.limits,
+            "connections": self.connections,
             "sample_interval": self.sample_interval,
             "loop_blocked_seconds": self.detection.loop_blocked_seconds,
             "pools": [{key: getattr(rule, key) for key in keys} for rule in self.pools],
         }
 
     def with_max_workers(self, pool: str, workers: int, where: str = "settings") -> Settings:
-        """Return these settings with another size of one pool, named as in the report or as in the code.
+        """Return these settings with another size of one pool, named as in the report or as in the code, and by its
+        kind where others have that name (see `addresses`).
 
         Raises ConfigError for an impossible number.
         """
         expected = EXPECTED["max_workers"]
         if not pool or not expected.accepts(workers):
             raise _refusal(where, f"{one_line(pool)}.max_workers", expected.text, workers)
-        present = self.rule_for(pool) or PoolSettings(match="*")
+        changed, named = self._resized(pool, None, workers), addresses.split(pool)
+        return changed if named is None else changed._resized(*named, workers)
+
+    def _resized(self, pool: str, kind: str | None, workers: int) -> Settings:
+        present = self.rule_for(pool, kind) or PoolSettings(match="*")
         exact = re.sub(r"[*?\[]", r"[\g<0>]", pool)
-        first = msgspec.structs.replace(present, match=exact, max_workers=workers)
-        # A pool that a rule renames is matched by the name it has in the code: that rule has to change too.
-        others = (
-            msgspec.structs.replace(rule, max_workers=workers) if rule.name == pool else rule for rule in self.pools
-        )
+        first = msgspec.structs.replace(present, match=exact, kind=kind, max_workers=workers)
+        others: list[PoolSettings] = []
+        for rule in self.pools:
+            # A pool that a rule renames is matched by the name it has in the code: that rule has to change too.
+            renames = rule.name == pool and (kind is None or rule.kind in (None, kind))
+            if renames:
+                others.append(msgspec.structs.replace(rule, kind=rule.kind or kind, max_workers=workers))
+            if not renames or (kind is not None and rule.kind is None):
+                others.append(rule)
         return msgspec.structs.replace(self, pools=(first, *others))
 
     def with_listen(self, text: str, where: str = "settings") -> Settings:

@@ -93,7 +93,7 @@ class FindingBuilder:
         """Return the finding of an episode, with what a replay says about sizes."""
         judgement, diagnosis = episode.item, episode.item.diagnosis
         frames = self._frames(judgement.begin_ns, episode.last_seen_ns, diagnosis)
-        if judgement.signals.limit is not None:
+        if judgement.signals.limit is not None or judgement.signals.work_queue is not None:
             waiting = waiting_lines(self._history.stacks, judgement.begin_ns, episode.last_seen_ns)
             frames += tuple(frame for frame in frames_of(*waiting, self._source_of) if frame not in frames)
         numbers = evidence(judgement.signals)
@@ -230,7 +230,7 @@ def evidence(signals: PoolSignals) -> dict[str, float]:
         "tasks_started": float(signals.starts),
         "tasks_finished": float(signals.finished),
         "coupling": signals.coupling,
-        "wait_p50_seconds": signals.wait_p50_seconds,
+        "wait_mean_seconds" if signals.overtaken else "wait_p50_seconds": signals.wait_p50_seconds,
         "wait_max_seconds": signals.wait_max_seconds,
         "run_p50_seconds": signals.run_p50_seconds,
         "working_run_seconds": signals.working_run_seconds,
@@ -252,6 +252,7 @@ def evidence(signals: PoolSignals) -> dict[str, float]:
         "given_up_share": signals.given_up_share or None,
         "replacing_share": signals.replacing_share or None,
         **_between(signals),
+        "held_back_share": (signals.work_queue.held_back_share or None) if signals.work_queue is not None else None,
         "loop_awaited_share": signals.awaited_loop.share if signals.awaited_loop is not None else None,
         "loop_held_share": signals.awaited_loop.held_share if signals.awaited_loop is not None else None,
         "longest_running_seconds": signals.held[0].seconds if signals.held else None,

@@ -207,8 +207,8 @@ class PoolCase:
         return events
 
     def _too_early(self, item: Judgement, stretch: Stretch) -> bool:
-        """Whether a cause that rests on there being no other, or none, would be told before others could be seen, or a
-        batch that was slow to come as an overload."""
+        """Whether a cause that rests on there being no other, or none, would be told before others could be seen, a
+        batch that was slow to come as an overload, or what waits for a limit before that."""
         signals, cause = item.signals, item.diagnosis.why
         if self._tracker.active is not None or self._final:
             return False
@@ -216,7 +216,7 @@ class PoolCase:
         unseen = cause.by_exclusion and few
         unread = not cause.established and (signals.worker_cores is None or signals.process.cores_used is None)
         making = item.diagnosis.severity != "info" and cause.about_size and BatchWork.in_the_making(signals)
-        return (unseen or unread or making) and stretch.length_ns < self._sustain_ns + PATIENCE_NS
+        return (unseen or unread or making or cause.behind) and stretch.length_ns < self._sustain_ns + PATIENCE_NS
 
     def _deadlocked(self, deadlock: Deadlock, now_ns: int) -> list[Event]:
         """Let a deadlock stand above all else, from when it is proven until it has not been seen for a while."""
@@ -358,7 +358,10 @@ class PoolCase:
             awaited_loop=self.loop_waits.awaited(window.begin_ns, window.end_ns, self.history.size),
         )
         signals = measure(self.history, stretch, window, around)
-        criteria = msgspec.structs.replace(self.criteria, raised=raised)
+        # A batch is a note: nothing is raised that could only be let go again.
+        active = self._tracker.active
+        noted = active is not None and _is_batch(active.item)
+        criteria = msgspec.structs.replace(self.criteria, raised=raised and not noted)
         diagnosis = diagnose(signals, criteria)
         if isinstance(diagnosis.what, Burst) and diagnosis.what.amplified:
             # Less is enough where tasks do not come at random.

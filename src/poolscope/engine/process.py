@@ -10,9 +10,11 @@ import msgspec
 from poolscope.aggregation.pool_history import CpuReading
 from poolscope.engine.loop_row import LoopRow
 from poolscope.engine.pool_case import PoolCase
+from poolscope.engine.turn_case import TurnCase
 from poolscope.messages import FunctionNamed, Hello, ProcessTick, Wait, WaitSample
 from poolscope.model import ProcessReport
 from poolscope.signals.deadlock import DeadlockWatch
+from poolscope.signals.limits import KINDS as LIMITS
 from poolscope.signals.measure import rate
 from poolscope.signals.pool_signals import ProcessSignals
 
@@ -31,7 +33,7 @@ _COMMAND_KEPT = 10_000
 class WatchedProcess:
     """One watched process, known by its connection."""
 
-    def __init__(self, hello: Hello) -> None:
+    def __init__(self, hello: Hello, turns: TurnCase) -> None:
         self.hello = hello
         self.ended_ns: int | None = None
         self.exit_code: int | None = None
@@ -48,6 +50,8 @@ class WatchedProcess:
         self._cpu: deque[CpuReading] = deque(maxlen=_READINGS_KEPT)
         self._children: deque[CpuReading] = deque(maxlen=_READINGS_KEPT)
         self._deadlocks = DeadlockWatch()
+        #: What its threads and tasks wait for.
+        self.turns = turns
 
     def ticked(self, tick: ProcessTick) -> None:
         """Take in what the process as a whole has used."""
@@ -63,12 +67,13 @@ class WatchedProcess:
         names = {pool: history.name for pool, history in histories.items()}
         found = self._deadlocks.take(sample, capacity)
         telling = frozenset(pool for pool, history in histories.items() if history.opened.kind not in _UNTOLD)
+        limits = {pool: history.opened.kind for pool, history in histories.items() if history.opened.kind in LIMITS}
         waits: dict[int, list[Wait]] = {}
         for wait in sample.waits:
             waits.setdefault(wait.pool, []).append(wait)
         loops = {loop: row.case.history for loop, row in self.loops.items()}
         for pool, case in self.pools.items():
-            case.waits.note(sample.at_ns, waits.get(pool, ()), found.get(pool), names, telling)
+            case.waits.note(sample.at_ns, waits.get(pool, ()), found.get(pool), names, telling, limits)
             case.loop_waits.note(sample.at_ns, waits.get(pool, ()), loops)
 
     def signals(self, begin_ns: int, end_ns: int) -> ProcessSignals:
@@ -110,6 +115,8 @@ class EndedProcesses:
         self._kept: list[EndedProcess] = []
         self._folded: ProcessReport | None = None
         self.overhead_ns = 0
+        #: For how long a task, an await or a child thread was under way.
+        self.under_way_ns = 0
 
     @property
     def folded(self) -> int:
@@ -119,6 +126,7 @@ class EndedProcesses:
     def add(self, process: WatchedProcess, origin_ns: int) -> None:
         """One more has ended."""
         self.overhead_ns += process.overhead_ns
+        self.under_way_ns += process.turns.under_way_ns
         self._kept.append(EndedProcess(process, origin_ns))
 
     def of(self, pid: int) -> list[EndedProcess]:

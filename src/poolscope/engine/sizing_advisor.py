@@ -5,13 +5,16 @@ Not thread-safe: the engine's owner guards it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from poolscope.aggregation.pool_history import PoolHistory
+from poolscope.aggregation.replay import run_times
 from poolscope.engine.judgement import Judgement
 from poolscope.model import Finding, SizingPoint
 from poolscope.signals.arrivals import Population, closed_by_answers, closed_by_growth, closed_population, follow
+from poolscope.signals.closed_loop import ClosedLoop, Visit, closed_loop
 from poolscope.signals.fidelity import Span, agrees
 from poolscope.signals.sizing import (
     BatchCurve,
@@ -32,6 +35,9 @@ SIZED = ("raise_max_workers", "raise_limit", "bound_submission")
 #: Tasks replayed for a number while the program runs; the final one takes all that were kept.
 LIVE_REPLAY = 20_000
 RESIZE_NS = 5_000_000_000
+#: The latest tasks of a closed loop that are replayed while the program runs, and in the end.
+LIVE_LOOP = 1_000
+WHOLE_LOOP = 10_000
 #: A pool's latest tasks, and the other pools that were full for longest, among which its feeder is looked for: the more
 #: pools there are, the more that would cost for each of them.
 FEEDER_TASKS = 400
@@ -53,6 +59,8 @@ class SizingAdvisor:
         # For the report, the curve of the longest batch, and when that began.
         self._batch_curve: tuple[SizingPoint, ...] = ()
         self._batch_ns = 0
+        # The same of the last submitters that waited for their results.
+        self._closed_curve: tuple[SizingPoint, ...] = ()
         self._at_ns = 0
         #: Tasks that are replayed; None: all that were kept.
         self._most: int | None = LIVE_REPLAY
@@ -94,12 +102,11 @@ class SizingAdvisor:
         advised = [finding for finding in findings if finding.advice.action in SIZED]
         if not advised:
             return self._batch_curve or None
-        if (
-            not history.keep_tasks
-            or not history.kept_count
-            or any("closed_population" in finding.evidence or finding.advice.pool is not None for finding in advised)
-        ):
+        fed = any(finding.advice.pool is not None for finding in advised)
+        if fed or not history.keep_tasks or not history.kept_count:
             return None
+        if any("closed_population" in finding.evidence for finding in advised):
+            return self._closed_curve or None
         sizes = sizes_around(history.size, advised[-1].advice.suggested_max_workers)
         return curve(history.tasks.for_replay(history.last_batch_ns), sizes)
 
@@ -111,8 +118,12 @@ class SizingAdvisor:
         population = self._population(judgement)
         # The feeder may have ended before what it fed.
         feeder = self._feeder(judgement) or (self.sizing.feeder if self.sizing is not None else None)
-        if population is not None or feeder is not None:
-            self.sizing = Sizing(None, population.tasks if population is not None else None, feeder)
+        # What waits for results submits as one task ends and another starts, as the workers themselves would.
+        if population is not None and feeder in (None, history.name):
+            self._reloop(judgement, now_ns, population.tasks)
+            return
+        if feeder is not None:
+            self.sizing = Sizing(None, population.tasks if population is not None else None, feeder=feeder)
             return
         suggested = None
         faithful = agrees(self._record(judgement), history.size)
@@ -135,6 +146,34 @@ class SizingAdvisor:
             or closed_by_answers(history.tasks.ended_within(begin_ns, end_ns, self._most))
             or closed_by_growth(spans, history.size, begin_ns, end_ns)
         )
+
+    def _reloop(self, judgement: Judgement, now_ns: int, population: int) -> None:
+        """Replay a closed loop with its population, if that can be told."""
+        self._closed_curve, size = (), self._history.size
+        # Of a limit only what waits is known, not what passes freely.
+        known = judgement.signals.limit is None and agrees(self._record(judgement), size)
+        loop = self._loop(judgement, now_ns) if known else None
+        if loop is not None:
+            population = loop.population
+            sizes = sizes_around(size, population if population > size else None)
+            self._closed_curve = tuple(map(loop.point, sizes))
+        self.sizing = Sizing(None, population, points=self._closed_curve)
+
+    def _loop(self, judgement: Judgement, now_ns: int) -> ClosedLoop | None:
+        """Return the closed loop of a stretch, or of its last part."""
+        history, most = self._history, WHOLE_LOOP if self._most is None else LIVE_LOOP
+        begin_ns = max(judgement.begin_ns, history.complete_since(most) or 0)
+        known = [
+            task
+            for task in history.tasks.known(most, cancelled=False)
+            if task[1] <= judgement.end_ns and not 0 <= task[3] <= begin_ns
+        ]
+        if not known:
+            return None
+        functions, submitted, started, finished = zip(*known, strict=True)
+        runs = run_times(functions, started, finished, now_ns, history.durations.usual_runs())
+        ends = (end if end >= 0 else sys.maxsize for end in finished)
+        return closed_loop(map(Visit, functions, submitted, ends, runs))
 
     def _rebatch(self, judgement: Judgement, now_ns: int) -> None:
         """Replay a batch, if it computes nothing and all of it is known."""

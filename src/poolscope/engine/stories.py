@@ -16,6 +16,10 @@ from poolscope.rules.wording import moment
 _MOST_KEPT = 1_000
 
 
+#: Causes of a pool that waits for another one.
+_POINTING = ("downstream_pool", "shared_resource")
+
+
 class Whose(NamedTuple):
     """The pool or loop that a finding is of; `several` processes have one of that name."""
 
@@ -126,7 +130,7 @@ def _linked(finding: Finding, whose: Whose, other: Finding) -> bool:
     """Whether the finding points at the pool that the other one is of."""
     if whose.kind != "pool" or finding.advice.pool != whose.name:
         return False
-    return finding.cause == "downstream_pool" or finding.pattern == other.pattern == "deadlock"
+    return finding.cause in _POINTING or finding.pattern == other.pattern == "deadlock"
 
 
 def _waits(finding: Finding, joined: _Member | None) -> bool:

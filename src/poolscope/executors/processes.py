@@ -37,7 +37,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):  # noqa: D101 - the sta
         name: str | None = None,
     ) -> None:
         super().__init__(
-            size_from_settings(_find_probe, name) or max_workers,
+            size_from_settings(_find_probe, "process", name) or max_workers,
             mp_context,
             initializer,
             initargs,

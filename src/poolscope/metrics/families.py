@@ -83,6 +83,11 @@ _POOL_COUNTERS = {
     "saturated_seconds": Metric(
         "poolscope_pool_saturated_seconds", "Seconds that the pool had no idle worker while tasks waited.", "counter"
     ),
+    "occupied_seconds": Metric(
+        "poolscope_pool_occupied_seconds",
+        "Seconds that the pool had any task, queued or running: busy seconds by these are how many ran at once.",
+        "counter",
+    ),
     "cpu_seconds": Metric("poolscope_pool_cpu_seconds", "CPU seconds of the pool's workers.", "counter"),
 }
 _OUTCOMES = ("succeeded", "failed", "cancelled")

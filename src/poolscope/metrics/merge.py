@@ -47,6 +47,7 @@ _SECONDS = (
     "busy_seconds",
     "queued_seconds",
     "saturated_seconds",
+    "occupied_seconds",
     "cpu_seconds",
     "wait_sum_seconds",
     "run_sum_seconds",

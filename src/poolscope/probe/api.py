@@ -48,8 +48,8 @@ if TYPE_CHECKING:
         def settings(self) -> ProbeSettings:
             """Replaced as a whole."""
 
-        def pool_rule(self, label: str) -> PoolRule | None:
-            """Return what the settings say about a pool of this name."""
+        def pool_rule(self, label: str, kind: str) -> PoolRule | None:
+            """Return what the settings say about a pool of this name and kind."""
 
         def add_job(self, period_seconds: float, job: Callable[[int], object]) -> Callable[[], None]:
             """Have our thread call `job(now_ns)` every so often; return what ends that."""

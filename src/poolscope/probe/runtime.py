@@ -73,6 +73,7 @@ class Probe:
             clock,
             self._cpu,
             self.fail,
+            self.notice,
             before_flush=self.before_flush,
             find_engine=self._find_engine,
             find_parent=self._find_parent,
@@ -105,9 +106,9 @@ class Probe:
     def _period_ns(self) -> int:
         return max(1_000_000, int(self._settings.sample_interval * 1e9))
 
-    def pool_rule(self, label: str) -> PoolRule | None:
+    def pool_rule(self, label: str, kind: str) -> PoolRule | None:
         """Return what the settings say about a pool: `label` is its name, prefix, or place of creation."""
-        return self._settings.rule_for(label)
+        return self._settings.rule_for(label, kind)
 
     # -- what is watched -----------------------------------------------------------------------------------
 
@@ -133,7 +134,7 @@ class Probe:
 
             created_at, place, created_by = site or creation_site(1)
             label = name or prefix or place
-            rule = self.pool_rule(label)
+            rule = self.pool_rule(label, kind)
             if self._reader.given_up or (rule is not None and rule.ignore):
                 return None
             recorder = self._pools.open(

@@ -95,6 +95,66 @@ def own_starts() -> Any:
     return own_starts
 
 
+def _sqlalchemy() -> Any:
+    from poolscope.probe.adapters import sqlalchemy
+
+    return sqlalchemy
+
+
+def _aiohttp() -> Any:
+    from poolscope.probe.adapters import aiohttp
+
+    return aiohttp
+
+
+def _asyncpg() -> Any:
+    from poolscope.probe.adapters import asyncpg
+
+    return asyncpg
+
+
+def _httpcore() -> Any:
+    from poolscope.probe.adapters import httpcore
+
+    return httpcore
+
+
+def _psycopg_pool() -> Any:
+    from poolscope.probe.adapters import psycopg_pool
+
+    return psycopg_pool
+
+
+def _pymongo() -> Any:
+    from poolscope.probe.adapters import pymongo
+
+    return pymongo
+
+
+def _redis() -> Any:
+    from poolscope.probe.adapters import redis
+
+    return redis
+
+
+def _urllib3() -> Any:
+    from poolscope.probe.adapters import urllib3
+
+    return urllib3
+
+
+def _asyncio_queues() -> Any:
+    from poolscope.probe.limits import asyncio_queues
+
+    return asyncio_queues
+
+
+def _threading_queues() -> Any:
+    from poolscope.probe.limits import threading_queues
+
+    return threading_queues
+
+
 def _loops() -> Any:
     from poolscope.probe.loops import patch
 
@@ -149,11 +209,24 @@ POOLS: Families = {
     "anyio limits": (_anyio_limits, ("anyio._backends._asyncio",)),
     "threading limits": (_threading_limits, ("threading",)),
     "own starts": (own_starts, STARTING),
+    "sqlalchemy": (_sqlalchemy, ("sqlalchemy.pool.impl",)),
+    "psycopg_pool": (_psycopg_pool, ("psycopg_pool.pool", "psycopg_pool.pool_async")),
+    "redis": (_redis, ("redis.connection", "redis.asyncio.connection")),
+    "urllib3": (_urllib3, ("urllib3.connectionpool",)),
+    "httpcore": (_httpcore, ("httpcore._sync.connection_pool", "httpcore._async.connection_pool")),
+    "aiohttp": (_aiohttp, ("aiohttp.connector",)),
+    "asyncpg": (_asyncpg, ("asyncpg.pool",)),
+    "pymongo": (_pymongo, ("pymongo.synchronous.pool", "pymongo.asynchronous.pool")),
+    "asyncio queues": (_asyncio_queues, ("asyncio.queues",)),
+    "threading queues": (_threading_queues, ("queue",)),
 }
 
 #: Those that load what records before the program has a pool. Until then greenlets may take the place of threads, and
 #: are to be met as such: beside them these are not watched.
-LIMITS = ("asyncio limits", "anyio limits", "threading limits")
+LIMITS = (
+    *("asyncio limits", "anyio limits", "threading limits", "asyncio queues", "threading queues"),
+    *("sqlalchemy", "psycopg_pool", "redis", "urllib3", "httpcore", "aiohttp", "asyncpg", "pymongo"),
+)
 GREENLETS = ("eventlet", "gevent")
 
 LOOPS: Families = {"loops": (_loops, ("asyncio.base_events", "uvloop"))}

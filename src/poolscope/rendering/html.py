@@ -20,7 +20,7 @@ from importlib import resources
 from itertools import chain
 from typing import Any
 
-from poolscope.model import Finding, LoopReport, PoolReport, PoolTrace, Report, Session, storable
+from poolscope.model import IN_TURN, Finding, LoopReport, PoolReport, PoolTrace, Report, Session, storable
 from poolscope.ranking import importance
 from poolscope.rendering.tasks import tasks
 from poolscope.rendering.text import Medium
@@ -113,7 +113,8 @@ def headline(medium: Medium, report: Report, worse: Sequence[Finding], began: da
     yield f'<p><span class="badge {look}">{verdict}</span></p>'
     tasks_seen = counted(sum(pool.tasks.submitted for pool in report.pools), "task")
     seen = f"{tasks_seen} in {counted(len(report.pools), 'pool')}, {counted(len(report.event_loops), 'event loop')}"
-    yield f"<h1>{_text(medium, worse[0].summary if worse else seen)}</h1>"
+    shown = [*worse, *(finding for finding in report.findings if finding.pattern == IN_TURN == report.verdict)]
+    yield f"<h1>{_text(medium, shown[0].summary if shown else seen)}</h1>"
     at = f", from {_day(began)} {_time(began, 0.0)}" if began is not None else ""
     command = f"<code>{_text(medium, ' '.join(report.command))}</code>"
     ran = f"ran {medium.seconds(report.duration_seconds)}{at} on Python {_text(medium, report.python)}"

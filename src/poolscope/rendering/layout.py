@@ -9,7 +9,11 @@ import signal
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
+from poolscope.addresses import addresses
 from poolscope.model import (
+    IN_TURN,
     LOOP_NEEDED_SECONDS,
     TASKS_NEEDED,
     Finding,
@@ -42,6 +46,8 @@ _MOST_NUMBERS = 4  # of the evidence, those that say most come first
 _MOST_LINES = 5  # of findings that only inform, and of frames
 _MOST_NOTICES = 10
 _MOST_LOOKED_AT = 1_000  # of notices: no run of ours has as many
+#: So much below the most, the average is worth telling.
+_NOTICEABLE = 0.1
 _INDENT = 2
 _LABEL = 10
 
@@ -54,7 +60,8 @@ _FRAMEWORK = frozenset({"window_seconds", "loop_seconds", "coupling"})
 class _Case(NamedTuple):
     """A finding and what it is about; neither pool nor loop if the report does not say.
 
-    `pid` is that of the process where others have a pool or loop of that name, else None.
+    `pid` is that of the process where others have a pool or loop of that name, else None. `address` names the pool in a
+    command.
     """
 
     finding: Finding
@@ -62,6 +69,7 @@ class _Case(NamedTuple):
     loop: LoopReport | None = None
     trace: PoolTrace | None = None
     pid: int | None = None
+    address: str = ""
 
 
 def layout(session: Session, medium: Medium, *, verbose: bool = False) -> list[Line]:
@@ -69,6 +77,10 @@ def layout(session: Session, medium: Medium, *, verbose: bool = False) -> list[L
     report = session.report
     cases = _ranked(session)
     notes = _informing(session)
+    if not cases and report.verdict == IN_TURN:
+        # The verdict is a finding that informs.
+        cases = sorted((note for note in notes if note.finding.pattern == IN_TURN), key=_shortest)[:1]
+        notes = [note for note in notes if note not in cases]
     sections = [list(_headline(medium, report, cases, notes))]
     charted: set[int] = set()
     for index, case in enumerate(cases[:_MOST_FINDINGS]):
@@ -89,15 +101,21 @@ def layout(session: Session, medium: Medium, *, verbose: bool = False) -> list[L
     return lines
 
 
+def _shortest(case: _Case) -> float:
+    finding = case.finding
+    return finding.since_seconds - (finding.until_seconds or math.inf)
+
+
 def _cases(session: Session) -> Iterator[_Case]:
     report = session.report
     seen: set[tuple[object, ...]] = set()
-    shared = _shared_names(report.pools)
+    shared, named = _shared_names(report.pools), addresses(report.pools)
     for index, pool in enumerate(report.pools):
         trace = session.traces[index] if index < len(session.traces) else None
         for finding in pool.findings:
             seen.add(_identity(finding))
-            yield _Case(finding, pool=pool, trace=trace, pid=pool.pid if pool.name in shared else None)
+            pid = pool.pid if pool.name in shared else None
+            yield _Case(finding, pool=pool, trace=trace, pid=pid, address=named[index])
     shared = _shared_names(report.event_loops)
     for loop in report.event_loops:
         for finding in loop.findings:
@@ -149,6 +167,8 @@ def _headline(medium: Medium, report: Report, cases: Sequence[_Case], notes: Seq
 
 def _verdict(medium: Medium, finding: Finding) -> Iterator[Line]:
     word = (finding.severity.upper(), timeline.severity_style(finding))
+    if finding.pattern == IN_TURN:
+        word = (IN_TURN.upper().replace("_", " "), "bold")
     return _hanging(medium, word, medium.clean(finding.summary or finding.pattern))
 
 
@@ -200,7 +220,18 @@ def _at_once(report: Report) -> str:
     if peak < 1:
         return ""
     where = "" if len(report.pools) == 1 else " in one of them"
-    return f", at most {peak:,} at once{where}," if peak > 1 else ", never two at once,"
+    if peak == 1:
+        return ", never two at once,"
+    return f", at most {peak:,} at once{where}{_on_average(report)},"
+
+
+def _on_average(report: Report) -> str:
+    """Return how many tasks of the busiest pool ran at once, if that is less than the most."""
+    busiest = max(report.pools, key=lambda pool: _finite(pool.busy_seconds))
+    mean = busiest.concurrency.mean
+    if mean is None or busiest.concurrency.peak - mean < _NOTICEABLE:
+        return ""
+    return f" and {mean:.1f} on average" if len(report.pools) == 1 else f", {mean:.1f} on average in the busiest"
 
 
 def _below(report: Report, notes: Sequence[_Case]) -> str:
@@ -277,7 +308,7 @@ def _subject(medium: Medium, case: _Case) -> str:
         # The row is the sum over pools of one name that lived at once, the finding is of one of them.
         part = own is not None and 0 < own < all_of_them
         of_them = f" ({medium.number(own)} of {counted(all_of_them, 'worker')})" if own is not None and part else ""
-        return f"pool {medium.name(case.pool.name, min(32, medium.width - 5 - cells(of_them)))}{of_them}"
+        return f"pool {medium.name(case.address, min(32, medium.width - 5 - cells(of_them)))}{of_them}"
     if case.loop is not None:
         # One thread may have run loops of several kinds.
         kind = "" if case.loop.kind == "asyncio" else f" ({medium.clean(case.loop.kind, 10)})"
@@ -358,12 +389,12 @@ def _advice(medium: Medium, case: _Case, room: int) -> Iterator[Line]:
     if advice.pool and advice.pool not in advice.text:
         yield ((f"see pool {medium.clean(advice.pool, room - 9)}", "bold"),)
     suggested = advice.suggested_max_workers
-    if suggested is None or advice.action == "raise_limit":
-        return  # the sentence has the number, and a limit is another size in the code only
-    name = case.pool.name if case.pool is not None else ""
-    setting = shlex.quote(f"{name}.max_workers={suggested}")
+    in_code = advice.action == "raise_limit" or (case.pool is not None and case.pool.kind == "queue")
+    if suggested is None or in_code:
+        return  # the sentence has the number, and only the code can have another one
+    setting = shlex.quote(f"{case.address}.max_workers={suggested}")
     trial: Line = (("try it: ", "dim"), (f"poolscope run --set {setting}", "code"))
-    if name and medium.clean(name) == name and line_cells(trial) <= room:
+    if case.address and medium.clean(case.address) == case.address and line_cells(trial) <= room:
         yield trial
     elif str(suggested) not in re.findall(r"\d+", advice.text):
         yield ((f"suggested max_workers: {suggested}", "bold"),)
@@ -373,7 +404,7 @@ def _chart(medium: Medium, case: _Case, cases: Sequence[_Case]) -> list[Line]:
     pool, trace = case.pool, case.trace
     if pool is None or trace is None:
         return []
-    findings = [each.finding for each in cases if each.pool is pool]
+    findings = [each.finding for each in cases if each.pool is pool and each.finding.severity != "info"]
     lines = timeline.chart(medium, pool, trace.timeline, findings, indent=_INDENT)
     return [NOTHING, *lines] if lines else []
 
@@ -436,10 +467,12 @@ def _tables(medium: Medium, report: Report, cases: Sequence[_Case]) -> list[list
         tables.loops(medium, loops, [styles.get(id(loop), "") for loop in loops], several_processes=several),
     ]
     shared = _shared_names(report.pools)
+    named = {id(pool): name for pool, name in zip(report.pools, addresses(report.pools), strict=True)}
     for pool in troubled[:_MOST_FINDINGS]:
         pid = pool.pid if pool.name in shared else None
-        sections.append(tables.functions(medium, pool, pid))
-        sections.append(tables.sizing(medium, pool, suggested.get(id(pool)), pid))
+        addressed = replace(pool, name=named[id(pool)])
+        sections.append(tables.functions(medium, addressed, pid))
+        sections.append(tables.sizing(medium, addressed, suggested.get(id(pool)), pid))
     return sections
 
 

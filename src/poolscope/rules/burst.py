@@ -57,7 +57,8 @@ def _reason(signals: PoolSignals, criteria: Criteria) -> str:
         waited = f"; the longest wait was {seconds(longest)}" if longest is not None else ""
         return f"{finished} finished in that time, too few to judge by{waited}{_queued(signals)}"
     most = f" (the longest wait: {seconds(longest)})" if longest is not None and longest > wait else ""
-    waits = f"half of the tasks waited {seconds(wait)} or less{most} for {seconds(run)} of their own work"
+    half = f"the tasks waited {seconds(wait)} on average" if signals.overtaken else ""
+    waits = f"{half or f'half of the tasks waited {seconds(wait)} or less'}{most} for {seconds(run)} of their own work"
     if not amplified(signals, criteria):
         return f"{waits}, less than makes a finding{_queued(signals)}"
     if prefetched(signals):

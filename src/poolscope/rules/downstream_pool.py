@@ -30,7 +30,7 @@ class DownstreamPool(Cause, frozen=True, kw_only=True):
     def match(cls, signals: PoolSignals, _pattern: Pattern) -> DownstreamPool | None:
         """Match by the share of the workers' time."""
         awaited, loop = signals.awaited, signals.awaited_loop
-        if awaited is not None and awaited.share > DOWNSTREAM_SHARE:
+        if awaited is not None and not awaited.kind and awaited.share > DOWNSTREAM_SHARE:
             return cls(signals=signals, awaited=awaited)
         if loop is not None and loop.share > DOWNSTREAM_SHARE and loop.held_share >= LOOP_HELD_SHARE:
             return cls(signals=signals, awaited=loop)

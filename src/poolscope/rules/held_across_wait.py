@@ -8,7 +8,7 @@ from poolscope.messages import Line
 from poolscope.model import Advice
 from poolscope.rules.reason import Cause, Pattern, Scene
 from poolscope.rules.wording import at, percent, seconds
-from poolscope.signals.limits import LimitSignals
+from poolscope.signals.limits import CONNECTIONS, LimitSignals
 from poolscope.signals.pool_signals import PoolSignals
 
 #: Most of the hold.
@@ -28,11 +28,13 @@ class HeldAcrossWait(Cause, frozen=True, kw_only=True):
     def match(cls, signals: PoolSignals, _pattern: Pattern) -> HeldAcrossWait | None:
         """Match limits of one whose holder waits in most samples."""
         limit = signals.limit
-        if limit is None or signals.max_workers != 1 or limit.suspended_share is None:
+        if limit is None or signals.max_workers != 1:
             return None
-        if limit.suspended_share <= WAITING_SHARE:
+        # To wait for what a connection is for is to use it.
+        share = limit.elsewhere_share if limit.kind == CONNECTIONS else limit.suspended_share
+        if share is None or share <= WAITING_SHARE:
             return None
-        return cls(signals=signals, limit=limit, share=limit.suspended_share)
+        return cls(signals=signals, limit=limit, share=share)
 
     @property
     def waiting(self) -> tuple[Line, ...]:
@@ -40,7 +42,9 @@ class HeldAcrossWait(Cause, frozen=True, kw_only=True):
         return self.limit.inside
 
     def head(self, scene: Scene) -> str:
-        """Say that the holders take turns."""
+        """Say that they take turns."""
+        if self.limit.kind == CONNECTIONS:
+            return f"Connection pool {scene.pool!r} has had its one connection in use since {scene.since}"
         kind = self.limit.kind.capitalize()
         return f"{kind} {scene.pool!r} has let one through at a time since {scene.since_seconds:.1f} s"
 

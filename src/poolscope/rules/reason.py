@@ -136,6 +136,11 @@ class Cause(Reason, frozen=True, kw_only=True):
         return self.about_size
 
     @property
+    def behind(self) -> bool:
+        """Whether it points at what has a finding of its own by then, which is to be told first."""
+        return False
+
+    @property
     def harmless(self) -> bool:
         """Whether nothing is wrong: such a finding only informs."""
         return False
@@ -168,7 +173,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
 
     what: Pattern
     why: Cause
-    #: Whether the settings say that this is wanted.
+    #: The settings say that it is to be so, or nothing suffers from it.
     intended: bool = False
 
     @property

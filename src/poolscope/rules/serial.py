@@ -13,8 +13,10 @@ SERIAL_PARALLELISM = 1.5
 #: A pool that is full without a queue is observed for this many times `sustain_seconds`, and this many ended tasks.
 FULL_SUSTAINS = 5
 FULL_TASKS = 20
-#: The causes that make workers only look busy.
+#: What makes its workers only look busy: of workers that compute half are enough, as what submits has to wait for the
+#: GIL that they hold; at a lock are so many of them.
 BUSY_CAUSES = ("cpu_bound", "shared_resource")
+QUEUED_SHARE = 0.9
 
 
 class Serial(Sustained, frozen=True, kw_only=True):
@@ -41,8 +43,11 @@ class Serial(Sustained, frozen=True, kw_only=True):
         return cls(signals=signals) if serial else None
 
     def accepts(self, cause: Cause) -> bool:
-        """Whether there is proof that the workers do not work side by side, which it takes where no task waits."""
-        return not self.looks_busy or cause.name in BUSY_CAUSES
+        """Where nothing waits it takes proof that the workers are not at work side by side."""
+        if not self.looks_busy:
+            return True
+        nearly_all = (self.signals.task_share or 0.0) >= QUEUED_SHARE
+        return cause.name in BUSY_CAUSES and (nearly_all or cause.name == "cpu_bound")
 
     def head(self, scene: Scene, cause: Cause) -> str:
         """Say what happened. If nothing shows that tasks take turns, they all run and only take longer."""

@@ -11,6 +11,7 @@ from poolscope.rules.inflation import slower
 from poolscope.rules.reason import Cause, Pattern, Scene
 from poolscope.rules.wording import done_at_once, percent, seconds, workers
 from poolscope.signals.contention import Contention, HeldUp
+from poolscope.signals.deadlock import Awaited
 from poolscope.signals.pool_signals import PoolSignals
 
 #: Most of the workers' time.
@@ -23,6 +24,8 @@ _GATES = {
     "queue": "room in a full queue",
     "inherited": "a lock that nothing in their process holds",
 }
+#: What they wait for one of, by the kind of its limit.
+_OF = {"connections": "a connection of"}
 
 
 class SharedResource(Cause, frozen=True, kw_only=True):
@@ -32,17 +35,19 @@ class SharedResource(Cause, frozen=True, kw_only=True):
     telling: ClassVar[tuple[str, ...]] = ("held_up_share", "resource_holders", "effective_parallelism")
 
     action: str = "relieve_shared_resource"
-    #: What is scarce, if the workers' lines show it; None: only the runs show it, which grow with their number.
-    scarce: Contention | HeldUp | None
-    #: How many times as long runs take as alone, where that is known.
+    #: What is scarce, by where the workers are; None: only their runs show it, which grow with their number.
+    scarce: Awaited | Contention | HeldUp | None
+    #: How many times as long as alone their runs take, where that is known.
     times_alone: float | None
 
     @classmethod
     def match(cls, signals: PoolSignals, _pattern: Pattern) -> SharedResource | None:
-        """Match by how the runs grow, or by the workers' lines: few get past a line, or most of their time is spent at
-        locks, semaphores and full queues."""
-        scarce: Contention | HeldUp | None = signals.contention
-        held_up = signals.held_up
+        """Match by how their runs grow, or by where they are: how many get past a line, or that most worker time
+        is spent at a limit that is watched, or at locks, semaphores and full queues."""
+        awaited, held_up = signals.awaited, signals.held_up
+        scarce: Awaited | Contention | HeldUp | None = signals.contention
+        if awaited is not None and awaited.kind and awaited.share > HELD_UP_SHARE:
+            scarce = awaited
         if scarce is None and held_up is not None and held_up.share > HELD_UP_SHARE:
             scarce = held_up
         if not cpu.wait(signals) or (scarce is None and signals.growing is not True):
@@ -50,9 +55,14 @@ class SharedResource(Cause, frozen=True, kw_only=True):
         return cls(signals=signals, scarce=scarce, times_alone=slower(signals))
 
     @property
+    def behind(self) -> bool:
+        """Whether it is a limit that is watched."""
+        return isinstance(self.scarce, Awaited)
+
+    @property
     def waiting(self) -> tuple[Line, ...]:
         """Return where they wait, if that is known."""
-        return self.scarce.waiting if self.scarce is not None else ()
+        return self.scarce.waiting if self.scarce is not None and not isinstance(self.scarce, Awaited) else ()
 
     def sentence(self, scene: Scene) -> str:
         """Say where the workers wait. Waiting inside of a task is no work."""
@@ -65,6 +75,9 @@ class SharedResource(Cause, frozen=True, kw_only=True):
 
     def _hold_up(self, scene: Scene) -> str:
         scarce, its = self.scarce, f"its {workers(self.signals.max_workers)}"
+        if isinstance(scarce, Awaited):
+            its_own = f"{_OF.get(scarce.kind, scarce.kind)} {scarce.pool!r}"
+            return f"{its} spend {percent(scarce.share)} of their time waiting for {its_own}{scene.place}"
         if isinstance(scarce, HeldUp):
             return f"{its} spend {percent(scarce.share)} of their time waiting for {_GATES[scarce.gate]}{scene.place}"
         if scarce is not None:
@@ -76,7 +89,13 @@ class SharedResource(Cause, frozen=True, kw_only=True):
         return f"its tasks hold each other up{scene.place} (the more of them run at once, the longer each takes{now})"
 
     def advice(self, scene: Scene) -> Advice:
-        """Advise to make the scarce thing less scarce."""
+        """Advise to relieve what is scarce."""
+        if isinstance(self.scarce, Awaited):
+            return Advice(
+                self.action,
+                f"See to {self.scarce.pool!r} first: more workers in {scene.pool!r} would only wait for it too.",
+                pool=self.scarce.pool,
+            )
         if isinstance(self.scarce, HeldUp) and self.scarce.gate == "queue":
             return Advice(
                 self.action,

@@ -7,9 +7,10 @@ import msgspec
 from poolscope.model import Advice
 from poolscope.rules.inflation import became_slower
 from poolscope.rules.reason import Cause, Scene
-from poolscope.rules.wording import counted, percent, seconds, workers
+from poolscope.rules.wording import are, counted, percent, seconds, workers
 from poolscope.signals.pool_signals import PoolSignals, workers_for_cpu
-from poolscope.signals.sizing import LARGEST
+from poolscope.signals.sizing import LARGEST, Sizing
+from poolscope.signals.work_queues import KIND
 
 #: Runs that take this many times as long as alone show that something would get worse with more workers.
 SLOWER = 1.2
@@ -21,6 +22,16 @@ _HOW = {
     "asgiref": " asgiref keeps such calls in one thread: a ThreadSensitiveContext for each, or thread_sensitive=False, "
     "lets them run side by side.",
 }
+
+
+def _larger(scene: Scene, suggested: int, now: int, enough: int | None) -> str:
+    """Say how to have so many workers in place of as many as there are now; in steps to `enough`, where that is far."""
+    if scene.kind == KIND:
+        steps = "" if enough is None else f", and more in steps to {enough}"
+        return f"Start {suggested} consumers for {scene.pool!r}, tasks or threads that take from it (now {now}){steps}"
+    at_once = f"max_workers={suggested} (now {now})"
+    steps = f"more workers in steps, from {at_once} to {enough}"
+    return f"Give {scene.pool!r} {at_once if enough is None else steps}"
 
 
 class _Cpu(msgspec.Struct, frozen=True):
@@ -83,6 +94,19 @@ def _otherwise(signals: PoolSignals) -> str:
     return ""
 
 
+def _replayed(sizing: Sizing, now: int) -> str:
+    """Return the end of a sentence: what a replay says of submitters that wait for results."""
+    waits = {point.workers: point.wait_p50_seconds for point in sizing.points}
+    if now not in waits or sizing.population is None or sizing.population <= now:
+        return "; a replay gives no number, because on another size the tasks would come at other times."
+    sizes = [size for size in (now, 2 * now) if size in waits and size < sizing.population]
+    told = ", ".join(f"{seconds(waits[size])} on {workers(size)}" for size in sizes)
+    return (
+        f": replayed with so many at a time, if they run as long as they did, half of the tasks wait longer than "
+        f"{told}, and none waits on {sizing.population}."
+    )
+
+
 class TooSmall(Cause, frozen=True, kw_only=True):
     """A cause that a larger pool may mend."""
 
@@ -111,8 +135,10 @@ class TooSmall(Cause, frozen=True, kw_only=True):
                 f"{scene.pool!r} is too small for its load (now {self.signals.max_workers})."
                 f"{why if sizing is not None else ''}{self.purpose()}",
             )
+        if sizing.population is not None and scene.kind == KIND:
+            return self._await_consumers(scene.pool, sizing.population)
         if sizing.population is not None:
-            return self._bound_population(scene.pool, sizing.population)
+            return self._bound_population(scene.pool, sizing, sizing.population)
         if sizing.feeder is not None:
             return self._see_to_feeder(scene.pool, sizing.feeder)
         if not sizing.faithful:
@@ -131,15 +157,25 @@ class TooSmall(Cause, frozen=True, kw_only=True):
             )
         return self._enlarge(scene, sizing.suggested, sizing.enough)
 
-    def _bound_population(self, pool: str, population: int) -> Advice:
+    def _bound_population(self, pool: str, sizing: Sizing, population: int) -> Advice:
         """Advise where the submitters wait for results, and so keep so many tasks in the pool."""
         return Advice(
             self.bounded(),
             f"What submits to {pool!r} has {counted(population, 'task')} in it at a time, and waits for results before "
             "it submits more. Nothing needs doing if that is wanted: with fewer at a time the work would be done as "
             "soon, and the tasks wait less. More workers help if what the tasks wait for can serve more at once, and "
-            f"never more than {population}; a replay gives no number, because on another size the tasks would come at "
-            f"other times.{self.purpose()}",
+            f"never more than {population}{_replayed(sizing, self.signals.max_workers)}{self.purpose()}",
+        )
+
+    def _await_consumers(self, queue: str, population: int) -> Advice:
+        """Advise where what puts items waits until some are done, and so keeps so many in the queue."""
+        return Advice(
+            self.bounded(),
+            f"What puts items into {queue!r} waits until others are done: {counted(population, 'item')} "
+            f"{are(population)} there at a time. Nothing needs doing if that is wanted. More consumers (now "
+            f"{self.signals.max_workers}) help if what they wait for can serve more at once, and never more than "
+            f"{population}; a replay gives no number, because with more of them the items would come at other "
+            f"times.{self.purpose()}",
         )
 
     def _see_to_feeder(self, pool: str, feeder: str) -> Advice:
@@ -163,14 +199,12 @@ class TooSmall(Cause, frozen=True, kw_only=True):
 
     def _enlarge(self, scene: Scene, suggested: int, enough: int | None) -> Advice:
         """Advise a size that a replay has shown; a first step where that is far."""
-        name, now = scene.pool, self.signals.max_workers
-        steps = f"more workers in steps, from max_workers={suggested} (now {now}) to {enough}"
-        at_once = f"max_workers={suggested} (now {now})"
+        larger = _larger(scene, suggested, self.signals.max_workers, enough)
         serve = ", and what they wait for must serve so many at once" if enough is not None else ""
         return Advice(
             self.action,
-            f"Give {name!r} {at_once if enough is None else steps}: replayed on {enough or suggested}, the recorded "
-            f"tasks never fill the pool for {seconds(scene.sustain_seconds)}, if they run as long as they did{serve}."
+            f"{larger}: replayed on {enough or suggested}, the recorded tasks never fill the pool for "
+            f"{seconds(scene.sustain_seconds)}, if they run as long as they did{serve}."
             f"{self.headroom.warning(suggested)}{self.purpose()}",
             suggested_max_workers=suggested,
         )

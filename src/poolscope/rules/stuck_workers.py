@@ -24,9 +24,22 @@ class StuckWorkers(Pattern, frozen=True, kw_only=True):
 
     @classmethod
     def match(cls, signals: PoolSignals, criteria: Criteria) -> StuckWorkers | None:
-        """Match if some workers are stuck; if all are, the pool is stalled. Consumers hold their workers on purpose."""
+        """Match if some are stuck: if all are, it is a stall. Consumers hold their workers on purpose.
+
+        Of connections, if most are leaked while something waits for one: a single one may be kept on purpose.
+        """
+        leaked = cls.leaked(signals, criteria)
+        if leaked:
+            return cls(signals=signals, stuck=leaked)
         stuck = () if criteria.long_running else cls.among(signals.held, criteria)
         return cls(signals=signals, stuck=stuck) if 0 < len(stuck) < signals.max_workers else None
+
+    @staticmethod
+    def leaked(signals: PoolSignals, criteria: Criteria) -> tuple[HeldWorker, ...]:
+        """Return the holds that are not given back though what took them has ended, where they are most of a limit."""
+        least = criteria.thresholds.stall_seconds
+        found = tuple(held for held in signals.held if held.leaked and held.seconds >= least)
+        return found if signals.queue_depth and len(found) > signals.max_workers / 2 else ()
 
     @staticmethod
     def among(workers: Sequence[HeldWorker], criteria: Criteria) -> tuple[HeldWorker, ...]:
@@ -42,8 +55,11 @@ class StuckWorkers(Pattern, frozen=True, kw_only=True):
         """Return the stuck workers: the lines of the others do not matter."""
         return frozenset(held.worker for held in self.stuck)
 
-    def sentence(self, scene: Scene, _cause: Cause) -> str:
-        """Say for how long the first of them has been in its task."""
+    def sentence(self, scene: Scene, cause: Cause) -> str:
+        """Say for how long the first of them has been away, unless the cause says more."""
+        head = cause.head(scene)
+        if head is not None:
+            return f"{head}: {cause.sentence(scene)}."
         longest = self.stuck[0]
         return (
             f"Pool {scene.pool!r} has lost workers since {scene.since}: they do not come back from a "

@@ -50,6 +50,28 @@ def matters(signals: PoolSignals) -> bool:
     )
 
 
+#: A put or a join that waits in so many of the looks is held up by the consumers. Without one, the items of a queue
+#: with a single consumer wait longer and longer for so many times `sustain_seconds` until that is a fault.
+HELD_BACK_SHARE = 0.5
+GROWING_SUSTAINS = 5
+
+
+def held_back(signals: PoolSignals) -> bool:
+    """Whether those that put items into a queue, or wait for their end, are held up."""
+    queue = signals.work_queue
+    return queue is not None and (queue.held_back_share or 0.0) >= HELD_BACK_SHARE
+
+
+def unhurried(signals: PoolSignals, criteria: Criteria) -> bool:
+    """Whether it is a queue with one consumer, as many are on purpose, and nothing is held up by it: its items wait,
+    but no longer and longer."""
+    queue = signals.work_queue
+    if queue is None or signals.max_workers > 1 or held_back(signals):
+        return False
+    lasts = signals.stretch_seconds >= GROWING_SUSTAINS * criteria.thresholds.sustain_seconds
+    return not (queue.growing and lasts)
+
+
 def by_no_chance(signals: PoolSignals) -> bool:
     """Whether random arrivals at a healthy pool cannot explain a stretch."""
     surprise = signals.crowd.surprise
@@ -62,7 +84,7 @@ def prefetched(signals: PoolSignals) -> bool:
     A submitter that waits for results keeps one ready for each worker (joblib, a bounded `map`). Such a task waits as
     long as it runs, and its run is its work: it is not itself queued for most of it.
     """
-    if signals.limit is not None:
+    if signals.limit is not None or (signals.max_workers == 1 and held_back(signals)):
         return False
     run, working = signals.run_p50_seconds, signals.working_run_seconds
     if run is not None and working is not None and working < WORKING_SHARE * run:

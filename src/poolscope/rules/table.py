@@ -18,6 +18,7 @@ from poolscope.rules.cpu_bound import CpuBound
 from poolscope.rules.deadlock import Deadlocked
 from poolscope.rules.downstream_pool import DownstreamPool
 from poolscope.rules.held_across_wait import HeldAcrossWait
+from poolscope.rules.leaked import Leaked
 from poolscope.rules.limit_reached import LimitReached
 from poolscope.rules.long_lived import LongLived
 from poolscope.rules.nested_wait import NestedWait
@@ -30,6 +31,7 @@ from poolscope.rules.slow_tasks import SlowTasks
 from poolscope.rules.stalled import Stalled
 from poolscope.rules.stuck_tasks import StuckTasks
 from poolscope.rules.stuck_workers import StuckWorkers
+from poolscope.rules.sustained import unhurried
 from poolscope.rules.transfer import Transfer
 from poolscope.rules.unknown import Unknown
 from poolscope.rules.worker_start import WorkerStart
@@ -51,6 +53,7 @@ PATTERNS: tuple[type[Pattern], ...] = (
 CAUSES: tuple[type[Cause], ...] = (
     NestedWait,
     WorkersGone,
+    Leaked,
     LongLived,
     AbandonedCalls,
     StuckTasks,
@@ -85,5 +88,5 @@ def diagnose(
             established = (cause.match(signals, pattern) for cause in causes if pattern.name in cause.patterns)
             found = next(cause for cause in established if cause is not None)
             if pattern.accepts(found):
-                return Diagnosis(pattern, found, criteria.intended)
+                return Diagnosis(pattern, found, criteria.intended or unhurried(signals, criteria))
     raise AssertionError("the last pattern always matches, whatever the cause")

@@ -48,8 +48,11 @@ def amplification(wait: float, run: float, working: float, kinds: TwoKinds | Non
     return (wait + whole) / whole * (run / working)
 
 
-def delay(window: Window, totals: Mapping[int, FunctionTotals], queued: Queueing | None) -> Delay | None:
-    """Return the delay of the function that suffers most from it; None if too little ended to tell.
+def delay(
+    window: Window, totals: Mapping[int, FunctionTotals], queued: Queueing | None, *, means: bool = False
+) -> Delay | None:
+    """Return the delay of the function that suffers most from it; None if too little ended to tell. `means`: of the
+    waits the mean counts, where that is more than the median.
 
     If the tasks of a function end no more, its earlier runs (`totals`) say how long one takes.
     """
@@ -61,6 +64,8 @@ def delay(window: Window, totals: Mapping[int, FunctionTotals], queued: Queueing
         if not share.tasks or share.tasks < TASKS_SHARE * tasks:
             continue
         wait_ns, run_ns = share.wait_p50_ns, _run_ns(share, totals.get(function))
+        if means and wait_ns is not None:
+            wait_ns = max(wait_ns, share.wait_mean_ns or 0.0)
         if wait_ns is None or not run_ns:
             continue
         worked = queued.worked(function) if queued is not None else 1.0

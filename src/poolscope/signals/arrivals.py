@@ -20,7 +20,9 @@ show a closed loop; none of them needs to know what submitted a task:
 
 Arrivals may also be those of another pool's workers. While that pool is full its tasks start as others end, so what
 they submit comes as fast as that pool works, and would come faster on a larger one. Such arrivals keep close to those
-starts: the distance of an independent arrival to the nearest one is that of a random moment.
+starts: the distance of an independent arrival to the nearest one is that of a random moment. A clock that the runs
+divide keeps close to the starts as well, as they begin at its beats; but it strays no more from its own beat than from
+them, while what the workers submit is late whenever they are.
 
 Pure. Times are nanoseconds.
 """
@@ -32,7 +34,7 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
-from statistics import fmean
+from statistics import fmean, linear_regression, pvariance
 
 import msgspec
 
@@ -70,6 +72,10 @@ ANSWERED_SHARE = 0.5
 STARTS_NEEDED = 20
 COUPLED_SHARE = 0.8
 NEAR_SHARE = 0.1
+#: They are no clock's, if there are so many beats, and their squared distances to the starts are no more than this part
+#: of those to its beats.
+BEATS_NEEDED = 10
+CLOCK_SHARE = 0.5
 
 
 class Population(msgspec.Struct, frozen=True):
@@ -275,11 +281,16 @@ def closed_by_answers(tasks: Iterable[tuple[int, int, int, int]]) -> Population 
 
 def follow(arrivals: Iterable[int], starts: Iterable[tuple[int, bool]]) -> bool:
     """Whether these arrivals come from the tasks of another pool that was full: (when, coupled) are its starts then."""
-    starts = list(starts)
+    arrivals, starts = sorted(arrivals), list(starts)
     coupled_starts = [at for at, coupled in starts if coupled]
     moments = sorted(set(coupled_starts))
     if len(moments) < STARTS_NEEDED or len(coupled_starts) < COUPLED_SHARE * len(starts):
         return False
+    return _are_near(arrivals, moments) and not _keep_to_a_clock(arrivals, moments)
+
+
+def _are_near(arrivals: Sequence[int], moments: Sequence[int]) -> bool:
+    """Whether these arrivals are nearer to these moments than a random one would be. Both are in order."""
     gaps = sorted(later - earlier for earlier, later in pairwise(moments))
     sums = [0, *accumulate(gaps)]
 
@@ -290,10 +301,49 @@ def follow(arrivals: Iterable[int], starts: Iterable[tuple[int, bool]]) -> bool:
 
     by_start: dict[int, list[float]] = {}
     for at in arrivals:
-        place = bisect(moments, at)
-        if 0 < place < len(moments):
-            nearest, after = moments[place - 1], moments[place]
-            if after - at < at - nearest:
-                nearest = after
+        if moments[0] <= at < moments[-1]:
+            nearest = _nearest(moments, at)
             by_start.setdefault(nearest, []).append(nearer(abs(at - nearest)))
     return len(by_start) >= STARTS_NEEDED and fmean(map(fmean, by_start.values())) <= NEAR_SHARE
+
+
+def _keep_to_a_clock(arrivals: Sequence[int], moments: Sequence[int]) -> bool:
+    """Whether these arrivals keep to a clock no worse than to these moments; where there are too few, they may. Both
+    are in order.
+
+    What comes together counts by its first: of many moments that are close to each other one is near by chance.
+    """
+    arrivals = [at for at in arrivals if moments[0] <= at < moments[-1]]
+    period = _usual_gap(arrivals)
+    beats, firsts = _apart(arrivals, period // 2), _apart(moments, _usual_gap(moments) // 2)
+    if len(beats) < BEATS_NEEDED:
+        return True
+    return pvariance(at - _nearest(firsts, at) for at in beats) > CLOCK_SHARE * pvariance(_off_beat(beats, period))
+
+
+def _nearest(moments: Sequence[int], at: int) -> int:
+    """Return the one that is nearest to a time. They are in order."""
+    place = bisect(moments, at)
+    return min(moments[max(0, place - 1) : place + 1], key=lambda moment: abs(at - moment))
+
+
+def _usual_gap(moments: Sequence[int]) -> int:
+    """Return the gap between those that do not come together: no longer ones make up a quarter of the time."""
+    gaps = sorted(later - earlier for earlier, later in pairwise(moments))
+    quarter = sum(gaps) / 4
+    return next((gap for gap, passed in zip(gaps, accumulate(gaps), strict=True) if passed >= quarter), 0)
+
+
+def _apart(moments: Sequence[int], least: int) -> list[int]:
+    """Return the first of each of those that come together: nearer to the one before than this."""
+    return [*moments[:1], *(later for earlier, later in pairwise(moments) if later - earlier >= least)]
+
+
+def _off_beat(beats: Sequence[int], period: int) -> list[float]:
+    """Return how late each is by the clock of about this period that fits them best; beats may be left out."""
+    if not period:
+        return [0.0] * len(beats)
+    counts = [0, *accumulate(max(1, round((later - earlier) / period)) for earlier, later in pairwise(beats))]
+    passed = [at - beats[0] for at in beats]
+    line = linear_regression(counts, passed)
+    return [at - line.intercept - line.slope * count for count, at in zip(counts, passed, strict=True)]

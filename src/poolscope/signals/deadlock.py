@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -25,6 +26,9 @@ from poolscope.messages import Wait, WaitSample
 WAITS_KEPT = 600
 #: Fewer samples of a full pool than this do not show where its time goes.
 SAMPLES_NEEDED = 10
+
+#: No pool is a limit.
+NO_LIMITS: Mapping[int, str] = MappingProxyType({})
 
 #: (pool, worker); worker 0: the pool's queue.
 Node = tuple[int, int]
@@ -53,11 +57,12 @@ class Deadlock(msgspec.Struct, frozen=True):
 
 
 class Awaited(msgspec.Struct, frozen=True):
-    """The part (0 to 1) of the workers' time in a full pool that goes to waiting for futures of the pool of that
-    name."""
+    """Part (0 to 1) of a full pool's worker time that goes to waiting for futures of the pool of that name; `kind`: for
+    one of the holds of a limit of that kind."""
 
     pool: str
     share: float
+    kind: str = ""
 
 
 def stuck(waits: Iterable[Wait], capacity: Mapping[int, int]) -> dict[Node, Wait]:
@@ -163,8 +168,8 @@ class PoolWaits:
         self._pool = pool
         #: The last deadlock that the pool was seen in.
         self.deadlock: Deadlock | None = None
-        # When, and how many workers waited for which other pool.
-        self._samples: deque[tuple[int, Counter[str]]] = deque(maxlen=WAITS_KEPT)
+        # When, and how many workers waited for which other pool, and of which kind that is.
+        self._samples: deque[tuple[int, Counter[tuple[str, str]]]] = deque(maxlen=WAITS_KEPT)
         # When, and which tasks (worker, started) waited for another pool that had not started one for them.
         self._queued: deque[tuple[int, frozenset[tuple[int, int]]]] = deque(maxlen=WAITS_KEPT)
 
@@ -175,20 +180,22 @@ class PoolWaits:
         cycle: Cycle | None,
         names: Mapping[int, str],
         telling: Collection[int] = (),
+        limits: Mapping[int, str] = NO_LIMITS,
     ) -> None:
-        """Take in the waits of this pool's workers in one sample. `names` are those of all pools. Of the pools
-        `telling` it is known what they run: a task that they do not run waits in their queue."""
+        """Take in the waits of this pool's workers in one sample; `names` of the pools that there are. `telling` are
+        those of which it is known what they run: a task that they do not run waits in their queue. `limits` are those
+        that are limits, with their kinds."""
         if cycle is not None:
             other = names.get(cycle.next_pool) if cycle.next_pool != self._pool else None
             self.deadlock = Deadlock(cycle, at_ns, other)
-        counts: Counter[str] = Counter()
+        counts: Counter[tuple[str, str]] = Counter()
         queued: list[tuple[int, int]] = []
         for wait in waits:
             if all(pool != self._pool and pool in telling and not worker for pool, worker in wait.targets):
                 queued.append((wait.worker, wait.started_ns))
             [(towards, _)] = Counter(pool for pool, _ in wait.targets).most_common(1)
             if towards != self._pool and towards in names:
-                counts[names[towards]] += 1
+                counts[names[towards], limits.get(towards, "")] += 1
         self._samples.append((at_ns, counts))
         if queued:
             self._queued.append((at_ns, frozenset(queued)))
@@ -203,8 +210,10 @@ class PoolWaits:
         inside = [counts for at_ns, counts in self._samples if begin_ns <= at_ns <= end_ns]
         if len(inside) < SAMPLES_NEEDED:
             return None
-        total: Counter[str] = Counter()
+        total: Counter[tuple[str, str]] = Counter()
         for counts in filter(None, inside):  # mostly no worker waited
             total.update(counts)
-        most = total.most_common(1)
-        return Awaited(most[0][0], most[0][1] / (len(inside) * max(1, workers))) if most else None
+        if not total:
+            return None
+        [((pool, kind), count)] = total.most_common(1)
+        return Awaited(pool, count / (len(inside) * max(1, workers)), kind)

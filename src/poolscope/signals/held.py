@@ -30,14 +30,16 @@ GAP_NS = 3_000_000_000
 LOCKS = ("lock", "semaphore", "queue")
 INHERITED = "inherited"
 GATES = (*LOCKS, INHERITED)
-#: At most this many samples of the stacks are looked at.
+LEAKED = "leaked"
+#: Of more samples of the stacks than this only so many are looked at.
 SAMPLES_KEPT = 60
 
 
 class HeldWorker(msgspec.Struct, frozen=True):
     """A worker that has been in one task for long: seconds, and how many times the p99 run of the task's function
-    (None: no task of the function has finished, so there is nothing to compare with). `stays`: the task is there on
-    purpose, as far as can be seen (`long_lived`). `given_up`: nothing waits for the task any more."""
+    (None: the function never finished, so there is nothing to compare with). `stays`: it is there on purpose, as far as
+    can be seen (`long_lived`). `given_up`: nothing waits for the task any more. `leaked`: it is a connection, and what
+    took it has ended."""
 
     worker: int
     function: int
@@ -45,6 +47,7 @@ class HeldWorker(msgspec.Struct, frozen=True):
     times: float | None
     stays: bool = False
     given_up: bool = False
+    leaked: bool = False
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -71,6 +74,7 @@ def held_workers(
         if now_ns - task.started_ns >= HELD_SECONDS * 1e9 and not history.has_ended(worker)
     }
     looks = _Looks(history, old, in_loop) if old and closely else None
+    leaked = _leaked(history) if old and closely else frozenset()
     for worker, task in old.items():
         age_ns = now_ns - task.started_ns
         if task.function not in longest:
@@ -87,9 +91,16 @@ def held_workers(
                 # If other calls of the function have come back, one that does not is stuck.
                 stays=usual is None and looks is not None and looks.stays(worker),
                 given_up=looks is not None and looks.given_up(worker),
+                leaked=(worker, task.started_ns) in leaked,
             )
         )
     return tuple(sorted(held, key=lambda worker: -worker.seconds))
+
+
+def _leaked(history: PoolHistory) -> frozenset[tuple[int, int]]:
+    """Return worker and start of the holds that have been seen to be leaked at the last look at them."""
+    found = (stack.tasks for stack in (history.stacks[-1].stacks if history.stacks else ()) if stack.gate == LEAKED)
+    return frozenset((worker, started) for tasks in found for worker, _, started in groups(tasks, 3))
 
 
 def _has_finished(history: PoolHistory, function: int) -> bool:

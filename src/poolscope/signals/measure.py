@@ -39,12 +39,16 @@ from poolscope.signals.limits import limit_signals
 from poolscope.signals.pool_signals import PoolSignals, ProcessSignals
 from poolscope.signals.queueing import SourceOf, Task, queueing, takes, with_gates
 from poolscope.signals.significance import Before, LoadTest, Runs
-from poolscope.signals.window import TASKS_NEEDED, Window, median, seconds, sums
+from poolscope.signals.window import TASKS_NEEDED, UNHINDERED_NEEDED, Window, median, seconds, sums
+from poolscope.signals.work_queues import work_queue_signals
 
 #: The kinds of pools whose workers are their own threads or processes, so that none left is none to come.
 OWN_WORKERS = ("thread", "interpreter", "process", "multiprocessing")
 #: The kinds whose workers have a GIL each, so that none computes under the one of the interpreter that watches.
 OWN_GILS = ("process", "interpreter")
+
+#: Workers that are in tasks for less than this part of their time have other things to do.
+IN_TASKS_SHARE = 0.5
 
 _at = attrgetter("at_ns")
 _Timed = TypeVar("_Timed", StackSample, HeldSample, Handover)
@@ -95,6 +99,7 @@ def measure(history: PoolHistory, stretch: Stretch, window: Window, around: Surr
         run_p50_seconds=seconds(suffered.run_ns) if suffered is not None else None,
         working_run_seconds=seconds(suffered.working_ns) if suffered is not None else None,
         working_workers=seen.working_workers(),
+        overtaken=seen.overtaken,
         negligible=suffered is not None and not suffered.counts,
         kinds=suffered.kinds if suffered is not None else None,
         full_seconds=around.full_seconds,
@@ -130,6 +135,7 @@ def measure(history: PoolHistory, stretch: Stretch, window: Window, around: Surr
         functions=len(window.shares),
         awaited_loop=around.awaited_loop,
         limit=limit,
+        work_queue=work_queue_signals(history, window, seen.samples),
     )
 
 
@@ -150,7 +156,7 @@ class _Seen:
         self.handovers = self._within(history.handovers)
         self.task_share = min(1.0, window.busy_ns / (self.length_ns * history.size))
         # Holds that nothing hinders pass unseen.
-        self.work = window.work(history.occupancy.unhindered if self.limit is None else ())
+        self.work = window.work(self._unhindered() if self.limit is None else ())
         #: Workers that were in one task all the time.
         self.lasting = frozenset(
             worker for worker, task in history.running.items() if task.started_ns <= self._begin_ns
@@ -158,10 +164,20 @@ class _Seen:
         self.contention = self._contention() if self.limit is None else None
         waiting = self.contention.waiting if self.contention is not None and self.contention.sure else ()
         self._queued = queueing(self.samples, self.lasting, around.elsewhere, waiting)
-        self.suffered = delay(window, history.functions, self._queued)
+        #: Those that wait are overtaken: the median says little of their waits.
+        self.overtaken = self.limit is not None and self.limit.overtaken
+        self.suffered = delay(window, history.functions, self._queued, means=self.overtaken)
 
     def _within(self, told: Iterable[_Timed]) -> list[_Timed]:
         return [each for each in told if self._begin_ns <= each.at_ns <= self._end_ns]
+
+    def _unhindered(self) -> Collection[tuple[int, int]]:
+        """Return function and run (ns) of tasks that nothing hindered: those that started while other workers were
+        idle, and where too few did, those whose workers are not idle, yet hardly ever in tasks."""
+        known = self._history.occupancy.unhindered
+        if len(known) >= UNHINDERED_NEEDED or self.task_share >= IN_TASKS_SHARE:
+            return known
+        return self._window.alone(self._history.size)
 
     def _contention(self) -> Contention | None:
         history, window = self._history, self._window

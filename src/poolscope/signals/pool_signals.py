@@ -20,6 +20,7 @@ from poolscope.signals.queueing import LEAST_WORK
 from poolscope.signals.significance import LoadTest
 from poolscope.signals.two_kinds import TwoKinds
 from poolscope.signals.window import Work
+from poolscope.signals.work_queues import WorkQueueSignals
 
 #: Runs of up to this many times the run alone do not hinder each other.
 RUN_INFLATION = 1.5
@@ -70,6 +71,8 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     kinds: TwoKinds | None = None
     #: How long the pool has been full, whether tasks were queued or not, where it is that by which it is judged.
     full_seconds: float = 0.0
+    #: Those that wait are overtaken by others: the wait is a mean.
+    overtaken: bool = False
     #: Waits that are no more than a moment (see `amplification.py`).
     negligible: bool = False
     #: CPU seconds of the workers per second, and per second that they were busy: what they use between tasks counts, up
@@ -119,6 +122,8 @@ class PoolSignals(msgspec.Struct, frozen=True, kw_only=True):
     awaited_loop: AwaitedLoop | None = None
     #: Of a limit: what has no workers of its own.
     limit: LimitSignals | None = None
+    #: Of a work queue, whose workers are its consumers.
+    work_queue: WorkQueueSignals | None = None
 
     @property
     def cores_wanted(self) -> float | None:

@@ -214,6 +214,9 @@ class Sizing(msgspec.Struct, frozen=True):
     faithful: bool = True
     #: The smallest size that is enough, where it is so large that `suggested` is only a first step.
     enough: int | None = None
+    #: What submitters that wait for results would have had of other sizes (see `closed_loop`), the present one among
+    #: them; empty where that is not known.
+    points: tuple[SizingPoint, ...] = ()
 
 
 class BatchCurve(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 
@@ -82,6 +83,18 @@ class Share:
             return median(known + self.queued)
         return middle([(wait, 1) for wait in known] + [(wait, self.each) for wait in self.queued])
 
+    @property
+    def wait_mean_ns(self) -> float | None:
+        """The mean of the same."""
+        tasks = self.tasks
+        known = sum(self.waits) + sum(self.running) + sum(self.cancelled) + self.each * sum(self.queued)
+        return known / tasks if tasks else None
+
+    @property
+    def at_once(self) -> int:
+        """How many of those that ended started as soon as they had come."""
+        return sum(not wait for wait in self.waits)
+
     def overlong_ns(self, totals: FunctionTotals | None) -> int:
         """Return the time in the window of tasks that take many times the p99 run; 0 if that is not known. If hardly
         any task ends in the window, nearly the longest of all that ever ended (`totals`) stands for it."""
@@ -118,6 +131,7 @@ class Window:
     def __init__(self, history: PoolHistory, begin_ns: int, end_ns: int) -> None:
         self.begin_ns, self.end_ns = begin_ns, end_ns
         self._recent = history.recent
+        self._running = [task.started_ns for task in history.running.values()]
         #: Tasks that started in the window, and those of them that had to wait for another task to end.
         self.starts = self.coupled = 0
         self.shares: dict[int, Share] = {}
@@ -175,10 +189,28 @@ class Window:
         overlong_ns = sum(share.overlong_ns(totals.get(function)) for function, share in self.shares.items())
         return min(1.0, overlong_ns / max(1, self.busy_ns))
 
+    def started(self) -> list[tuple[int, int]]:
+        """Return when each task started that started in the window and has ended, and how long it had waited."""
+        latest = takewhile(lambda task: task[3] >= self.begin_ns - LATE_NS, reversed(self._recent))
+        return [(started, started - submitted) for _, submitted, started, _, _ in latest if started >= self.begin_ns]
+
     def ended(self) -> dict[tuple[int, int], int]:
         """Return (function, started) -> when that task ended."""
         latest = takewhile(lambda task: task[3] >= self.begin_ns - LATE_NS, reversed(self._recent))
         return {(function, started): ended for function, _, started, ended, _ in latest}
+
+    def alone(self, workers: int) -> list[tuple[int, int]]:
+        """Return function and run (ns) of the tasks that started while no more than a quarter of the workers, or one,
+        were in tasks, themselves included: of workers that are in callbacks, say, no one is idle either."""
+        latest = list(takewhile(lambda task: task[3] >= self.begin_ns - LATE_NS, reversed(self._recent)))
+        starts = sorted([*self._running, *(started for _, _, started, _, _ in latest)])
+        ends = sorted(ended for *_, ended, _ in latest)
+        few = max(1, workers / 4)
+        return [
+            (function, ended - started)
+            for function, _, started, ended, _ in latest
+            if started >= self.begin_ns and bisect_left(starts, started) + 1 - bisect_left(ends, started) <= few
+        ]
 
     def _done_seconds(self, unhindered: Mapping[int, Sequence[int]]) -> float | None:
         """See `Work`; None while functions of which it is not known have a tenth of the workers' time."""

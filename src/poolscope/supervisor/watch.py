@@ -222,9 +222,10 @@ class Watch:
             return None
 
     def _missed(self, session: Session) -> Session:
-        """Note each `--set` that no pool was there for."""
+        """Note each `--set` that no pool was there for, or pools of several kinds."""
         from msgspec.structs import replace
 
+        from poolscope.addresses import means, several
         from poolscope.aggregation.top_functions import OTHER
 
         report, settings = session.report, self._plan.settings
@@ -233,8 +234,11 @@ class Watch:
         for wanted in self._plan.resized:
             # What the settings call a pool is its name in the report.
             rule = settings.rule_for(wanted) if settings is not None else None
-            if not {wanted, rule.name if rule is not None else None, OTHER} & {*names}:
+            named = {wanted, rule.name if rule is not None else None, OTHER} & {*names}
+            if not named and not any(means(wanted, row) for row in report.pools):
                 missed.append(f"--set {wanted}: no pool has that name; the pools: {known}")
+            if kinds := several(wanted, report.pools):
+                missed.append(f"--set {wanted}: pools of several kinds have that name; one alone: {', '.join(kinds)}")
         if self._plan.quiet:
             for text in missed:
                 say(text)

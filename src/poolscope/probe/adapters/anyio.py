@@ -180,7 +180,7 @@ class _Patch(Patch):
                 pool.watch = momentary.add(limiter, self.find_probe(), pool.site)
                 pool.workers = momentary.workers
                 return
-            wanted = size_from_settings(self.find_probe, pool.site[1])
+            wanted = size_from_settings(self.find_probe, "anyio", pool.site[1])
             if wanted is not None:
                 limiter.total_tokens = wanted
             pool.watch = watch = open_watch(
@@ -274,7 +274,7 @@ def _put_on(state: _Patch, module: Any, backend: Any) -> None:
     for cls in (module.CapacityLimiter, getattr(common, "CapacityLimiterAdapter", None)):
         if cls is not None and cls not in state.limiters:
             state.limiters.append(cls)
-            state.put_constructor(cls, "total_tokens", lambda: None, state.made)
+            state.put_constructor(cls, "total_tokens", lambda _: None, state.made)
     name = "run_sync_in_worker_thread"
     state.put(backend, name, classmethod(_run_sync(state, backend.__dict__[name].__func__)))
 

@@ -161,7 +161,7 @@ class _Adopter(Patch):
         with _lock:
             found = executor.__dict__.get(ATTRIBUTE, UNOPENED)
             if found is UNOPENED:
-                rule = self.find_probe().pool_rule(name)
+                rule = self.find_probe().pool_rule(name, "asgiref")
                 if rule is not None and rule.max_workers:
                     self.probe.notice(f"{name} stays one thread: asgiref promises that its calls run one by one")
                 found = open_watch(

@@ -127,7 +127,7 @@ def patch(probe: Any) -> None:
         state.put(cls, ATTRIBUTE, UNOPENED)
         state.put(cls, "callInThreadWithCallback", _call_in_thread(state, cls.callInThreadWithCallback))
         state.put(cls, "adjustPoolsize", _adjust(state, cls.adjustPoolsize))
-        state.put_constructor(cls, "", lambda: None, state.watch)
+        state.put_constructor(cls, "", lambda _: None, state.watch)
         _current = state
 
 
@@ -172,7 +172,7 @@ def _adjust(state: _Patch, original: Callable[..., None]) -> Callable[..., None]
     @functools.wraps(original)
     def adjust(self: Any, minthreads: int | None = None, maxthreads: int | None = None) -> None:
         asked = state.active and not state.shutting_down()
-        wanted = size_from_settings(state.find_probe, _prefix(self)) if asked else None
+        wanted = size_from_settings(state.find_probe, "twisted", _prefix(self)) if asked else None
         if wanted:
             maxthreads, minthreads = wanted, min(wanted, self.min if minthreads is None else minthreads)
         original(self, minthreads, maxthreads)

@@ -161,7 +161,7 @@ def patch(probe: Any) -> None:
         state.put(cls, ATTRIBUTE, UNOPENED)
         state.put(cls, "add_task", _add_task(state, cls.add_task))
         state.put(cls, "set_thread_count", _set_thread_count(state, cls.set_thread_count))
-        state.put_constructor(cls, "", lambda: None, state.watch)
+        state.put_constructor(cls, "", lambda _: None, state.watch)
         _current = state
 
 
@@ -205,7 +205,7 @@ def _set_thread_count(state: _Patch, original: Callable[[Any, int], None]) -> Ca
     def set_thread_count(self: Any, count: int) -> None:
         # None at the end of the server.
         asked = count and state.active and not state.shutting_down()
-        wanted = size_from_settings(state.find_probe, PREFIX) if asked else None
+        wanted = size_from_settings(state.find_probe, "waitress", PREFIX) if asked else None
         original(self, wanted or count)
 
     return set_thread_count

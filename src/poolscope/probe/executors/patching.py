@@ -39,15 +39,15 @@ class Patch:
         setattr(owner, name, ours)
 
     def put_constructor(
-        self, cls: Any, size: str, sized: Callable[[], int | None], made: Callable[[Any], object]
+        self, cls: Any, size: str, sized: Callable[[Any], int | None], made: Callable[[Any], object]
     ) -> None:
-        """Replace `__init__`: `sized()` may tell a size to make it with, as the first parameter, whose name is `size`;
-        `made(instance)` is called after."""
+        """Replace `__init__`: `sized(instance)` may tell a size to make it with, as the first parameter, whose name is
+        `size`; `made(instance)` is called after."""
         original = cls.__init__
 
         @functools.wraps(original)
         def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - shown in tracebacks
-            wanted = sized()
+            wanted = sized(self)
             if wanted is not None and args:
                 args = (wanted, *args[1:])
             elif wanted is not None:
@@ -81,9 +81,13 @@ class Patch:
             self.pid = os.getpid()
         return self.probe
 
-    def sized(self) -> int | None:
+    def kind_of(self, pool: Any) -> str:
+        """Return the kind of a pool of this family."""
+        raise NotImplementedError
+
+    def sized(self, pool: Any) -> int | None:
         """Return the size that the settings want for the pool that is being made, for `put_constructor`."""
-        return size_from_settings(self.find_probe) if self.active else None
+        return size_from_settings(self.find_probe, self.kind_of(pool)) if self.active else None
 
 
 class Switch:

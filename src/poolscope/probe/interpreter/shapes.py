@@ -107,6 +107,15 @@ def needs_use(owner: Any, name: str, used: Iterable[str]) -> None:
             raise Unfamiliar(f"{name} of {_path(owner)} does not use {each}")
 
 
+def needs_names(owner: Any, name: str, names: list[str]) -> None:
+    """Raise Unfamiliar unless the method `name` of a class, and no wrapper of it, names just these globals and
+    attributes: then it does no more than one step with them."""
+    needs(owner, [name])
+    code = getattr(getattr(owner, name), "__code__", None)
+    if code is None or list(code.co_names) != names:
+        raise Unfamiliar(f"{name} of {_path(owner)} uses something else than {' and '.join(names)}")
+
+
 def _innermost(function: Any) -> Any:
     for _ in range(_WRAPPED_LIMIT):
         if not isinstance(function, FunctionType) or "__wrapped__" not in function.__dict__:
@@ -277,6 +286,38 @@ def threading_limits(threading: Any) -> None:
     made = condition(threading.Lock())
     if {"_release_save", "_acquire_restore", "_is_owned"} & vars(made).keys():
         raise Unfamiliar("a lock with methods of its own for conditions in threading")
+
+
+def asyncio_queues(queues: Any) -> None:
+    """`asyncio.queues`: items go in by `_put` and out by `_get`, in as few steps as ours; what is about to wait for one
+    calls `_get_loop`."""
+    _queues(queues, "_queue", "put_nowait", "get_nowait")
+    needs(queues.Queue, ["_get_loop"])
+    needs_use(queues.Queue, "get", ["_get_loop"])
+    needs_use(queues.Queue, "__init__", ["_putters", "_finished"])
+
+
+def threading_queues(queues: Any) -> None:
+    """`queue`: items go in by `_put` and out by `_get`, in as few steps as ours, with the lock in hand; `get` asks
+    `_qsize` first."""
+    _queues(queues, "queue", "put", "get")
+    for cls in (queues.Queue, queues.PriorityQueue, queues.LifoQueue):
+        needs_names(cls, "_qsize", ["len", "queue"])
+    needs_use(queues.Queue, "get", ["_qsize"])
+    needs_use(queues.Queue, "__init__", ["mutex", "not_full", "all_tasks_done"])
+
+
+def _queues(queues: Any, items: str, put: str, get: str) -> None:
+    needs(queues, ["Queue", "PriorityQueue", "LifoQueue"])
+    needs_names(queues.Queue, "_put", [items, "append"])
+    needs_names(queues.Queue, "_get", [items, "popleft"])
+    needs_names(queues.LifoQueue, "_put", [items, "append"])
+    needs_names(queues.LifoQueue, "_get", [items, "pop"])
+    needs_use(queues.PriorityQueue, "_put", [items])
+    needs_use(queues.PriorityQueue, "_get", [items])
+    needs_use(queues.Queue, put, ["_put"])
+    needs_use(queues.Queue, get, ["_get"])
+    needs_parameters(queues.Queue, "task_done", ["self"])
 
 
 def handles(events: Any) -> None:

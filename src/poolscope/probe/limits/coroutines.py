@@ -83,8 +83,9 @@ def look(limit: Limit, most: int, gates: dict[CodeType, str]) -> tuple[list[Any]
         lines, spot, gate = place_of(task, gates)
         if lines:
             waiting.setdefault((tuple(lines), spot, gate), []).extend((0, hold.function, hold.submitted))
-    return _stacks(held), _stacks(waiting)
+    return stacks(held), stacks(waiting)
 
 
-def _stacks(found: dict[Any, list[int]]) -> list[Any]:
+def stacks(found: dict[Any, list[int]]) -> list[Any]:
+    """Return what was found by lines, spot and gate as `poolscope.messages.Stack` has it."""
     return [[list(lines), spot, tasks, gate] for (lines, spot, gate), tasks in found.items()]

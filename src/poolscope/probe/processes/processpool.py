@@ -127,6 +127,10 @@ _instances = Instances("process", _sizer, _equip)
 class _Patch(Patch):
     """The patch of the standard process pool."""
 
+    def kind_of(self, pool: Any) -> str:  # noqa: ARG002 - others have two
+        """Return what its rows are called."""
+        return "process"
+
     def watch(self, executor: Any) -> Watch | None:
         """Open the pool of `executor`: when it is made, or with its first task if it is older."""
         if not self.active or getattr(type(executor), "_poolscope_own", False):

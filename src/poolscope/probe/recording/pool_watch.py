@@ -55,6 +55,11 @@ RUN_CODES: set[CodeType] = set()
 WAITS: dict[CodeType, Callable[[FrameType], Any]] = {}
 
 
+#: Threads that wait for one of so many things, such as connections, by their identifiers -> the record of these. Single
+#: dict operations only.
+AWAITED: dict[int, PoolRecorder] = {}
+
+
 #: Class of futures that record their tasks themselves -> from one of them, its task, if that has not started; or None.
 FUTURES: dict[type, Callable[[Any], Task | None]] = {}
 #: Classes with a `watch` whose methods are callbacks of futures, until their tasks are back from a worker process.
@@ -233,18 +238,18 @@ class _ThreadBinding:
     That is before its identifier can be another thread's.
     """
 
-    __slots__ = ("_ident", "_log", "_logs")
+    __slots__ = ("_ident", "_logs", "log")
 
     def __init__(self, logs: dict[int, WorkerLog], log: WorkerLog) -> None:
         self._logs = logs
-        self._log = log
+        self.log = log
         self._ident = log.ident
         logs[log.ident] = log
 
     def __del__(self) -> None:
         self._logs.pop(self._ident, None)
         # Ours unless the interpreter is shutting down and another thread clears up.
-        self._log.depart(thread_time_ns() if get_ident() == self._ident else -1)
+        self.log.depart(thread_time_ns() if get_ident() == self._ident else -1)
 
 
 class _ThreadBindings(threading.local):
@@ -257,6 +262,11 @@ class _ThreadBindings(threading.local):
 _bindings = _ThreadBindings()
 
 
+def in_task() -> bool:
+    """Whether the calling thread is a worker of a pool, and in a task of it."""
+    return any(binding.log.running is not None for binding in _bindings.all)
+
+
 def own_log(watch: Watch) -> WorkerLog:
     """Return the calling thread's log in the pool of `watch`: the same one each time, in `watch.logs` from now on."""
     ident = get_ident()
@@ -265,6 +275,15 @@ def own_log(watch: Watch) -> WorkerLog:
         log = watch.join(ident, get_native_id())
         _bindings.all.append(_ThreadBinding(watch.logs, log))
     return log
+
+
+def task_here() -> tuple[WorkerLog, tuple[int, int, int]] | None:
+    """Return the task that the calling thread is in as a worker of a pool, and its log; None if it is in none."""
+    for binding in _bindings.all:
+        running = binding.log.running
+        if running is not None:
+            return binding.log, running
+    return None
 
 
 def as_text(name: Any) -> str:
@@ -304,14 +323,15 @@ def _sizer(executor: ThreadPoolExecutor) -> Callable[[], tuple[int, int] | None]
     return size
 
 
-def size_from_settings(find_probe: Callable[[], Any], name: str | None = None) -> int | None:
-    """Return the size that the settings want for the pool that is being made; None if they want none. Never raises."""
+def size_from_settings(find_probe: Callable[[], Any], kind: str, name: str | None = None) -> int | None:
+    """Return the size that the settings want for the pool of this kind that is being made; None if they want none.
+    Never raises."""
     probe = None
     try:
         from poolscope.probe.interpreter.stacks import creation_site
 
         probe = find_probe()
-        rule = probe.pool_rule(as_text(name or creation_site(1)[1]))
+        rule = probe.pool_rule(as_text(name or creation_site(1)[1]), kind)
         return (rule.max_workers or None) if rule is not None else None
     except Exception as exc:
         report(probe, exc)
@@ -341,7 +361,7 @@ def open_watch(
         if site is None:
             site = creation_site(1)
         name, prefix = name and as_text(name), prefix and as_text(prefix)
-        rule = probe.pool_rule(name or prefix or site[1])
+        rule = probe.pool_rule(name or prefix or site[1], kind)
         if rule is not None and rule.max_workers and kind in ("thread", "interpreter"):
             executor._max_workers = rule.max_workers
         recorder = probe.open_pool(executor, name=name, prefix=prefix, kind=kind, size=size_of(executor), site=site)

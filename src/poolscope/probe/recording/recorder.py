@@ -94,6 +94,7 @@ class PoolRecorder:
         "arrivals",
         "broken",
         "cancelled",
+        "chunked",
         "closed",
         "cpu",
         "created_at",
@@ -111,11 +112,13 @@ class PoolRecorder:
         "rejected",
         "returned",
         "settled",
+        "since_ns",
         "size",
         "started",
         "taken",
         "taking",
         "told",
+        "waiting",
         "withdrawn",
         "workers",
     )
@@ -161,11 +164,18 @@ class PoolRecorder:
         #: Of some of the results that came from worker processes: how many, and how long they were under way (ns).
         #: Written by the thread that takes them.
         self.returned = (0, 0)
+        #: How many of its tasks were chunks of `map`, and how many items were in them. Written by what submits.
+        self.chunked = (0, 0)
         #: Iterators over its results that have not been taken to their end (see `probe/recording/results.py`).
         self.taking: dict[int, Any] = {}
         #: Says where those are that have its places, and where what waits for one is, at most so many of each, where
         #: these are no threads: two lists as `poolscope.messages.Stack` has them.
         self.look: Callable[[int], tuple[list[Any], list[Any]]] | None = None
+        #: Says where what puts into it waits, or waits for the end of its tasks, at most so many, where that is a queue
+        #: of the program's: one list of the same kind.
+        self.waiting: Callable[[int], list[Any]] | None = None
+        #: When what is recorded began, if that was before it was opened.
+        self.since_ns: int | None = None
         #: Whether it is known by now to be a pool, where that shows only later: before that it is not told of.
         self.proven: Callable[[], bool] | None = None
         self.closed = False
@@ -174,6 +184,11 @@ class PoolRecorder:
         #: Recording has failed, and what is here says nothing any more.
         self.given_up = False
         self._lock = allocate_lock()
+
+    def chunk(self, items: int, chunks: int = 1) -> None:
+        """Note that so many tasks are chunks, with so many items in all."""
+        known, inside = self.chunked
+        self.chunked = known + chunks, inside + items
 
     def join(self, ident: int, native_id: int) -> WorkerLog:
         """Return a log for the calling worker. Called once by each worker thread, before its first task."""

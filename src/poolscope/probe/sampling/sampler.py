@@ -100,7 +100,10 @@ class StackSampler:
                     messages.append(("stacks", watch.recorder.id, now_ns, held, queued))
                 continue
             stacks = self._stacks_of(watch.recorder.workers)
-            if stacks:
+            queued = [] if watch.recorder.waiting is None else watch.recorder.waiting(STACKS_LIMIT)
+            if queued:
+                messages.append(("stacks", watch.recorder.id, now_ns, stacks, queued))
+            elif stacks:
                 messages.append(("stacks", watch.recorder.id, now_ns, stacks))
         notices, self._notices = self._notices, []
         self._rested_ns = now_ns + STACKS_COST_FACTOR * (self._clocks.own() - before)

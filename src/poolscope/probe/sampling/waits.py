@@ -21,7 +21,8 @@ from types import MethodType
 from poolscope.probe.interpreter import shapes
 from poolscope.probe.interpreter.imports import in_flight
 from poolscope.probe.interpreter.unpatched import current_frames, replaced
-from poolscope.probe.recording.pool_watch import CALLS, CLAIM, FUTURES, RUN_CODES, WAITS, Room
+from poolscope.probe.recording.pool_watch import AWAITED, CALLS, CLAIM, FUTURES, RUN_CODES, WAITS, Room
+from poolscope.probe.recording.recorder import PoolRecorder
 from poolscope.probe.recording.virtual_workers import VirtualWorkerTask
 from poolscope.probe.sampling.coroutines import Follower
 
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from poolscope.probe.recording.recorder import WorkerLog
     from poolscope.probe.recording.registry import PoolWatch
 
-    #: When the wait is over, as `concurrent.futures.wait` says it, and what for: futures, tasks, a `Room`; None: one
-    #: that we know nothing of.
+    #: When the wait is over, as `concurrent.futures.wait` says it, and what for: futures, tasks, a `Room`, the record
+    #: of a limit; None: one that we know nothing of.
     Waiting = tuple[str, list[Any]]
     #: Pool, worker, its task, and what it waits for.
     Found = tuple[int, WorkerLog, tuple[int, int, int], Waiting]
@@ -130,7 +131,7 @@ class WaitReader:
                 self._loops = set()
                 futures = [self._follow(each) for each in awaited]
                 if running is None and any(map(_runs, futures)):
-                    running = _running(everyone, frames)
+                    running = running_in(everyone, frames)
                 targets = _targets(until, futures, running or {})
                 # The thread went on while we read: it may wait no more, or for another task.
                 if targets and log.running is task:
@@ -161,7 +162,8 @@ class WaitReader:
             frame = None if task is None else frames.get(log.ident)
             # An abandoned task blocks no one and frees no slot.
             if task is not None and frame is not None and getattr(log, "abandoned", None) is not task:
-                waiting = self._futures(frame)
+                limit = AWAITED.get(log.ident) if AWAITED else None
+                waiting = self._futures(frame) if limit is None else (_ALL, [limit])
                 if waiting is not None:
                     found.append((watch.recorder.id, log, task, waiting))
 
@@ -211,7 +213,7 @@ class WaitReader:
 
     def _follow(self, awaited: Any) -> Any:
         """Return what has to happen first for what a thread waits for; None: we do not know."""
-        if awaited is None or type(awaited) is Room or awaited._state != "PENDING":
+        if awaited is None or type(awaited) in (Room, PoolRecorder) or awaited._state != "PENDING":
             self._loops.add(0)
             return awaited
         assert self._codes is not None
@@ -233,6 +235,8 @@ def _targets(until: str, futures: list[Any], running: dict[int, Target]) -> dict
     for future in futures:
         if future is None:
             targets[_UNKNOWN] = 0
+        elif type(future) is PoolRecorder:
+            targets[future.id, 0] = 0
         elif type(future) is Room:
             if future.free():
                 return {}
@@ -249,12 +253,12 @@ def _targets(until: str, futures: list[Any], running: dict[int, Target]) -> dict
             if until == _FIRST or (until == _FAILED and future._state == "FINISHED" and future._exception is not None):
                 return {}
         else:
-            target, submitted = _queued(future) or (running.get(id(future), _UNKNOWN), 0)
+            target, submitted = queued_in(future) or (running.get(id(future), _UNKNOWN), 0)
             targets[target] = max(submitted, targets.get(target, 0))
     return targets
 
 
-def _queued(future: Any) -> tuple[Target, int] | None:
+def queued_in(future: Any) -> tuple[Target, int] | None:
     """Return the pool in whose queue the task of a future is, and when it was submitted; None: in none that we know.
 
     What a process pool runs does not differ here from what it has queued: its workers wait for nothing here.
@@ -272,7 +276,13 @@ def _queued(future: Any) -> tuple[Target, int] | None:
     return None
 
 
-def _running(watches: list[PoolWatch], frames: dict[int, FrameType]) -> dict[int, Target]:
+def pool_of(future: Any) -> int:
+    """Return the number of the pool in whose queue the task of a future is, 0 if it is in none that we know."""
+    found = queued_in(future)
+    return 0 if found is None else found[0][0]
+
+
+def running_in(watches: list[PoolWatch], frames: dict[int, FrameType]) -> dict[int, Target]:
     """Which worker runs the task of a future, by the future's `id`, or a `VirtualWorkerTask`, by its own.
 
     To be used while the futures that are looked up are held, as an `id` may be given again.

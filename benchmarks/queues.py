@@ -1,0 +1,237 @@
+"""What watching costs of queues: one whose items never wait, one that consumers do not keep up with, and making one.
+
+    python benchmarks/queues.py [--repeat N] [--rounds N] [--json FILE]
+
+A round is an item: put and taken in one task or thread; handed to a consumer that waits for it; or put into a queue
+that is full of others, so that it waits, taken, and said to be done. Each family has an interpreter of its own. There,
+each repetition runs it without us, installed, and without us again, in an order drawn anew, on a queue that is made for
+it. What has one thread is measured in CPU time of that, as other programs disturb it less. Figures are nanoseconds
+without us, what we add, and the ratio, as median (min..max); "again" is the noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import json
+import queue
+import random
+import sys
+import threading
+import time
+
+from common import headline, in_child, print_table, save, shown, spread, starting
+from contestants import watch
+
+import poolscope
+
+#: Items that wait in a queue that is not worked off: the record is read while it runs.
+DEPTH = 100
+CONSUMERS = 4
+#: So long it takes until a queue is known to be a pool, and its items go into the record (s).
+KNOWN = 0.3
+
+
+def asyncio_free(make):
+    def run(rounds):
+        async def main():
+            items = make()
+            began = time.thread_time_ns()
+            for number in range(rounds):
+                await items.put(number)
+                await items.get()
+            return (time.thread_time_ns() - began) / rounds
+
+        return asyncio.run(main())
+
+    return run
+
+
+def asyncio_handed(make):
+    """The consumer waits for each item."""
+
+    def run(rounds):
+        async def consume(items):
+            for _ in range(rounds):
+                await items.get()
+
+        async def main():
+            items = make()
+            consumer = asyncio.create_task(consume(items))
+            began = time.thread_time_ns()
+            for number in range(rounds):
+                items.put_nowait(number)
+                await asyncio.sleep(0)
+            await consumer
+            return (time.thread_time_ns() - began) / rounds
+
+        return asyncio.run(main())
+
+    return run
+
+
+def asyncio_full(make):
+    def run(rounds):
+        async def consume(items):
+            while True:
+                await items.get()
+                await asyncio.sleep(0)
+                items.task_done()
+
+        async def main():
+            items = make()
+            for number in range(DEPTH):
+                items.put_nowait(number)
+            consumers = [asyncio.create_task(consume(items)) for _ in range(CONSUMERS)]
+            await fed(items, KNOWN)
+            began = time.thread_time_ns()
+            for number in range(rounds):
+                items.put_nowait(number)
+                while items.qsize() > DEPTH:
+                    await asyncio.sleep(0)
+            took = time.thread_time_ns() - began
+            for consumer in consumers:
+                consumer.cancel()
+            return took / rounds
+
+        async def fed(items, seconds):
+            await asyncio.sleep(0.02)
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                for number in range(DEPTH - items.qsize()):
+                    items.put_nowait(number)
+                await asyncio.sleep(0.01)
+
+        return asyncio.run(main())
+
+    return run
+
+
+def threading_free(make):
+    def run(rounds):
+        items = make()
+        began = time.thread_time_ns()
+        for number in range(rounds):
+            items.put(number)
+            items.get()
+        return (time.thread_time_ns() - began) / rounds
+
+    return run
+
+
+def threading_full(make):
+    """In one thread, which is its only consumer."""
+
+    def run(rounds):
+        items = make()
+        took = []
+
+        def consume():
+            for number in range(DEPTH):
+                items.put(number)
+            end = time.monotonic() + KNOWN
+            while time.monotonic() < end:
+                turn(1)
+                time.sleep(0.01)
+            began = time.thread_time_ns()
+            turn(rounds)
+            took.append((time.thread_time_ns() - began) / rounds)
+
+        def turn(times):
+            for _ in range(times):
+                number = items.get()
+                items.put(number + 1)
+                items.task_done()
+
+        thread = threading.Thread(target=consume)
+        thread.start()
+        thread.join()
+        return took[0]
+
+    return run
+
+
+def made(make):
+    def run(rounds):
+        began = time.thread_time_ns()
+        for _ in range(rounds):
+            make()
+        return (time.thread_time_ns() - began) / rounds
+
+    return run
+
+
+FAMILIES = {
+    "asyncio.Queue, put and get": (asyncio_free(asyncio.Queue), 1.0),
+    "asyncio.Queue, handed over": (asyncio_handed(asyncio.Queue), 0.5),
+    "asyncio.Queue, items wait": (asyncio_full(asyncio.Queue), 0.2),
+    "asyncio.PriorityQueue, put and get": (asyncio_free(asyncio.PriorityQueue), 1.0),
+    "asyncio.Queue, made": (made(asyncio.Queue), 0.5),
+    "queue.Queue, put and get": (threading_free(queue.Queue), 1.0),
+    "queue.Queue, items wait": (threading_full(queue.Queue), 0.2),
+    "queue.PriorityQueue, put and get": (threading_free(queue.PriorityQueue), 1.0),
+    "queue.LifoQueue, put and get": (threading_free(queue.LifoQueue), 1.0),
+    "queue.Queue, made": (made(queue.Queue), 0.2),
+}
+CONTESTANTS = {
+    "standard": contextlib.nullcontext,
+    "again": contextlib.nullcontext,
+    "watched": lambda: poolscope.install(loops=False),
+}
+
+
+def compare(family, options):
+    """Samples of each contestant."""
+    probe = watch()
+    run, part = FAMILIES[family]
+    rounds = int(options.rounds * part)
+    samples = {contestant: [] for contestant in CONTESTANTS}
+    rng = random.Random(family)
+    for _ in range(options.repeat):
+        for contestant in rng.sample(list(samples), len(samples)):
+            probe.flush()  # what others have left is not for this one to fetch
+            gc.collect()
+            with CONTESTANTS[contestant]():
+                samples[contestant].append(run(rounds))
+    return samples
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--repeat", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=100_000, help="of each run, fewer where they wait")
+    parser.add_argument("--json", metavar="FILE", help="write every sample there")
+    parser.add_argument("--cell", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.cell:
+        print(json.dumps(compare(options.cell, options)))
+        return
+    started = starting()
+    headline(f"{options.repeat} repetitions of up to {options.rounds} rounds")
+    results, rows = [], []
+    for family in FAMILIES:
+        samples = in_child(__file__, *sys.argv[1:], "--cell", family)
+        base = samples["standard"]
+        ratios = {
+            contestant: [took / standard for took, standard in zip(found, base, strict=True)]
+            for contestant, found in samples.items()
+            if contestant != "standard"
+        }
+        added = [took - standard for took, standard in zip(samples["watched"], base, strict=True)]
+        results.append(
+            {
+                "family": family,
+                "samples_ns_per_round": samples,
+                "ratios": {contestant: spread(found) for contestant, found in ratios.items()},
+            }
+        )
+        rows.append([family, shown(base, ".0f"), *map(shown, ratios.values()), shown(added, ".0f")])
+    print_table(["", "standard ns", "again", "watched", "added ns"], rows)
+    if options.json:
+        save(options.json, "queues", options, started, results)
+
+
+if __name__ == "__main__":
+    main()
