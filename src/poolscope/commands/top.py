@@ -67,7 +67,8 @@ def _first(ask: Callable[[], Board]) -> Board:
 def is_interactive() -> bool:
     """Whether there is a terminal to draw on and to read keys from."""
     try:
-        return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
+        terminals = sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()  # where textual draws
+        return terminals and os.environ.get("TERM") not in (None, "", "dumb")
     except (AttributeError, ValueError):  # closed
         return False
 

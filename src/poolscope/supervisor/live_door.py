@@ -14,9 +14,11 @@ _BACKLOG = 8
 class LiveDoor:
     """Tells whoever connects what goes on, and hangs up. Its thread is a daemon; one is told at a time."""
 
-    def __init__(self, path: str, tell: Callable[[], bytes]) -> None:
-        """Open it at `path`. Raises OSError, and RuntimeError where there is no thread."""
+    def __init__(self, path: str, tell: Callable[[], bytes], failed: Callable[[str, Exception], object]) -> None:
+        """Open it at `path`. `failed` is called once, and the door closed, if `tell` fails. Raises OSError, and
+        RuntimeError where there is no thread."""
         self._tell = tell
+        self._failed = failed
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._listening.bind(path)
@@ -44,7 +46,12 @@ class LiveDoor:
                 return  # closed
             with connection:
                 try:
+                    told = self._tell()
+                except Exception as error:
+                    self._failed("live", error)
+                    return
+                try:
                     connection.settimeout(PATIENCE_SECONDS)
-                    connection.sendall(self._tell())
-                except Exception:
-                    pass  # it does not read, or there is nothing to tell: this view ends, and may come again
+                    connection.sendall(told)
+                except OSError:
+                    pass  # it does not read

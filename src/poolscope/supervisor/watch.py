@@ -188,7 +188,7 @@ class Watch:
 
         assert self._folder is not None
         try:
-            self._door = LiveDoor(self._folder.live, lambda: self._feed().json())
+            self._door = LiveDoor(self._folder.live, lambda: self._feed().json(), self._part_failed)
         except (OSError, RuntimeError) as error:  # no descriptor, or no thread
             self._part_failed("live", error)
 
