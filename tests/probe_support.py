@@ -69,6 +69,9 @@ class FakeProbe:
         self.supervised = False
         self.before_flush = []
 
+    def add_job(self, _seconds, _job):
+        return lambda: None
+
     def notice(self, text):
         self.emit(("notice", text))
 

@@ -325,7 +325,7 @@ def test_what_is_told_is_what_happened(fire_class, take_turns, seed, operations,
     fire = Fire(fire_class, seed, operations)
     take_turns(interval)
     fire.burn()
-    report = profiler._observer.finish()
+    report = profiler._observer.finish().report
     runtime.current().flush()
     assert not told.faults
     rows = {row.name: row for row in report.pools}
