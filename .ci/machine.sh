@@ -67,6 +67,18 @@ fetch_pythons() { # minor versions: has .venvs/debian hold those of them that ar
     [ ${#missing[@]} -eq 0 ] || .ci/fetch-pythons .venvs/debian "$(head -n 1 <<<"$installed" | cut -d ' ' -f 2-)" "${missing[@]}"
 }
 
+with_seconds() { # command: and on a terminal, how many seconds it takes so far
+    local ticking="" status=0
+    if [ -t 2 ]; then
+        # In the background, as the command is to get Ctrl-C; it ends with us, however we end.
+        (while sleep 1 && kill -0 "$$" 2>/dev/null; do printf '\r   %s s ' "$SECONDS" >&2; done) </dev/null 9>&- &
+        ticking=$!
+    fi
+    "$@" || status=$?
+    [ -z "$ticking" ] || { kill "$ticking" 2>/dev/null && wait "$ticking" 2>/dev/null; printf '\r' >&2; } || true
+    return "$status"
+}
+
 is_active() { # an environment's folder: whether a shell or Python is in it, as far as that can be seen
     local folder process first
     folder="$(cd "$1" && pwd -P)"
@@ -115,7 +127,9 @@ environment() ( # minor or name, interpreter, pip arguments: prints the interpre
         pip=("$venv/bin/python" -m pip install -q --disable-pip-version-check)
         # Dependency groups need pip 25.1. In an environment a user's `user = true` is an error.
         export PIP_USER=0
-        { "$2" -m venv "$venv" && "${pip[@]}" --upgrade 'pip>=25.1' && "${pip[@]}" "${@:3}"; } >&2 </dev/null 9>&- || exit
+        SECONDS=0
+        { "$2" -m venv "$venv" && with_seconds "${pip[@]}" --upgrade 'pip>=25.1' && with_seconds "${pip[@]}" "${@:3}"; } \
+            >&2 </dev/null 9>&- || exit
         echo "$wanted" >"$venv/stamp"
     fi
     echo "$venv/bin/python"

@@ -35,6 +35,7 @@ CONTRACT = {
     "poolscope_pool_busy_seconds_total": ("counter", {"pool"}),
     "poolscope_pool_queued_seconds_total": ("counter", {"pool"}),
     "poolscope_pool_saturated_seconds_total": ("counter", {"pool"}),
+    "poolscope_pool_occupied_seconds_total": ("counter", {"pool"}),
     "poolscope_pool_cpu_seconds_total": ("counter", {"pool"}),
     "poolscope_task_wait_seconds": ("histogram", {"pool"}),
     "poolscope_task_run_seconds": ("histogram", {"pool"}),

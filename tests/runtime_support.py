@@ -78,7 +78,7 @@ class Record:
     def of(self, *tags):
         return [message for message in self.messages if message[0] in tags]
 
-    def tags(self, *, without=("process_tick",)):
+    def tags(self, *, without=("process_tick", "turns")):
         return [message[0] for message in self.messages if message[0] not in without]
 
     def clear(self):

@@ -5,10 +5,12 @@ import sys
 from benchmarks.diagnosis import (  # noqa: F401 - they register their families
     batches,
     computing,
+    connections,
     gates,
     handing,
     healthy,
     held,
+    in_turn,
     loop_work,
     looping,
     queueing,

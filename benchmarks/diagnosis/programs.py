@@ -18,6 +18,8 @@ FAMILIES = program.FAMILIES
 TIMEOUT_SECONDS = 120
 #: Which runs are stuck and which pools are stalled (docs/concepts.md#patterns).
 STUCK_RUNS, STALL_RUNS = 10, 5
+#: Its findings only inform, and may be the verdict.
+IN_TURN = "not_concurrent"
 #: A shorter block of a loop is none (the setting `loop_blocked_seconds`).
 BLOCK_SECONDS = 0.1
 
@@ -80,6 +82,8 @@ def _subject(family, seed, expected, report, log, origin):
     if not rows and not expected.optional:
         subject.unseen = True
     for finding in subject.findings:
+        if finding["pattern"] == IN_TURN == report["verdict"] and expected.pattern != IN_TURN:
+            finding["severity"] = "verdict"  # over a healthy program that is an alarm
         finding["marked"] = _marked(finding)
     subject.knees = tuple((knee - origin) / 1e9 for knee in subject.knees)
     if subject.due is not None:
@@ -92,6 +96,8 @@ def _subject(family, seed, expected, report, log, origin):
 
 def _right(family, expected, log):
     """(patterns, doubtful, knees, due): what is right, whether its absence is as well; ns."""
+    if expected.pattern == IN_TURN:
+        return (IN_TURN,), False, (), None
     if expected.name == "loop":
         if expected.pattern is None:
             return (), False, (), None

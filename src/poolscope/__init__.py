@@ -26,6 +26,10 @@ _HOMES = {
     "Finding": "model",
     "Report": "model",
     "PoolscopeError": "errors",
+    "load_ipython_extension": "notebook",
+    "unload_ipython_extension": "notebook",
+    "html_of": "rendering.inline",
+    "text_of": "rendering.inline",
 }
 
 __all__ = [

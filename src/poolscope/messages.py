@@ -297,6 +297,42 @@ class Handover(_Message, tag="handover", frozen=True):
     under_way: list[int] = []
 
 
+class Chunks(_Message, tag="chunks", frozen=True):
+    """How many tasks of a pool were chunks of `map` so far, and how many items were in them."""
+
+    pool: int
+    at_ns: int
+    chunks: int
+    items: int
+
+
+class Turn(msgspec.Struct, frozen=True, array_like=True):
+    """A thread or a task that waits: of the event loop `loop` (0: of none that is watched), for a task of the pool
+    `pool` (0: of none that is known).
+
+    `who` tells threads and tasks from each other. `gate` is what for: "await", "future" of a pool, "thread", "process";
+    "batch", several of them, or "end", that of a pool. `others`: how many other tasks of that pool ran, or of that loop
+    were not done. `lines` are the user's, from the outermost caller to the innermost, and `turns` has a number for each
+    of them: it is another one when the line waits for another thing.
+    """
+
+    loop: int
+    pool: int
+    who: int
+    gate: str
+    others: int
+    lines: list[Line]
+    turns: list[int]
+
+
+class TurnSample(_Message, tag="turns", frozen=True):
+    """What threads and tasks wait for at one moment, where a task of a pool, an event loop or a child thread is under
+    way. Of very many only some are told."""
+
+    at_ns: int
+    turns: list[Turn]
+
+
 class LoopOpened(_Message, tag="loop_opened", frozen=True):
     """An event loop began to run."""
 
@@ -412,6 +448,8 @@ Message = (
     | WorkersStarted
     | WaitSample
     | Handover
+    | TurnSample
+    | Chunks
     | LoopOpened
     | LoopTick
     | LoopBlock

@@ -29,6 +29,9 @@ PATTERNS: tuple[str, ...] = (
     "loop_full",
 )
 
+#: The one pattern whose findings only inform and may be the verdict all the same.
+IN_TURN = "not_concurrent"
+
 SCHEMA = "poolscope.report/1"
 
 #: Fewer finished tasks than this, and no event loop that ran for so long (s), is too little to judge by.
@@ -53,6 +56,14 @@ def storable(value: Any) -> Any:
 def kind_of_notice(text: str) -> str:
     """Return the same for notices that differ in numbers only, such as those of a process."""
     return _NUMBERS.sub("#", text)
+
+
+def _shown(how: str, what: Report | Session) -> str:
+    # What renders stands above us: the package finds it.
+    import poolscope
+
+    text: str = getattr(poolscope, how)(what)
+    return text
 
 
 class Frame(msgspec.Struct, frozen=True):
@@ -169,6 +180,15 @@ class SizingPoint(msgspec.Struct, frozen=True):
     makespan_seconds: float
 
 
+class Concurrency(msgspec.Struct, frozen=True):
+    """How many tasks of a pool ran at once."""
+
+    #: On average, while it had any: busy time by the time with a task queued or running; null without one.
+    mean: float | None = None
+    #: At most.
+    peak: int = 0
+
+
 class PoolReport(msgspec.Struct, frozen=True):
     """One pool: what it is, what it did, what is wrong with it."""
 
@@ -214,6 +234,8 @@ class PoolReport(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...]
     #: The variable or attribute that it is stored in, null if that could not be read.
     created_by: str | None = None
+    #: How many tasks ran at once.
+    concurrency: Concurrency = Concurrency()
 
 
 class LoopReport(msgspec.Struct, frozen=True):
@@ -323,6 +345,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     #: Threads and processes that were started by hand and not by a pool.
     own_starts: tuple[OwnStart, ...] = ()
 
+    def __str__(self) -> str:
+        """Return the report as on a terminal, without colours."""
+        return _shown("text_of", self)
+
+    def _repr_html_(self) -> str:
+        """Return it as a notebook shows it."""
+        return _shown("html_of", self)
+
     def to_json(self) -> bytes:
         """Return the report as JSON, indented: docs/reference/report.md."""
         try:
@@ -362,6 +392,14 @@ class Session(msgspec.Struct, frozen=True):
 
     report: Report
     traces: tuple[PoolTrace, ...]
+
+    def __str__(self) -> str:
+        """Return its report as on a terminal, without colours."""
+        return _shown("text_of", self)
+
+    def _repr_html_(self) -> str:
+        """Return it as a notebook shows it."""
+        return _shown("html_of", self)
 
 
 class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -412,6 +450,7 @@ class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     suggested_max_workers: int | None
     former_functions: tuple[tuple[str, int, float], ...] = ()
     since_ns: int = 0
+    occupied_seconds: float = 0.0
 
 
 class LoopSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -444,11 +483,20 @@ class FindingCount(msgspec.Struct, frozen=True, kw_only=True):
     since_ns: int = 0
 
 
+class Subject(msgspec.Struct, frozen=True):
+    """What a finding is about: kind (pool, loop, program) and name; and for how long the time has run that its seconds
+    count in."""
+
+    kind: str
+    name: str
+    age_seconds: float
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the endpoint shows. `errors` counts our own failures by part.
 
     `*_bounds` are those of the buckets in seconds; None: as the settings say. `details` are the findings so far in
-    full, stacks included; None: they were not asked for. A scrape does not.
+    full, stacks included; None: they were not asked for. A scrape does not. `subjects` says of each what it is about.
     """
 
     python: str
@@ -460,3 +508,4 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     wait_bounds: tuple[float, ...] | None = None
     run_bounds: tuple[float, ...] | None = None
     details: tuple[Finding, ...] | None = None
+    subjects: tuple[Subject, ...] = ()

@@ -19,7 +19,7 @@ from poolscope.config import DEFAULT_LISTEN, Settings, listen_address, load
 from poolscope.engine import Engine
 from poolscope.errors import ConfigError, PoolscopeError
 from poolscope.messages import PROTOCOL
-from poolscope.model import Finding, Report, Snapshot
+from poolscope.model import Finding, Report, Session, Snapshot
 from poolscope.plain import one_line
 from poolscope.probe import runtime
 from poolscope.probe.interpreter.gil import gil_enabled
@@ -134,19 +134,21 @@ class Observer:
             self._probe.fail("clock", error)  # the report is as of the last time that was known
         return self._fetched_ns
 
-    def _report(self, now_ns: int) -> Report:
+    def _session(self, now_ns: int) -> Session:
         started_at = self._started_at.isoformat()
         command = [sys.executable, *sys.argv]
-        return self._read(
-            lambda engine: engine.session(now_ns, command=command, started_at=started_at, exit_code=None).report
-        )
+        return self._read(lambda engine: engine.session(now_ns, command=command, started_at=started_at, exit_code=None))
 
     def report(self) -> Report:
         """Everything up to now."""
+        return self.session().report
+
+    def session(self) -> Session:
+        """Return the same, and what it was made from."""
         now = self._fetch()
         with self._lock:
             self._advance(now)
-            return self._report(now)
+            return self._session(now)
 
     def findings(self) -> tuple[Finding, ...]:
         """All findings up to now, the most severe first."""
@@ -155,15 +157,15 @@ class Observer:
             self._advance(now)
             return self._read(lambda engine: engine.findings(now))
 
-    def finish(self) -> Report:
-        """Judge what still lasts as ended, take nothing more in, and return the last report."""
+    def finish(self) -> Session:
+        """Judge what still lasts as ended, take nothing more in, and return all that was seen."""
         now = self._fetch()
         self.close()
         with self._lock:
             self._read(lambda engine: engine.finish(now))
-            report = self._report(now)
+            session = self._session(now)
         self._engine.deliver()
-        return report
+        return session
 
     def snapshot(self, *, details: bool = False) -> Snapshot:
         """Return what a scrape shows; with `details` also all findings in full."""
@@ -350,7 +352,7 @@ class Profile:
         self._before: tuple[Probe, ProbeSettings] | None = None
         self._installation: Installation | None = None
         self._observer: Observer | None = None
-        self._last: Report | None = None
+        self._last: Session | None = None
 
     def __enter__(self) -> Self:
         probe = runtime.current()
@@ -380,11 +382,16 @@ class Profile:
     @property
     def report(self) -> Report:
         """What has been seen so far. Raises RuntimeError before the block was entered."""
+        return self.session.report
+
+    @property
+    def session(self) -> Session:
+        """The same with what it was made from: each pool over time, and its tasks. Raises RuntimeError likewise."""
         if self._last is not None:
             return self._last
         if self._observer is None:
             raise RuntimeError("profile() has nothing to report yet: enter its block first")
-        return self._observer.report()
+        return self._observer.session()
 
 
 def profile(**settings: Any) -> Profile:

@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import report_support
+from browser_support import drawn
 from report_support import CWD
 
 from poolscope.model import Session
 from poolscope.rendering import html
-
-CHROMIUM = "/usr/bin/chromium"
-#: As root, and without the connections of its own that a browser makes.
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not Path(CHROMIUM).exists():
-        if "CI" in os.environ:
-            pytest.fail("there is no Chromium: Debian's package chromium has it")
-        pytest.skip("there is no Chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
-        yield launched
-        launched.close()
 
 
 @pytest.fixture
@@ -72,17 +46,6 @@ def opened(browser: Any, tmp_path: Path, complaints: list[str]) -> Iterator[Any]
     for context in contexts:
         context.close()
     assert not complaints
-
-
-def drawn(page: Any, selector: str) -> int:
-    """How many colours a canvas has."""
-    count: int = page.evaluate(
-        """selector => { const canvas = document.querySelector(selector);
-        const image = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-        return new Set(new Uint32Array(image.data.buffer)).size }""",
-        selector,
-    )
-    return count
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,4 +1,4 @@
-"""The three stories of `poolscope demo`, each a real program under `poolscope run`: verdict, cause, line, knee, size.
+"""The five stories of `poolscope demo`, each a real program under `poolscope run`: verdict, cause, line, knee, size.
 
 The runs spend their time asleep, so all of them run at once.
 """
@@ -39,11 +39,13 @@ def run(folder: Path, program: str, *options: str) -> Outcome:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Outcome]]]:
     folder = tmp_path_factory.mktemp("stories")
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(5) as pool:
         yield {
             "overlap": pool.submit(run, folder, "overlap.py"),
             "blocking-call": pool.submit(run, folder, "blocking_call.py"),
             "hard-limit": pool.submit(run, folder, "hard_limit.py"),
+            "in-turn": pool.submit(run, folder, "in_turn.py"),
+            "gate": pool.submit(run, folder, "gate.py"),
         }
 
 
@@ -133,3 +135,31 @@ def test_a_hard_limit_turns_a_program_serial_and_the_suggested_size_ends_it(
     assert again.stdout == done.stdout
     assert better["verdict"] == "concurrent"
     assert better["pools"][0]["max_workers"] == suggested
+
+
+def test_what_is_awaited_in_turn_is_the_verdict(runs: dict[str, Future[Outcome]]) -> None:
+    done, report = runs["in-turn"].result()
+    assert (done.returncode, done.stdout) == (0, "fetched 16 pages\n")
+    assert report["verdict"] == "not_concurrent"
+    (finding,) = report["findings"]
+    assert (finding["cause"], finding["severity"]) == ("awaited_in_turn", "info")
+    assert finding["frames"][0]["line"] == line_of("in_turn.py", "await fetch(number)")
+    assert finding["advice"]["action"] == "overlap"
+    assert finding["evidence"]["turns"] == pytest.approx(16, abs=1)
+    assert (loop := report["event_loops"][0])["findings"] == [finding]
+    assert loop["blocked_seconds"] == 0
+    assert "NOT CONCURRENT" in done.stderr
+
+
+def test_a_gate_is_a_semaphore_and_then_a_lock(runs: dict[str, Future[Outcome]]) -> None:
+    done, report = runs["gate"].result()
+    assert (done.returncode, done.stdout) == (0, "stored 150 answers\n")
+    pools = {pool["kind"]: pool for pool in report["pools"]}
+    for kind, cause, text in (
+        ("semaphore", "limit_reached", "async with gate"),
+        ("lock", "held_across_wait", "async with lock"),
+    ):
+        (finding,) = (finding for finding in pools[kind]["findings"] if finding["severity"] != "info")
+        assert finding["cause"] == cause
+        assert line_of("gate.py", text) in [frame["line"] for frame in finding["frames"]]
+    assert pools["semaphore"]["concurrency"] == {"mean": pytest.approx(3, abs=0.3), "peak": 3}

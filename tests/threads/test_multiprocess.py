@@ -24,6 +24,7 @@ from msgspec.structs import replace
 
 from poolscope.config import MetricsSettings, Settings
 from poolscope.errors import ListenError
+from poolscope.live.board import Board
 from poolscope.model import Snapshot
 from poolscope.multiprocess import peer, peer_client, processes, runtime_dir
 from poolscope.multiprocess.peer import Peer
@@ -468,6 +469,21 @@ def test_a_silent_member_does_not_hold_up_a_scrape(home: Path, others: Others, m
         kill()
         assert scrape(port).value("poolscope_pool_tasks_submitted_total", pool="web") == 7
         assert not (path / f"{name}.told").exists()
+
+
+def test_the_live_page_shows_what_all_have_together(home: Path, others: Others) -> None:
+    port = free_port()
+    with opened(port, lambda: 3):
+        (path,) = home.iterdir()
+        name, _ = others.start()
+        told = Told(VERSION, "", ALIKE, snapshot(pool("mail", submitted=4)))
+        SpoolDir(str(path)).tell(name, encoded(told))
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+            assert b"<title>poolscope: live</title>" in answer.read()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/live", timeout=30) as answer:
+            board = msgspec.json.decode(answer.read(), type=Board)
+        assert [line.name for line in board.pools] == ["web"]
+        assert board.word == "insufficient data"
 
 
 def test_a_scrape_that_has_begun_is_complete_although_its_process_ends(home: Path, others: Others) -> None:

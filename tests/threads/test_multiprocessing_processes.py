@@ -141,6 +141,21 @@ def test_all_tasks_of_a_map_arrive_at_once(make, probe, gate):
     book.only(submitted=1 + number, succeeded=1 + number)
 
 
+@pytest.mark.parametrize(
+    ("call", "chunked"),
+    [
+        (lambda pool: pool.map(child.square, range(5), chunksize=5), (1, 5)),
+        (lambda pool: pool.map(child.square, range(5), chunksize=2), (3, 5)),
+        (lambda pool: list(pool.imap(child.square, range(5), chunksize=4)), (2, 5)),
+        (lambda pool: list(pool.imap(child.square, range(5))), (0, 0)),
+        (lambda pool: pool.apply(child.square, (5,)), (0, 0)),
+    ],
+)
+def test_items_in_chunks_are_counted(make, probe, call, chunked):
+    call(make())
+    assert probe.recorders[-1].chunked == chunked
+
+
 def test_a_great_map_arrives_bit_by_bit(make, probe, monkeypatch):
     monkeypatch.setattr(family, "_AT_ONCE", 3)
     assert make().map(child.square, range(4), chunksize=1) == [0, 1, 4, 9]

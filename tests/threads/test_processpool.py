@@ -258,6 +258,11 @@ def test_a_worker_is_replaced_unless_the_pool_has_gone(probe, gate, method, end)
         ledger(probe).only(submitted=3, succeeded=1, broken=2)
 
 
+def test_items_in_chunks_are_counted(make, probe):
+    assert list(make().map(child.square, range(10), chunksize=4)) == [number * number for number in range(10)]
+    assert probe.recorders[-1].chunked == (3, 10)
+
+
 @pytest.mark.skipif("buffersize" not in inspect.signature(ProcessPoolExecutor.map).parameters, reason="no buffersize")
 def test_map_with_a_buffer_sends_a_chunk_when_there_is_room(make, probe):
     with make(2) as pool:

@@ -40,6 +40,7 @@ FULL = snapshot(
         busy_seconds=12.5,
         queued_seconds=30.25,
         saturated_seconds=6.0,
+        occupied_seconds=10.0,
         cpu_seconds=0.75,
         wait_buckets=(10, 20, 3),
         wait_sum_seconds=17.5,
@@ -117,6 +118,7 @@ def test_values() -> None:
         "pool_busy_seconds_total": 12.5,
         "pool_queued_seconds_total": 30.25,
         "pool_saturated_seconds_total": 6.0,
+        "pool_occupied_seconds_total": 10.0,
         "pool_cpu_seconds_total": 0.75,
         "task_wait_seconds_sum": 17.5,
         "task_wait_seconds_count": 33,
@@ -545,8 +547,8 @@ def test_a_thousand_pools_are_so_many_lines() -> None:
     registry.register(SnapshotCollector(lambda: snapshot(*rows), Settings()))
     text = generate_latest(registry)
     lines = [line for line in text.splitlines() if not line.startswith(b"#")]
-    # 7 gauges and pool_info without advice, 6 counters, 3 outcomes, two histograms; and the build and the overhead.
-    assert len(lines) == 1000 * (7 + 6 + 3 + 2 * (count + 2)) + 2
+    # 7 gauges and pool_info without advice, 7 counters, 3 outcomes, two histograms; and the build and the overhead.
+    assert len(lines) == 1000 * (7 + 7 + 3 + 2 * (count + 2)) + 2
     assert len(text) < 4_500_000
 
 

@@ -47,6 +47,15 @@ def saturated_by_hand(tasks: list[tuple[int, int, int, int, int]], workers: int)
     )
 
 
+def occupied_by_hand(tasks: list[tuple[int, int, int, int, int]]) -> int:
+    """Time with any task in the pool."""
+    total, until = 0, 0
+    for _, _, submitted, _, end in sorted(tasks, key=lambda task: task[2]):
+        total += max(0, end - max(until, submitted))
+        until = max(until, end)
+    return total
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 5))
 def test_totals_integrals_and_saturation_are_those_of_the_construction(seed: int, workers: int) -> None:
@@ -63,6 +72,7 @@ def test_totals_integrals_and_saturation_are_those_of_the_construction(seed: int
     assert pool.history.busy_ns(end) == sum(e - s for *_, s, e in tasks)
     assert pool.history.queued_ns(end) == sum(s - sub for _, _, sub, s, _ in tasks)
     assert pool.history.saturated_ns == saturated_by_hand(tasks, workers)
+    assert pool.history.occupied_ns == occupied_by_hand(tasks)
     assert pool.history.occupancy.peak_active <= workers
     for function in (1, 2, 3):
         mine = [task for task in tasks if task[1] == function]

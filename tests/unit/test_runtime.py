@@ -521,7 +521,12 @@ class TestStacks:
         at = probe.clock()
         seen = ["pool_batch", "waits", "stacks"]
         assert record.tags() == ["pool_opened", *seen, "held", *seen]  # who is held is asked less often
-        assert record.messages[-1] == ("stacks", recorder.id, at, [[[("app.py", 3, "task")], 0, [1, 1, started], ""]])
+        assert record.of("stacks")[-1] == (
+            "stacks",
+            recorder.id,
+            at,
+            [[[("app.py", 3, "task")], 0, [1, 1, started], ""]],
+        )
         # A scrape asks for numbers, not for stacks.
         record.clear()
         probe.flush()

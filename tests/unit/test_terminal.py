@@ -14,7 +14,7 @@ import report_support
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolscope.model import Advice, Distribution, Finding, Frame, SizingPoint, TaskCounts, TimelinePoint
+from poolscope.model import Advice, Concurrency, Distribution, Finding, Frame, SizingPoint, TaskCounts, TimelinePoint
 from poolscope.model import Session as Recorded
 from poolscope.rendering.layout import layout
 from poolscope.rendering.terminal import render
@@ -107,6 +107,24 @@ class TestVerdict:
             "INSUFFICIENT DATA Too little to judge: 40 tasks, 5 of them finished, in 1 pool, at most 2 at once, in "
             "3.02 s; it takes 10 "
         )
+
+    def test_how_much_went_on_at_once(self) -> None:
+        session = report_support.healthy_pools()
+        pool = msgspec.structs.replace(session.report.pools[0], peak_active=4, concurrency=Concurrency(2.26, 4))
+        text = " ".join(shown(change(session, pools=(pool,))).split())
+        assert "in 1 pool, at most 4 at once and 2.3 on average, and 1 event" in text
+        text = " ".join(shown(change(session, pools=(pool, msgspec.structs.replace(pool, name="b")))).split())
+        assert "at most 4 at once in one of them, 2.3 on average in the busiest," in text
+
+    def test_what_goes_on_in_turn_is_the_headline(self) -> None:
+        note = report_support.in_turn()
+        session = report_support.session(loops=[report_support.loop(findings=(note,))], verdict="not_concurrent")
+        text = shown(session)
+        assert text.startswith(f"NOT CONCURRENT  {note.summary}"[:60])
+        assert "cause awaited_in_turn" in text
+        assert "await fetch(number)" in text
+        assert text.count(note.advice.text[:40]) == 1
+        assert shown(change(session, verdict="concurrent")).startswith("CONCURRENT  1 event loop in")
 
     def test_tasks_that_have_not_finished_are_not_passed_over(self) -> None:
         session = report_support.healthy_pools()
@@ -285,6 +303,33 @@ class TestFitting:
         for width in (40, 47, 60, 80, 100, 140, 160):
             for line in layout(session, medium(width, encoding)):
                 assert cells(plain(line)) <= width, plain(line)
+
+    def test_a_width_that_is_asked_for_beats_the_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", "50")
+        wide = Screen()
+        render(report_support.hard_limit(), wide, width=300, color=False, cwd=report_support.CWD)
+        assert max(map(len, wide.getvalue().splitlines())) > 100
+
+    @pytest.mark.parametrize(
+        ("environment", "coloured"),
+        [
+            ({"FORCE_COLOR": "1"}, True),
+            ({"FORCE_COLOR": "0"}, False),
+            ({"FORCE_COLOR": "1", "TERM": "dumb"}, True),
+            ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+            ({"NO_COLOR": ""}, False),
+        ],
+    )
+    def test_colours_can_be_forced_and_refused(
+        self, environment: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("NO_COLOR", "FORCE_COLOR"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        file = io.StringIO()
+        render(report_support.hard_limit(), file, width=80, cwd=report_support.CWD)
+        assert ("\x1b[" in file.getvalue()) is coloured
 
     @pytest.mark.parametrize("width", [-1, 0, 1, 39, 10_000])
     def test_an_absurd_width_is_mended(self, width: int) -> None:

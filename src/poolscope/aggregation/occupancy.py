@@ -100,6 +100,8 @@ class Occupancy:
         # that ended before all of their starts were swept. Tasks are known by their start.
         self._alone: set[int] = set()
         self._ended: list[tuple[int, Sequence[int], Sequence[int], Sequence[int]]] = []
+        #: Time (ns) in which any task was queued or running, as far as it is settled.
+        self.occupied_ns = 0
         self._steps: list[_Step] = []
         self._step = _Step(opened_ns)
         self._merge_every = 1
@@ -230,11 +232,14 @@ class Occupancy:
         if any(self._pending):  # most pools do nothing most of the time
             due = [_take_until(times, until_ns) for times in self._pending]
             self._integrate(due, until_ns)
+            self.occupied_ns += self._with_tasks(due, until_ns)
             self._fill(due[WENT_IDLE], due[BEGAN])
             sweep.sweep(due)
             if sweep.alone:
                 self._note_unhindered(sweep.alone, running)
                 sweep.alone = []
+        elif sweep.queued or sweep.occupied:
+            self.occupied_ns += width
         sweep.swept_ns = until_ns
         self._ended = [ended for ended in self._ended if ended[0] > until_ns]
         self.stretches.advance(until_ns)
@@ -269,6 +274,7 @@ class Occupancy:
         finished, wait_ns, run_ns = done
         step = self._step
         step.width_ns += max(0, until_ns - sweep.swept_ns)
+        self.occupied_ns += max(0, until_ns - sweep.swept_ns) if finished else 0
         sweep.jump(until_ns, queued, len(running))
         # By Little's law: as many as came in a second, for as long as one stayed.
         step.queued_ns += wait_ns
@@ -305,6 +311,24 @@ class Occupancy:
         step.queued_ns += after[ARRIVED] - left
         step.active_ns += after[BEGAN] - after[WENT_IDLE]
         step.started += len(due[WENT_ON]) + len(due[BEGAN])
+
+    def _with_tasks(self, due: Sequence[Sequence[int]], until_ns: int) -> int:
+        """How long any task was in the pool up to then: before these changes are swept, each in order."""
+        sweep = self._sweep
+        since_ns, inside = sweep.swept_ns, sweep.queued + sweep.occupied
+        arrived, leaving = due[ARRIVED], [*due[WITHDRAWN], *due[WENT_ON], *due[WENT_IDLE]]
+        if inside > len(leaving):
+            return until_ns - since_ns
+        # One that comes as another one leaves comes first.
+        changes = sorted([at << 1 for at in arrived] + [at << 1 | 1 for at in leaving])
+        occupied_ns = 0
+        for change in changes:
+            at = max(change >> 1, sweep.swept_ns)
+            if inside > 0:
+                occupied_ns += at - since_ns
+            since_ns = at
+            inside += -1 if change & 1 else 1
+        return occupied_ns + (until_ns - since_ns if inside > 0 else 0)
 
     def _note_unhindered(self, starts: Sequence[int], running: Collection[RunningTask]) -> None:
         """Remember how long the tasks ran that started then, or that they are to be."""

@@ -24,7 +24,16 @@ from poolscope.aggregation.recent import Recent
 from poolscope.aggregation.regularity import regularity
 from poolscope.aggregation.replacements import Replacements
 from poolscope.aggregation.task_record import TaskRecord
-from poolscope.messages import Handover, HeldSample, PoolBatch, PoolOpened, PoolSums, StackSample, WorkersStarted
+from poolscope.messages import (
+    Chunks,
+    Handover,
+    HeldSample,
+    PoolBatch,
+    PoolOpened,
+    PoolSums,
+    StackSample,
+    WorkersStarted,
+)
 
 #: Finished tasks looked at for one window, and how far back they are kept while no stretch needs them longer.
 RECENT_TASKS = 50_000
@@ -84,6 +93,8 @@ class PoolHistory:
         self.last_finish_ns: int | None = None
         self.last_batch_ns = opened.at_ns
         self.cancelled_wait_ns = 0
+        #: How many of the tasks were chunks of `map`, and how many items were in them.
+        self.chunks = self.items = 0
         #: Tasks that ended of which nothing else is known, and since when each of them is.
         self.known_by_number = 0
         self.known_ns = opened.at_ns
@@ -241,6 +252,10 @@ class PoolHistory:
     def sample(self, stacks: StackSample) -> None:
         """Take in where the workers were."""
         self.stacks.append(stacks)
+
+    def note_chunks(self, message: Chunks) -> None:
+        """Take in how many chunks there were so far."""
+        self.chunks, self.items = message.chunks, message.items
 
     def note_started(self, message: WorkersStarted) -> None:
         """Take in that worker processes were started."""
@@ -422,6 +437,11 @@ class PoolHistory:
     def saturated_ns(self) -> int:
         """Time saturated, as far as it is settled."""
         return self.occupancy.stretches.saturated_ns
+
+    @property
+    def occupied_ns(self) -> int:
+        """Time with any task queued or running, as far as it is settled: busy time by it is the concurrency."""
+        return self.occupancy.occupied_ns
 
     def complete_since(self, most: int | None = None) -> int | None:
         """Return from when on all tasks that ended are among `tasks.known(most)`; None: from the first on."""

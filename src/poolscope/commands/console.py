@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
-from typing import NoReturn, TextIO
+from typing import NamedTuple, NoReturn, TextIO
 
 from poolscope import plain
 from poolscope.errors import PoolscopeError
@@ -44,6 +44,42 @@ class Parser(argparse.ArgumentParser):
             known = [str(choice) for each in choices for choice in each]
         near = get_close_matches(wrong[0], known, 1, 0.7) if wrong and "maybe you meant" not in message else []
         return f"; did you mean {near[0]}?" if near else ""
+
+
+class Look(NamedTuple):
+    """How a report is shown: with colours or not and in so many columns; None: as what it is written to has it."""
+
+    color: bool | None = None
+    width: int | None = None
+
+
+def add_look(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how a report is shown."""
+    parser.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="auto: NO_COLOR and FORCE_COLOR are heeded, and else a terminal has colours",
+    )
+    parser.add_argument("--width", metavar="COLUMNS", help="columns of the report, whatever the terminal has")
+
+
+def look(options: argparse.Namespace) -> Look:
+    """Return what these options say. Raises PoolscopeError for what cannot be had."""
+    if options.color == "always":
+        from importlib.util import find_spec
+
+        if find_spec("rich") is None:
+            raise PoolscopeError("--color always needs rich: pip install 'poolscope[cli]'")
+    color = None if options.color == "auto" else options.color == "always"
+    if options.width is None:
+        return Look(color)
+    from poolscope.rendering.terminal import NARROWEST, WIDEST_ASKED
+
+    text = options.width
+    if not (text.isascii() and text.isdigit() and NARROWEST <= int(text[:6]) <= WIDEST_ASKED):
+        raise UsageError(f"--width {text}: expected a number of columns from {NARROWEST} to {WIDEST_ASKED}")
+    return Look(color, int(text))
 
 
 def complain(text: str) -> None:

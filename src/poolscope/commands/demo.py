@@ -11,6 +11,8 @@ STORIES = {
     "overlap": "three coroutines await 2, 1 and 3 s: concurrent, 3 s in all",
     "blocking-call": "the same with time.sleep: the loop is blocked, 6 s in all",
     "hard-limit": "a scheduler feeds a pool of 4, gently at first: concurrent, then serial",
+    "in-turn": "coroutines awaited one after another in a loop: 8 s for what could take half a second",
+    "gate": "150 coroutines behind a semaphore of 3, then behind a lock that is held across an await",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from poolscope.commands.console import UNREADABLE, output
+from poolscope.commands.console import UNREADABLE, look, output
 
 
 def do(options: argparse.Namespace) -> int:
@@ -14,12 +14,13 @@ def do(options: argparse.Namespace) -> int:
     from poolscope.rendering.terminal import render
 
     wanted = outputs.check(options, untouchable=(options.session_file,))
+    shown = look(options)
     recorded = session.load(options.session_file)
     try:
         for each in wanted:
             outputs.write(recorded, each)
         if not wanted:
-            output(lambda output: render(recorded, output, verbose=options.verbose))
+            output(lambda file: render(recorded, file, verbose=options.verbose, width=shown.width, color=shown.color))
     except UNREADABLE as error:
         raise session.unusable(options.session_file, error) from error
     return 0

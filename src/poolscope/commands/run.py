@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from poolscope.commands.console import Parser, UsageError
+from poolscope.commands.console import Parser, UsageError, add_look, look
 from poolscope.rendering import outputs
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def do(arguments: list[str]) -> int:
     return supervise(plan(_program(rest), options))
 
 
-def run_parser(name: str) -> argparse.ArgumentParser:
+def run_parser(name: str) -> Parser:
     """Return the options of `run`, and of `demo`, which runs a story."""
     usage = {
         "run": "poolscope run [options] SCRIPT [ARGS...]\n"
@@ -63,6 +63,8 @@ def run_parser(name: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--verbose", action="store_true", help="every number of the evidence, and every notice")
     parser.add_argument("--quiet", action="store_true", help="no report on standard error")
+    add_look(parser)
+    parser.add_argument("--live", action="store_true", help="the view of top while it runs")
     return parser
 
 
@@ -106,6 +108,13 @@ def plan(program: Program, options: argparse.Namespace) -> Plan:
     """Return what is to be run and how. Raises PoolscopeError."""
     from poolscope.supervisor.plan import Plan
 
+    shown = look(options)
+    if options.live:
+        from poolscope.commands.top import check_extra
+        from poolscope.supervisor.live_view import can_be_shown
+
+        if can_be_shown():
+            check_extra()
     return Plan(
         program=program,
         settings=_settings(options),
@@ -115,6 +124,9 @@ def plan(program: Program, options: argparse.Namespace) -> Plan:
         quiet=options.quiet,
         resized=tuple(_override(text)[0] for text in options.set),
         verbose=options.verbose,
+        color=shown.color,
+        width=shown.width,
+        live=options.live,
     )
 
 

@@ -89,7 +89,7 @@ def _path(about: str) -> Expect:
 
 
 EXPECTED: dict[str, Expect] = {
-    "limits": _flag("False: semaphores and locks are not watched."),
+    "limits": _flag("False: semaphores, locks and queues are not watched."),
     "connections": _flag("False: clients' pools of connections are not watched."),
     "listen": Expect(
         'HOST:PORT or PORT, such as "127.0.0.1:9464" (an IPv6 address in brackets)',
@@ -127,7 +127,7 @@ EXPECTED: dict[str, Expect] = {
     "name": Expect("a name, or null", _text, {"type": "string", "minLength": 1}, "Show it under this name.", True),
     "max_workers": _whole(1, "Another size, without touching the code.", optional=True),
     "ignore": _flag("True: not watched at all."),
-    "ordered": _flag("True: one worker on purpose, no single_worker warning."),
+    "ordered": _flag("True: one at a time on purpose, no single_worker and no not_concurrent; of a loop, too."),
     "intended": _flag("True: a limit on purpose, its findings are notes."),
     "long_running": _flag("True: consumers that hold their workers, no stuck_workers or stalled."),
     "sustain_seconds": _seconds("Seconds that a pool must be saturated before it is called serial."),

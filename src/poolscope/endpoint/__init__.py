@@ -4,7 +4,8 @@ The standard library's `http.server` reads the requests. `ssl` is imported only 
 `hashlib` only where they ask for passwords.
 """
 
+from poolscope.endpoint.answers import Page
 from poolscope.endpoint.base import Endpoint
 from poolscope.endpoint.server import Server
 
-__all__ = ["Endpoint", "Server"]
+__all__ = ["Endpoint", "Page", "Server"]

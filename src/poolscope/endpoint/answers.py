@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 import io
-import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
@@ -17,6 +17,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from poolscope.discretion import without_lines
 from poolscope.endpoint.access import Access, Verdict, is_local
 from poolscope.endpoint.connections import Connection, plain_answer
 from poolscope.endpoint.tls import Certificate
@@ -32,13 +33,21 @@ _PLAIN = "text/plain; charset=utf-8"
 #: The formats of the metrics, and what a client may say of their version.
 _VERSIONS = {"application/openmetrics-text": (None, "1.0.0"), "text/plain": (None, "0.0.4", "1.0.0")}
 _NOT_TLS = plain_answer("400 Bad Request", "400 This port speaks HTTPS: ask with https:// URLs")
-#: How the texts of findings name a line: "at file.py:12 (function)".
-_PLACE = re.compile(r"\b(at|in) \S+:\d+ \([^)]*\)")
 #: The first byte of a TLS connection.
 _HANDSHAKE = b"\x16"
 _CHUNK = 64 * 1024
+#: Not for caches, and not for a page that takes it for a script.
+_PRIVATE = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
 #: What is read, and for how long, of a request that was refused before it was read to its end.
 _LINGER_BYTES, _LINGER_SECONDS = 256 * 1024, 1.0
+
+
+class Page(NamedTuple):
+    """A path that is answered with what `make(frames, query)` returns; `frames`: whether lines of code may be in it."""
+
+    content_type: str
+    make: Callable[[bool, str], bytes]
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class Site(NamedTuple):
@@ -53,6 +62,8 @@ class Site(NamedTuple):
     #: Held while an answer is made: two at once would take the interpreter's lock from the program twice as often,
     #: and be no sooner.
     making: threading.Lock
+    #: What else is served, by path.
+    pages: Mapping[str, Page] = MappingProxyType({})
 
 
 def answer(site: Site, connection: Connection) -> None:
@@ -79,23 +90,11 @@ def findings_json(findings: Sequence[Finding], *, frames: bool) -> bytes:
     """Return a JSON list, the most severe first; without `frames` also without the lines of code that the texts
     name."""
     ordered = sorted(findings, key=importance)
-    shown = ordered if frames else [_without_lines(finding) for finding in ordered]
+    shown = ordered if frames else [without_lines(finding) for finding in ordered]
     try:
         return msgspec.json.encode(shown) + b"\n"
     except UnicodeEncodeError:
         return msgspec.json.encode(storable(msgspec.to_builtins(shown))) + b"\n"
-
-
-def _without_lines(finding: Finding) -> Finding:
-    summary = _PLACE.sub(r"\1 a line that is not shown here", finding.summary)
-    text = _PLACE.sub(r"\1 a line that is not shown here", finding.advice.text)
-    for frame in finding.frames:
-        file = frame.file.rsplit("/", 1)[-1]
-        for place in (f"{file}:{frame.line} ({frame.function})", f"{file}:{frame.line}"):
-            summary = summary.replace(place, "a line that is not shown here")
-            text = text.replace(place, "that line")
-    advice = msgspec.structs.replace(finding.advice, text=text)
-    return msgspec.structs.replace(finding, summary=summary, advice=advice, frames=())
 
 
 class _TooLarge(OSError):
@@ -184,6 +183,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._metrics(query)
             elif path == "/findings":
                 self._findings()
+            elif path in self._site.pages:
+                self._page(path.strip("/") or "page", self._site.pages[path], query)
             elif path == "/":
                 self._say(302, "The metrics are at /metrics", ("Location", "/metrics"))
             else:
@@ -228,20 +229,24 @@ class _Handler(BaseHTTPRequestHandler):
             more.append(("Content-Encoding", "gzip"))
         self._answer(200, content_type, body, *more)
 
-    def _findings(self) -> None:
-        frames = self._site.access.required or is_local(self._link.peer, self.headers)
+    def _page(self, what: str, page: Page, query: str) -> None:
+        body = self._made(what, lambda: page.make(self._sees_lines(), query))
+        if body is not None:
+            self._answer(200, page.content_type, body, *_PRIVATE, *page.headers)
 
+    def _sees_lines(self) -> bool:
+        return self._site.access.required or is_local(self._link.peer, self.headers)
+
+    def _findings(self) -> None:
         def make() -> bytes:
             found = self._site.findings()
-            return b"" if found is None else findings_json(found, frames=frames)
+            return b"" if found is None else findings_json(found, frames=self._sees_lines())
 
         body = self._made("findings", make)
         if body == b"":
             self._refuse(404, "The findings are not known here")
         elif body is not None:
-            # Not for caches, and not for a page that takes it for a script.
-            more = ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")
-            self._answer(200, "application/json", body, *more)
+            self._answer(200, "application/json", body, *_PRIVATE)
 
     def _made(self, what: str, make: Callable[[], bytes]) -> bytes | None:
         """Return what `make` gives; None if it fails or has no turn in time, which then was answered."""

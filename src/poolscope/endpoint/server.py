@@ -9,14 +9,15 @@ import os
 import socket
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from poolscope.config import EndpointSettings, listen_address
 from poolscope.endpoint.access import Access
-from poolscope.endpoint.answers import Site, answer
+from poolscope.endpoint.answers import Page, Site, answer
 from poolscope.endpoint.base import Endpoint, url_of
 from poolscope.endpoint.connections import MAX_REQUESTS, REQUEST_SECONDS, Acceptor, AnswerThread
 from poolscope.endpoint.tls import Certificate
@@ -48,9 +49,10 @@ class Server(Endpoint):
         max_requests: int = MAX_REQUESTS,
         failed: Callable[[str, Exception], object] | None = None,
         findings: Callable[[], Sequence[Finding] | None] = lambda: None,
+        pages: Mapping[str, Page] = MappingProxyType({}),
     ) -> None:
-        """Open it. `findings` gives what /findings shows. `failed` is called for scrapes that fail, for files of
-        secrets that went bad, and if the endpoint has to end; without it these are logged.
+        """Open it. `findings` gives what /findings shows, `pages` what else there is. `failed` is called for scrapes
+        that fail, for files of secrets that went bad, and if the endpoint has to end; without it these are logged.
 
         Raises ListenError.
         """
@@ -61,7 +63,7 @@ class Server(Endpoint):
         if certificate is not None:
             certificate.failed = self._failed
         self._scheme = "http" if certificate is None else "https"
-        site = Site(registry, findings, access, certificate, self._failed, threading.Lock())
+        site = Site(registry, findings, access, certificate, self._failed, threading.Lock(), pages)
         self._listening = _open(listen, endpoint)
         self._address = self._listening.getsockname()
         self._acceptor = Acceptor(

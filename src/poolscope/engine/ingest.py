@@ -10,6 +10,7 @@ import msgspec
 
 from poolscope.aggregation.loop_history import LoopHistory
 from poolscope.aggregation.pool_history import PoolHistory
+from poolscope.aggregation.turns import Turns
 from poolscope.config import Settings
 from poolscope.engine.finding_builder import FindingBuilder, SourceOf
 from poolscope.engine.finding_list import Event
@@ -24,12 +25,15 @@ from poolscope.engine.rows import Key, Rows
 from poolscope.engine.self_health import SelfHealth
 from poolscope.engine.sizing_advisor import SizingAdvisor
 from poolscope.engine.source_loops import SourceLoops
+from poolscope.engine.source_turns import SourceTurns
 from poolscope.engine.sources import Sources
+from poolscope.engine.turn_case import TurnCase, TurnFindings
 from poolscope.errors import PoolscopeError
 from poolscope.messages import (
     PROTOCOL,
     UNDERSTOOD,
     Bye,
+    Chunks,
     Fault,
     FunctionNamed,
     Handover,
@@ -50,6 +54,8 @@ from poolscope.messages import (
     ProcessTick,
     StackSample,
     Started,
+    Turn,
+    TurnSample,
     Unwatched,
     WaitSample,
     WorkersReady,
@@ -66,6 +72,11 @@ ENDED_LOOPS_KEPT = 100
 #: About how many bytes the rows of ended pools may take while the run goes on.
 ENDED_BYTES_KEPT = 64 << 20
 
+
+#: Processes with threads or processes of their own in turn.
+_PROGRAMS_KEPT = 100
+#: What is waited for of those.
+OWN_GATES = ("thread", "process")
 
 #: Functions of one process that have names; its probe gives no more of them than ten thousand.
 _FUNCTIONS_KEPT = 20_000
@@ -105,6 +116,9 @@ class Ingest:
         self._bytes_kept = 0
         self._sources = Sources()
         self._loops = SourceLoops()
+        self._turns = SourceTurns()
+        #: What processes wait for in turn that is of no pool and no loop: threads and processes of their own.
+        self.programs: dict[int, TurnFindings] = {}
         self._over = False
         self._notifications = notifications
         self._measure()
@@ -157,7 +171,7 @@ class Ingest:
         else:
             if not self.processes and not self.ended.pids():
                 self.python = message.python
-            self.processes[source] = WatchedProcess(message)
+            self.processes[source] = WatchedProcess(message, TurnCase(self._turns))
 
     def _take(self, process: WatchedProcess, message: Message) -> None:
         match message:
@@ -190,11 +204,16 @@ class Ingest:
             case WorkersStarted():
                 if (case := process.pools.get(message.pool)) is not None:
                     case.history.note_started(message)
+            case Chunks():
+                if (case := process.pools.get(message.pool)) is not None:
+                    case.history.note_chunks(message)
             case Handover():
                 if (case := process.pools.get(message.pool)) is not None:
                     case.history.hand_over(message)
             case WaitSample():
                 process.waited(message)
+            case TurnSample():
+                process.turns.note(message, partial(self._turns_of, process))
             case ProcessTick():
                 process.ticked(message)
             case PoolOpened():
@@ -299,6 +318,29 @@ class Ingest:
     def _source_of(self, process: WatchedProcess) -> SourceOf:
         return partial(self._sources.line, started_ns=process.hello.at_ns)
 
+    def _turns_of(self, process: WatchedProcess, turn: Turn) -> Turns | None:
+        """Return the lines of what a turn is of; None if nothing is to be said of it."""
+        found: TurnFindings | None = None
+        if turn.loop:
+            row = process.loops.get(turn.loop)
+            if row is not None and not criteria_for(self.settings, row.name, row.case.history.kind).ordered:
+                found = row.turns
+        elif turn.pool:
+            case = process.pools.get(turn.pool)
+            found = None if case is None or case.criteria.ordered else self._row_of(case).turns
+        elif turn.gate in OWN_GATES:
+            found = self.programs.get(process.hello.pid)
+            if found is None and len(self.programs) < _PROGRAMS_KEPT:
+                found = self.programs[process.hello.pid] = self._turn_findings(process)
+        return None if found is None else found.turns
+
+    def _turn_findings(self, process: WatchedProcess) -> TurnFindings:
+        return TurnFindings(
+            origin_ns=self.origin_ns,
+            source_of=self._source_of(process),
+            sustain_seconds=self.settings.detection.sustain_seconds,
+        )
+
     def _open_pool(self, process: WatchedProcess, opened: PoolOpened) -> None:
         history = PoolHistory(
             opened,
@@ -326,6 +368,7 @@ class Ingest:
         row = self.pool_rows.get(key)
         if row is None:
             row = PoolRow(history, self.settings.metrics.max_functions, self.pool_rows.since_ns(opened.at_ns))
+            row.turns = self._turn_findings(process)
             self.pool_rows.add(key, row)
         row.add(case)
         self.pool_rows.revived(key)
@@ -397,6 +440,7 @@ class Ingest:
                 sustain_seconds=self.settings.detection.sustain_seconds,
             )
             row = LoopRow(case, self.loop_rows.since_ns(opened.at_ns))
+            row.turns = self._turn_findings(process)
             self.loop_rows.add(key, row)
         process.loops[opened.loop] = row
         row.case.history.opened(opened)

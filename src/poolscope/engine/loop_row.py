@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from poolscope.engine.finding_list import Event, FindingTally
 from poolscope.engine.loop_case import LoopCase
-from poolscope.model import FindingCount, LoopReport, LoopSnapshot
+from poolscope.engine.turn_case import TurnFindings
+from poolscope.model import Finding, FindingCount, LoopReport, LoopSnapshot
+from poolscope.rules.in_turn import Row
 
 
 class LoopRow:
@@ -15,6 +17,8 @@ class LoopRow:
         self.case = case
         self.since_ns = since_ns
         self.tally = FindingTally()
+        #: What is waited for in turn in these loops; None: nothing is said of that.
+        self.turns: TurnFindings | None = None
 
     @property
     def name(self) -> str:
@@ -52,6 +56,18 @@ class LoopRow:
         self.since_ns = min(self.since_ns, ended.since_ns)
         self.case.absorb(ended.case)
         self.tally.merge(ended.tally)
+        if self.turns is not None and ended.turns is not None:
+            self.turns.turns.merge(ended.turns.turns)
+
+    @property
+    def in_turn(self) -> Row:
+        """What rules about turns need to know of it."""
+        return Row(kind="loop", name=self.name)
+
+    def findings(self, now_ns: int) -> tuple[Finding, ...]:
+        """All findings so far; notes included."""
+        turned = [] if self.turns is None else self.turns.findings(self.in_turn)
+        return (*self.case.findings(now_ns), *turned)
 
     def finding_counts(self) -> list[FindingCount]:
         """For a scrape."""
@@ -84,5 +100,5 @@ class LoopRow:
             longest_block_seconds=longest_ns / 1e9,
             lag_seconds=history.lag.distribution(),
             peak_tasks=history.peak_tasks,
-            findings=self.case.findings(now_ns),
+            findings=self.findings(now_ns),
         )

@@ -1,7 +1,7 @@
 """What is shown as one row: the pools of one name in one process, those that ended included.
 
 Counters and integrals add up, ages take the maximum. The time saturated is the union over the pools: exact for one,
-and for several taken per tick as that of the pool saturated longest in it.
+and for several taken per tick as that of the pool saturated longest in it. The same goes for the time with any task.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from poolscope.aggregation.pool_history import PoolHistory
 from poolscope.aggregation.top_functions import TopFunctions, Total
 from poolscope.engine.finding_list import Event, FindingTally, bursts_together, most_important
 from poolscope.engine.pool_case import PoolCase
-from poolscope.model import Finding, FindingCount, PoolReport, PoolSnapshot, PoolTrace, TaskCounts
+from poolscope.engine.turn_case import TurnFindings
+from poolscope.model import Concurrency, Finding, FindingCount, PoolReport, PoolSnapshot, PoolTrace, TaskCounts
+from poolscope.rules.in_turn import Row
 
-_COUNTERS = ("submitted", "rejected", "succeeded", "failed", "cancelled", "started", "cpu_ns")
+_COUNTERS = ("submitted", "rejected", "succeeded", "failed", "cancelled", "started", "cpu_ns", "chunks", "items")
 
 #: About how many bytes a number of a timeline or a record takes, a function with its distributions, and a finding.
 _NUMBER, _FUNCTION, _FINDING = 16, 3_000, 3_000
@@ -47,6 +49,8 @@ class PoolRow:
         self.cases: list[PoolCase] = []
         self._pools = 0
         self.tally = FindingTally()
+        #: What is waited for in turn of these pools; None: nothing is said of that.
+        self.turns: TurnFindings | None = None
         #: The pool that stands for the row where only one can: the one that did most.
         self._main: PoolCase | None = None
         self._past = dict.fromkeys(_COUNTERS, 0)
@@ -62,6 +66,8 @@ class PoolRow:
         self._run = Histogram(first.run.bounds)
         self._saturated_ns = 0
         self._seen_saturated: dict[PoolCase, int] = {}
+        self._occupied_ns = 0
+        self._seen_occupied: dict[PoolCase, int] = {}
         #: Below the seconds busy and queued: what is known here to run may have ended meanwhile.
         self._floor = Floor()
         self._first_submit_ns: int | None = None
@@ -72,7 +78,7 @@ class PoolRow:
         self._shown = None
         self.cases.append(case)
         self._pools += 1
-        self._seen_saturated[case] = 0
+        self._seen_saturated[case] = self._seen_occupied[case] = 0
         if self._main is None:
             self._main = case
 
@@ -81,7 +87,7 @@ class PoolRow:
         self._shown = None
         self.tick()
         self.cases.remove(case)
-        del self._seen_saturated[case]
+        del self._seen_saturated[case], self._seen_occupied[case]
         history = case.history
         for counter in _COUNTERS:
             self._past[counter] += getattr(history, counter)
@@ -142,6 +148,7 @@ class PoolRow:
         self._past_busy_ns += ended._past_busy_ns
         self._past_queued_ns += ended._past_queued_ns
         self._saturated_ns += ended._saturated_ns
+        self._occupied_ns += ended._occupied_ns
         self._wait.merge(ended._wait)
         self._run.merge(ended._run)
         self._past_functions.merge(ended._past_functions)
@@ -150,6 +157,8 @@ class PoolRow:
         self._past_left_out += ended._past_left_out
         self._add_findings(ended._past_findings)
         self.tally.merge(ended.tally)
+        if self.turns is not None and ended.turns is not None:
+            self.turns.turns.merge(ended.turns.turns)
         for peak, value in ended._peaks.items():
             self._peaks[peak] = max(self._peaks[peak], value)
         firsts = [first for first in (self._first_submit_ns, ended._first_submit_ns) if first is not None]
@@ -183,7 +192,7 @@ class PoolRow:
     def tick(self) -> None:
         """Note that time has gone on: take the peaks, and the time saturated."""
         self._shown = None
-        workers = active = queue = most = grown = 0
+        workers = active = queue = most = grown = occupied_grown = 0
         peaks = self._peaks
         for case in self.cases:
             history, occupancy = case.history, case.history.occupancy
@@ -198,10 +207,13 @@ class PoolRow:
             saturated = history.saturated_ns
             grown = max(grown, saturated - self._seen_saturated[case])
             self._seen_saturated[case] = saturated
+            occupied_grown = max(occupied_grown, history.occupied_ns - self._seen_occupied[case])
+            self._seen_occupied[case] = history.occupied_ns
             first = history.first_submit_ns
             if first is not None and (self._first_submit_ns is None or first < self._first_submit_ns):
                 self._first_submit_ns = first
         self._saturated_ns += grown
+        self._occupied_ns += occupied_grown
         if self._scraped:
             # As it comes, so that little is left for the next scrape. Before the first one nothing has its place yet.
             for case in self.cases:
@@ -293,7 +305,28 @@ class PoolRow:
     def findings(self) -> tuple[Finding, ...]:
         """All findings of the row's pools, in order of time."""
         found = [*self._past_findings, *(finding for case in self.cases for finding in case.findings())]
+        if self.turns is not None and (self.turns.turns.lines or self._counts()["chunks"]):
+            found += self.turns.findings(self.in_turn)
         return tuple(sorted(bursts_together(self.name, found), key=lambda finding: finding.since_seconds))
+
+    @property
+    def in_turn(self) -> Row:
+        """What rules about turns need to know of it: its pools count together."""
+        run_ns = self._run.total + sum(case.history.run.total for case in self.cases)
+        histories = [case.history for case in (self._leading(), *self.cases)]
+        counts = self._counts()
+        return Row(
+            kind="pool",
+            name=self.name,
+            workers=max(history.peak_max_workers for history in histories),
+            finished=counts["succeeded"] + counts["failed"],
+            busy_seconds=run_ns / 1e9,
+            occupied_seconds=self._occupied_ns / 1e9,
+            chunks=counts["chunks"],
+            items=counts["items"],
+            since_ns=self._first_submit_ns or 0,
+            until_ns=max(history.last_finish_ns or 0 for history in histories),
+        )
 
     def finding_counts(self) -> list[FindingCount]:
         """For a scrape."""
@@ -351,6 +384,7 @@ class PoolRow:
             busy_seconds=busy_seconds,
             queued_seconds=queued_seconds,
             saturated_seconds=self._saturated_ns / 1e9,
+            occupied_seconds=self._occupied_ns / 1e9,
             cpu_seconds=counts["cpu_ns"] / 1e9,
             wait_buckets=_added(waits),
             wait_sum_seconds=sum(wait.total for wait in waits) / 1e9,
@@ -394,8 +428,15 @@ class PoolRow:
             sizing=leading.curve(),
             findings=self.findings(),
             created_by=history.opened.created_by or None,
+            concurrency=self._concurrency(now_ns),
         )
         return row, self._trace(leading, origin_ns)
+
+    def _concurrency(self, now_ns: int) -> Concurrency:
+        """How many tasks ran at once while the row had any."""
+        busy_ns = self._past_busy_ns + sum(case.history.busy_ns(now_ns) for case in self.cases)
+        mean = min(busy_ns / self._occupied_ns, self._peaks["active"]) if self._occupied_ns else None
+        return Concurrency(mean, self._peaks["active"])
 
     def _trace(self, case: PoolCase, origin_ns: int) -> PoolTrace:
         history = case.history

@@ -10,6 +10,7 @@ import msgspec
 from poolscope.aggregation.pool_history import CpuReading
 from poolscope.engine.loop_row import LoopRow
 from poolscope.engine.pool_case import PoolCase
+from poolscope.engine.turn_case import TurnCase
 from poolscope.messages import FunctionNamed, Hello, ProcessTick, Wait, WaitSample
 from poolscope.model import ProcessReport
 from poolscope.signals.deadlock import DeadlockWatch
@@ -32,7 +33,7 @@ _COMMAND_KEPT = 10_000
 class WatchedProcess:
     """One watched process, known by its connection."""
 
-    def __init__(self, hello: Hello) -> None:
+    def __init__(self, hello: Hello, turns: TurnCase) -> None:
         self.hello = hello
         self.ended_ns: int | None = None
         self.exit_code: int | None = None
@@ -49,6 +50,8 @@ class WatchedProcess:
         self._cpu: deque[CpuReading] = deque(maxlen=_READINGS_KEPT)
         self._children: deque[CpuReading] = deque(maxlen=_READINGS_KEPT)
         self._deadlocks = DeadlockWatch()
+        #: What its threads and tasks wait for.
+        self.turns = turns
 
     def ticked(self, tick: ProcessTick) -> None:
         """Take in what the process as a whole has used."""
@@ -112,6 +115,8 @@ class EndedProcesses:
         self._kept: list[EndedProcess] = []
         self._folded: ProcessReport | None = None
         self.overhead_ns = 0
+        #: For how long a task, an await or a child thread was under way.
+        self.under_way_ns = 0
 
     @property
     def folded(self) -> int:
@@ -121,6 +126,7 @@ class EndedProcesses:
     def add(self, process: WatchedProcess, origin_ns: int) -> None:
         """One more has ended."""
         self.overhead_ns += process.overhead_ns
+        self.under_way_ns += process.turns.under_way_ns
         self._kept.append(EndedProcess(process, origin_ns))
 
     def of(self, pid: int) -> list[EndedProcess]:

@@ -35,6 +35,7 @@ _MISSING = {
     "pools": "tasks of a pool may be missing",
     "reader": "pools are recorded no more",
     "stacks": "the lines where workers are may be missing",
+    "turns": "what is awaited in turn may be missing",
     "workers": "the metrics of several processes may be incomplete",
     "thread": "nothing is seen between two reports",
 }

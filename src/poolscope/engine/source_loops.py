@@ -17,7 +17,7 @@ from poolscope.messages import Line
 #: that keeps the GIL.
 _LINES_KEPT = 1_000
 _MOST_BYTES = 1 << 20
-_MOST_LINES = 400
+MOST_LINES = 400
 #: A wait that ends by itself once something comes, by the name of the method or function.
 _RECEIVES = {"accept", "recv", "recv_into", "recvfrom", "recvmsg", "recv_bytes", "recv_multipart", "poll", "select"}
 #: How an endless `for` is made.
@@ -39,13 +39,13 @@ class SourceLoops:
             if len(self._lines) >= _LINES_KEPT:
                 del self._lines[next(iter(self._lines))]
             try:
-                self._lines[key] = waits_in_loop(_source(file, self._began), number)
+                self._lines[key] = waits_in_loop(source_lines(file, self._began), number)
             except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
                 self._lines[key] = False
         return self._lines[key]
 
 
-def _source(file: str, began: float) -> list[str]:
+def source_lines(file: str, began: float) -> list[str]:
     """Return the lines of a file that has not changed since then. Raises OSError or ValueError."""
     status = os.stat(file)
     if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES or status.st_mtime > began:
@@ -56,7 +56,7 @@ def _source(file: str, began: float) -> list[str]:
 
 def waits_in_loop(lines: list[str], number: int) -> bool:
     """Whether line `number` (from 1) waits in a loop of its function. Raises SyntaxError if that cannot be parsed."""
-    first, text = _function_around(lines, number)
+    first, text = function_around(lines, number)
     at = number - first + 1
     for node in ast.walk(ast.parse(textwrap.dedent(text))):
         if isinstance(node, ast.While) and _covers(node, at) and any(_waits(call) for call in _calls(node, at)):
@@ -68,13 +68,13 @@ def waits_in_loop(lines: list[str], number: int) -> bool:
     return False
 
 
-def _function_around(lines: list[str], number: int) -> tuple[int, str]:
+def function_around(lines: list[str], number: int) -> tuple[int, str]:
     """Return the number of the first line of the innermost function around a line, and its text, as indentation tells;
     ("", 1) if there is none that is of sane size."""
     if not 0 < number <= len(lines):
         return 1, ""
     indent = _indent(lines[number - 1])
-    for first in range(number - 1, max(0, number - _MOST_LINES) - 1, -1):
+    for first in range(number - 1, max(0, number - MOST_LINES) - 1, -1):
         line = lines[first]
         if not line.strip() or _indent(line) >= indent:
             continue
@@ -83,7 +83,7 @@ def _function_around(lines: list[str], number: int) -> tuple[int, str]:
             end = first + 1
             while end < len(lines) and (not lines[end].strip() or _indent(lines[end]) > indent):
                 end += 1
-            return (first + 1, "\n".join(lines[first:end])) if end - first <= _MOST_LINES else (1, "")
+            return (first + 1, "\n".join(lines[first:end])) if end - first <= MOST_LINES else (1, "")
     return 1, ""
 
 

@@ -25,23 +25,39 @@ from poolscope.model import (
     Report,
     Session,
     Snapshot,
+    Subject,
 )
 from poolscope.ranking import rank
+from poolscope.rules.in_turn import PATTERN, Row
 from poolscope.rules.wording import are, counted
 
 #: Findings that are listed together; those beyond still stand with their pools and loops.
 FINDINGS_TOLD = 500
 
+#: A verdict by findings that only inform: they cover so much of the time.
+COVERED = 0.5
+#: What is of neither a pool nor a loop.
+OF_PROGRAM = Row(kind="program")
+
 T = TypeVar("T")
-Row = TypeVar("Row", PoolRow, LoopRow)
+RowOf = TypeVar("RowOf", PoolRow, LoopRow)
 
 
 def findings(ingest: Ingest, now_ns: int) -> tuple[Finding, ...]:
     """Return the findings so far, the most severe first, of many as many as `FINDINGS_TOLD`."""
-    each = _of_pools(ingest, PoolRow.findings) + _of_loops(ingest, lambda row: row.case.findings(now_ns))
-    found = [finding for of_row in each for finding in of_row]
-    found.sort(key=lambda finding: rank(finding, (now_ns - ingest.origin_ns) / 1e9))
-    return tuple(found[:FINDINGS_TOLD])
+    return tuple(finding for _, finding in _told(ingest, now_ns))
+
+
+def _told(ingest: Ingest, now_ns: int) -> list[tuple[Subject, Finding]]:
+    """Return the same, each with what it is about."""
+    age = (now_ns - ingest.origin_ns) / 1e9
+    pools = _of_pools(ingest, lambda row: (Subject("pool", row.name, age), row.findings()))
+    loops = _of_loops(ingest, lambda row: (Subject("loop", row.name, age), row.findings(now_ns)))
+    program = Subject("program", "", age)
+    programs = [(program, tuple(turns.findings(OF_PROGRAM))) for turns in ingest.programs.values()]
+    told = [(subject, finding) for subject, findings in (*pools, *loops, *programs) for finding in findings]
+    told.sort(key=lambda each: rank(each[1], age))
+    return told[:FINDINGS_TOLD]
 
 
 def snapshot(ingest: Ingest, now_ns: int, *, details: bool) -> Snapshot:
@@ -49,6 +65,7 @@ def snapshot(ingest: Ingest, now_ns: int, *, details: bool) -> Snapshot:
     counts = _of_pools(ingest, PoolRow.finding_counts)
     counts += _of_loops(ingest, LoopRow.finding_counts)
     metrics = ingest.settings.metrics
+    told = _told(ingest, now_ns) if details else None
     return Snapshot(
         python=ingest.python,
         pools=tuple(_of_pools(ingest, lambda row: row.snapshot(now_ns))),
@@ -58,7 +75,8 @@ def snapshot(ingest: Ingest, now_ns: int, *, details: bool) -> Snapshot:
         errors=dict(ingest.health.errors),
         wait_bounds=metrics.wait_buckets,
         run_bounds=metrics.run_buckets,
-        details=findings(ingest, now_ns) if details else None,
+        details=None if told is None else tuple(finding for _, finding in told),
+        subjects=tuple(subject for subject, _ in told or ()),
     )
 
 
@@ -142,9 +160,20 @@ def _of_less(
 def _verdict(ingest: Ingest, found: Sequence[Finding], now_ns: int) -> str:
     if found and found[0].severity != "info":
         return found[0].pattern
+    if _in_turn(ingest):
+        return PATTERN
     finished = sum(row.finished for row in ingest.pool_rows)
     looped = any(row.case.history.ran_ns(now_ns) >= LOOP_NEEDED_SECONDS * 1e9 for row in ingest.loop_rows)
     return "concurrent" if looped or finished >= TASKS_NEEDED else "insufficient_data"
+
+
+def _in_turn(ingest: Ingest) -> bool:
+    """Whether what goes on one after the other covers half of the time in which anything was under way."""
+    covered = sum(turns.covered_ns(OF_PROGRAM) for turns in ingest.programs.values())
+    rows: list[PoolRow | LoopRow] = [*ingest.pool_rows, *ingest.loop_rows]
+    covered += sum(row.turns.covered_ns(row.in_turn) for row in rows if row.turns is not None)
+    under_way = sum(process.turns.under_way_ns for process in ingest.processes.values()) + ingest.ended.under_way_ns
+    return covered > 0 and covered >= COVERED * under_way
 
 
 def _overhead_seconds(ingest: Ingest) -> float:
@@ -160,7 +189,9 @@ def _of_loops(ingest: Ingest, read: Callable[[LoopRow], T]) -> list[T]:
     return _of_each(ingest, ingest.loop_rows, read, lambda row: row.name)
 
 
-def _of_each(ingest: Ingest, rows: Iterable[Row], read: Callable[[Row], T], name_of: Callable[[Row], str]) -> list[T]:
+def _of_each(
+    ingest: Ingest, rows: Iterable[RowOf], read: Callable[[RowOf], T], name_of: Callable[[RowOf], str]
+) -> list[T]:
     """Return what `read` says of each row. One that it fails at is left out, and reported."""
     found = []
     for row in rows:

@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 from hashlib import blake2b
 from itertools import accumulate, repeat
 from operator import add, attrgetter, sub
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar, overload
 
 from msgspec.structs import replace
@@ -23,7 +24,7 @@ from prometheus_client.utils import floatToGoString
 from poolscope import __version__
 from poolscope.aggregation.top_functions import OTHER
 from poolscope.config import DEFAULT_LISTEN, Settings
-from poolscope.endpoint import Server
+from poolscope.endpoint import Page, Server
 from poolscope.metrics.merge import buckets, pool_sum, up
 from poolscope.metrics.monotonic import Floors, Key, TaskLabels
 from poolscope.model import FindingCount, LoopSnapshot, PoolSnapshot, Snapshot
@@ -81,6 +82,11 @@ _POOL_COUNTERS = {
     ),
     "saturated_seconds": Metric(
         "poolscope_pool_saturated_seconds", "Seconds that the pool had no idle worker while tasks waited.", "counter"
+    ),
+    "occupied_seconds": Metric(
+        "poolscope_pool_occupied_seconds",
+        "Seconds that the pool had any task, queued or running: busy seconds by these are how many ran at once.",
+        "counter",
     ),
     "cpu_seconds": Metric("poolscope_pool_cpu_seconds", "CPU seconds of the pool's workers.", "counter"),
 }
@@ -344,6 +350,7 @@ def serve_snapshots(
     failed: Failed | None = None,
     *,
     detailed: Callable[[], Snapshot] | None = None,
+    pages: Mapping[str, Page] = MappingProxyType({}),
 ) -> Server:
     """Return an endpoint at `settings.listen`, or at 127.0.0.1:9464 if that is null.
 
@@ -355,7 +362,7 @@ def serve_snapshots(
     registry.register(SnapshotCollector(snapshot, settings))
     source = detailed or snapshot
     listen = settings.listen or DEFAULT_LISTEN
-    return Server(registry, listen, settings.endpoint, failed=failed, findings=lambda: source().details)
+    return Server(registry, listen, settings.endpoint, failed=failed, findings=lambda: source().details, pages=pages)
 
 
 def _values(name: str, pools: Sequence[_Pool], field: str) -> Iterator[Sample]:

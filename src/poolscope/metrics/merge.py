@@ -47,6 +47,7 @@ _SECONDS = (
     "busy_seconds",
     "queued_seconds",
     "saturated_seconds",
+    "occupied_seconds",
     "cpu_seconds",
     "wait_sum_seconds",
     "run_sum_seconds",
@@ -67,6 +68,7 @@ def merged(living: Sequence[Snapshot], others: Iterable[Snapshot]) -> Snapshot:
         overhead_cpu_seconds=math.fsum(snapshot.overhead_cpu_seconds for snapshot in everyone),
         errors=errors,
         details=_all_details(living),
+        subjects=tuple(subject for snapshot in living for subject in snapshot.subjects),
     )
 
 
@@ -83,6 +85,7 @@ def counted(snapshot: Snapshot) -> Snapshot:
         loops=tuple(replace(row, alive=False, tasks=0) for row in snapshot.loops),
         findings=tuple(replace(row, active=False) for row in snapshot.findings),
         details=None,
+        subjects=(),
     )
 
 

@@ -14,6 +14,7 @@ from poolscope.config import DEFAULT_LISTEN, Settings
 from poolscope.endpoint import Endpoint
 from poolscope.endpoint.base import url_of
 from poolscope.errors import ListenError
+from poolscope.live.feed import Feed, own_command, pages
 from poolscope.metrics.families import serve_snapshots
 from poolscope.model import Snapshot
 from poolscope.multiprocess import peer_client, processes
@@ -77,7 +78,13 @@ class Peer(Endpoint):
             self._name,
             self.listen,
             address,
-            lambda: serve_snapshots(self.merged, settings, self._scrape_failed, detailed=self.all_details),
+            lambda: serve_snapshots(
+                self.merged,
+                settings,
+                self._scrape_failed,
+                detailed=self.all_details,
+                pages=pages(Feed(self.all_details, own_command())),
+            ),
             failed,
         )
         self._folder: SpoolDir | None = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from poolscope.config import DEFAULT_LISTEN, Settings, listen_address
 from poolscope.errors import ListenError
+from poolscope.live.feed import Feed, own_command, pages
 from poolscope.metrics.families import serve_snapshots
 from poolscope.model import Snapshot
 from poolscope.multiprocess.native_host import hosted
@@ -48,7 +49,8 @@ def open_endpoint(
     """
 
     def alone() -> Endpoint:
-        return hosted(lambda: serve_snapshots(snapshot, settings, failed, detailed=detailed))
+        shown = pages(Feed(detailed or snapshot, own_command()))
+        return hosted(lambda: serve_snapshots(snapshot, settings, failed, detailed=detailed, pages=shown))
 
     listen = settings.listen or DEFAULT_LISTEN
     address = listen_address(listen)

@@ -36,12 +36,13 @@ class Reader:
         clock: Callable[[], int],
         cpu: CpuClocks,
         fail: Callable[[str, BaseException], object],
+        tell: Callable[[str], object],
         *,
         before_flush: list[Callable[[], object]],
         find_engine: Callable[[], bool],
         find_parent: Callable[[], object],
     ) -> None:
-        """Call each of `before_flush` before a `flush`.
+        """Call each of `before_flush` before a `flush`; `tell` takes notices for the user.
 
         `find_engine` and `find_parent` look for sinks, before a reading of our thread and within each reading; the
         former returns whether our thread may read.
@@ -49,6 +50,7 @@ class Reader:
         self._clock = clock
         self._cpu = cpu
         self._fail = fail
+        self._tell = tell
         self._before_flush = before_flush
         self._find_engine = find_engine
         self._find_parent = find_parent
@@ -57,7 +59,7 @@ class Reader:
         """Read these pools each `period_ns` in the thread of `ticker`, and nothing of before."""
         self._pools = pools
         self._outlet = outlet
-        self.samplers = Samplers(self._clock, self._cpu, outlet.push, self._fail)
+        self.samplers = Samplers(self._clock, self._cpu, outlet.push, self._fail, self._tell)
         #: Whether pools are not read any more.
         self.given_up = False
         # Taken by readers only. `_reading_thread` is the thread that holds it: a sink cannot flush.
@@ -150,6 +152,7 @@ class Reader:
                 if full or filled:
                     self.samplers.look_at_lines(full + filled, everyone)
                 self.samplers.look_between([watch for watch in everyone if watch.queued])
+                self.samplers.look_at_turns(everyone)
                 if self._process_due(now_ns):
                     self.samplers.look_at_lines([watch for watch in everyone if watch.held and not watch.full])
                 self.samplers.look_at_held(everyone, now_ns)

@@ -73,6 +73,7 @@ class Probe:
             clock,
             self._cpu,
             self.fail,
+            self.notice,
             before_flush=self.before_flush,
             find_engine=self._find_engine,
             find_parent=self._find_parent,

@@ -20,7 +20,7 @@ from importlib import resources
 from itertools import chain
 from typing import Any
 
-from poolscope.model import Finding, LoopReport, PoolReport, PoolTrace, Report, Session, storable
+from poolscope.model import IN_TURN, Finding, LoopReport, PoolReport, PoolTrace, Report, Session, storable
 from poolscope.ranking import importance
 from poolscope.rendering.tasks import tasks
 from poolscope.rendering.text import Medium
@@ -40,28 +40,35 @@ _SCRIPTS = ("uPlot.iife.min.js", "page.js")
 def encode(session: Session, cwd: str | None = None) -> bytes:
     """Return the page; paths below `cwd` (None: the working directory) are shown relative to it."""
     medium = Medium(width=160, encoding=None, cwd=os.getcwd() if cwd is None else cwd)
+    title = f"poolscope: {session.report.verdict.replace('_', ' ')}"
+    return document(medium, title, session.report.poolscope_version, _body(medium, session), _data(session))
+
+
+def document(medium: Medium, title: str, version: str, body: Iterable[str], data: str, *, connect: str = "") -> bytes:
+    """Return a page with our style and script: `body` is markup, `data` JSON without `<`, and `connect` whom the script
+    may ask (nobody)."""
     styles, scripts = ([_asset(name) for name in names] for names in (_STYLES, _SCRIPTS))
     policy = "; ".join(
         (
             "default-src 'none'",
             f"style-src {' '.join(map(_hash, styles))}",
             f"script-src {' '.join(map(_hash, scripts))}",
+            *((f"connect-src {connect}",) if connect else ()),
             "base-uri 'none'",
             "form-action 'none'",
         )
     )
-    title = f"poolscope: {session.report.verdict.replace('_', ' ')}"
     parts = chain(
         (
             '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f'<meta name="generator" content="poolscope {_text(medium, session.report.poolscope_version)}">',
+            f'<meta name="generator" content="poolscope {_text(medium, version)}">',
             f"<title>{_text(medium, title)}</title>",
             *(f"<style>{style}</style>" for style in styles),
         ),
-        _body(medium, session),
-        (f'<script type="application/json" id="data">{_data(session)}</script>',),
+        body,
+        (f'<script type="application/json" id="data">{data}</script>',),
         (f"<script>{script}</script>" for script in scripts),
     )
     return ("\n".join(parts) + "\n").encode("utf-8", "backslashreplace")
@@ -74,14 +81,14 @@ def _body(medium: Medium, session: Session) -> Iterator[str]:
     report = session.report
     ranked = sorted(report.findings, key=importance)
     worse = [finding for finding in ranked if finding.severity != "info"]
-    began = _began(report)
+    began = began_of(report)
     yield "<header>"
-    yield from _headline(medium, report, worse, began)
+    yield from headline(medium, report, worse, began)
     yield "</header>\n<main>"
     if worse:
         yield "<h2>What was found</h2>"
     for finding in worse:
-        yield from _finding(medium, report, finding, began, headline=finding is worse[0])
+        yield from finding_told(medium, report, finding, began, headline=finding is worse[0])
     for index, (pool, trace) in enumerate(zip(report.pools[:_MOST_POOLS], session.traces, strict=False)):
         yield from _pool(medium, index, pool, trace)
     if len(report.pools) > _MOST_POOLS:
@@ -98,14 +105,16 @@ def _body(medium: Medium, session: Session) -> Iterator[str]:
     yield f"<footer>poolscope {_text(medium, report.poolscope_version)}, {overhead}</footer>"
 
 
-def _headline(medium: Medium, report: Report, worse: Sequence[Finding], began: datetime | None) -> Iterator[str]:
+def headline(medium: Medium, report: Report, worse: Sequence[Finding], began: datetime | None) -> Iterator[str]:
+    """Return the verdict, the sentence and what ran, as markup."""
     known = {finding.pattern: finding.severity for finding in reversed(worse)}
     look = "good" if report.verdict == "concurrent" else known.get(report.verdict, "unknown")
     verdict = _text(medium, report.verdict.replace("_", " "))
     yield f'<p><span class="badge {look}">{verdict}</span></p>'
     tasks_seen = counted(sum(pool.tasks.submitted for pool in report.pools), "task")
     seen = f"{tasks_seen} in {counted(len(report.pools), 'pool')}, {counted(len(report.event_loops), 'event loop')}"
-    yield f"<h1>{_text(medium, worse[0].summary if worse else seen)}</h1>"
+    shown = [*worse, *(finding for finding in report.findings if finding.pattern == IN_TURN == report.verdict)]
+    yield f"<h1>{_text(medium, shown[0].summary if shown else seen)}</h1>"
     at = f", from {_day(began)} {_time(began, 0.0)}" if began is not None else ""
     command = f"<code>{_text(medium, ' '.join(report.command))}</code>"
     ran = f"ran {medium.seconds(report.duration_seconds)}{at} on Python {_text(medium, report.python)}"
@@ -115,9 +124,10 @@ def _headline(medium: Medium, report: Report, worse: Sequence[Finding], began: d
         yield f'<p class="critical">The program {ending} {abs(report.exit_code)}.</p>'
 
 
-def _finding(
+def finding_told(
     medium: Medium, report: Report, finding: Finding, began: datetime | None, *, headline: bool
 ) -> Iterator[str]:
+    """Return a finding as markup; its sentence is left out if that is the `headline`."""
     until = report.duration_seconds if finding.until_seconds is None else finding.until_seconds
     yield f'<article class="{finding.severity}">'
     yield f"<h3>{_text(medium, finding.pattern)}, cause {_text(medium, finding.cause)}</h3>"
@@ -259,7 +269,8 @@ def _text(medium: Medium, text: str, most: int = 500) -> str:
     return escape(medium.clean(text, most))
 
 
-def _began(report: Report) -> datetime | None:
+def began_of(report: Report) -> datetime | None:
+    """Return when the program started; None if that is not known."""
     try:
         return datetime.fromisoformat(report.started_at).astimezone()
     except (ValueError, OverflowError):
@@ -282,7 +293,7 @@ def _time(began: datetime, seconds: float) -> str:
 
 def _data(session: Session) -> str:
     report = session.report
-    began = _began(report)
+    began = began_of(report)
     pools = zip(report.pools[:_MOST_POOLS], session.traces, strict=False)
     content = {
         "started": 0.0 if began is None else began.timestamp(),

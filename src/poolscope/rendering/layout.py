@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from poolscope.addresses import addresses
 from poolscope.model import (
+    IN_TURN,
     LOOP_NEEDED_SECONDS,
     TASKS_NEEDED,
     Finding,
@@ -45,6 +46,8 @@ _MOST_NUMBERS = 4  # of the evidence, those that say most come first
 _MOST_LINES = 5  # of findings that only inform, and of frames
 _MOST_NOTICES = 10
 _MOST_LOOKED_AT = 1_000  # of notices: no run of ours has as many
+#: So much below the most, the average is worth telling.
+_NOTICEABLE = 0.1
 _INDENT = 2
 _LABEL = 10
 
@@ -74,6 +77,10 @@ def layout(session: Session, medium: Medium, *, verbose: bool = False) -> list[L
     report = session.report
     cases = _ranked(session)
     notes = _informing(session)
+    if not cases and report.verdict == IN_TURN:
+        # The verdict is a finding that informs.
+        cases = sorted((note for note in notes if note.finding.pattern == IN_TURN), key=_shortest)[:1]
+        notes = [note for note in notes if note not in cases]
     sections = [list(_headline(medium, report, cases, notes))]
     charted: set[int] = set()
     for index, case in enumerate(cases[:_MOST_FINDINGS]):
@@ -92,6 +99,11 @@ def layout(session: Session, medium: Medium, *, verbose: bool = False) -> list[L
     for section in filter(None, sections):
         lines += [NOTHING, *section] if lines else section
     return lines
+
+
+def _shortest(case: _Case) -> float:
+    finding = case.finding
+    return finding.since_seconds - (finding.until_seconds or math.inf)
 
 
 def _cases(session: Session) -> Iterator[_Case]:
@@ -155,6 +167,8 @@ def _headline(medium: Medium, report: Report, cases: Sequence[_Case], notes: Seq
 
 def _verdict(medium: Medium, finding: Finding) -> Iterator[Line]:
     word = (finding.severity.upper(), timeline.severity_style(finding))
+    if finding.pattern == IN_TURN:
+        word = (IN_TURN.upper().replace("_", " "), "bold")
     return _hanging(medium, word, medium.clean(finding.summary or finding.pattern))
 
 
@@ -215,7 +229,18 @@ def _at_once(report: Report) -> str:
     if peak < 1:
         return ""
     where = "" if len(report.pools) == 1 else " in one of them"
-    return f", at most {peak:,} at once{where}," if peak > 1 else ", never two at once,"
+    if peak == 1:
+        return ", never two at once,"
+    return f", at most {peak:,} at once{where}{_on_average(report)},"
+
+
+def _on_average(report: Report) -> str:
+    """Return how many tasks of the busiest pool ran at once, if that is less than the most."""
+    busiest = max(report.pools, key=lambda pool: _finite(pool.busy_seconds))
+    mean = busiest.concurrency.mean
+    if mean is None or busiest.concurrency.peak - mean < _NOTICEABLE:
+        return ""
+    return f" and {mean:.1f} on average" if len(report.pools) == 1 else f", {mean:.1f} on average in the busiest"
 
 
 def _below(report: Report, notes: Sequence[_Case]) -> str:
@@ -388,7 +413,7 @@ def _chart(medium: Medium, case: _Case, cases: Sequence[_Case]) -> list[Line]:
     pool, trace = case.pool, case.trace
     if pool is None or trace is None:
         return []
-    findings = [each.finding for each in cases if each.pool is pool]
+    findings = [each.finding for each in cases if each.pool is pool and each.finding.severity != "info"]
     lines = timeline.chart(medium, pool, trace.timeline, findings, indent=_INDENT)
     return [NOTHING, *lines] if lines else []
 

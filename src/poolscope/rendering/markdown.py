@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
-from poolscope.model import Finding, Frame, LoopReport, PoolReport, Report, Session
+from poolscope.model import IN_TURN, Finding, Frame, LoopReport, PoolReport, Report, Session
 from poolscope.ranking import importance
 from poolscope.rendering.text import Medium
 from poolscope.rules.wording import counted
@@ -60,6 +60,8 @@ def annotate(session: Session, cwd: str) -> str:
 
 def _headline(medium: Medium, report: Report) -> Iterator[str]:
     worst = next((finding for finding in _ranked(report.findings) if finding.severity != "info"), None)
+    if worst is None and report.verdict == IN_TURN:
+        worst = next((finding for finding in _ranked(report.findings) if finding.pattern == IN_TURN), None)
     sign = _SIGNS[worst.severity] if worst is not None else "\N{LARGE GREEN CIRCLE}"
     if report.verdict not in ("concurrent", *(finding.pattern for finding in report.findings)):
         sign = "\N{MEDIUM WHITE CIRCLE}"

@@ -17,10 +17,11 @@ from poolscope.rendering.text import Line, Medium, Style, local_time, medium, pl
 #: Without a terminal to ask.
 DEFAULT_WIDTH = 100
 
-_NARROWEST, _WIDEST = 40, 160
+#: The narrowest report, and the widest that a terminal gets; the widest that can be asked for.
+NARROWEST, _WIDEST, WIDEST_ASKED = 40, 160, 500
 
 #: How rich paints each style.
-_PAINT: dict[Style, str] = {
+PAINT: dict[Style, str] = {
     "": "",
     "bold": "bold",
     "dim": "dim",
@@ -44,12 +45,12 @@ def render(
 ) -> None:
     """Write the report of `session` to `file`.
 
-    `width` None takes the terminal's, or DEFAULT_WIDTH where there is none; `color` None decides by the
-    terminal and NO_COLOR, and there is none without rich; paths below `cwd` (None: the working directory) are
+    `width` None takes the terminal's, or DEFAULT_WIDTH where there is none; `color` None decides by NO_COLOR,
+    FORCE_COLOR and the terminal, and there is none without rich; paths below `cwd` (None: the working directory) are
     shown relative to it; times of day are those of `zone` (None: of this machine); `verbose` shows every number of
     the evidence and every notice. Raises what writing to `file` raises.
     """
-    columns = min(_WIDEST, max(_NARROWEST, _width(file) if width is None else width))
+    columns = _columns(file, width)
     started = local_time(session.report.started_at, zone)
     shown = medium(file, width=columns, cwd=_working_directory(cwd), started=started)
     lines = layout(session, shown, verbose=verbose)
@@ -58,14 +59,15 @@ def render(
     file.write("".join(plain(line) + "\n" for line in lines))
 
 
-def write(lines: Callable[[Medium], Iterable[Line]], file: TextIO) -> None:
-    """Write other lines than those of a session to `file`, as wide and in the colours that it can show.
+def write(
+    lines: Callable[[Medium], Iterable[Line]], file: TextIO, *, width: int | None = None, color: bool | None = None
+) -> None:
+    """Write other lines than those of a session to `file`; `width` and `color` as of `render`.
 
     Raises what writing to `file` raises.
     """
-    columns = min(_WIDEST, max(_NARROWEST, _width(file)))
-    made = list(lines(medium(file, width=columns, cwd="")))
-    if not (_wants_color(file) and _painted(made, file)):
+    made = list(lines(medium(file, width=_columns(file, width), cwd="")))
+    if not ((_wants_color(file) if color is None else color) and _painted(made, file)):
         file.write("".join(plain(line) + "\n" for line in made))
 
 
@@ -81,14 +83,18 @@ def _painted(lines: Iterable[Line], file: TextIO) -> bool:
     text = Text()
     for line in lines:
         for words, style in line:
-            text.append(words, _PAINT[style])  # appended, never parsed: user text cannot be markup
+            text.append(words, PAINT[style])  # appended, never parsed: user text cannot be markup
         text.append("\n")
     console.print(text, soft_wrap=True, end="")
     return True
 
 
 def _wants_color(file: TextIO) -> bool:
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and _is_terminal(file)
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR", "0") not in ("", "0"):
+        return True
+    return os.environ.get("TERM") != "dumb" and _is_terminal(file)
 
 
 def _is_terminal(file: TextIO) -> bool:
@@ -96,6 +102,10 @@ def _is_terminal(file: TextIO) -> bool:
         return file.isatty()
     except (AttributeError, ValueError):  # a closed or home-made file
         return False
+
+
+def _columns(file: TextIO, asked: int | None) -> int:
+    return max(NARROWEST, min(_WIDEST, _width(file)) if asked is None else min(WIDEST_ASKED, asked))
 
 
 def _width(file: TextIO) -> int:

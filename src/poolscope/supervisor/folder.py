@@ -19,7 +19,7 @@ from poolscope.errors import PoolscopeError
 _MAX_SOCKET_PATH = 100
 
 _NAME = re.compile(r"poolscope-[0-9a-f]{12}")
-_LOCK, _SOCKET = "lock", "socket"
+_LOCK, _SOCKET, _LIVE = "lock", "socket", "live"
 
 
 class Folder:
@@ -32,6 +32,7 @@ class Folder:
         self._lock: int | None = None
         self.path = self._made()
         self.socket = os.path.join(self.path, _SOCKET)
+        self.live = live_beside(self.socket)
 
     def _made(self) -> str:
         for base in _bases():
@@ -66,6 +67,7 @@ class Folder:
         """Remove the directory, if it is there, and give up the lock."""
         for remove, path in (
             (os.unlink, self.socket),
+            (os.unlink, self.live),
             (os.unlink, os.path.join(self.path, _LOCK)),
             (os.rmdir, self.path),
         ):
@@ -76,6 +78,11 @@ class Folder:
         descriptor, self._lock = self._lock, None
         if descriptor is not None:
             os.close(descriptor)
+
+
+def live_beside(socket: str) -> str:
+    """Return where `poolscope top` asks, beside the socket to which the processes send."""
+    return os.path.join(os.path.dirname(socket), _LIVE)
 
 
 def sweep() -> None:
@@ -111,7 +118,7 @@ def _remove_if_left(path: str) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while its run lives
             if _is_ours_alone(folder, lock):
-                for name in (_SOCKET, _LOCK):  # the lock last: without it the directory would never be swept
+                for name in (_SOCKET, _LIVE, _LOCK):  # the lock last: without it the directory would never be swept
                     if name in os.listdir(folder):
                         os.unlink(name, dir_fd=folder)
                 if os.path.samestat(os.lstat(path), status):
@@ -123,10 +130,11 @@ def _remove_if_left(path: str) -> None:
 
 
 def _is_ours_alone(folder: int, lock: int) -> bool:
-    """Whether there is nothing in the directory but the lock that we have and a socket."""
+    """Whether there is nothing in the directory but the lock that we have and sockets."""
     names = set(os.listdir(folder))
     if not os.path.samestat(os.fstat(lock), os.stat(_LOCK, dir_fd=folder, follow_symlinks=False)):
         return False
-    if not names <= {_LOCK, _SOCKET} or not stat.S_ISREG(os.fstat(lock).st_mode):
+    if not names <= {_LOCK, _SOCKET, _LIVE} or not stat.S_ISREG(os.fstat(lock).st_mode):
         return False
-    return _SOCKET not in names or stat.S_ISSOCK(os.stat(_SOCKET, dir_fd=folder, follow_symlinks=False).st_mode)
+    sockets = [os.stat(name, dir_fd=folder, follow_symlinks=False) for name in names - {_LOCK}]
+    return all(stat.S_ISSOCK(each.st_mode) for each in sockets)

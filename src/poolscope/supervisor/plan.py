@@ -22,3 +22,8 @@ class Plan(NamedTuple):
     #: The pools that `--set` gives another size, as they are named there.
     resized: tuple[str, ...] = ()
     verbose: bool = False
+    #: Of the report; None: as standard error has it.
+    color: bool | None = None
+    width: int | None = None
+    #: Whether the view of `top` is shown while it runs.
+    live: bool = False

@@ -53,12 +53,17 @@ class Printer:
         self._write = write
         self._now = now
         self._left_out = 0
+        self._saying = threading.Lock()
         self._lines: SimpleQueue[str | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="poolscope-printer", daemon=True)
         self._thread.start()
 
     def say(self, line: str) -> None:
-        """Print the line, soon. One thread at a time."""
+        """Print the line, soon."""
+        with self._saying:
+            self._say(line)
+
+    def _say(self, line: str) -> None:
         if self._lines.qsize() >= MOST_WAITING:
             self._left_out += 1
             return

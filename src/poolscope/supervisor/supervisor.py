@@ -6,8 +6,8 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from poolscope.errors import ProgramError
 from poolscope.supervisor.printer import say
@@ -45,9 +45,14 @@ def supervise(plan: Plan) -> int:
     watch = Watch(plan, started_ns)
     try:
         watch.listen()
-        pid = _start(plan.program, watch.environment(os.environ), mask)
+        view = watch.view()
+        pid = _start(plan.program, watch.environment(os.environ), mask, () if view is None else view.for_program)
         watch.start(pid)
+        if view is not None:
+            view.start(mask)
         exit_code = os.waitstatus_to_exitcode(_wait(pid, forwarded))
+        if view is not None:
+            view.finish()
         session = watch.finish(pid, exit_code)
         # The absence of a file or a verdict that was asked for must not look like success.
         saved = not _is_awaited(plan)
@@ -94,12 +99,16 @@ def _forwarded_signals() -> set[int]:
     }
 
 
-def _start(program: Program, environment: Mapping[str, str], mask: set[int]) -> int:
+def _start(
+    program: Program, environment: Mapping[str, str], mask: set[int], descriptors: Sequence[tuple[Any, ...]] = ()
+) -> int:
     # Python ignores these two; whatever we start must find them as its shell left them (as `subprocess`
     # does).
     restored = [signal.SIGPIPE, signal.SIGXFSZ]
     try:
-        return os.posix_spawnp(program.argv[0], program.argv, environment, setsigmask=mask, setsigdef=restored)
+        return os.posix_spawnp(
+            program.argv[0], program.argv, environment, file_actions=descriptors, setsigmask=mask, setsigdef=restored
+        )
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ProgramError(f"cannot start {program.argv[0]}: {reason}; check the command") from error

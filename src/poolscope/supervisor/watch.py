@@ -14,16 +14,19 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from poolscope import probe
-from poolscope.errors import PoolscopeError
+from poolscope.errors import PoolscopeError, ProgramError
 from poolscope.supervisor.folder import Folder, sweep
 from poolscope.supervisor.printer import Printer, say, say_failure
 
 if TYPE_CHECKING:
     from poolscope.endpoint import Server
     from poolscope.engine import Engine
+    from poolscope.live.feed import Feed
     from poolscope.model import Session, Snapshot
     from poolscope.supervisor.children import Children
     from poolscope.supervisor.collector import Collector
+    from poolscope.supervisor.live_door import LiveDoor
+    from poolscope.supervisor.live_view import LiveView
     from poolscope.supervisor.plan import Plan
 
 #: How long processes that outlive the program are listened to.
@@ -34,6 +37,12 @@ CHECKPOINT_SECONDS = 10.0
 
 #: Seconds between two looks at the processes of the program.
 CHILDREN_SECONDS = 0.25
+
+#: Seconds between two looks for live views.
+LIVE_SECONDS = 1.0
+
+#: Seconds between two lines of `--live` where there is no terminal.
+STATUS_SECONDS = 10.0
 
 #: So many pools are named beside a name that none of them has.
 NAMES_SHOWN = 10
@@ -62,6 +71,10 @@ class Watch:
         #: What is done regularly: the session is saved, and the processes are looked at.
         self._repeated: list[_Repeated] = []
         self._children: Children | None = None
+        #: What live views are shown, and where `poolscope top` asks for it.
+        self._live: Feed | None = None
+        self._door: LiveDoor | None = None
+        self._shown = plan.live and _can_be_shown()
         self._program_pid = 0
         self._session_file = next((each for each in plan.outputs if each.is_session_file()), None)
 
@@ -71,16 +84,30 @@ class Watch:
 
         settings = self._plan.settings
         if settings is not None and settings.listen is not None:
+            from poolscope.live.feed import pages
             from poolscope.metrics.families import serve_snapshots
 
             self._engine = self._make_engine()
             self._server = serve_snapshots(
-                self._snapshot, settings, self._part_failed, detailed=lambda: self._snapshot(details=True)
+                self._snapshot, settings, self._part_failed, detailed=self._detailed, pages=pages(self._feed())
             )
             if not self._plan.quiet:
                 say(f"metrics at {self._server.url}/metrics")
+                say(f"live view at {self._server.url}/")
         self._folder = Folder()
         self._collector = Collector(self._lock, self._folder.socket, time.perf_counter_ns)
+
+    def view(self) -> LiveView | None:
+        """Return the view that is to be shown while the program runs, if there is a terminal for it."""
+        if not self._shown:
+            return None
+        from poolscope.supervisor.live_view import LiveView
+
+        assert self._folder is not None
+        try:
+            return LiveView(self._folder.live)
+        except (OSError, RuntimeError) as error:
+            raise ProgramError(f"--live cannot be shown: {error}; leave it out") from error
 
     def environment(self, present: Mapping[str, str]) -> dict[str, str]:
         """Return the environment of the program: its own, and the variables by which our part in it finds us."""
@@ -133,14 +160,37 @@ class Watch:
                 # A kill of this process loses little then.
                 self._repeated.append(_Repeated("checkpoint", CHECKPOINT_SECONDS, self._save_checkpoint))
             self._repeated.append(_Repeated("children", CHILDREN_SECONDS, self._look_at_children, self._part_failed))
+            if self._server is not None or self._plan.live:
+                # So that who looks later sees what was before.
+                self._repeated.append(_Repeated("live", LIVE_SECONDS, self._feed().look, self._part_failed))
+            if self._plan.live and self._printer is not None:
+                self._repeated.append(_Repeated("status", STATUS_SECONDS, self._say_status, self._part_failed))
         except RuntimeError as error:  # no thread
             self._part_failed("checkpoint", error)
+        self._open_door()
         try:
             self._collector.run(self._engine)
         except Exception as error:
             self._collector.close()
             self._part_failed("intake", error)
             self._engine.deliver()
+
+    def _say_status(self) -> None:
+        from poolscope.live.board import status
+        from poolscope.rendering.text import Medium
+
+        assert self._printer is not None
+        medium = Medium(width=160, encoding=getattr(sys.stderr, "encoding", None), cwd="")
+        self._printer.say(status(self._feed().board(), medium))
+
+    def _open_door(self) -> None:
+        from poolscope.supervisor.live_door import LiveDoor
+
+        assert self._folder is not None
+        try:
+            self._door = LiveDoor(self._folder.live, lambda: self._feed().json(), self._part_failed)
+        except (OSError, RuntimeError) as error:  # no descriptor, or no thread
+            self._part_failed("live", error)
 
     def _part_failed(self, part: str, error: Exception) -> None:
         if self._engine is not None:
@@ -221,7 +271,8 @@ class Watch:
         try:
             from poolscope.rendering.terminal import render
 
-            render(session, sys.stderr, verbose=self._plan.verbose)
+            plan = self._plan
+            render(session, sys.stderr, verbose=plan.verbose, width=plan.width, color=plan.color)
             sys.stderr.flush()
         except (OSError, KeyboardInterrupt):
             pass  # standard error is not read
@@ -234,6 +285,8 @@ class Watch:
             self._printer.close()
         if self._server is not None:
             self._server.close()
+        if self._door is not None:
+            self._door.close()
         if self._collector is not None:
             self._collector.close()
         if self._folder is not None:
@@ -243,7 +296,7 @@ class Watch:
         from poolscope.config import Settings
         from poolscope.engine import Engine
 
-        if not self._plan.quiet:
+        if not self._plan.quiet and not self._shown:  # else it would write into the view, which shows findings itself
             try:
                 self._printer = Printer()
             except RuntimeError:
@@ -255,6 +308,17 @@ class Watch:
         assert self._engine is not None
         with self._lock:
             return self._engine.snapshot(time.perf_counter_ns(), details=details)
+
+    def _detailed(self) -> Snapshot:
+        return self._snapshot(details=True)
+
+    def _feed(self) -> Feed:
+        """Return what live views are shown: one for all of them."""
+        from poolscope.live.feed import Feed
+
+        if self._live is None:
+            self._live = Feed(self._detailed, " ".join(map(_as_text, self._plan.program.command)))
+        return self._live
 
     def _session(self, now_ns: int, exit_code: int | None) -> Session:
         from datetime import UTC, datetime
@@ -329,6 +393,12 @@ class _Repeated:
             except Exception as error:
                 self._failed(self._name, error)
                 return
+
+
+def _can_be_shown() -> bool:
+    from poolscope.supervisor.live_view import can_be_shown
+
+    return can_be_shown()
 
 
 def _site() -> str:

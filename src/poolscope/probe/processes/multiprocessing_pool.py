@@ -114,7 +114,12 @@ class _TaskQueue:
         if fn is not self._reraises:
             try:
                 if watch.own or _switch.current is not None:
-                    arrived = watch.arrive(args[0][0]) if fn in self._mappers else watch.arrive(fn, args)
+                    if fn in self._mappers:
+                        fn, items = args[0]
+                        watch.recorder.chunk(len(items))
+                        arrived = watch.arrive(fn)
+                    else:
+                        arrived = watch.arrive(fn, args)
                     return task if arrived is None else self._arrived(task, arrived)
             except Exception as exc:
                 watch.give_up(exc)
@@ -170,6 +175,7 @@ class _ProcessQueue(_TaskQueue):
         if self._watch.own or _switch.current is not None:
             arrived = self._watch.arrive(fn)
             if arrived is not None:
+                self._watch.recorder.chunk(len(result._value), result._number_left)
                 self._calls.arrived_all(job, result._number_left, arrived)
         return True
 

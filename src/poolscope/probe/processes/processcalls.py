@@ -158,6 +158,8 @@ class Calls:
             item = self._pending[work_id]
             fn, args = item.fn, item.args
             if type(fn) is partial and fn.func is self._chunk:
+                if args and type(args[0]) is tuple:
+                    watch.recorder.chunk(len(args[0]))
                 fn, args = fn.args[0], ()  # `map` sends chunks
             task = self.tasks[work_id] = (watch.identify(fn, args), watch.clock())
             watch.arrivals.extend(task)

@@ -94,6 +94,7 @@ class PoolRecorder:
         "arrivals",
         "broken",
         "cancelled",
+        "chunked",
         "closed",
         "cpu",
         "created_at",
@@ -163,6 +164,8 @@ class PoolRecorder:
         #: Of some of the results that came from worker processes: how many, and how long they were under way (ns).
         #: Written by the thread that takes them.
         self.returned = (0, 0)
+        #: How many of its tasks were chunks of `map`, and how many items were in them. Written by what submits.
+        self.chunked = (0, 0)
         #: Iterators over its results that have not been taken to their end (see `probe/recording/results.py`).
         self.taking: dict[int, Any] = {}
         #: Says where those are that have its places, and where what waits for one is, at most so many of each, where
@@ -181,6 +184,11 @@ class PoolRecorder:
         #: Recording has failed, and what is here says nothing any more.
         self.given_up = False
         self._lock = allocate_lock()
+
+    def chunk(self, items: int, chunks: int = 1) -> None:
+        """Note that so many tasks are chunks, with so many items in all."""
+        known, inside = self.chunked
+        self.chunked = known + chunks, inside + items
 
     def join(self, ident: int, native_id: int) -> WorkerLog:
         """Return a log for the calling worker. Called once by each worker thread, before its first task."""

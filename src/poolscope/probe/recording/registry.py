@@ -43,6 +43,7 @@ class PoolWatch:
     """
 
     __slots__ = (
+        "_chunked",
         "_deserted_ns",
         "_executor",
         "_unfinished",
@@ -79,6 +80,7 @@ class PoolWatch:
         self.delay = WorkerDelay()
         # Arrived, and neither finished nor cancelled nor broken.
         self._unfinished = 0
+        self._chunked = (0, 0)
         self._deserted_ns: int | None = None
         # No function of ours is called by the collector: an exception that a signal handler raises in it would be lost.
         self._executor = ref(executor, partial(dead.setdefault, self.key))
@@ -133,6 +135,11 @@ class PoolWatch:
         settled = recorder.settled is None or recorder.settled()
         self.quiet = fresh and not busy and self._unfinished <= 0 and settled
         return message
+
+    def chunks(self, clock: Callable[[], int]) -> list[Message]:
+        """Return how many chunks the pool has got, if there are new ones."""
+        known, self._chunked = self._chunked, self.recorder.chunked
+        return [] if known == self._chunked else [("chunks", self.recorder.id, clock(), *self._chunked)]
 
     def stopped(self) -> bool:
         """Whether the executor was shut down and has no worker left. If so, the next batch is the last."""
@@ -319,6 +326,8 @@ class Pools:
             if watch.recorder.started:  # before the tasks of these workers
                 self._push(("workers_started", watch.recorder.id, self._clock(), take(watch.recorder.started)))
             self._push(watch.batch(self._clock, self._clocks, read_cpu=read_cpu or stopped))
+            for message in watch.chunks(self._clock):
+                self._push(message)
         if ((stopped and not watch.awaits_workers()) or watch.exhausted(self._clock())) and not watch.has_news():
             self._close(watch)
             return False

@@ -1,10 +1,13 @@
-"""The closer looks at pools: where the workers of full ones are, what goes on between tasks, who is held.
+"""The closer looks: where the workers of full pools are, what goes on between tasks, which workers are held, and what
+threads and tasks wait for in turn.
 
 A look that fails is reported and done no more; the others go on. For one reader at a time.
 """
 
 from __future__ import annotations
 
+from poolscope.probe.forks import others_run
+from poolscope.probe.sampling.coroutines import LOOPS
 from poolscope.probe.sampling.handover import HandoverSampler
 from poolscope.probe.sampling.sampler import StackSampler
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from poolscope.probe.interpreter.cpu import CpuClocks
     from poolscope.probe.recording.registry import PoolWatch
     from poolscope.probe.sampling.held import HeldReader
+    from poolscope.probe.sampling.turns import TurnReader
     from poolscope.probe.transport.dispatcher import Message
 
 #: How often it is looked at which workers are held.
@@ -31,16 +35,21 @@ class Samplers:
         cpu: CpuClocks,
         emit: Callable[[Message], object],
         fail: Callable[[str, BaseException], object],
+        tell: Callable[[str], object],
     ) -> None:
+        """`tell` takes notices for the user."""
         self._clock = clock
         self._cpu = cpu
         self._emit = emit
         self._fail = fail
+        self._tell = tell
         #: None once it has failed.
         self.stacks: StackSampler | None = StackSampler(cpu)
         self.between: HandoverSampler | None = HandoverSampler(cpu)
         self._held: HeldReader | None = None  # made when a worker is held for the first time
         self._held_due_ns = 0
+        self._turns: TurnReader | None = None  # made when something is under way for the first time
+        self._turns_failed = False
 
     def look_at_lines(self, watches: list[PoolWatch], everyone: list[PoolWatch] | None = None) -> None:
         """Look where the workers of these pools are; see `StackSampler.sample`."""
@@ -82,3 +91,18 @@ class Samplers:
         except Exception as exc:
             self._held_due_ns = _NEVER_NS
             self._fail("held", exc)
+
+    def look_at_turns(self, everyone: list[PoolWatch]) -> None:
+        """Look what threads and tasks wait for, where anything is under way; see `TurnReader`."""
+        if self._turns_failed or not (LOOPS or any(not watch.quiet for watch in everyone) or others_run()):
+            return
+        try:
+            if self._turns is None:
+                from poolscope.probe.sampling.turns import TurnReader
+
+                self._turns = TurnReader(self._cpu, tell=self._tell)
+            for message in self._turns.read(everyone, self._clock()):
+                self._emit(message)
+        except Exception as exc:
+            self._turns, self._turns_failed = None, True
+            self._fail("turns", exc)

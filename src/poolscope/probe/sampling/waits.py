@@ -131,7 +131,7 @@ class WaitReader:
                 self._loops = set()
                 futures = [self._follow(each) for each in awaited]
                 if running is None and any(map(_runs, futures)):
-                    running = _running(everyone, frames)
+                    running = running_in(everyone, frames)
                 targets = _targets(until, futures, running or {})
                 # The thread went on while we read: it may wait no more, or for another task.
                 if targets and log.running is task:
@@ -253,12 +253,12 @@ def _targets(until: str, futures: list[Any], running: dict[int, Target]) -> dict
             if until == _FIRST or (until == _FAILED and future._state == "FINISHED" and future._exception is not None):
                 return {}
         else:
-            target, submitted = _queued(future) or (running.get(id(future), _UNKNOWN), 0)
+            target, submitted = queued_in(future) or (running.get(id(future), _UNKNOWN), 0)
             targets[target] = max(submitted, targets.get(target, 0))
     return targets
 
 
-def _queued(future: Any) -> tuple[Target, int] | None:
+def queued_in(future: Any) -> tuple[Target, int] | None:
     """Return the pool in whose queue the task of a future is, and when it was submitted; None: in none that we know.
 
     What a process pool runs does not differ here from what it has queued: its workers wait for nothing here.
@@ -276,7 +276,13 @@ def _queued(future: Any) -> tuple[Target, int] | None:
     return None
 
 
-def _running(watches: list[PoolWatch], frames: dict[int, FrameType]) -> dict[int, Target]:
+def pool_of(future: Any) -> int:
+    """Return the number of the pool in whose queue the task of a future is, 0 if it is in none that we know."""
+    found = queued_in(future)
+    return 0 if found is None else found[0][0]
+
+
+def running_in(watches: list[PoolWatch], frames: dict[int, FrameType]) -> dict[int, Target]:
     """Which worker runs the task of a future, by the future's `id`, or a `VirtualWorkerTask`, by its own.
 
     To be used while the futures that are looked up are held, as an `id` may be given again.

@@ -36,7 +36,7 @@ PROTOCOL = 4
 MOST_WAITING = 1 << 23
 
 #: Messages that say where workers were for a moment: others follow.
-_SAMPLES = ("stacks", "held", "waits", "pool_ready", "handover")
+_SAMPLES = ("stacks", "held", "waits", "pool_ready", "handover", "turns")
 
 #: How long (seconds) a process that ends waits for a reading that is under way.
 EXIT_PATIENCE = 5.0

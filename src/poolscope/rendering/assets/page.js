@@ -3,8 +3,8 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const began = data.started;
-  const full = [began, began + Math.max(data.duration, 0.001)];
+  const began = data.started || 0;
+  const full = [began, began + Math.max(data.duration || 0, 0.001)]; // grows while the page is live
   let range = full.slice();
   const followers = []; // what shows the range of time
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -45,13 +45,14 @@
   }
 
   // What was found, behind the lines: a band as long as it lasted, and a line at its begin.
-  function bands(findings) {
+  function bands(pool) {
     return (plot) => {
       const { left, top, width, height } = plot.bbox, context = plot.ctx;
       context.save();
       context.beginPath(); context.rect(left, top, width, height); context.clip();
-      for (const finding of findings) {
-        const from = plot.valToPos(began + finding.since, "x", true), to = plot.valToPos(began + finding.until, "x", true);
+      for (const finding of pool.findings) {
+        const from = plot.valToPos(began + finding.since, "x", true);
+        const to = plot.valToPos(finding.until === null ? full[1] : began + finding.until, "x", true);
         context.fillStyle = context.strokeStyle = colour(finding.severity);
         context.globalAlpha = finding.severity === "info" ? 0.06 : 0.13;
         context.fillRect(from, top, Math.max(1, to - from), height);
@@ -77,7 +78,7 @@
         value: (_, value) => (value === null ? "—" : more.told(value)),
       }))],
       hooks: {
-        drawClear: [bands(pool.findings)],
+        drawClear: [bands(pool)],
         setSelect: [(self) => { if (self.select.width > 3) { const { left, width } = self.select;
           const from = self.posToVal(left, "x"), to = self.posToVal(left + width, "x");
           self.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false); show(from, to); } }],
@@ -86,9 +87,28 @@
     const make = () => { if (plot) plot.destroy(); plot = new uPlot(options(), values, place);
       plot.over.addEventListener("dblclick", () => show(full[0], full[1])); };
     make();
-    followers.push(() => plot.setScale("x", { min: range[0], max: range[1] }));
-    new ResizeObserver(() => { if (Math.abs(plot.width - place.clientWidth) > 1) plot.setSize({ width: Math.max(200, place.clientWidth), height }); }).observe(place);
+    const follow = () => plot.setScale("x", { min: range[0], max: range[1] });
+    followers.push(follow);
+    const sized = new ResizeObserver(() => { if (Math.abs(plot.width - place.clientWidth) > 1) plot.setSize({ width: Math.max(200, place.clientWidth), height }); });
+    sized.observe(place);
     dark.addEventListener("change", make);
+    return {
+      set: (grown) => { values = grown; plot.setData(values); },
+      end: () => { followers.splice(followers.indexOf(follow), 1); sized.disconnect(); dark.removeEventListener("change", make); plot.destroy(); },
+    };
+  }
+
+  const counted = { least: 1, tick: (value) => String(value), told: (value) => value.toFixed(1) };
+  const waited = { least: 0.001, tick: (value) => (value === 0 ? "0" : seconds(value)), told: seconds };
+  const TASKS = [
+    { label: "running", colour: "active", fill: true }, { label: "queued", colour: "queued", fill: true },
+    { label: "workers", colour: "soft", dash: [4, 4] },
+  ];
+  function wholeButtons(place) {
+    for (const button of place.querySelectorAll("button.whole")) {
+      button.disabled = range[0] === full[0] && range[1] === full[1];
+      button.addEventListener("click", () => show(full[0], full[1]));
+    }
   }
 
   async function unpacked(text) {
@@ -199,22 +219,14 @@
   }
 
   async function start() {
-    for (const button of document.querySelectorAll("button.whole")) {
-      button.disabled = true;
-      button.addEventListener("click", () => show(full[0], full[1]));
-    }
+    wholeButtons(document);
     for (const figure of document.querySelectorAll("figure.timeline")) {
       const pool = data.pools[Number(figure.dataset.pool)];
       const [at, active, queued, wait] = pool.timeline;
       const times = at.map((each) => began + each);
-      const counted = { least: 1, tick: (value) => String(value), told: (value) => value.toFixed(1) };
-      const waited = { least: 0.001, tick: (value) => (value === 0 ? "0" : seconds(value)), told: seconds };
       figure.hidden = false;
       const [counts, waits] = figure.querySelectorAll(".chart");
-      chart(counts, pool, [
-        { label: "running", colour: "active", fill: true }, { label: "queued", colour: "queued", fill: true },
-        { label: "workers", colour: "soft", dash: [4, 4] },
-      ], [times, active, queued, at.map(() => pool.max_workers)], 200, counted);
+      chart(counts, pool, TASKS, [times, active, queued, at.map(() => pool.max_workers)], 200, counted);
       chart(waits, pool, [{ label: "longest wait", colour: "wait", fill: true }], [times, wait], 140, waited);
       keys(figure);
     }
@@ -239,5 +251,181 @@
     }
     document.documentElement.dataset.drawn = "true"; // for who waits for the pictures
   }
-  start();
+
+  // --- live: the same parts, made here of what the feed says, which is words and numbers
+
+  function made(tag, text, classes) {
+    const element = document.createElement(tag);
+    if (text !== undefined) element.textContent = text;
+    if (classes) element.className = classes;
+    return element;
+  }
+  function meter(share, label) {
+    const bar = made("meter");
+    bar.max = 1; bar.high = 0.999; bar.value = share;
+    bar.setAttribute("aria-label", label);
+    return bar;
+  }
+  function table(head, rows) {
+    const whole = made("table"), top = whole.createTHead().insertRow(), body = whole.createTBody();
+    for (const name of head) top.append(made("th", name));
+    for (const cells of rows) {
+      const row = body.insertRow();
+      for (const cell of cells) row.insertCell().append(cell);
+    }
+    const scroll = made("div", undefined, "scroll");
+    scroll.append(whole);
+    return scroll;
+  }
+  // A place is filled anew only where what it says has changed: what is open, marked or read aloud there stays.
+  const said = new Map();
+  function fill(place, content, make) {
+    const text = JSON.stringify(content);
+    if (said.get(place) === text) return;
+    const open = new Set(Array.from(place.querySelectorAll("details[open]"), (each) => each.dataset.key));
+    said.set(place, text);
+    place.replaceChildren(...make());
+    for (const each of place.querySelectorAll("details")) each.open = open.has(each.dataset.key);
+  }
+
+  function article(told) {
+    const box = made("article", undefined, told.severity), when = made("p", "", "facts lasted");
+    box.append(made("h3", `${told.pattern}, cause ${told.cause}: ${told.subject}`));
+    if (told.summary !== document.getElementById("headline").textContent) box.append(made("p", told.summary));
+    box.append(when);
+    for (const place of told.places) {
+      const line = made("div");
+      line.append(made("code", place.where), " in ", made("code", place.function), place.share && `, ${place.share} of samples`);
+      box.append(line);
+      if (place.source) box.append(made("pre", place.source));
+    }
+    if (told.advice) box.append(made("p", told.advice, "advice"));
+    if (told.evidence.length) {
+      const more = made("details"), list = made("dl");
+      more.dataset.key = `${told.subject} ${told.pattern} ${told.cause} ${Math.round(told.since)}`;
+      for (const [name, value] of told.evidence) {
+        const pair = made("div");
+        pair.append(made("dt", name), made("dd", value));
+        list.append(pair);
+      }
+      more.append(made("summary", "Evidence"), list);
+      box.append(more);
+    }
+    return box;
+  }
+  function findings(all) {
+    const place = document.getElementById("findings");
+    const shown = all.filter((told) => told.severity !== "info" || told.until === null);
+    // Begins are measured anew at each look, ends and lengths change: none of them is a reason to make it all anew.
+    const content = shown.map(({ lasted, since, until, evidence, ...rest }) => [rest, until === null, evidence.map(([name]) => name)]);
+    fill(place, content, () => (shown.length ? [made("h2", "What was found"), ...shown.map(article)] : []));
+    place.querySelectorAll(".lasted").forEach((when, index) => {
+      const told = shown[index];
+      when.textContent = `${told.lasted}, from ${clock(told.since)}${told.until === null ? "" : ` to ${clock(told.until)}`}`;
+    });
+    place.querySelectorAll("article").forEach((box, index) => box.querySelectorAll("dd").forEach((value, at) => { value.textContent = shown[index].evidence[at][1]; }));
+  }
+
+  const pools = new Map();
+  function section(line) {
+    const box = document.getElementById("pool").content.firstElementChild.cloneNode(true);
+    const figure = box.querySelector("figure"), [counts, oldest] = box.querySelectorAll(".chart");
+    const pool = { box, findings: [], points: [[], [], [], []], charts: [] };
+    box.querySelector("h2").textContent = `${{ pool: "Pool", limit: "Limit", queue: "Work queue" }[line.group]} ${line.name}`;
+    counts.setAttribute("aria-label", `Running and queued tasks of ${line.name} over time`);
+    oldest.setAttribute("aria-label", `Age of the task of ${line.name} that is queued longest, over time`);
+    document.getElementById("pools").append(box);
+    pool.charts.push(
+      chart(counts, pool, TASKS, [[], [], [], []], 200, counted),
+      chart(oldest, pool, [{ label: "oldest queued", colour: "wait", fill: true }], [[], []], 140, waited),
+    );
+    keys(figure);
+    wholeButtons(figure);
+    pools.set(line.key, pool);
+    return pool;
+  }
+  function take(line) {
+    const pool = pools.get(line.key) || section(line), { box, points } = pool;
+    for (const point of line.points) point.forEach((value, field) => points[field].push(value));
+    for (const column of points) column.splice(0, Math.max(0, column.length - 600));
+    pool.findings = line.bands.map(([severity, since, until]) => ({ severity, since, until }));
+    pool.size = line.size;
+    const facts = box.querySelector("p.facts"), batch = box.querySelector(".batch"), list = box.querySelector("dl");
+    facts.textContent = `${line.kind}, ${line.state}`;
+    batch.hidden = !line.batch;
+    batch.firstElementChild.value = line.batch_done;
+    batch.lastElementChild.textContent = line.batch;
+    fill(list, line.facts, () => line.facts.map(([name, value]) => {
+      const pair = made("div");
+      pair.append(made("dt", name), made("dd", value));
+      return pair;
+    }));
+    const more = box.querySelector("details");
+    if (more.open) {
+      const rows = points[0].map((at, place) => [clock(at), points[1][place].toFixed(1), points[2][place].toFixed(1), seconds(points[3][place])]);
+      more.lastElementChild.replaceChildren(table(["time", "running", "queued", "oldest queued"], rows.slice(-30).reverse()));
+    }
+  }
+  function grow(board) {
+    const times = Array.from(pools.values(), (pool) => pool.points[0]).filter((at) => at.length);
+    const followed = range[0] === full[0] && range[1] === full[1];
+    full[0] = Math.min(board.at - 10, ...times.map((at) => at[0]));
+    full[1] = Math.max(board.at, ...times.map((at) => at[at.length - 1]));
+    if (followed) range = full.slice();
+    for (const { points: [at, active, queued, oldest], size, charts } of pools.values()) {
+      charts[0].set([at, active, queued, at.map(() => size)]);
+      charts[1].set([at, oldest]);
+    }
+    for (const follow of followers) follow();
+  }
+  function overview(board) {
+    const rows = board.pools.map((line) => [line.name, line.kind, line.state, line.active, line.size, line.busy, line.queued, line.wait_p95, line.rate]);
+    fill(document.getElementById("overview"), rows, () => (rows.length ? [made("h2", "Now"), table(
+      ["", "running", "queued", "wait p95", "done", "", "busy", "kind"],
+      board.pools.map((line) => [line.name, `${line.active} of ${line.size}`, line.queued.toLocaleString(), line.wait_p95, line.rate,
+        made("span", line.state, line.state), meter(line.busy, `busy of ${line.name}`), line.kind]),
+    )] : [made("p", "No pool has done anything yet.")]));
+    const loops = board.loops.map(({ trend, ...rest }) => rest);
+    fill(document.getElementById("loops"), loops, () => (loops.length ? [made("h2", "Event loops"), table(
+      ["event loop", "tasks", "lag p95", "blocked in all", "", "blocked now", "kind"],
+      loops.map((loop) => [loop.name, loop.tasks.toLocaleString(), loop.lag_p95, loop.blocked_seconds,
+        made("span", loop.state, loop.state), meter(loop.blocked, `blocked part of ${loop.name}`), loop.kind]),
+    )] : []));
+  }
+
+  let last = 0;
+  function taken(board) {
+    const there = new Set(board.since > last ? [] : board.pools.map((line) => line.key)); // else it is another program
+    for (const [key, { box, charts }] of pools) if (!there.has(key)) { for (const each of charts) each.end(); box.remove(); pools.delete(key); }
+    last = board.at;
+    document.title = `poolscope: ${board.word}`;
+    const word = document.getElementById("word"), headline = document.getElementById("headline");
+    word.className = `badge ${board.look}`;
+    if (word.textContent !== board.word) word.textContent = board.word;
+    if (headline.textContent !== board.headline) headline.textContent = board.headline;
+    document.getElementById("facts").textContent = `${board.command && `${board.command}, `}Python ${board.python}, seen at ${clock(board.at)}`;
+    overview(board);
+    findings(board.findings);
+    board.pools.forEach(take);
+    fill(document.getElementById("notes"), board.notes, () => board.notes.map((note) => made("li", note)));
+    grow(board);
+  }
+  async function ask() {
+    const trouble = document.getElementById("trouble");
+    if (!document.hidden) {
+      let told = "";
+      try {
+        const answer = await fetch(`${data.live}?since=${last}`, { cache: "no-store", signal: AbortSignal.timeout(10000) });
+        if (!answer.ok) throw new Error(`status ${answer.status}`);
+        taken(await answer.json());
+      } catch (error) {
+        told = `No answer (${error.message})${last ? ` since ${clock(last)}` : ""}: the program or its endpoint has ended, or is busy. Asking again.`;
+      }
+      if (trouble.textContent !== told) trouble.textContent = told;
+      document.documentElement.dataset.drawn = "true";
+    }
+    setTimeout(ask, 1000);
+  }
+
+  if (data.live) ask(); else start();
 })();

@@ -1,0 +1,123 @@
+"""What one process waits for in turn: from its samples to lines of rows, and from these to findings.
+
+Pure but for the source, which is read through what is passed in. Not thread-safe: the engine's owner guards it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from poolscope.aggregation.turns import TurnLine, Turns
+from poolscope.engine.finding_builder import SourceOf
+from poolscope.messages import Line, Turn, TurnSample
+from poolscope.model import Finding, Frame
+from poolscope.rules.awaited_in_turn import AwaitedInTurn
+from poolscope.rules.in_turn import PATTERN, SEVERITY, SUSTAINS, InTurnCause, Row
+from poolscope.rules.one_chunk import CAUSE as CHUNK
+from poolscope.rules.one_chunk import OneChunk
+from poolscope.rules.waits_for_slowest import WaitsForSlowest
+from poolscope.signals.in_turn import InTurn, Told
+
+#: Says what the source says of a line and what is waited for there.
+TurnOf = Callable[[Line, str], InTurn | Told]
+#: Gives the lines of the row that a turn is of; None if it is of none.
+TurnsOf = Callable[[Turn], Turns | None]
+
+#: A sample stands for no more than this (ns), however late it comes.
+MOST_NS = 500_000_000
+CAUSES: tuple[type[InTurnCause], ...] = (AwaitedInTurn, WaitsForSlowest)
+#: Findings of one row.
+FINDINGS_KEPT = 10
+
+
+class TurnCase:
+    """The samples of one process."""
+
+    def __init__(self, turn_of: TurnOf) -> None:
+        self._turn_of = turn_of
+        self._last_ns: int | None = None
+        #: For how long a task, an await or a child thread was under way.
+        self.under_way_ns = 0
+
+    def note(self, sample: TurnSample, turns_of: TurnsOf) -> None:
+        """Take in what threads and tasks wait for at one moment."""
+        gap_ns = 0 if self._last_ns is None else min(MOST_NS, sample.at_ns - self._last_ns)
+        self._last_ns = sample.at_ns
+        if gap_ns <= 0:
+            return
+        self.under_way_ns += gap_ns
+        for turn in sample.turns:
+            turns = turns_of(turn)
+            if turns is not None:
+                turns.wait(turn.lines[-1] if turn.lines else None, gap_ns)
+                self._add(turns, turn, sample.at_ns, gap_ns)
+
+    def _add(self, turns: Turns, turn: Turn, at_ns: int, gap_ns: int) -> None:
+        """Add to the innermost line that is in a loop, if the source says that its turns could go on at once."""
+        for level in range(min(len(turn.lines), len(turn.turns)) - 1, -1, -1):
+            line = turn.lines[level]
+            read = self._turn_of(line, turn.gate)
+            if read is Told.NO_LOOP:
+                continue
+            if isinstance(read, InTurn):
+                known = turns.line(line, turn.gate, read.call, read.shared, at_ns)
+                if known is not None:
+                    below = turn.lines[-1] if level < len(turn.lines) - 1 else None
+                    known.add(at_ns, gap_ns, who=turn.who, turn=turn.turns[level], others=turn.others, below=below)
+            return
+
+
+class TurnFindings:
+    """The lines of a row, and the findings that they make."""
+
+    def __init__(self, *, origin_ns: int, source_of: SourceOf, sustain_seconds: float) -> None:
+        """`origin_ns` is what the findings' times count from."""
+        self.turns = Turns()
+        self._origin_ns = origin_ns
+        self._source_of = source_of
+        self._sustain_seconds = sustain_seconds
+
+    def _found(self, row: Row) -> Iterator[tuple[TurnLine, InTurnCause]]:
+        row = msgspec.structs.replace(row, waited_seconds=self.turns.waited_ns / 1e9)
+        for line in sorted(self.turns.lines.values(), key=lambda line: -line.waited_ns):
+            for cause in CAUSES:
+                if (found := cause.match(line, row, self._sustain_seconds)) is not None:
+                    yield line, found
+
+    def findings(self, row: Row) -> list[Finding]:
+        """Return a note for each line, those at which most time was spent first."""
+        found = []
+        if (chunk := self._one_chunk(row)) is not None:
+            lines = () if chunk.line is None else (chunk.line,)
+            found.append(self._finding(chunk, CHUNK, row.since_ns, row.until_ns, lines))
+        for line, cause in self._found(row):
+            found.append(self._finding(cause, cause.cause, line.first_ns, line.last_ns, cause.lines))
+        return found[:FINDINGS_KEPT]
+
+    def covered_ns(self, row: Row) -> int:
+        """For how long findings that may be the verdict were seen."""
+        if self._one_chunk(row) is not None:
+            return round(row.occupied_seconds * 1e9)
+        return sum(line.waited_ns for line, found in self._found(row) if found.alone)
+
+    def _one_chunk(self, row: Row) -> OneChunk | None:
+        return OneChunk.match(row, self.turns.most_waiting, self._sustain_seconds) if row.items else None
+
+    def _finding(
+        self, what: InTurnCause | OneChunk, cause: str, first_ns: int, last_ns: int, lines: Sequence[Line]
+    ) -> Finding:
+        frames = tuple(Frame(file, number, function, self._source_of(file, number)) for file, number, function in lines)
+        return Finding(
+            pattern=PATTERN,
+            cause=cause,
+            severity=SEVERITY,
+            since_seconds=max(0.0, (first_ns - self._origin_ns) / 1e9),
+            until_seconds=(last_ns - self._origin_ns) / 1e9,
+            detected_after_seconds=min(SUSTAINS * self._sustain_seconds, (last_ns - first_ns) / 1e9),
+            summary=what.sentence(),
+            evidence=what.evidence(),
+            frames=frames,
+            advice=what.advice(),
+        )

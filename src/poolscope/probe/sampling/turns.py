@@ -1,0 +1,341 @@
+"""What threads and tasks wait for, and from which lines: whoever waits for each thing before the next one is asked for
+shows up at one line, again and again.
+
+Read from frames and coroutines at the pace of the readings, at no cost to any task. Whether the work could overlap is
+not judged here: that takes the source (`poolscope.signals.in_turn`).
+
+Tasks of event loops are read from our thread. That is safe under the GIL, which is not given away meanwhile: no task
+ends while it is held here. Without the GIL nothing is read. Frames, tasks and futures are let go before `read` returns;
+what is remembered of them, to tell one turn from the next, are weak references.
+"""
+
+from __future__ import annotations
+
+import sys
+from gc import get_referents
+from itertools import count, islice
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from weakref import ref
+
+from poolscope.probe.interpreter import shapes
+from poolscope.probe.interpreter.gil import gil_enabled
+from poolscope.probe.interpreter.imports import in_flight
+from poolscope.probe.interpreter.stacks import is_user_file
+from poolscope.probe.interpreter.unpatched import current_frames, get_ident
+from poolscope.probe.recording.pool_watch import ATTRIBUTE, FUTURES
+from poolscope.probe.sampling.coroutines import LOOPS, number_of
+from poolscope.probe.sampling.waits import pool_of, running_in, self_of, traced
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import CodeType, FrameType
+    from typing import Any
+
+    from poolscope.probe.interpreter.cpu import CpuClocks
+    from poolscope.probe.recording.registry import PoolWatch
+    from poolscope.probe.transport.dispatcher import Message
+
+    Line = tuple[str, int, str]
+    #: The user's lines from the outermost caller to the innermost, and what each of them waits for.
+    Levels = tuple[list[Line], list[Any]]
+
+#: What is waited for.
+AWAIT, FUTURE, THREAD, PROCESS, BATCH, END, LIMIT = "await", "future", "thread", "process", "batch", "end", "limit"
+_LOOP = "loop"
+
+#: Looking may take one part in so many of a core.
+COST_FACTOR = 100
+#: Frames, or coroutines, looked at from one thread or task, and lines of them told.
+DEPTH_LIMIT = 100
+LEVELS_TOLD = 12
+#: Threads and tasks looked at in one reading. A loop with more tasks than are counted does not do one after the other.
+THREADS_LIMIT = 32
+TASKS_LIMIT = 32
+TASKS_COUNTED = 1000
+#: References to a loop from which on its tasks are not counted: each task has about three.
+_REFERENCES_LIMIT = 3 * TASKS_COUNTED
+#: Objects that C code puts between a coroutine and the next one, which they refer to.
+_BETWEEN = ("coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable")
+_CHAINED = (CoroutineType, GeneratorType, AsyncGeneratorType)
+#: Where tasks wait for each other.
+_LIMITS = ("asyncio.locks", "asyncio.queues", "asyncio.timeouts")
+#: Functions between what waits and the line of the user's that has called it, which are a part of it.
+_PASS_ON = ("join", "wait", "_wait_for_tstate_lock", "get", "result", "apply", "map", "starmap", "result_iterator")
+
+
+class TurnReader:
+    """Reads what threads and tasks wait for. One reader at a time; rests to keep to its part of a core."""
+
+    def __init__(
+        self,
+        clocks: CpuClocks,
+        current_frames: Callable[[], dict[int, FrameType]] = current_frames,
+        tell: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        """`tell` gets a line about an unknown asyncio: then its tasks are not read."""
+        self._clocks = clocks
+        self._current_frames = current_frames
+        self._tell = tell
+        self._gil = gil_enabled()
+        self._rested_ns = 0
+        self._turn = 0
+        self._next_number = count(1).__next__
+        # By thread or task: what it is, and what each of its lines waited for, with the number of that.
+        self._known: dict[int, tuple[Any, list[tuple[Any, int]]]] = {}
+        self._modules: tuple[Any, ...] = ()
+        # Code of what waits -> what for, and the local name of that.
+        self._waiting: dict[CodeType, tuple[str, str]] = {}
+        self._asyncio: Any = None
+        self._register = ""
+        # Codes and classes of asyncio that wait for several things at once.
+        self._several: frozenset[CodeType] = frozenset()
+        self._gathering: Any = None
+
+    def read(self, watches: list[PoolWatch], now_ns: int) -> list[Message]:
+        """Return a `turns` message if anything is under way."""
+        busy = [watch for watch in watches if not watch.quiet]
+        if now_ns < self._rested_ns or not self._gil or traced():
+            return []
+        before = self._clocks.own()
+        self._turn += 1
+        self._learn()
+        told: list[list[Any]] = []
+        known, self._known = self._known, {}
+        frames = self._current_frames()
+        try:
+            outer = self._threads(frames, busy, known, told)
+            tasks = self._tasks(outer, known, told)
+        finally:
+            # What we held would keep the locals of the program's functions alive.
+            frames.clear()
+            outer = {}
+        self._rested_ns = now_ns + COST_FACTOR * (self._clocks.own() - before)
+        return [("turns", now_ns, told)] if busy or tasks or told else []
+
+    # -- what is known of the standard library -----------------------------------------------------------------
+
+    def _learn(self) -> None:
+        """Find the codes of what waits, in the modules that are in use now."""
+        names = ("concurrent.futures._base", "threading", "multiprocessing.process", "multiprocessing.pool")
+        modules = tuple(map(sys.modules.get, (*names, "asyncio.base_events", "asyncio.runners", "asyncio.tasks")))
+        if modules == self._modules or any(each is not None and in_flight(each) for each in modules):
+            return
+        self._modules = modules
+        base, threading, processes, pools, loops, runners, tasks = modules
+        self._waiting = {}
+        for module, owner, methods, gate, local in (
+            (base, "Future", ["result", "exception"], FUTURE, "self"),
+            (base, "", ["wait", "as_completed", "_result_or_cancel"], BATCH, ""),
+            (threading, "Thread", ["join"], THREAD, "self"),
+            (processes, "BaseProcess", ["join"], PROCESS, "self"),
+            (pools, "ApplyResult", ["get"], FUTURE, "self"),
+            (pools, "IMapIterator", ["next"], BATCH, "self"),
+            (loops, "BaseEventLoop", ["run_until_complete"], _LOOP, "future"),
+            (runners, "Runner", ["run"], _LOOP, "task"),
+        ):
+            found = getattr(module, owner, None) if owner else module
+            for code in () if found is None else shapes.codes(found, methods):
+                self._waiting[code] = gate, local
+        self._learn_tasks(tasks)
+
+    def _learn_tasks(self, tasks: Any) -> None:
+        self._asyncio, self._register = None, ""
+        if tasks is None:
+            return
+        try:
+            shapes.chains(tasks, sys.modules.get("asyncio.futures"))
+            self._register = shapes.task_register(tasks)
+            self._asyncio = tasks
+        except shapes.Unfamiliar as reason:
+            self._tell(shapes.missed("what event loops do in turn is not seen", reason))
+            return
+        groups = getattr(sys.modules.get("asyncio.taskgroups"), "TaskGroup", None)
+        codes = shapes.codes(tasks, ["_wait", "wait", "as_completed", "_wait_for_one"])
+        self._several = frozenset(codes + shapes.codes(groups, ["__aexit__", "_aexit"]))
+        self._gathering = getattr(tasks, "_GatheringFuture", None)
+
+    # -- threads -----------------------------------------------------------------------------------------------
+
+    def _threads(
+        self, frames: dict[int, FrameType], busy: list[PoolWatch], known: dict[Any, Any], told: list[list[Any]]
+    ) -> dict[int, tuple[int, Levels]]:
+        """Tell of threads that wait; return those that run the task of a loop, by its `id`."""
+        outer: dict[int, tuple[int, Levels]] = {}
+        running: dict[int, tuple[int, int]] | None = None
+        for ident in list(frames)[-THREADS_LIMIT:]:  # the oldest thread comes last
+            if ident == get_ident():
+                continue
+            gate, awaited, lines = self._waits(frames[ident])
+            if not lines or awaited is None:
+                continue
+            levels = lines, [awaited] * len(lines)
+            if gate == _LOOP:
+                outer[id(awaited)] = ident, levels
+                continue
+            pool = _of_multiprocessing(awaited)
+            if not pool and gate == FUTURE and type(awaited) in self._futures():
+                pool = pool_of(awaited)
+                if not pool:
+                    running = running_in(busy, frames) if running is None else running
+                    pool = running.get(id(awaited), (0, 0))[0]
+            others = _running(busy, pool) - 1
+            told.append(self._told(known, (0, pool, ident, gate, max(0, others)), None, levels))
+        return outer
+
+    def _waits(self, frame: FrameType | None) -> tuple[str, Any, list[Line]]:
+        """Return what a thread waits for, as a word and itself, and the user's lines."""
+        gate, awaited = "", None
+        lines: list[Line] = []
+        for _ in range(DEPTH_LIMIT):
+            if frame is None:
+                break
+            code = frame.f_code
+            if is_user_file(code.co_filename):
+                if not gate:
+                    return "", None, []  # it is at a line of its own
+                lines.append((code.co_filename, frame.f_lineno or 0, code.co_qualname))
+            elif not lines and code in self._waiting:
+                # The outermost one that the user has called: a result is waited for as a part of it.
+                gate, name = self._waiting[code]
+                found = self_of(frame) if name == "self" else frame.f_locals.get(name) if name else None
+                awaited = found if found is not None else awaited
+            elif not lines and gate in (FUTURE, THREAD, PROCESS) and code.co_name not in _PASS_ON:
+                gate = END  # a library waits, as a pool for its threads as it ends
+            frame = frame.f_back
+        lines.reverse()
+        if type(awaited).__name__ in ("MapResult", "IMapIterator", "IMapUnorderedIterator"):
+            gate = BATCH
+        return gate, awaited, lines[-LEVELS_TOLD:]
+
+    def _futures(self) -> tuple[Any, ...]:
+        base = self._modules[0]
+        return tuple(FUTURES) if base is None else (base.Future, *FUTURES)
+
+    # -- tasks -------------------------------------------------------------------------------------------------
+
+    def _tasks(self, outer: dict[int, tuple[int, Levels]], known: dict[Any, Any], told: list[list[Any]]) -> int:
+        """Tell of tasks that wait; return how many there are in all loops."""
+        if self._asyncio is None or not LOOPS:
+            return 0
+        found = 0
+        for loop, tasks in self._unfinished().items():
+            found += len(tasks)
+            first = self._turn * TASKS_LIMIT % len(tasks) if len(tasks) > TASKS_LIMIT else 0
+            for task in (tasks[first:] + tasks[:first])[:TASKS_LIMIT]:
+                waiter = task._fut_waiter
+                if waiter is None:
+                    continue  # it runs, or is about to
+                who, (lines, awaited) = outer.get(id(task), (id(task), ([], [])))
+                gate, own_lines, own_awaited = self._levels(task, waiter)
+                if not own_lines:
+                    continue
+                levels = (lines + own_lines)[-LEVELS_TOLD:], (awaited + own_awaited)[-LEVELS_TOLD:]
+                told.append(self._told(known, (loop, 0, who, gate, len(tasks) - 1), task, levels))
+        return found
+
+    def _unfinished(self) -> dict[int, list[Any]]:
+        """Return the tasks that are not done of each watched loop, of asyncio's own kinds."""
+        module = self._asyncio
+        kinds = tuple(dict.fromkeys((module.Task, getattr(module, "_PyTask", module.Task))))
+        found: dict[int, list[Any]] = {}
+        for task in self._registered():
+            kind = type(task)
+            if kind in kinds and not kind.done(task):
+                loop = number_of(kind.get_loop(task))
+                if loop:
+                    found.setdefault(loop, []).append(task)
+        return found
+
+    def _registered(self) -> Iterable[Any]:
+        module = self._asyncio
+        if self._register == shapes.TABLE:
+            loops = [loop for weak, _ in list(LOOPS.values()) if (loop := weak()) is not None]
+            few = [loop for loop in loops if sys.getrefcount(loop) < _REFERENCES_LIMIT]
+            return [task for loop in few for task in module.all_tasks(loop)]
+        members: list[Any] = []
+        for name in ("_all_tasks", "_scheduled_tasks", "_eager_tasks"):
+            register = getattr(module, name, ())
+            # A WeakSet keeps a set of references; copying from a set is one step, which nothing can come between.
+            members += islice(getattr(register, "data", register), TASKS_COUNTED)
+        return [task for each in members if (task := each() if isinstance(each, ref) else each) is not None]
+
+    def _levels(self, task: Any, waiter: Any) -> tuple[str, list[Line], list[Any]]:
+        """Return what a task waits for, as a word, the user's lines, and what each of these waits for."""
+        lines: list[Line] = []
+        awaited: list[Any] = []
+        gate = BATCH if self._gathering is not None and type(waiter) is self._gathering else AWAIT
+        current = _behind(task.get_coro())
+        frame: FrameType | None = None
+        for _ in range(DEPTH_LIMIT):
+            frame, following = _step(current)
+            if frame is None:
+                break
+            code = frame.f_code
+            if code in self._several:
+                gate = BATCH
+            elif following is None or type(following) not in _CHAINED:
+                gate = LIMIT if frame.f_globals.get("__name__") in _LIMITS else gate
+            if is_user_file(code.co_filename):
+                lines.append((code.co_filename, frame.f_lineno or 0, code.co_qualname))
+                awaited.append(following if type(following) in _CHAINED else waiter)
+            current = following
+        return gate, lines, awaited
+
+    # -- turns -------------------------------------------------------------------------------------------------
+
+    def _told(self, known: dict[Any, Any], head: tuple[Any, ...], owner: Any, levels: Levels) -> list[Any]:
+        """Return what is told of one thread or task, with a number for each line that is another one in the next
+        turn."""
+        lines, awaited = levels
+        who = head[2]
+        former, before = known.get(who, (None, []))
+        if former is not None and owner is not None and former() is not owner:
+            before = []
+        now: list[tuple[Any, int]] = []
+        for place, each in enumerate(awaited):
+            same = place < len(before) and before[place][0]() is each
+            now.append(before[place] if same else (_weak(each), self._next_number()))
+        self._known[who] = None if owner is None else ref(owner), now
+        return [*head, lines, [number for _, number in now]]
+
+
+def _weak(awaited: Any) -> Callable[[], Any]:
+    try:
+        return ref(awaited)
+    except TypeError:
+        return lambda: None
+
+
+def _step(awaited: Any) -> tuple[FrameType | None, Any]:
+    """Return the frame of a coroutine, or of what stands for one, and what that awaits."""
+    kind = type(awaited)
+    if kind is CoroutineType:
+        return awaited.cr_frame, _behind(awaited.cr_await)
+    if kind is GeneratorType:
+        return awaited.gi_frame, _behind(awaited.gi_yieldfrom)
+    if kind is AsyncGeneratorType:
+        return awaited.ag_frame, _behind(awaited.ag_await)
+    return None, None
+
+
+def _behind(awaited: Any) -> Any:
+    """Return the coroutine behind what C code puts between it and the one that awaits it."""
+    if type(awaited).__name__ not in _BETWEEN:
+        return awaited
+    return next((each for each in get_referents(awaited) if type(each) in _CHAINED), awaited)
+
+
+def _of_multiprocessing(awaited: Any) -> int:
+    """Return the number of the pool of `multiprocessing` whose result a thread waits for, 0 for anything else."""
+    pool = getattr(awaited, "_pool", None) if type(awaited).__module__ == "multiprocessing.pool" else None
+    watch = None if pool is None else vars(pool).get(ATTRIBUTE)
+    return 0 if not watch else watch.recorder.id
+
+
+def _running(busy: list[PoolWatch], pool: int) -> int:
+    """How many tasks of a pool run."""
+    for watch in busy:
+        if watch.recorder.id == pool:
+            return sum(log.running is not None for log in list(watch.recorder.workers))
+    return 0
