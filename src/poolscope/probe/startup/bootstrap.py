@@ -11,6 +11,7 @@ import os
 import sys
 import time
 
+from poolscope.probe.interpreter.blame import is_ours
 from poolscope.probe.interpreter.gil import gil_enabled
 from poolscope.probe.interpreter.imports import ImportWatch
 from poolscope.probe.interpreter.standard import standard
@@ -187,7 +188,7 @@ class Watched:
         else:
             self._imports.start()
             if any(name in sys.modules for name in STARTING):
-                own_starts().await_first(self._equip)
+                own_starts().await_first(self._started)
 
     def finish(self) -> None:
         """End with the process: send what is left, then bye. Does nothing the second time."""
@@ -212,7 +213,7 @@ class Watched:
         # Inside an import of the program's.
         try:
             if self._probe is None and name in STARTING:
-                own_starts().await_first(self._equip)
+                own_starts().await_first(self._started)
             elif self._probe is None:
                 self._equip(name)
             elif not self._over:
@@ -220,10 +221,23 @@ class Watched:
 
                 install.finished(name)
         except Exception as error:
-            # As where a child has become a user that may not read our code.
-            link = self._link or self._link_of_child()
-            if link is not None:
-                link(("fault", "bootstrap", f"{type(error).__name__}: {error}"))
+            self._tell(error)
+
+    def _started(self) -> None:
+        # Behind the start of a thread of the program's.
+        try:
+            if not self._over:
+                self._equip()
+        except Exception as error:
+            if not is_ours(error):
+                raise
+            self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        # As where a child has become a user that may not read our code.
+        link = self._link or self._link_of_child()
+        if link is not None:
+            link(("fault", "bootstrap", f"{type(error).__name__}: {error}"))
 
     def _equip(self, ran: str | None = None) -> None:
         """Start the probe, once. `ran` is the module that has just run, if that is why."""
