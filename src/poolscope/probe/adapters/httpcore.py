@@ -42,8 +42,8 @@ def _capacity(pool: Any) -> int | None:
 def _check(module: Any) -> None:
     cls = _pool(module)
     needs_parameters(cls, _ASSIGN, ["self"])
-    needs_use(cls, _ASSIGN, ("_requests", "_connections", "_max_connections", "is_queued"))
-    needs(module.PoolByteStream, ("__init__",))
+    needs_use(cls, _ASSIGN, ("_requests", "_connections", "_max_connections"))
+    needs(module.AsyncPoolRequest if module.__name__ == _ASYNC else module.PoolRequest, ("is_queued",))
 
 
 def _put(patch: Patch, module: Any) -> None:
