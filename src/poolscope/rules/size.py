@@ -179,8 +179,8 @@ class TooSmall(Cause, frozen=True, kw_only=True):
             )
         return Advice(
             self.action,
-            f"{_larger(scene, sizing, now)}: replayed on {sizing.suggested}, the recorded tasks never fill the pool for "
-            f"{seconds(scene.sustain_seconds)}, if they run as long as they did."
+            f"{_larger(scene, sizing, now)}: replayed on {sizing.suggested}, the recorded tasks never fill the pool "
+            f"for {seconds(scene.sustain_seconds)}, if they run as long as they did."
             f"{self.headroom.warning(sizing.suggested)}{self.purpose()}",
             suggested_max_workers=sizing.suggested,
         )
