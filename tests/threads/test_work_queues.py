@@ -307,6 +307,51 @@ def test_one_consumer_is_enough(probe):
     asyncio.run(main())
 
 
+def test_a_consumer_that_is_gone_counts_until_the_others_have_gone_on(probe):
+    async def main():
+        items = asyncio.Queue()
+        for number in range(40):
+            items.put_nowait(number)
+        consumers = Consumers(items, 3)
+        await turns()
+        probe.clock.now += LONG
+        await consumers.next()
+        probe.look()
+        book = ledger(probe)
+        consumers.tasks[0].cancel()
+        await turns()
+        book.read()
+        assert (book.workers, book.max_workers) == (2, 3)
+        for _ in range(work_queue.TAKES_EACH * 3 // 2):
+            await consumers.next(1, 2)
+        book.read()
+        assert (book.workers, book.max_workers) == (2, 2)
+        await consumers.end()
+
+    asyncio.run(main())
+
+
+def test_a_consumer_that_does_something_else_does_not_count(probe):
+    async def main():
+        items = asyncio.Queue()
+        for number in range(40):
+            items.put_nowait(number)
+        consumers = Consumers(items, 2)
+        await turns()
+        probe.clock.now += LONG
+        await consumers.next()
+        probe.look()
+        book = ledger(probe)
+        await items.get()
+        items.task_done()
+        assert book.read().workers == 3
+        probe.clock.now += work_queue.AWAY_NS
+        assert book.read().workers == 2
+        await consumers.end()
+
+    asyncio.run(main())
+
+
 def test_where_consumers_are_and_what_waits_for_them(probe):
     async def produce(items):
         for number in range(9):

@@ -50,7 +50,7 @@ WAITED_NS = 10_000_000
 UNPROVEN_LIMIT = 50_000
 #: A consumer that has not come back for so long (ns), though items wait, does something else now.
 AWAY_NS = 1_000_000_000
-#: A consumer that is gone counts until the others have taken so many items each: it may be the end of all.
+#: A consumer that is gone counts until so many items for each were taken: it may be the end of all.
 TAKES_EACH = 4
 #: So many queues are followed or at rest at once. A program may have one for each of its clients.
 QUEUES_KEPT = 1_000
@@ -501,7 +501,7 @@ class WorkQueue:
             del who
         if alive >= self.last_size:
             self.size_mark = self.taken
-        elif alive and self.taken - self.size_mark >= TAKES_EACH * alive:
+        elif alive and self.taken - self.size_mark >= TAKES_EACH * self.last_size:
             self.last_size, self.size_mark = alive, self.taken
         self.last_size = max(self.last_size, alive)
         return alive, self.last_size
