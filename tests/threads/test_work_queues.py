@@ -320,6 +320,7 @@ def test_a_consumer_that_is_gone_counts_until_the_others_have_gone_on(probe):
         book = ledger(probe)
         consumers.tasks[0].cancel()
         await turns()
+        book.read()  # which sees that it is gone
         book.read()
         assert (book.workers, book.max_workers) == (2, 3)
         for _ in range(work_queue.TAKES_EACH * 3 // 2):
