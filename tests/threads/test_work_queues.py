@@ -252,6 +252,7 @@ def test_consumers_that_each_take_one_item_are_none(probe):
 def test_a_stock_is_none(probe):
     async def use(stock):
         connection = await stock.get()
+        probe.look()
         await asyncio.sleep(0)
         stock.put_nowait(connection)
 
@@ -264,7 +265,7 @@ def test_a_stock_is_none(probe):
         for _ in range(3):
             stock.put_nowait(object())
         probe.clock.now += LONG
-        await asyncio.gather(user(stock), user(stock))
+        await asyncio.gather(*(user(stock) for _ in range(4)))
         probe.look()
         assert stock._poolscope_items is None
         for _ in range(3):

@@ -513,7 +513,8 @@ class WorkQueue:
         back = [consumer for consumer in ours if consumer.takes > 1]
         # Of a queue that was at rest there may be others, which are busy.
         known = bool(back) and (self.complete or self.taken >= 2 * len(ours))
-        stock = 2 * self.put_back > self.taken
+        # Those that have an item may yet put it back.
+        stock = 2 * self.put_back > self.taken - sum(log.running is not None for log in list(self.logs))
         if self.waited and known and not stock and not (len(ours) == 1 and self._takes_results(ours[0])):
             return True
         return None if self.taken >= DECIDED_AT and self.waited else False
