@@ -697,6 +697,18 @@ def test_subclasses_that_override_are_left_alone_and_said(probe):
     assert "_put" in notice
 
 
+def test_a_subclass_is_named_by_where_it_is_made(probe):
+    class Named(queue.Queue):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+
+    jobs = Named("jobs")
+    line = test_a_subclass_is_named_by_where_it_is_made.__code__.co_firstlineno + 6
+    jobs.put(1)
+    assert jobs._poolscope_items.site[0] == f"threads/test_work_queues.py:{line}"
+
+
 def test_a_queue_with_a_container_of_its_own_is_left_alone(probe):
     class Bag(queue.Queue):
         def _init(self, maxsize):
