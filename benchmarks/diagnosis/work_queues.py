@@ -180,7 +180,7 @@ def consumer_that_does_not_come_back(recording):
     for thread in threads:
         thread.start()
     begin, hung = time.monotonic(), False
-    for at in load(rng, workers, run, 0.85, seconds=SECONDS):
+    for at in load(rng, workers, run, 0.6, seconds=SECONDS):
         time.sleep(max(0.0, begin + at - time.monotonic()))
         hangs = not hung and at >= stuck_at
         hung = hung or hangs

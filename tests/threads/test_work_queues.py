@@ -252,6 +252,7 @@ def test_consumers_that_each_take_one_item_are_none(probe):
 def test_a_stock_is_none(probe):
     async def use(stock):
         connection = await stock.get()
+        probe.look()
         await asyncio.sleep(0)
         stock.put_nowait(connection)
 
@@ -264,7 +265,7 @@ def test_a_stock_is_none(probe):
         for _ in range(3):
             stock.put_nowait(object())
         probe.clock.now += LONG
-        await asyncio.gather(user(stock), user(stock))
+        await asyncio.gather(*(user(stock) for _ in range(4)))
         probe.look()
         assert stock._poolscope_items is None
         for _ in range(3):
@@ -302,6 +303,52 @@ def test_one_consumer_is_enough(probe):
         book = ledger(probe)
         book.only(submitted=5, succeeded=1, running=1, queued=3)
         assert book.max_workers == 1
+        await consumers.end()
+
+    asyncio.run(main())
+
+
+def test_a_consumer_that_is_gone_counts_until_the_others_have_gone_on(probe):
+    async def main():
+        items = asyncio.Queue()
+        for number in range(40):
+            items.put_nowait(number)
+        consumers = Consumers(items, 3)
+        await turns()
+        probe.clock.now += LONG
+        await consumers.next()
+        probe.look()
+        book = ledger(probe)
+        consumers.tasks[0].cancel()
+        await turns()
+        book.read()  # which sees that it is gone
+        book.read()
+        assert (book.workers, book.max_workers) == (2, 3)
+        for _ in range(work_queue.TAKES_EACH * 3 // 2):
+            await consumers.next(1, 2)
+        book.read()
+        assert (book.workers, book.max_workers) == (2, 2)
+        await consumers.end()
+
+    asyncio.run(main())
+
+
+def test_a_consumer_that_does_something_else_does_not_count(probe):
+    async def main():
+        items = asyncio.Queue()
+        for number in range(40):
+            items.put_nowait(number)
+        consumers = Consumers(items, 2)
+        await turns()
+        probe.clock.now += LONG
+        await consumers.next()
+        probe.look()
+        book = ledger(probe)
+        await items.get()
+        items.task_done()
+        assert book.read().workers == 3
+        probe.clock.now += work_queue.AWAY_NS
+        assert book.read().workers == 2
         await consumers.end()
 
     asyncio.run(main())
@@ -648,6 +695,18 @@ def test_subclasses_that_override_are_left_alone_and_said(probe):
     [notice] = probe.notices()
     assert "Unique" in notice
     assert "_put" in notice
+
+
+def test_a_subclass_is_named_by_where_it_is_made(probe):
+    class Named(queue.Queue):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+
+    jobs = Named("jobs")
+    line = test_a_subclass_is_named_by_where_it_is_made.__code__.co_firstlineno + 6
+    jobs.put(1)
+    assert jobs._poolscope_items.site[0] == f"threads/test_work_queues.py:{line}"
 
 
 def test_a_queue_with_a_container_of_its_own_is_left_alone(probe):

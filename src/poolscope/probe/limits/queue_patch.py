@@ -37,6 +37,13 @@ def older(queue: Any) -> Any:
     _set(queue, ATTRIBUTE, None)
 
 
+def _outside(frame: FrameType | None, queue: Any) -> FrameType | None:
+    """Return the frame that has called the constructor of a subclass, in which this one is."""
+    while frame is not None and frame.f_code.co_name == "__init__" and frame.f_locals.get("self") is queue:
+        frame = frame.f_back
+    return frame
+
+
 class QueueFamily:
     """The queues of one module, and what is patched of it. Changed under `lock` only; hooks may be called by any
     thread."""
@@ -73,12 +80,6 @@ class QueueFamily:
         self._stop_job = None
         self.queues.forget()
 
-    @property
-    def probe(self) -> Any:
-        """The probe of this process."""
-        assert self.patch is not None
-        return self.patch.find_probe()
-
     # -- patching ----------------------------------------------------------------------------------------------
 
     def on(self, probe: Any) -> None:
@@ -98,6 +99,8 @@ class QueueFamily:
                 probe.notice(missed(f"queues of {self.module.partition('.')[0]} are not watched", reason))
                 return
             state = Patch(probe)
+            # Other threads make queues from here on.
+            self.patched = module
             state.put(module.Queue, "__init__", self._constructor(state, module.Queue))
             state.put(module.Queue, "task_done", self._task_done(module.Queue.task_done))
             self.queues.probe = probe
@@ -107,7 +110,7 @@ class QueueFamily:
                 for name, ours in methods.items():
                     state.put(cls, name, ours)
                     self._ours.setdefault(name, set()).add(ours)
-            self.patch, self.patched = state, module
+            self.patch = state
 
     def off(self) -> None:
         """Put everything back as it was. Does nothing if nothing is patched."""
@@ -152,8 +155,8 @@ class QueueFamily:
             return
         _set(queue, ATTRIBUTE, None)
         made: FrameType | None = frame
-        while made is not None and made.f_code.co_name == "__init__" and made.f_locals.get("self") is queue:
-            made = made.f_back
+        if kind.__init__ is not self.patched.Queue.__init__:
+            made = _outside(frame, queue)
         if made is None or not is_user_file(made.f_code.co_filename):
             return
         if kind not in self._plain and not self._is_plain(kind, queue):
@@ -171,7 +174,7 @@ class QueueFamily:
         for name, ours in self._ours.items():
             if getattr(kind, name) not in ours:
                 called = f"{kind.__module__}.{kind.__qualname__}"
-                self.probe.notice(f"queues of {called} are not seen: it has a {name} of its own")
+                self.queues.probe.notice(f"queues of {called} are not seen: it has a {name} of its own")
                 return False
         self._plain.add(kind)
         return True

@@ -50,7 +50,7 @@ WAITED_NS = 10_000_000
 UNPROVEN_LIMIT = 50_000
 #: A consumer that has not come back for so long (ns), though items wait, does something else now.
 AWAY_NS = 1_000_000_000
-#: A consumer that is gone counts until the others have taken so many items each: it may be the end of all.
+#: A consumer that is gone counts until so many items for each were taken: it may be the end of all.
 TAKES_EACH = 4
 #: So many queues are followed or at rest at once. A program may have one for each of its clients.
 QUEUES_KEPT = 1_000
@@ -501,7 +501,7 @@ class WorkQueue:
             del who
         if alive >= self.last_size:
             self.size_mark = self.taken
-        elif alive and self.taken - self.size_mark >= TAKES_EACH * alive:
+        elif alive and self.taken - self.size_mark >= TAKES_EACH * self.last_size:
             self.last_size, self.size_mark = alive, self.taken
         self.last_size = max(self.last_size, alive)
         return alive, self.last_size
@@ -513,7 +513,8 @@ class WorkQueue:
         back = [consumer for consumer in ours if consumer.takes > 1]
         # Of a queue that was at rest there may be others, which are busy.
         known = bool(back) and (self.complete or self.taken >= 2 * len(ours))
-        stock = 2 * self.put_back > self.taken
+        # Those that have an item may yet put it back.
+        stock = 2 * self.put_back > self.taken - sum(log.running is not None for log in list(self.logs))
         if self.waited and known and not stock and not (len(ours) == 1 and self._takes_results(ours[0])):
             return True
         return None if self.taken >= DECIDED_AT and self.waited else False
