@@ -96,6 +96,20 @@ def test_beside_other_tasks_it_is_a_note_where_most_of_their_time_goes() -> None
     assert process.findings() == []
 
 
+def at_once(process: Process, count: int, *, lasting: int) -> None:
+    """So many tasks in the loop at a time, each for so many looks."""
+    for tick in range(80):
+        process.look([turn(tick, who=n + count * (tick // lasting), others=count - 1) for n in range(count)])
+
+
+def test_requests_that_come_and_go_are_told_and_workers_side_by_side_are_not() -> None:
+    at_once(requests := Process(), 10, lasting=5)
+    (finding,) = requests.findings()
+    assert "160 tasks spent 100 % of their waiting" in finding.summary
+    at_once(workers := Process(), 10, lasting=80)
+    assert workers.findings() == []
+
+
 def test_the_innermost_loop_decides() -> None:
     assert Process({OUTER: APART, INNER: Told.NOTHING}).see(8).findings() == []
 
