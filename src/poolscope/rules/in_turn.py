@@ -21,6 +21,8 @@ TURNS_NEEDED = 5
 ONE_AT_A_TIME = 1.1
 _QUARTER = 4
 TIMES = "\N{MULTIPLICATION SIGN}"
+#: In place of what is waited for: several statements in a row, which are never the verdict.
+ROW = "row"
 #: So much of the time nothing else was under way in the loop. Else it is a note, and only where tasks spend so much of
 #: their time there.
 ALONE = 0.9
