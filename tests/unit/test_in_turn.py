@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from poolscope.engine.source_turns import SourceTurns, statement_around
-from poolscope.signals.in_turn import InTurn, Told, read
+from poolscope.signals.in_turn import InRow, InTurn, Told, read
 
 BETWEEN = "---\n"
 NO_ONE, NOTHING = Told.NO_LOOP, Told.NOTHING
@@ -22,7 +22,7 @@ def at(text: str) -> int:
     return next(number for number, line in enumerate(text.splitlines(), 1) if "# here" in line)
 
 
-def said(text: str, gate: str = "await") -> InTurn | Told:
+def said(text: str, gate: str = "await") -> InTurn | InRow | Told:
     return read(text, at(text), gate, imported=frozenset({"asyncio", "threading"}))
 
 
@@ -342,3 +342,59 @@ def test_a_file_that_changes_while_we_look_says_nothing(tmp_path: Path) -> None:
     file.write_text("for url in urls:\n    pages.append(asyncio.run(fetch(url)))\n")
     os.utime(file, (2_000_000_000_000, 2_000_000_000_000))
     assert source((str(file), 2, "<module>"), "await") is NOTHING
+
+
+ROWS = """
+async def page(number):
+    user = await users.get_user(number)
+    orders = await orders_of(number)  # here
+    return user, orders
+---
+async def page(number):
+    session = await enter(number)
+    user = await get_user(session)
+    orders = await orders_of(number)  # here
+    return user, orders, session
+"""
+
+
+@pytest.mark.parametrize("text", each(ROWS))
+def test_awaits_in_a_row_that_do_not_use_each_other(text: str) -> None:
+    found = said(text)
+    assert isinstance(found, InRow)
+    assert (found.last, found.calls[-1]) == (at(text), "orders_of")
+    assert found.first == at(text) - 1, "what needs the one before begins another row"
+
+
+NO_ROWS = """
+async def page(number):
+    user = await get_user(number)
+    orders = await orders_of(user)  # here
+    return user, orders
+---
+async def page(db, number):
+    user = await db.get_user(number)
+    orders = await db.get_orders(number)  # here
+    return user, orders
+---
+async def page(number):
+    user = await get_user(number)
+    await log(number)
+    orders = await orders_of(number)  # here
+    return user, orders
+---
+async def page(number):
+    token = await login(number)
+    orders = await orders_of(number)  # here
+    return token, orders
+---
+async def page(number):
+    user = await get_user(number)
+    orders = await orders_of(number)  # here
+    return user
+"""
+
+
+@pytest.mark.parametrize("text", each(NO_ROWS))
+def test_awaits_in_a_row_that_may_need_each_other(text: str) -> None:
+    assert said(text) is NO_ONE

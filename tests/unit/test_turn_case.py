@@ -13,7 +13,7 @@ from poolscope.engine.turn_case import MOST_NS, TurnCase, TurnFindings
 from poolscope.messages import Line, Turn, TurnSample
 from poolscope.model import Finding
 from poolscope.rules.in_turn import Row
-from poolscope.signals.in_turn import InTurn, Told
+from poolscope.signals.in_turn import InRow, InTurn, Told
 
 SECOND = 1_000_000_000
 TICK = SECOND // 10
@@ -30,7 +30,7 @@ def turn(number: int, **changed: Any) -> Turn:
 class Process:
     """A process whose loop is seen at each tick, and what the source says of its lines."""
 
-    def __init__(self, said: dict[Line, InTurn | Told] | None = None) -> None:
+    def __init__(self, said: dict[Line, InTurn | InRow | Told] | None = None) -> None:
         known = {OUTER: APART, INNER: Told.NO_LOOP} if said is None else said
         self.case = TurnCase(lambda line, _gate: known[line])
         self.found = TurnFindings(origin_ns=0, source_of=lambda _file, _line: "text", sustain_seconds=1.0)
@@ -94,6 +94,34 @@ def test_beside_other_tasks_it_is_a_note_where_most_of_their_time_goes() -> None
         others = [turn(tick, who=2 + n, others=3, lines=[elsewhere], turns=[tick]) for n in range(3)]
         process.look([turn(tick // 2, others=3), *others])
     assert process.findings() == []
+
+
+def at_once(process: Process, count: int, *, lasting: int) -> None:
+    """So many tasks in the loop at a time, each for so many looks."""
+    for tick in range(80):
+        process.look([turn(tick, who=n + count * (tick // lasting), others=count - 1) for n in range(count)])
+
+
+def test_requests_that_come_and_go_are_told_and_workers_side_by_side_are_not() -> None:
+    at_once(requests := Process(), 10, lasting=5)
+    (finding,) = requests.findings()
+    assert "160 tasks spent 100 % of their waiting" in finding.summary
+    at_once(workers := Process(), 10, lasting=80)
+    assert workers.findings() == []
+
+
+def test_requests_that_await_in_a_row_are_a_note() -> None:
+    process = Process({OUTER: Told.NOTHING, INNER: InRow(30, 32, ("get_user", "get_orders"))})
+    at_once(process, 4, lasting=5)
+    (finding,) = process.findings()
+    assert "64 tasks spent 100 % of their waiting from app.py:30 (download) on" in finding.summary
+    assert finding.summary.endswith("none uses what came before: get_user, get_orders.")
+    assert [frame.line for frame in finding.frames] == [30]
+    assert process.found.covered_ns(LOOP) == 0
+    alone = Process({OUTER: Told.NO_LOOP, INNER: InRow(30, 32, ("get_user", "get_orders"))}).see(8)
+    assert alone.found.covered_ns(LOOP) == 0
+    loop = Process({OUTER: APART, INNER: InRow(30, 32, ("get_user", "get_orders"))}).see(8)
+    assert [finding.frames[0].line for finding in loop.findings()] == [40], "a loop around it says more"
 
 
 def test_the_innermost_loop_decides() -> None:

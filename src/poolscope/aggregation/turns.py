@@ -24,6 +24,7 @@ class TurnLine:
         "gate",
         "last_ns",
         "line",
+        "looks",
         "most_others",
         "others_ns",
         "samples",
@@ -42,6 +43,8 @@ class TurnLine:
         self.first_ns = self.last_ns = at_ns
         #: How often somebody was seen there, how many turns that were at the least, and the most at once.
         self.samples = self.turns = 0
+        #: In how many looks anybody was.
+        self.looks = 0
         #: For how long, that while nothing else was under way, and the same times the number of what else was.
         self.waited_ns = self.alone_ns = self.others_ns = 0
         self.most_others = 0
@@ -61,6 +64,7 @@ class TurnLine:
         if self._known.get(who) != turn:
             self.turns += 1
             self._known[who] = turn
+        self.looks += at_ns != self.last_ns or not self.looks
         self.first_ns = min(self.first_ns, at_ns - gap_ns)
         self.last_ns = max(self.last_ns, at_ns)
         self.samples += 1
@@ -70,6 +74,11 @@ class TurnLine:
         self.most_others = max(self.most_others, others)
         if below is not None and (below in self.below or len(self.below) < _BELOW_KEPT):
             self.below[below] += gap_ns
+
+    @property
+    def at_once(self) -> float:
+        """How many threads or tasks were there at once."""
+        return self.samples / self.looks if self.looks else 0.0
 
     @property
     def mean_others(self) -> float:

@@ -10,7 +10,7 @@ import time
 
 from poolscope.engine.source_loops import MOST_LINES, function_around, source_lines
 from poolscope.messages import Line
-from poolscope.signals.in_turn import InTurn, Told, read
+from poolscope.signals.in_turn import InRow, InTurn, Told, read
 
 #: Lines that are remembered.
 _LINES_KEPT = 1_000
@@ -23,9 +23,9 @@ class SourceTurns:
 
     def __init__(self) -> None:
         self._began = time.time()
-        self._lines: dict[tuple[str, int, str], InTurn | Told] = {}
+        self._lines: dict[tuple[str, int, str], InTurn | InRow | Told] = {}
 
-    def __call__(self, line: Line, gate: str) -> InTurn | Told:
+    def __call__(self, line: Line, gate: str) -> InTurn | InRow | Told:
         """Return what is read of a line."""
         file, number, _ = line
         key = (file, number, gate)
@@ -35,15 +35,18 @@ class SourceTurns:
             self._lines[key] = self._read(file, number, gate)
         return self._lines[key]
 
-    def _read(self, file: str, number: int, gate: str) -> InTurn | Told:
+    def _read(self, file: str, number: int, gate: str) -> InTurn | InRow | Told:
         try:
             lines = source_lines(file, self._began)
             first, text = function_around(lines, number)
             if not text:
                 first, text = statement_around(lines, number)
-            return read(text, number - first + 1, gate, imported=_imported(lines)) if text else Told.NOTHING
+            found = read(text, number - first + 1, gate, imported=_imported(lines)) if text else Told.NOTHING
         except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
             return Told.NOTHING
+        if isinstance(found, InRow):
+            return InRow(found.first + first - 1, found.last + first - 1, found.calls)
+        return found
 
 
 def statement_around(lines: list[str], number: int) -> tuple[int, str]:

@@ -14,14 +14,14 @@ from poolscope.engine.finding_builder import SourceOf
 from poolscope.messages import Line, Turn, TurnSample
 from poolscope.model import Finding, Frame
 from poolscope.rules.awaited_in_turn import AwaitedInTurn
-from poolscope.rules.in_turn import PATTERN, SEVERITY, SUSTAINS, InTurnCause, Row
+from poolscope.rules.in_turn import PATTERN, ROW, SEVERITY, SUSTAINS, InTurnCause, Row
 from poolscope.rules.one_chunk import CAUSE as CHUNK
 from poolscope.rules.one_chunk import OneChunk
 from poolscope.rules.waits_for_slowest import WaitsForSlowest
-from poolscope.signals.in_turn import InTurn, Told
+from poolscope.signals.in_turn import InRow, InTurn, Told
 
 #: Says what the source says of a line and what is waited for there.
-TurnOf = Callable[[Line, str], InTurn | Told]
+TurnOf = Callable[[Line, str], InTurn | InRow | Told]
 #: Gives the lines of the row that a turn is of; None if it is of none.
 TurnsOf = Callable[[Turn], Turns | None]
 
@@ -55,18 +55,37 @@ class TurnCase:
                 self._add(turns, turn, sample.at_ns, gap_ns)
 
     def _add(self, turns: Turns, turn: Turn, at_ns: int, gap_ns: int) -> None:
-        """Add to the innermost line that is in a loop, if the source says that its turns could go on at once."""
+        """Add to the innermost line that is in a loop, if the source says that its turns could go on at once; else to
+        the innermost statements in a row that could."""
+        row: tuple[int, InRow] | None = None
         for level in range(min(len(turn.lines), len(turn.turns)) - 1, -1, -1):
-            line = turn.lines[level]
-            read = self._turn_of(line, turn.gate)
-            if read is Told.NO_LOOP:
-                continue
-            if isinstance(read, InTurn):
-                known = turns.line(line, turn.gate, read.call, read.shared, at_ns)
-                if known is not None:
-                    below = turn.lines[-1] if level < len(turn.lines) - 1 else None
-                    known.add(at_ns, gap_ns, who=turn.who, turn=turn.turns[level], others=turn.others, below=below)
-            return
+            read = self._turn_of(turn.lines[level], turn.gate)
+            if isinstance(read, InRow):
+                row = row or (level, read)
+            elif isinstance(read, InTurn):
+                self._add_turn(turns, turn, level, read, at_ns, gap_ns)
+                return
+            elif read is Told.NOTHING:
+                break
+        if row is not None:
+            self._add_row(turns, turn, *row, at_ns, gap_ns)
+
+    @staticmethod
+    def _add_turn(turns: Turns, turn: Turn, level: int, read: InTurn, at_ns: int, gap_ns: int) -> None:
+        known = turns.line(turn.lines[level], turn.gate, read.call, read.shared, at_ns)
+        if known is not None:
+            below = turn.lines[-1] if level < len(turn.lines) - 1 else None
+            number = turn.turns[level]
+            known.add(at_ns, gap_ns, who=turn.who, turn=number, others=turn.others, below=below)
+
+    @staticmethod
+    def _add_row(turns: Turns, turn: Turn, level: int, read: InRow, at_ns: int, gap_ns: int) -> None:
+        file, _, function = turn.lines[level]
+        known = turns.line((file, read.first, function), ROW, ", ".join(read.calls), "", at_ns)
+        if known is not None:
+            # Each call of the function is a turn.
+            number = turn.turns[level - 1] if level else turn.who
+            known.add(at_ns, gap_ns, who=turn.who, turn=number, others=turn.others, below=None)
 
 
 class TurnFindings:

@@ -21,10 +21,15 @@ TURNS_NEEDED = 5
 ONE_AT_A_TIME = 1.1
 _QUARTER = 4
 TIMES = "\N{MULTIPLICATION SIGN}"
+#: In place of what is waited for: several statements in a row, which are never the verdict.
+ROW = "row"
 #: So much of the time nothing else was under way in the loop. Else it is a note, and only where tasks spend so much of
 #: their time there.
 ALONE = 0.9
 MOST = 0.5
+#: So many at once go on beside each other; and where so many times as many were seen, they come and go.
+SEVERAL = 1.5
+COME_AND_GO = 3
 #: Where every look finds another turn, there were more of them than were seen.
 _ALL_NEW = 0.7
 #: The tasks of a pool are its turns where they ran for about as long as was waited for them.
@@ -53,6 +58,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     def enough(self) -> float:
         """How much at once counts as concurrent."""
         return max(ONE_AT_A_TIME, self.workers / _QUARTER)
+
+
+def side_by_side(line: TurnLine) -> bool:
+    """Whether the same few tasks go through a loop beside each other: workers that share the items are as many at once
+    as the program wants, while requests come and go."""
+    return line.at_once >= SEVERAL and line.who < COME_AND_GO * line.at_once
 
 
 class InTurnCause(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +98,7 @@ class InTurnCause(msgspec.Struct, frozen=True, kw_only=True):
             return None
         alone = cls._alone(line, row)
         share = waited / row.waited_seconds if row.waited_seconds else 0.0
-        if alone is None or (not alone and (row.kind != "loop" or share < MOST)):
+        if alone is None or (not alone and (row.kind != "loop" or share < MOST or side_by_side(line))):
             return None
         turns, length, at_least = line.turns, waited, line.turns >= _ALL_NEW * line.samples
         low, high = _SAME_TIME

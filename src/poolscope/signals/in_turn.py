@@ -38,6 +38,15 @@ class InTurn(msgspec.Struct, frozen=True):
     shared: str = ""
 
 
+class InRow(msgspec.Struct, frozen=True):
+    """Statements one after the other that each await a call, of which none uses what another one gives: their lines,
+    first and last, and what they call."""
+
+    first: int
+    last: int
+    calls: tuple[str, ...]
+
+
 #: What is waited for, where the turn itself has started it: it need not be a call whose result is used.
 STARTED = ("future", "thread", "process", "batch", "end")
 #: A thread that runs a coroutine to its end.
@@ -92,7 +101,7 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp)
 
 
-def read(text: str, at: int, gate: str, *, imported: frozenset[str] = frozenset()) -> InTurn | Told:
+def read(text: str, at: int, gate: str, *, imported: frozenset[str] = frozenset()) -> InTurn | InRow | Told:
     """Read line `at` (from 1) of a function's text, or of statements of a module, where a thread or task waits (`gate`,
     as `messages.Turn` has it). `imported` are names of modules."""
     tree = ast.parse(textwrap.dedent(text))
@@ -102,7 +111,9 @@ def read(text: str, at: int, gate: str, *, imported: frozenset[str] = frozenset(
         return Told.NOTHING
     if gate == "await" and not isinstance(scope, ast.AsyncFunctionDef):
         gate = RUN  # `asyncio.run`, or what calls it
-    return _Loop.around(path, at, gate, imported)
+    found = _Loop.around(path, at, gate, imported)
+    row = _row(scope, path, imported) if found is Told.NO_LOOP and gate == "await" else None
+    return found if row is None else row
 
 
 def _scope(tree: ast.Module, at: int) -> ast.AST:
@@ -425,6 +436,62 @@ class _Loop:
         for changed in self.changed:
             if path == changed or path.startswith(f"{changed}."):
                 raise _Dependent(path)
+
+
+def _row(scope: ast.AST, path: Sequence[tuple[ast.stmt, list[ast.stmt]]], imported: frozenset[str]) -> InRow | None:
+    """Return the statements around the last one of the path that could be awaited together with it."""
+    statement = path[-1][0]
+    parent = path[-2][0] if len(path) > 1 else scope
+    suite = next((suite for suite in _suites(parent) if statement in suite), [])
+    used = {each.id for each in ast.walk(scope) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Load)}
+    row: list[ast.stmt] = []
+    given: set[str] = set()
+    for each in suite:
+        call, names = _awaited(each)
+        kept = call is not None and names <= used
+        if not kept or any(isinstance(part, ast.Name) and part.id in given for part in ast.walk(each)):
+            if statement in row:
+                break
+            row, given = [], set()
+        if kept:
+            row.append(each)
+            given |= names
+    calls = [call for each in row if (call := _awaited(each)[0]) is not None]
+    if statement not in row or len(calls) < _IN_ROW or _share(calls, imported):
+        return None
+    return InRow(row[0].lineno, row[-1].end_lineno or row[-1].lineno, tuple(ast.unparse(call.func) for call in calls))
+
+
+#: One is no row.
+_IN_ROW = 2
+
+
+def _awaited(statement: ast.stmt) -> tuple[ast.Call | None, set[str]]:
+    """Return the call that a statement awaits to give names its result, and these; None if it does anything else."""
+    value = statement.value if isinstance(statement, ast.Assign) else None
+    call = value.value if isinstance(value, ast.Await) else None
+    if not isinstance(call, ast.Call) or any(_EFFECTS.search(name) or _PACES.search(name) for name in _names(call)):
+        return None, set()
+    assert isinstance(statement, ast.Assign)
+    names = {each.id for target in statement.targets for each in _walk(target) if isinstance(each, ast.Name)}
+    return (call, names) if names else (None, set())
+
+
+def _names(call: ast.Call) -> list[str]:
+    return [_name(each.func) for each in _calls([call])]
+
+
+def _share(calls: Sequence[ast.Call], imported: frozenset[str]) -> bool:
+    """Whether two of these calls use anything that may be able to do one thing at a time."""
+    seen: set[str] = set()
+    for call in calls:
+        part = _Loop([], [], [], [])
+        part._use(call, frozenset(), imported)
+        shared = {path.partition(".")[0] for path in part.shared}
+        if shared & seen:
+            return True
+        seen |= shared
+    return False
 
 
 def _changed(nodes: Sequence[ast.AST]) -> Iterator[str]:

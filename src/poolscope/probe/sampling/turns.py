@@ -81,8 +81,8 @@ class TurnReader:
         self._rested_ns = 0
         self._turn = 0
         self._next_number = count(1).__next__
-        # By thread or task: what it is, and what each of its lines waited for, with the number of that.
-        self._known: dict[int, tuple[Any, list[tuple[Any, int]]]] = {}
+        # By thread or task: what it is, its number, and what each of its lines waited for, with the number of that.
+        self._known: dict[int, tuple[Any, int, list[tuple[Any, int]]]] = {}
         self._modules: tuple[Any, ...] = ()
         # Code of what waits -> what for, and the local name of that.
         self._waiting: dict[CodeType, tuple[str, str]] = {}
@@ -288,16 +288,16 @@ class TurnReader:
         """Return what is told of one thread or task, with a number for each line that is another one in the next
         turn."""
         lines, awaited = levels
-        who = head[2]
-        former, before = known.get(who, (None, []))
-        if former is not None and owner is not None and former() is not owner:
-            before = []
+        key = head[2]
+        former, who, before = known.get(key, (None, 0, []))
+        if owner is not None and (former is None or former() is not owner):
+            who, before = self._next_number(), []  # another task at its address
         now: list[tuple[Any, int]] = []
         for place, each in enumerate(awaited):
             same = place < len(before) and before[place][0]() is each
             now.append(before[place] if same else (_weak(each), self._next_number()))
-        self._known[who] = None if owner is None else ref(owner), now
-        return [*head, lines, [number for _, number in now]]
+        self._known[key] = None if owner is None else ref(owner), who, now
+        return [*head[:2], who or key, *head[3:], lines, [number for _, number in now]]
 
 
 def _weak(awaited: Any) -> Callable[[], Any]:
