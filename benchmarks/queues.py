@@ -29,7 +29,6 @@ import poolscope
 
 #: Items that wait in a queue that is not worked off: the record is read while it runs.
 DEPTH = 100
-CONSUMERS = 4
 #: So long it takes until a queue is known to be a pool, and its items go into the record (s).
 KNOWN = 0.3
 
@@ -73,38 +72,33 @@ def asyncio_handed(make):
 
 
 def asyncio_full(make):
+    """In one task, which is its only consumer."""
+
     def run(rounds):
+        took = []
+
         async def consume(items):
-            while True:
-                await items.get()
-                await asyncio.sleep(0)
+            for number in range(DEPTH):
+                items.put_nowait(number)
+            end = time.monotonic() + KNOWN
+            while time.monotonic() < end:
+                await turn(items, 1)
+                await asyncio.sleep(0.01)
+            began = time.thread_time_ns()
+            await turn(items, rounds)
+            took.append((time.thread_time_ns() - began) / rounds)
+
+        async def turn(items, times):
+            for _ in range(times):
+                number = await items.get()
+                await items.put(number + DEPTH)
                 items.task_done()
 
         async def main():
-            items = make()
-            for number in range(DEPTH):
-                items.put_nowait(number)
-            consumers = [asyncio.create_task(consume(items)) for _ in range(CONSUMERS)]
-            await fed(items, KNOWN)
-            began = time.thread_time_ns()
-            for number in range(rounds):
-                items.put_nowait(number)
-                while items.qsize() > DEPTH:
-                    await asyncio.sleep(0)
-            took = time.thread_time_ns() - began
-            for consumer in consumers:
-                consumer.cancel()
-            return took / rounds
+            await asyncio.create_task(consume(make()))
 
-        async def fed(items, seconds):
-            await asyncio.sleep(0.02)
-            end = time.monotonic() + seconds
-            while time.monotonic() < end:
-                for number in range(DEPTH - items.qsize()):
-                    items.put_nowait(number)
-                await asyncio.sleep(0.01)
-
-        return asyncio.run(main())
+        asyncio.run(main())
+        return took[0]
 
     return run
 
@@ -142,7 +136,7 @@ def threading_full(make):
         def turn(times):
             for _ in range(times):
                 number = items.get()
-                items.put(number + 1)
+                items.put(number + DEPTH)
                 items.task_done()
 
         thread = threading.Thread(target=consume)

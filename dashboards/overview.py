@@ -8,11 +8,13 @@ from parts import (
     GREEN,
     LIMITS,
     LOOPS,
+    NEUTRAL,
     POOL_FINDINGS,
     POOLS,
     RED,
     TARGETS,
     board,
+    each_finding,
     lines,
     number,
     quantile,
@@ -30,6 +32,7 @@ EACH = "job, instance, pool"
 FLEET = "job, pool"
 EVERY_FINDING = f'{TARGETS}, severity!="info"'
 LOOP_FINDINGS = f'{EVERY_FINDING}, kind="loop"'
+TURNS = f'{TARGETS}, pattern="not_concurrent"'
 
 
 def in_trouble(kind: str) -> str:
@@ -85,11 +88,23 @@ def dashboard() -> d.Dashboard:
     )
     made.with_panel(
         number(
+            "One at a time",
+            "Pools, event loops and programs in which nothing is full, and yet one thing is done after the other "
+            "(not_concurrent). Notes: nothing is broken, and it takes longer than it needs.",
+            "short",
+            ("notes", f"count({each_finding(f'poolscope_finding{{{TURNS}}}')} == 1) or vector(0)"),
+            steps=((None, NEUTRAL), (1, "blue")),
+            size=(3, 4),
+        )
+    )
+    made.with_panel(
+        number(
             "Oldest queued task",
             "Age of the task that has waited longest. It grows by a second a second where nothing moves at all.",
             "s",
             ("age", f"max(poolscope_pool_oldest_queued_seconds{{{POOLS}}})"),
             steps=AGES,
+            size=(3, 4),
         )
     )
     made.with_panel(
@@ -100,6 +115,7 @@ def dashboard() -> d.Dashboard:
             "short",
             ("queued", f"sum(poolscope_pool_queue_depth{{{POOLS}}})"),
             findings=POOL_FINDINGS,
+            size=(3, 4),
         )
     )
     made.with_panel(
@@ -118,6 +134,7 @@ def dashboard() -> d.Dashboard:
             "CPU time that poolscope itself uses in the watched processes, as a share of one core.",
             "percentunit",
             ("share", f"sum({rate('poolscope_overhead_cpu_seconds_total', TARGETS)})"),
+            size=(3, 4),
         )
     )
     made.with_row(d.Row("Pools"))

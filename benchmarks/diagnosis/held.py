@@ -4,7 +4,8 @@ healthy ones that look like it."""
 import queue
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from multiprocessing import get_context
 
 from benchmarks.diagnosis.healthy import fetch
@@ -108,6 +109,34 @@ def calls_given_up(recording):
     rng = recording.random
     workers = rng.choice((2, 3, 4))
     asked(recording, workers, 5 * workers, rng.uniform(1.6, 2.4), rng.uniform(0.3, 0.6))
+
+
+def checks(recording, workers, lost, patience):
+    """Now and then three calls, one of which takes long (`lost`), and who asked for them waits for so long."""
+    rng = recording.random
+    pool = recording.pool(ThreadPoolExecutor(workers, "pool"))
+    end, quick = time.monotonic() + 12.0, rng.uniform(0.01, 0.03)
+    while time.monotonic() < end:
+        asked = [pool.submit(slow, run) for run in (quick, quick, lost)]
+        with suppress(TimeoutError):
+            for future in as_completed(asked, patience):
+                future.result()
+        time.sleep(rng.uniform(0.2, 0.3))
+    for future in pool.futures:
+        if not future.done():
+            pool.cancel(future)
+
+
+@family(Expected("pool", "saturated", "abandoned_calls", line="slow call", action="add_timeout"))
+def calls_left_by_as_completed(recording):
+    rng = recording.random
+    checks(recording, rng.choice((4, 5, 6)), rng.uniform(5.0, 7.0), rng.uniform(0.3, 0.5))
+
+
+@family(Expected())
+def calls_that_as_completed_waits_for(recording):
+    rng = recording.random
+    checks(recording, rng.choice((4, 5, 6)), rng.uniform(1.5, 2.5), 10.0)
 
 
 @family(Expected())

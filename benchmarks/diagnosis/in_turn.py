@@ -100,12 +100,12 @@ def all_items_in_one_chunk(recording):
 def rounds_with_one_slow_task(recording):
     """Each round has one task that takes many times as long as the others."""
     rng = recording.random
-    size, seconds = rng.randint(6, 12), rng.uniform(0.7, 1.1)
+    size, seconds = rng.randint(10, 14), rng.uniform(1.0, 1.3)
 
     async def main():
         found = []
         for number in range(int(SECONDS / seconds) + 1):
-            work = [fetch(number, 0.01) for _ in range(size - 1)]
+            work = [fetch(number, 0.12) for _ in range(size - 1)]
             found += await asyncio.gather(fetch(number, seconds), *work)  # <- rounds
 
     asyncio.run(main())

@@ -5,6 +5,7 @@ import sys
 from benchmarks.diagnosis import (  # noqa: F401 - they register their families
     batches,
     computing,
+    connections,
     gates,
     handing,
     healthy,

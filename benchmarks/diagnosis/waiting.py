@@ -598,3 +598,14 @@ def stuck_tasks(recording):
 def stalled(recording):
     workers = recording.random.choice((3, 4, 6, 8))
     hanging(recording, workers, workers, recording.random.uniform(0.2, 0.35))
+
+
+@family(TOO_SMALL)
+def timer_whose_beat_divides_the_runs(recording):
+    """Some calls at each beat, each of which takes some beats: they end, and others start, as more are submitted."""
+    rng = recording.random
+    beat, beats, together = rng.uniform(0.08, 0.12), rng.choice((3, 4, 5)), rng.choice((2, 3))
+    pool = recording.pool(ThreadPoolExecutor(beats * together - rng.choice((3, 4)), "pool"))
+    calm = [(beat * number, fetch, beat * beats) for number in range(int(2.5 / beat))]
+    begin = len(calm) * beat
+    pool.play([*calm, *((begin + beat * number, fetch, beat * beats) for number in range(40) for _ in range(together))])

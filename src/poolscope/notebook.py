@@ -8,14 +8,15 @@ from __future__ import annotations
 import ast
 import asyncio
 import logging
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from msgspec.structs import replace
 
-from poolscope.model import TASKS_NEEDED, Session
+from poolscope.model import TASKS_NEEDED, Finding, Session
 from poolscope.profiler import profile
 
 _NAME = "poolscope"
@@ -45,7 +46,7 @@ def _watched(shell: Any, name: str, cell: str) -> object:
 
     if name and not name.isidentifier():
         raise UsageError(f"%%poolscope {name}: expected the name of a variable, or nothing")
-    source = shell.transform_cell(cell)
+    source = "\n" + shell.transform_cell(cell)  # its lines count from that of the magic
     if shell.should_run_async(cell, transformed_cell=source):
         raise UsageError(
             "%%poolscope cannot run a cell that awaits: write `with poolscope.profile() as seen:` around it, and "
@@ -59,7 +60,7 @@ def _watched(shell: Any, name: str, cell: str) -> object:
             return run()
     finally:
         # Also of a cell that fails: its traceback comes after it.
-        session = without_loop(seen.session, own_loop)
+        session = with_cells(without_loop(seen.session, own_loop), getattr(shell.compile, "_filename_map", {}))
         if name:
             shell.user_ns[name] = session
         display(session)  # type: ignore[no-untyped-call]  # IPython's
@@ -116,3 +117,33 @@ def without_loop(session: Session, name: str | None) -> Session:
         finished = sum(pool.tasks.succeeded + pool.tasks.failed for pool in report.pools)
         verdict = "concurrent" if finished >= TASKS_NEEDED or others else "insufficient_data"
     return replace(session, report=replace(report, event_loops=others, findings=findings, verdict=verdict))
+
+
+def with_cells(session: Session, cells: Mapping[str, int]) -> Session:
+    """Return the session with each cell's file, whose name says nothing, named by the number of its execution."""
+    names = {file: f"cell {number}" for file, number in cells.items()}
+
+    def named(text: str) -> str:
+        for file, name in names.items():
+            text = text.replace(f"{os.path.basename(file)}:", f"{name}:")
+        return text
+
+    def found(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+        return tuple(
+            replace(
+                finding,
+                summary=named(finding.summary),
+                advice=replace(finding.advice, text=named(finding.advice.text)),
+                frames=tuple(replace(frame, file=names.get(frame.file, frame.file)) for frame in finding.frames),
+            )
+            for finding in findings
+        )
+
+    report = session.report
+    report = replace(
+        report,
+        pools=tuple(replace(pool, findings=found(pool.findings)) for pool in report.pools),
+        event_loops=tuple(replace(loop, findings=found(loop.findings)) for loop in report.event_loops),
+        findings=found(report.findings),
+    )
+    return replace(session, report=report)

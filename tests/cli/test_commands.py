@@ -376,7 +376,8 @@ def test_settings_reach_the_program(tmp_path: Path) -> None:
 def test_demo_lists_the_stories(tmp_path: Path) -> None:
     outcome = poolscope("demo", cwd=tmp_path)
     assert outcome.status == 0
-    assert [text.split()[0] for text in outcome.out.splitlines()] == ["overlap", "blocking-call", "hard-limit"]
+    stories = ["overlap", "blocking-call", "hard-limit", "in-turn", "gate"]
+    assert [text.split()[0] for text in outcome.out.splitlines()] == stories
 
 
 def test_check_and_export(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
+from poolscope.signals import limits
+
 ROOT = Path(__file__).parents[2] / "dashboards"
 SHIPPED = ROOT / "grafana"
 #: Made by grafana/generate_schema from @grafana/schema.
@@ -139,6 +141,7 @@ JUDGING = {
     "Pools in trouble",
     "Limits in trouble",
     "Loops in trouble",
+    "One at a time",
     "Targets down",
     "Oldest queued task",
     "Oldest queued",
@@ -197,6 +200,10 @@ def test_the_table_of_pools_begins_with_the_state_and_tells_kinds() -> None:
     order = table["transformations"][1]["options"]["indexByName"]
     assert sorted(order, key=order.__getitem__)[:3] == ["Value #A", "pool", "kind"]
     assert "kind" in table["targets"][-1]["expr"]
+    # What counts as a limit is what poolscope itself calls one.
+    for title, how in (("Pools in trouble", "!~"), ("Limits in trouble", "=~")):
+        (count,) = (panel for panel in panels(board("overview")) if panel["title"] == title)
+        assert f'kind{how}"{"|".join(limits.KINDS)}"' in count["targets"][0]["expr"]
     (state,) = (item for item in table["fieldConfig"]["overrides"] if item["matcher"]["options"] == "state")
     assert {"mappings", "custom.cellOptions", "custom.width"} <= {item["id"] for item in state["properties"]}
 

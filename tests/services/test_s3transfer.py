@@ -340,7 +340,8 @@ def test_a_program_that_uploads_faster_than_it_may(tmp_path: Path) -> None:
     outcome, report = watched(program, cwd=tmp_path)
     assert outcome == plain
     assert outcome.out == "180\n"
-    assert not report["notices"]
+    # The program's own server has a thread for each connection.
+    assert all("that socketserver started" in notice for notice in report["notices"])
     rows = {pool["name"]: pool for pool in report["pools"]}
     assert rows.keys() == {"s3transfer.request", "s3transfer.submission"}
     for row in rows.values():

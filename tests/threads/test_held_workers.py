@@ -7,6 +7,7 @@ import concurrent.futures
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import pytest
@@ -114,6 +115,36 @@ def test_a_result_that_timed_out_is_given_up_unless_it_is_asked_for_again(probe:
         assert not given_up_after(50)  # what has come back to it may do so again
         answered.set()
         asking.join()
+
+
+@pytest.mark.parametrize("timeout", [0.01, None])
+def test_a_call_that_as_completed_has_timed_out_on_is_given_up(probe: Probe, timeout: float | None) -> None:
+    """Without a timeout the iterator is only dropped: who knows whether the result is wanted."""
+    answered = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, closing_with(answered):
+        future = pool.submit(answered.wait)
+        taken = concurrent.futures.as_completed([future, done()], timeout)
+        next(taken)
+        if timeout is not None:
+            with pytest.raises(TimeoutError):
+                next(taken)
+        del taken
+        found = held(probe, reader_of(probe), HELD_NS + 3 * GIVEN_UP_NS)
+        assert [gave_up for _, _, _, gave_up in found] == [int(timeout is not None)]
+
+
+def done() -> concurrent.futures.Future[None]:
+    future: concurrent.futures.Future[None] = concurrent.futures.Future()
+    future.set_result(None)
+    return future
+
+
+@contextmanager
+def closing_with(event: threading.Event) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        event.set()
 
 
 def test_the_threads_of_an_executor_that_a_fork_left_behind_are_no_workers() -> None:

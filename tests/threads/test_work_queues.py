@@ -256,7 +256,7 @@ def test_a_stock_is_none(probe):
         stock.put_nowait(connection)
 
     async def user(stock):
-        for _ in range(200):
+        for _ in range(work_queue.DECIDED_AT):
             await use(stock)
 
     async def main():
@@ -375,6 +375,37 @@ def test_items_that_call_something_go_by_its_name(probe):
         names = probe.function_names()
         assert names[book.finished[0][1]].endswith("load")
         await consumers.end()
+
+    asyncio.run(main())
+
+
+def test_a_consumer_that_polls_is_idle_when_there_is_nothing(probe):
+    async def poll(items, gate):
+        while True:
+            try:
+                items.get_nowait()
+            except asyncio.QueueEmpty:
+                pass
+            await gate.wait()
+            gate.clear()
+
+    async def main():
+        items, gate = asyncio.Queue(), asyncio.Event()
+        for number in range(3):
+            items.put_nowait(number)
+        probe.clock.now += LONG
+        poller = asyncio.ensure_future(poll(items, gate))
+        await turns()
+        for _ in range(2):
+            gate.set()
+            await turns()
+            probe.look()
+        book = ledger(probe)
+        book.only(submitted=3, succeeded=2, running=1)
+        gate.set()
+        await turns()
+        book.only(submitted=3, succeeded=3)
+        poller.cancel()
 
     asyncio.run(main())
 

@@ -119,10 +119,20 @@ def test_a_few_scrapes_are_a_burst(scrapes: int) -> None:
 
 
 def test_a_warm_up_is_a_note() -> None:
-    warm = [each for each in played(lambda now: 17.0 if 600 < now < 660 else 3.5) if each.at >= BEGIN + 600]
+    whole = played(lambda now: 17.0 if 600 < now < 720 else 3.5)
+    warm = [each for each in whole if each.at >= BEGIN + 600]
     verdict = thread_pool(warm)
-    assert verdict.severity == "info"
-    assert "had just started" in verdict.summary or verdict.pattern == "burst"
+    assert of(verdict) == ("finding", "async_then_serial", "blocking_io", "info")
+    assert "its metrics had just begun" in verdict.summary
+    at = [each.at for each in warm]
+
+    def started(when: float) -> Verdict:
+        found = [*shown(warm, THREAD_POOL, name="db"), series("process_start_time_seconds", at, [when] * len(at))]
+        return judged(found)["db"]
+
+    assert "its process had just begun" in started(BEGIN + 590).summary
+    assert started(BEGIN - 5000).severity == "warning"
+    assert thread_pool(whole).severity == "warning"
 
 
 # --- what the metrics of a runtime are known for
@@ -306,10 +316,13 @@ def test_workers_that_wait_for_connections() -> None:
     # With another pool full at the same time it is not known whose they are.
     other = judged([*both, *shown(web, THREAD_POOL, name="batch")])
     assert {name: verdict.cause for name, verdict in other.items()} == {
-        "web": "blocking_io",
-        "batch": "blocking_io",
+        "web": "unknown",
+        "batch": "unknown",
         "main": "limit_reached",
     }
+    assert "callers wait for connections of 'main' and that over the same time 'batch' is full" in (
+        other["web"].advice.text
+    )
 
 
 # --- samples as they are
@@ -384,6 +397,19 @@ def test_what_is_taken_away_or_not_there() -> None:
     assert "active" not in assembled(limit)["0"].roles
     free = series("puma_pool_capacity", [1, 2], [5, 2], index="0")
     assert list(assembled(limit, free)["0"].roles["active"]) == [0, 3]
+
+
+def test_a_pool_is_of_the_kind_whose_tasks_it_shows() -> None:
+    """A ForkJoinPool has the metric of its threads from thread pools."""
+    at = [each.at for each in BUSY]
+    forks = {"executor_parallelism_threads": 8.0, "executor_active": 1.0, "executor_queued": 0.0}
+    found = [series(name, at, [value] * len(at), name="forks") for name, value in forks.items()]
+    found.append(series("executor_pool_size_threads", at, [8.0] * len(at), name="forks"))
+    verdicts = judged([*found, *shown(BUSY, THREAD_POOL, name="db")])
+    assert {name: verdict.key.mapping for name, verdict in verdicts.items()} == {
+        "forks": "micrometer-fork-join",
+        "db": "micrometer-thread-pool",
+    }
 
 
 def test_a_pool_on_purpose_is_a_note() -> None:

@@ -71,6 +71,13 @@ def test_the_headline_of_a_healthy_run_says_what_was_seen() -> None:
     assert head == ["### \N{LARGE GREEN CIRCLE} poolscope: concurrent", "", "40 tasks, 1 pool, 1 event loop in 3.02 s."]
 
 
+def test_what_goes_on_in_turn_is_the_headline() -> None:
+    note = report_support.in_turn()
+    session = report_support.session(loops=[report_support.loop(findings=(note,))], verdict="not_concurrent")
+    text = markdown.render(session, CWD)
+    assert text.startswith("### \N{LARGE BLUE CIRCLE} poolscope: not concurrent\n\n**Event loop")
+
+
 def test_too_little_to_judge_is_not_green() -> None:
     assert markdown.render(report_support.insufficient_data(), CWD).startswith("### \N{MEDIUM WHITE CIRCLE} ")
 

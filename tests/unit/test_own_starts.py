@@ -46,7 +46,8 @@ def test_a_single_thread_is_told_of_only_where_there_is_nothing_else(nothing_els
 def test_helpers_of_libraries_are_not_told_and_pools_of_theirs_are() -> None:
     helper = started("tqdm", 3, library="tqdm")
     pool = started("pebble", 8, library="pebble", in_turn=False, executor="pebble.pool.Pool")
-    assert told(helper, pool, nothing_else=True) == [
+    server = started("uvicorn", 4, what="process", library="uvicorn", in_turn=False)
+    assert told(helper, pool, server, nothing_else=True) == [
         "8 threads that pebble started (pebble.pool.Pool, an executor of a kind that is not known) are not watched as "
         "a pool"
     ]
@@ -93,3 +94,10 @@ def test_a_program_of_one_thread_hears_that_it_could_not_do_two_things_at_once()
     assert says not in headline(processes=(msgspec.structs.replace(alone, alone=False),))
     assert says not in headline(processes=(alone, alone))
     assert says not in headline(processes=())
+
+
+def test_beside_a_few_tasks_they_are_counted_too() -> None:
+    threads = OwnStart("thread", "app/main.py:7", False, 30, True)
+    pools = report_support.healthy_pools().report.pools
+    text = headline(own_starts=(threads,), pools=pools, verdict="insufficient_data")
+    assert "in 1 pool, at most 2 at once, and 30 threads of no pool in" in text

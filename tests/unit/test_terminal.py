@@ -14,7 +14,7 @@ import report_support
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolscope.model import Advice, Distribution, Finding, Frame, SizingPoint, TaskCounts, TimelinePoint
+from poolscope.model import Advice, Concurrency, Distribution, Finding, Frame, SizingPoint, TaskCounts, TimelinePoint
 from poolscope.model import Session as Recorded
 from poolscope.rendering.layout import layout
 from poolscope.rendering.terminal import render
@@ -107,6 +107,24 @@ class TestVerdict:
             "INSUFFICIENT DATA Too little to judge: 40 tasks, 5 of them finished, in 1 pool, at most 2 at once, in "
             "3.02 s; it takes 10 "
         )
+
+    def test_how_much_went_on_at_once(self) -> None:
+        session = report_support.healthy_pools()
+        pool = msgspec.structs.replace(session.report.pools[0], peak_active=4, concurrency=Concurrency(2.26, 4))
+        text = " ".join(shown(change(session, pools=(pool,))).split())
+        assert "in 1 pool, at most 4 at once and 2.3 on average, and 1 event" in text
+        text = " ".join(shown(change(session, pools=(pool, msgspec.structs.replace(pool, name="b")))).split())
+        assert "at most 4 at once in one of them, 2.3 on average in the busiest," in text
+
+    def test_what_goes_on_in_turn_is_the_headline(self) -> None:
+        note = report_support.in_turn()
+        session = report_support.session(loops=[report_support.loop(findings=(note,))], verdict="not_concurrent")
+        text = shown(session)
+        assert text.startswith(f"NOT CONCURRENT  {note.summary}"[:60])
+        assert "cause awaited_in_turn" in text
+        assert "await fetch(number)" in text
+        assert text.count(note.advice.text[:40]) == 1
+        assert shown(change(session, verdict="concurrent")).startswith("CONCURRENT  1 event loop in")
 
     def test_tasks_that_have_not_finished_are_not_passed_over(self) -> None:
         session = report_support.healthy_pools()

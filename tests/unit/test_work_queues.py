@@ -56,9 +56,9 @@ def test_the_advice_is_more_consumers(sizing):
 # -- from messages to signals ------------------------------------------------------------------------------------------
 
 
-def history(kind="queue", waits=()):
+def history(kind="queue", waits=(), made_by="queue.Queue"):
     made = PoolHistory(
-        PoolOpened(1, "app:jobs", kind, "queue.Queue", "app.py:3", 1, 0),
+        PoolOpened(1, "app:jobs", kind, made_by, "app.py:3", 1, 0),
         pid=1,
         keep_tasks=100,
         wait_bounds=[SECOND],
@@ -93,6 +93,11 @@ def test_what_a_queue_is_judged_by():
 )
 def test_waits_that_do_not_grow(waits):
     made = history(waits=waits)
+    assert work_queue_signals(made, Window(made, 10 * SECOND, 15 * SECOND), []) == WorkQueueSignals()
+
+
+def test_items_of_an_order_of_their_own_may_be_there_for_later():
+    made = history(waits=[number * SECOND // 20 for number in range(50)], made_by="asyncio.queues.PriorityQueue")
     assert work_queue_signals(made, Window(made, 10 * SECOND, 15 * SECOND), []) == WorkQueueSignals()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from poolscope import __version__
-from poolscope.commands import demo, fleet, run
+from poolscope.commands import demo, run
 from poolscope.commands.console import OutputFailed, Parser, add_look, complain, leave_output
 from poolscope.commands.demo import STORIES
 from poolscope.errors import PoolscopeError
@@ -77,6 +77,8 @@ def _action(name: str) -> Callable[[argparse.Namespace], int]:
         from poolscope.commands.top import do
     elif name == "completion":
         from poolscope.commands.completion import do
+    elif name == "observe":
+        from poolscope.commands.observe import do
     elif name == "check":
         from poolscope.commands.check import do
     else:
@@ -86,6 +88,8 @@ def _action(name: str) -> Callable[[argparse.Namespace], int]:
 
 def parser_of_all(*, completing: bool = False) -> argparse.ArgumentParser:
     """Return the parser of all commands; `completing`: with what follows `run` and `demo`, which it does not parse."""
+    from poolscope.commands import fleet, observe
+
     parser = Parser(
         prog="poolscope",
         description="Says why an asynchronous Python program turned serial.",
@@ -127,6 +131,7 @@ def parser_of_all(*, completing: bool = False) -> argparse.ArgumentParser:
     top.add_argument("--bearer-token-file", metavar="FILE", help="a file with the endpoint's bearer token")
     top.add_argument("--ca", metavar="FILE", help="whom to trust for an endpoint with TLS, as PEM")
     top.add_argument("--until", type=int, metavar="DESCRIPTOR", help=argparse.SUPPRESS)  # of `run --live`
+    observe.parser_into(commands)
     check = commands.add_parser("check", help="validate a settings file", allow_abbrev=False)
     check.add_argument("config", metavar="CONFIG", help="the file")
     completion = commands.add_parser(

@@ -89,7 +89,7 @@ def _path(about: str) -> Expect:
 
 
 EXPECTED: dict[str, Expect] = {
-    "limits": _flag("False: semaphores and locks are not watched."),
+    "limits": _flag("False: semaphores, locks and queues are not watched."),
     "connections": _flag("False: clients' pools of connections are not watched."),
     "listen": Expect(
         'HOST:PORT or PORT, such as "127.0.0.1:9464" (an IPv6 address in brackets)',

@@ -131,10 +131,15 @@ class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     note: _Text | None = None
 
     @property
-    def anchor(self) -> Source:
-        """The source by which pools of this kind are found."""
+    def anchor_role(self) -> str:
+        """The role by which pools of this kind are found: one without it is of another kind."""
         sources = self.roles.sources()
-        return next(sources[name] for name in _ANCHORS if name in sources)
+        return next(name for name in _ANCHORS if name in sources)
+
+    @property
+    def anchor(self) -> Source:
+        """Return the source of that role."""
+        return self.roles.sources()[self.anchor_role]
 
 
 _ANCHORS = ("active", "queued", "lag", "utilization", "cpu", "cpu_share", "waited", "done", *Roles.__struct_fields__)

@@ -48,11 +48,13 @@ class OwnStarts:
 
 def texts(starts: Sequence[OwnStart], *, nothing_else: bool) -> Iterator[str]:
     """Return a notice for each place. A single thread is told of only where there is `nothing_else` to see, and those
-    of a library only where several of them were there at once: else it is a helper, and no pool of any kind."""
+    of a library only where several of them were there at once: else it is a helper, and no pool of any kind. The
+    processes of a library are a server's, each watched for itself, unless an executor starts them."""
     for start in starts:
         if start.count < 2 and not nothing_else:
             continue
-        if start.library and (start.in_turn or start.count < 2):
+        server = start.what == "process" and not start.executor
+        if start.library and (start.in_turn or start.count < 2 or server):
             continue
         by = f"that {start.where} started" if start.library else f"that the program started itself at {start.where}"
         if start.executor:

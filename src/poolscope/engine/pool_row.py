@@ -305,7 +305,7 @@ class PoolRow:
     def findings(self) -> tuple[Finding, ...]:
         """All findings of the row's pools, in order of time."""
         found = [*self._past_findings, *(finding for case in self.cases for finding in case.findings())]
-        if self.turns is not None:
+        if self.turns is not None and (self.turns.turns.lines or self._counts()["chunks"]):
             found += self.turns.findings(self.in_turn)
         return tuple(sorted(bursts_together(self.name, found), key=lambda finding: finding.since_seconds))
 

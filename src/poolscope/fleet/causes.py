@@ -136,6 +136,17 @@ class OneWorker(SingleWorker, frozen=True, kw_only=True):
 class Waiting(BlockingIo, frozen=True, kw_only=True):
     """Workers that use next to no CPU, with nothing known that they wait for."""
 
+    @classmethod
+    def match(cls, signals: PoolSignals, pattern: Pattern) -> Waiting | None:
+        """Match as `BlockingIo`, unless connections are short that they may wait for."""
+        around = signals.process_around if isinstance(signals, Sampled) else None
+        if around is not None and any(each.share >= DEPENDENCY_SHARE for each in around.dependencies):
+            return None
+        found = BlockingIo.match(signals, pattern)
+        if found is None:
+            return None
+        return cls(signals=signals, headroom=found.headroom, times_before=found.times_before)
+
     def advice(self, scene: Scene) -> Advice:
         """In the runtime's words."""
         return _size(self, scene)
@@ -199,10 +210,8 @@ def _size(cause: Cause, scene: Scene) -> Advice:
     if needed is None or alone is None:
         why = "how long a task takes alone was not seen" if alone is None else "its load alone does not fill it"
         return Advice(cause.action, f"{size} (now {now}). Or: {bound}. There is no number: {why}.")
-    arriving = signals.finished / signals.window_seconds if signals.window_seconds else 0.0
-    if isinstance(signals, Sampled) and signals.arriving is not None:
-        arriving = signals.arriving
-    estimate = f"an estimate: up to {arriving:.3g} a second came on average, a task takes {seconds(alone)} alone"
+    load = (signals.arriving_peak if isinstance(signals, Sampled) else None) or signals.throughput
+    estimate = f"an estimate: up to {load:.3g} a second came, and a task takes {seconds(alone)} alone"
     if needed > max(MOST_WORKERS, MOST_TIMES * now):
         return Advice(
             "bound_submission",

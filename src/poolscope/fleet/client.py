@@ -87,10 +87,7 @@ class Engine:
         self.warnings: dict[str, None] = {}
         self._access, self._timeout, self._retries, self._sleep = access, timeout, retries, sleep
         self._lock = threading.Lock()
-        handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
-        if self.url.startswith("https:"):
-            handlers.append(urllib.request.HTTPSHandler(context=_context(access.ca)))
-        self._opener = urllib.request.build_opener(*handlers)
+        self._opener = opener(self.url, access)
 
     def names(self, begin: float, end: float, match: str | None) -> list[str]:
         """Return the names of all metrics that there were. Raises EngineError."""
@@ -171,7 +168,7 @@ class Engine:
             with error:
                 self._fail_of_status(error)
         except (OSError, http.client.HTTPException) as error:
-            raise _Passing(self._why(error)) from error
+            raise _Passing(why_not(self.url, error, self._timeout)) from error
         if len(body) > MOST_BYTES:
             raise Refused(f"{self.url} answers with more than {MOST_BYTES >> 20} MiB: narrow it with --match or --last")
         with self._lock:
@@ -213,14 +210,13 @@ class Engine:
             "such as /prometheus?"
         )
 
-    def _why(self, error: Exception) -> str:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        if isinstance(reason, TimeoutError):
-            return f"{self.url} does not answer within {self._timeout:g} s: raise --timeout, or ask for less"
-        if isinstance(reason, ssl.SSLError):
-            return f"{self.url}: its certificate is not trusted ({plain.one_line(str(reason), 200)}): name its --ca"
-        text = (isinstance(reason, OSError) and reason.strerror) or str(reason) or type(reason).__name__
-        return f"{self.url} cannot be reached: {plain.one_line(text, 200)}"
+
+def opener(url: str, access: Access) -> urllib.request.OpenerDirector:
+    """Return what opens an address and follows no redirect. Raises EngineError for a bad certificate authority."""
+    handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
+    if url.startswith("https:"):
+        handlers.append(urllib.request.HTTPSHandler(context=_context(access.ca)))
+    return urllib.request.build_opener(*handlers)
 
 
 class _Passing(EngineError):
@@ -232,6 +228,17 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: Any) -> None:
         """Refuse: the status becomes an error."""
+
+
+def why_not(url: str, error: Exception, timeout: float) -> str:
+    """Return in one line why an address did not answer."""
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(reason, TimeoutError):
+        return f"{url} does not answer within {timeout:g} s: raise --timeout, or ask for less"
+    if isinstance(reason, ssl.SSLError):
+        return f"{url}: its certificate is not trusted ({plain.one_line(str(reason), 200)}): name its --ca"
+    text = (isinstance(reason, OSError) and reason.strerror) or str(reason) or type(reason).__name__
+    return f"{url} cannot be reached: {plain.one_line(text, 200)}"
 
 
 def checked(url: str) -> str:

@@ -53,6 +53,8 @@ class Range(msgspec.Struct, frozen=True):
     begin: float
     end: float
     show: Moment
+    #: Less than this is too little to judge by.
+    least_seconds: float = LEAST_SECONDS
 
 
 class Instance:
@@ -74,6 +76,7 @@ class Instance:
             self.cores(begin, end),
             self._gauge("cpus", begin, end),
             self._rate("collected", begin, end),
+            self._gauge("started", begin, end),
             tuple(self._dependencies(begin, end)),
             tuple(self._others(begin, end, apart)),
         )
@@ -148,7 +151,7 @@ class Instance:
 
     def _judge(self, key: PoolKey, reading: Reading, when: Range, settings: Settings, alone: float | None) -> Verdict:
         span = reading.at[-1] - reading.at[0] if len(reading.at) else 0.0
-        if len(reading.at) < LEAST_SAMPLES or span < LEAST_SECONDS:
+        if len(reading.at) < LEAST_SAMPLES or span < when.least_seconds:
             return too_little(key, reading, f"{counted(len(reading.at), 'sample')} over {seconds(span)}")
         if reading.mapping.kind == "loop":
             return judge_loop(key, reading, self.cores, when.end, when.show)
@@ -212,9 +215,9 @@ class Instance:
         )
         severity: Severity = diagnosis.severity
         summary = diagnosis.sentence(scene)
-        if _is_warm_up(reading, stretch, when):
+        if (started := _warm_up(reading, stretch, when, around.started)) is not None:
             severity = "info"
-            summary = f"{summary.rstrip('.')}; its process had just started, and it was over in {seconds(end - begin)}."
+            summary = f"{summary.rstrip('.')}; {started} had just begun, and it was over in {seconds(end - begin)}."
         return finding(
             key,
             reading,
@@ -372,14 +375,17 @@ def _rates(reading: Reading, stretch: Stretch) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _is_warm_up(reading: Reading, stretch: Stretch, when: Range) -> bool:
-    """Whether it began as its process did, and was soon over."""
+def _warm_up(reading: Reading, stretch: Stretch, when: Range, started: float | None) -> str | None:
+    """Return what had just begun where a stretch began with it and was soon over; None where it was no warm-up."""
+    begin, end = reading.at[stretch.first], reading.at[stretch.last]
+    if stretch.last == len(reading.at) - 1 or end - begin > WARMED_SECONDS:
+        return None
+    if started is not None:
+        return "its process" if begin - started <= STARTED_SECONDS else None
     starts = [reading.at[at] for at in reading.breaks if at <= stretch.first]
     if reading.at[0] - when.begin > 2 * reading.interval:
         starts.append(reading.at[0])
-    begin, end = reading.at[stretch.first], reading.at[stretch.last]
-    lasting = stretch.last == len(reading.at) - 1
-    return not lasting and end - begin <= WARMED_SECONDS and any(begin - at <= STARTED_SECONDS for at in starts)
+    return "its metrics" if any(begin - at <= STARTED_SECONDS for at in starts) else None
 
 
 def _full_queue(reading: Reading, stretch: Stretch) -> str:

@@ -39,6 +39,10 @@ def present(known: Iterable[Mapping], metrics: Iterable[str]) -> list[tuple[Mapp
     names = frozenset(metrics)
     found: list[tuple[Mapping, str]] = []
     for mapping in known:
+        if mapping.kind == "process":  # any of it is of use
+            sources = mapping.roles.sources().values()
+            found += [(mapping, "")] if any(name in names for source in sources for name in source.metrics) else []
+            continue
         anchors = (mapping.anchor.metric, *mapping.anchor.also)
         prefixes = {""} if any(name in names for name in anchors) else set()
         if mapping.prefix:

@@ -101,9 +101,7 @@ def _group(group: Group, medium: Medium, clock: Clock) -> Iterator[Line]:
     yield from _wrapped(group.headline(clock), medium, 0, _STYLES[first.severity])
     yield from _wrapped(first.summary, medium, 2)
     numbers = [
-        f"{name.replace('_', ' ')} {_number(name, first.evidence[name], medium)}"
-        for name in _TELLING
-        if name in first.evidence
+        f"{_label(name)} {_number(name, first.evidence[name], medium)}" for name in _TELLING if name in first.evidence
     ]
     yield from _labelled("evidence", medium.glyphs.dot.join(numbers), medium)
     yield from _labelled("advice", first.advice.text, medium)
@@ -111,6 +109,10 @@ def _group(group: Group, medium: Medium, clock: Clock) -> Iterator[Line]:
     shown = ", ".join(names[:MOST_INSTANCES])
     rest = f" and {len(names) - MOST_INSTANCES:,} more" if len(names) > MOST_INSTANCES else ""
     yield from _labelled("where", f"{shown}{rest} ({first.title}, tier {first.tier})", medium)
+
+
+def _label(name: str) -> str:
+    return name.removesuffix("_seconds").replace("_per_second", " a second").replace("_", " ")
 
 
 def _number(name: str, value: float, medium: Medium) -> str:

@@ -49,6 +49,8 @@ class Process(msgspec.Struct, frozen=True):
     cores_used: float | None = None
     cores_allowed: float | None = None
     collecting: float | None = None
+    #: When it started (s since the epoch).
+    started: float | None = None
     dependencies: tuple[Dependency, ...] = ()
     #: Other pools of workers that were full over the same time.
     others: tuple[str, ...] = ()
@@ -82,8 +84,9 @@ class Sampled(PoolSignals, frozen=True, kw_only=True):
     quiet_before: float | None
     #: Workers that its load needs, an estimate; None if it is not known how long a run takes alone.
     workers_needed: int | None
-    #: Tasks that came per second.
+    #: Tasks that came per second, on average and at most over a few scrapes.
     arriving: float | None
+    arriving_peak: float | None
 
     @property
     def amplification(self) -> float | None:
@@ -109,6 +112,7 @@ def measure(
     wait, finished = queued / rate if rate else None, round((rate or 0.0) * seconds)
     before = _before(reading, first)
     quiet = _quiet_seconds(reading, stretch)
+    peak = _arriving_peak(reading, stretch)
     cores = _cores(around, active, reading.mapping.gil) if active else None
     return Sampled(
         window_seconds=seconds,
@@ -140,8 +144,9 @@ def measure(
         active_mean=active,
         process_around=around,
         quiet_before=_quiet_before(reading, first),
-        workers_needed=_needed(reading, stretch, alone_seconds, max(1, round(limit))),
+        workers_needed=_needed(peak, alone_seconds, max(1, round(limit))),
         arriving=_arriving(reading, first, last),
+        arriving_peak=peak,
     )
 
 
@@ -266,15 +271,16 @@ def _quiet_before(reading: Reading, first: int) -> float | None:
     return sum(value == 0 for value in reading.queued[begin:first]) / (first - begin)
 
 
-def _needed(reading: Reading, stretch: Stretch, alone: float | None, now: int) -> int | None:
-    """Return how many workers the largest load of the stretch needs; None if that is not known, or no more."""
-    if alone is None or reading.done is None:
-        return None
+def _arriving_peak(reading: Reading, stretch: Stretch) -> float | None:
     step = STRETCH_SCRAPES - 1
-    loads = [
-        load
-        for first in range(stretch.first, stretch.last - step + 1)
-        if (load := _arriving(reading, first, first + step)) is not None
-    ]
-    needed = math.ceil(max(loads, default=0.0) * alone / UTILISATION)
+    starts = range(stretch.first, stretch.last - step + 1)
+    loads = [load for first in starts if (load := _arriving(reading, first, first + step)) is not None]
+    return max(loads, default=None)
+
+
+def _needed(load: float | None, alone: float | None, now: int) -> int | None:
+    """Return how many workers that load needs; None if it is not known, or no more than there are."""
+    if alone is None or load is None:
+        return None
+    needed = math.ceil(load * alone / UTILISATION)
     return needed if needed > now else None

@@ -110,6 +110,9 @@ class Assembly:
         """Return the samples of each pool; those of another role than it has are NaN."""
         for key, found in self._found.items():
             mapping = self._mappings[key.mapping]
+            # Kinds share metrics: the threads of a ForkJoinPool have the name of those of a thread pool.
+            if mapping.kind != "process" and not any(key.prefix + name in found for name in mapping.anchor.metrics):
+                continue
             at = _grid(series.at for copies in found.values() for series in copies.values())
             roles = {}
             for role, source in mapping.roles.sources().items():

@@ -187,6 +187,8 @@ def _scope(medium: Medium, report: Report) -> str:
         parts.append(counted(len(report.event_loops), "event loop"))
     if not parts and report.verdict == "insufficient_data" and (there := _nothing_watched(medium, report)):
         return there
+    if report.verdict == "insufficient_data" and (there := _of_no_pool(report)):
+        parts.append(there)
     seen = " and ".join(parts) or "no pool and no event loop"
     seen += f" in {medium.seconds(report.duration_seconds)}"
     if report.verdict == "concurrent":
@@ -200,18 +202,25 @@ def _scope(medium: Medium, report: Report) -> str:
 def _nothing_watched(medium: Medium, report: Report) -> str:
     """Return what there was in place of pools and event loops, if that is known."""
     ran = medium.seconds(report.duration_seconds)
-    starts = report.own_starts
-    totals = {what: sum(start.count for start in starts if start.what == what) for what in ("thread", "process")}
-    there = " and ".join(children(count, what) for what, count in totals.items() if count)
+    starts, there = report.own_starts, _of_no_pool(report)
     if there:
         turns = ", one after the other" if len(starts) == 1 and starts[0].in_turn and starts[0].count > 1 else ""
-        return f"No pool and no event loop in {ran}, but {there} of no pool{turns}. What these do is not watched."
+        return f"No pool and no event loop in {ran}, but {there}{turns}. What these do is not watched."
     if len(report.processes) == 1 and report.processes[0].alone:
         return (
             f"One thread in {ran}, and no pool, event loop or child process that is known: nothing here could run two "
             "things at once."
         )
     return ""
+
+
+def _of_no_pool(report: Report) -> str:
+    """Return how many threads and processes were started by hand; empty if there were none."""
+    totals = {"thread": 0, "process": 0}
+    for start in report.own_starts:
+        totals[start.what] = totals.get(start.what, 0) + start.count
+    there = " and ".join(children(count, what) for what, count in totals.items() if count)
+    return f"{there} of no pool" if there else ""
 
 
 def _at_once(report: Report) -> str:

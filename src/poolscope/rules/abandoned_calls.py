@@ -41,6 +41,7 @@ class AbandonedCalls(Cause, frozen=True, kw_only=True):
         return Advice(
             self.action,
             "Put the timeout into the call at the line shown, as a thread cannot be cancelled: `wait_for`, "
-            "`result(timeout)` and a cancelled task give up waiting, and the worker goes on until the call returns. "
+            "`result(timeout)`, `as_completed` and a cancelled task give up waiting, and the worker goes on until the "
+            "call returns. "
             "More workers would be taken by more such calls.",
         )

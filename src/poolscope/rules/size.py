@@ -27,8 +27,8 @@ _HOW = {
 def _larger(scene: Scene, suggested: int, now: int, enough: int | None) -> str:
     """Say how to have so many workers in place of as many as there are now; in steps to `enough`, where that is far."""
     if scene.kind == KIND:
-        steps = "" if enough is None else f", and more in steps to {enough}"
-        return f"Start {suggested} consumers for {scene.pool!r}, tasks or threads that take from it (now {now}){steps}"
+        steps = "" if enough is None else f", and more in steps up to {enough}"
+        return f"Start {suggested} consumers for {scene.pool!r}{steps}: tasks or threads that take from it (now {now})"
     at_once = f"max_workers={suggested} (now {now})"
     steps = f"more workers in steps, from {at_once} to {enough}"
     return f"Give {scene.pool!r} {at_once if enough is None else steps}"

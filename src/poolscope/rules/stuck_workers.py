@@ -36,9 +36,14 @@ class StuckWorkers(Pattern, frozen=True, kw_only=True):
 
     @staticmethod
     def leaked(signals: PoolSignals, criteria: Criteria) -> tuple[HeldWorker, ...]:
-        """Return the holds that are not given back though what took them has ended, where they are most of a limit."""
-        least = criteria.thresholds.stall_seconds
-        found = tuple(held for held in signals.held if held.leaked and held.seconds >= least)
+        """Return the holds that are not given back though what took them has ended, where they are most of a limit. Of
+        what is handed on to others others have come back before."""
+        least = criteria.thresholds.sustain_seconds
+        found = tuple(
+            held
+            for held in signals.held
+            if held.leaked and held.seconds >= least and (held.times is None or held.times >= STUCK_RUNS)
+        )
         return found if signals.queue_depth and len(found) > signals.max_workers / 2 else ()
 
     @staticmethod

@@ -42,7 +42,9 @@ def work_queue_signals(history: PoolHistory, window: Window, samples: Sequence[S
     share = None
     if len(samples) >= LOOKS_NEEDED:
         share = sum(bool(sample.waiting) for sample in samples) / len(samples)
-    return WorkQueueSignals(held_back_share=share, growing=_grows(window))
+    # Items in an order of their own may be there for later.
+    in_order = not history.opened.executor.endswith("PriorityQueue")
+    return WorkQueueSignals(held_back_share=share, growing=in_order and _grows(window))
 
 
 def _grows(window: Window) -> bool:

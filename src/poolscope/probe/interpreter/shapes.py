@@ -290,10 +290,12 @@ def threading_limits(threading: Any) -> None:
 
 def asyncio_queues(queues: Any) -> None:
     """`asyncio.queues`: items go in by `_put` and out by `_get`, in as few steps as ours; what is about to wait for one
-    calls `_get_loop`."""
+    calls `_get_loop`, and what does not wait asks `empty`."""
     _queues(queues, "_queue", "put_nowait", "get_nowait")
     needs(queues.Queue, ["_get_loop"])
+    needs_names(queues.Queue, "empty", ["_queue"])
     needs_use(queues.Queue, "get", ["_get_loop"])
+    needs_use(queues.Queue, "get_nowait", ["empty"])
     needs_use(queues.Queue, "__init__", ["_putters", "_finished"])
 
 

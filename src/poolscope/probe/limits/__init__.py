@@ -1,1 +1,2 @@
-"""Bounds on how much goes on at once that have no workers: semaphores and locks, each as a pool of holds."""
+"""Bounds on how much goes on at once that are no executors: semaphores and locks, each as a pool of holds, and queues
+with consumers."""

@@ -21,6 +21,7 @@ from poolscope.probe.recording.virtual_workers import VirtualWorker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
     from typing import Any
 
@@ -41,7 +42,7 @@ class TaskQueue(WorkQueue):
     __slots__ = ("_cpu_ns", "_thread")
 
     def __init__(self, queues: WorkQueues, site: Site, stamps: Any, *, complete: bool) -> None:
-        super().__init__(queues, site, stamps, complete=complete)
+        super().__init__(queues, site, stamps, _task_key(), complete=complete)
         self._thread = 0
         # What the thread had used when it was read last, and since the queue was opened (ns).
         self._cpu_ns = (-1, 0)
@@ -64,6 +65,12 @@ class TaskQueue(WorkQueue):
         """Note which thread the loop is in."""
         self._thread = get_native_id()
 
+    def met(self, frame: FrameType) -> None:
+        """Look at whether it polls: then it does not wait, and `empty` has to tell that it asks in vain."""
+        get, get_nowait = self.queues.askers
+        if frame.f_code is get_nowait and (frame.f_back is None or frame.f_back.f_code is not get):
+            _hear_polls()
+
     def has_ended(self, who: Any) -> bool:
         """Whether a task is done."""
         return bool(who.done())
@@ -72,10 +79,6 @@ class TaskQueue(WorkQueue):
         """Whether a loop was started to run this task."""
         callbacks = getattr(who, "_callbacks", None) or ()
         return any(_RUNS_MAIN in getattr(callback, "__qualname__", "") for callback, _ in callbacks)
-
-    def is_at_work(self, _who: Any) -> bool:
-        """Not known."""
-        return False
 
     def attach(self, queue: Any, recorder: PoolRecorder) -> None:
         """Have it read where the tasks are, and what their thread uses."""
@@ -90,6 +93,19 @@ class TaskQueue(WorkQueue):
             used += max(0, now - before) if before >= 0 else 0
             self._cpu_ns = now, used
         return used
+
+
+def _task_key() -> Callable[[], int]:
+    """Return what gives the `id` of the task at work, or another number outside of a loop."""
+    current = getattr(sys.modules.get("asyncio.tasks"), "current_task", current_task)
+
+    def key() -> int:
+        try:
+            return id(current())
+        except RuntimeError:
+            return 0
+
+    return key
 
 
 class TaskLog(VirtualWorker):
@@ -176,6 +192,29 @@ def _get_last(self: Any) -> Any:
         items = self._queue
         record.takes(self, items[-1], len(items))
     return self._queue.pop()
+
+
+def _empty(self: Any) -> bool:
+    if self._queue:
+        return False
+    try:
+        record = self._poolscope_items
+    except AttributeError:
+        record = older(self)
+    if record is not None:
+        record.asks(self, _getframe(1))
+    return True
+
+
+def _hear_polls() -> None:
+    """Replace `empty`, which most programs need not pay for."""
+    if _family.lock.acquire(blocking=False):  # another thread that holds it takes the patch off
+        try:
+            patch, queue = _family.patch, _family.patched.Queue
+            if patch is not None and queue.empty is not _empty:
+                patch.put(queue, "empty", _empty)
+        finally:
+            _family.lock.release()
 
 
 def _methods(module: Any) -> dict[Any, dict[str, Any]]:

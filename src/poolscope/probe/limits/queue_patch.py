@@ -19,8 +19,11 @@ from poolscope.probe.recording.pool_watch import report
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
+    from types import CodeType, FrameType
     from typing import Any
+
+#: So many places at which queues are made are remembered. A program may make code as it runs.
+PLACES_KEPT = 10_000
 
 _getframe, _set = sys._getframe, object.__setattr__
 _shutting_down = sys.is_finalizing
@@ -55,6 +58,8 @@ class QueueFamily:
         self._check = check
         self._methods = methods
         self._ours: dict[str, set[Any]] = {}
+        # By code and instruction. The code is kept, or its id might be given to another one.
+        self._made_at: dict[tuple[int, int], tuple[CodeType, Fresh]] = {}
         # Classes whose queues can be followed.
         self._plain: set[type] = set()
         #: The module that is patched.
@@ -139,6 +144,12 @@ class QueueFamily:
     def _made(self, queue: Any, frame: FrameType) -> None:
         """Note where a queue of the user's was made. What libraries make for themselves is left alone."""
         kind = type(queue)
+        known = self._made_at.get((id(frame.f_code), frame.f_lasti))
+        if known is not None and kind in self._plain:
+            _set(queue, ATTRIBUTE, known[1])
+            if self._stop_job is None:
+                self.start()
+            return
         _set(queue, ATTRIBUTE, None)
         made: FrameType | None = frame
         while made is not None and made.f_code.co_name == "__init__" and made.f_locals.get("self") is queue:
@@ -147,7 +158,10 @@ class QueueFamily:
             return
         if kind not in self._plain and not self._is_plain(kind, queue):
             return
-        _set(queue, ATTRIBUTE, Fresh(site_of(made), self.queues))
+        fresh = Fresh(site_of(made), self.queues)
+        if made is frame and len(self._made_at) < PLACES_KEPT:
+            self._made_at[id(frame.f_code), frame.f_lasti] = frame.f_code, fresh
+        _set(queue, ATTRIBUTE, fresh)
         self.start()
 
     def _is_plain(self, kind: Any, queue: Any) -> bool:

@@ -80,7 +80,7 @@ class ThreadQueue(WorkQueue):
         """Whether it is the main thread."""
         return bool(who.ident == threading.main_thread().ident)
 
-    def is_at_work(self, _who: Any) -> bool:
+    def is_at_work(self) -> bool:
         """Whether the calling thread is in a task of a pool."""
         return in_task()
 
@@ -119,11 +119,14 @@ def _items(queue: Any) -> Any:
 
 def _follow(queues: WorkQueues, queue: Any, site: Site, complete: bool) -> WorkQueue:
     stamps = stamps_for(queue, _family.patched)
-    return ThreadQueue(queues, site, stamps, complete=complete)
+    return ThreadQueue(queues, site, stamps, get_ident, complete=complete)
 
 
 def _by_user(frame: FrameType | None) -> bool:
-    """Whether the user has called the method of a queue that this frame is in: what only libraries use is theirs."""
+    """Whether the user has called the method of a queue that this frame is in: what only libraries use is theirs.
+    Greenlets in the place of threads would all be one."""
+    if replaced():
+        return False
     names = _family.patched.__dict__
     while frame is not None and frame.f_globals is names:
         frame = frame.f_back

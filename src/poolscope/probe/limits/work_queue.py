@@ -41,7 +41,9 @@ ATTRIBUTE = "_poolscope_items"
 #: The kind of its pool.
 KIND = "queue"
 #: So many items that are taken show whether any has to wait, and who takes them.
-LOOKED_AT = 256
+LOOKED_AT = 128
+#: A queue that has not proven to be one of work by then is none: it is a library's, a stock, or of results.
+DECIDED_AT = 8 * LOOKED_AT
 #: An item that was in the queue for so long (ns) had to wait.
 WAITED_NS = 10_000_000
 #: Items that are noted of a queue that has not proven to be one of work, beyond which it is left at rest.
@@ -54,6 +56,9 @@ TAKES_EACH = 4
 QUEUES_KEPT = 1_000
 #: How often our thread looks at them (s).
 LOOK_SECONDS = 0.1
+
+#: What an item may be that calls a function: it, or a tuple that begins with it.
+_CALLING = frozenset((tuple, FunctionType, MethodType, partial))
 
 _getframe, _set = sys._getframe, object.__setattr__
 
@@ -221,6 +226,7 @@ class WorkQueue:
         "function",
         "functions",
         "identify",
+        "key",
         "last_size",
         "logs",
         "over",
@@ -238,11 +244,13 @@ class WorkQueue:
         "watch",
     )
 
-    def __init__(self, queues: WorkQueues, site: Site, stamps: Any, *, complete: bool) -> None:
-        """`complete`: from its first item on."""
+    def __init__(self, queues: WorkQueues, site: Site, stamps: Any, key: Callable[[], int], *, complete: bool) -> None:
+        """`complete`: from its first item on. `key` returns the same number for the same task or thread at work, while
+        that lives."""
         probe = queues.probe
         self.queues = queues
         self.site = site
+        self.key = key
         self.stamps = stamps
         self.probe = probe
         self.complete = complete
@@ -289,6 +297,9 @@ class WorkQueue:
     def begin(self, log: VirtualWorker) -> None:
         """Note that what is at work has this log from now on."""
 
+    def met(self, frame: FrameType) -> None:
+        """Note that a new consumer has called the method that this frame is in."""
+
     def leave(self, log: VirtualWorker) -> None:
         """Note that what had this log is gone."""
         self.free.append(log)
@@ -301,9 +312,9 @@ class WorkQueue:
         """Whether it is what the program begins with, and not one that was started to take items."""
         raise NotImplementedError
 
-    def is_at_work(self, who: Any) -> bool:
-        """Whether it does work of another pool or queue just now."""
-        raise NotImplementedError
+    def is_at_work(self) -> bool:
+        """Whether what is at work is in a task of another pool."""
+        return False
 
     def attach(self, queue: Any, recorder: Any) -> None:
         """Tell the recorder of a pool what this family knows of its workers."""
@@ -338,7 +349,7 @@ class WorkQueue:
         """Note that what is at work is done with its item, as it `says_so` or asks for another one."""
         try:
             self.said_done = self.said_done or says_so
-            consumer = self.consumers.get(id(self.current()))
+            consumer = self.consumers.get(self.key())
             if consumer is not None and consumer.log.running is not None:
                 self._end(consumer, self.clock())
         except Exception as exc:
@@ -349,7 +360,7 @@ class WorkQueue:
         stamps = self.stamps
         if len(stamps) != held:
             self._match(held, now)
-        own = self._called(item)
+        own = self._called(item) if type(item) in _CALLING else 0
         if type(stamps) is ByItem:
             stamps.add_for(item, (own, now))
         else:
@@ -364,18 +375,16 @@ class WorkQueue:
 
     def _called(self, item: Any) -> int:
         """Return the number of the function that an item is or begins with; 0: none."""
-        if type(item) is tuple and item:
-            item = item[0]
-        kind = type(item)
-        return self.identify(item, ()) if kind is FunctionType or kind is MethodType or kind is partial else 0
+        if type(item) is tuple:
+            item = item[0] if item else None
+        return self.identify(item, ()) if type(item) in _CALLING and type(item) is not tuple else 0
 
     def _look_at_put(self, item: Any) -> None:
         self.puts += 1
-        who = self.current()
-        consumer = self.consumers.get(id(who))
+        consumer = self.consumers.get(self.key())
         if consumer is not None and consumer.held == id(item):
             self.put_back += 1
-        if self.is_at_work(who):
+        if self.is_at_work():
             self.by_workers += 1
         if self.puts > UNPROVEN_LIMIT:
             self.over = True
@@ -386,14 +395,15 @@ class WorkQueue:
         if len(stamps) != held:
             self._match(held, now)
         own, submitted = stamps.next(item)
-        who = self.current()
-        consumer = self.consumers.get(id(who))
-        if consumer is None or consumer.who() is not who:
+        key = self.key()
+        consumer = self.consumers.get(key)
+        if consumer is None or consumer.who() is None:
+            who = self.current()
             frame = _getframe(3)  # `get`, which has called `_get`, which has called us
             if who is None or frame.f_code.co_name == "shutdown":
                 self.cancelled.extend((own or self.function, submitted, now))
                 return
-            consumer = self._meet(who, frame)
+            consumer = self._meet(who, key, frame)
         log = consumer.log
         if log.running is not None:
             self._end(consumer, now)
@@ -403,11 +413,11 @@ class WorkQueue:
         self.taken += 1
         if self.watch is None:
             self.waited += now - submitted >= WAITED_NS
-            # Where some have waited, it is our thread's to say what it is, for a while.
+            # Where some have waited, it is our thread's to say what it is.
             if self.taken >= LOOKED_AT and (not self.waited or self.taken >= UNPROVEN_LIMIT):
                 self.over = True
 
-    def _meet(self, who: Any, frame: FrameType) -> Consumer:
+    def _meet(self, who: Any, key: int, frame: FrameType) -> Consumer:
         """Return a new consumer, which is at work."""
         self._bury()
         function = self._function(frame, self.outermost(who))
@@ -420,9 +430,10 @@ class WorkQueue:
             log = self.new_log(len(self.logs) + 1)
             self.logs.append(log)
         self.begin(log)
+        self.met(frame)
         weak = _Who(who, self.dead.append)
-        weak.consumer = consumer = Consumer(weak, id(who), function, log)
-        self.consumers[id(who)] = consumer
+        weak.consumer = consumer = Consumer(weak, key, function, log)
+        self.consumers[key] = consumer
         return consumer
 
     def _function(self, caller: FrameType | None, outermost: FrameType | None) -> int:
@@ -499,15 +510,13 @@ class WorkQueue:
         """Whether it is known by now to be a work queue; None: it is known to be none."""
         consumers = list(self.consumers.values())
         ours = [consumer for consumer in consumers if consumer.function]
-        if self.taken >= LOOKED_AT and (not ours or 2 * self.put_back > self.taken):
-            return None  # a library's, or a stock
-        if not self.waited or not ours or 2 * self.put_back > self.taken:
-            return False
-        if max(consumer.takes for consumer in ours) < 2:
-            return False  # none has come back
-        if not self.complete and self.taken < 2 * len(ours):
-            return False  # there may be others, which are busy
-        return not (len(ours) == 1 and self._takes_results(ours[0]))
+        back = [consumer for consumer in ours if consumer.takes > 1]
+        # Of a queue that was at rest there may be others, which are busy.
+        known = bool(back) and (self.complete or self.taken >= 2 * len(ours))
+        stock = 2 * self.put_back > self.taken
+        if self.waited and known and not stock and not (len(ours) == 1 and self._takes_results(ours[0])):
+            return True
+        return None if self.taken >= DECIDED_AT and self.waited else False
 
     def _takes_results(self, only: Consumer) -> bool:
         """Whether the only consumer takes what others have finished."""

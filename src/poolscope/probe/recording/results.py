@@ -18,6 +18,7 @@ from types import GeneratorType, MethodType
 from weakref import ref
 
 from poolscope.probe.interpreter.stacks import is_user_file
+from poolscope.probe.recording import given_up
 from poolscope.probe.recording.pool_watch import ATTRIBUTE, CALLS, CLAIM, FUTURES
 
 TYPE_CHECKING = False
@@ -34,6 +35,8 @@ FUTURES_LIMIT = 500
 NEXT_LIMIT = 100
 #: Callbacks of a future that are looked at: ours is its first.
 CALLBACKS_LIMIT = 4
+#: Seconds: nobody waits for longer.
+TIMEOUT_LIMIT = 1e6
 #: Iterators of one pool that are known at once.
 ITERATORS_LIMIT = 100
 #: Frames looked at for a function of the program's.
@@ -143,6 +146,10 @@ def watch_takers(state: Any, base: Any) -> None:
         if state.active and return_when == "_AS_COMPLETED" and type(fs) is set:
             try:
                 _note_completed(fs)
+                timeout = sys._getframe(1).f_locals.get("timeout")
+                if isinstance(timeout, (int, float)) and 0 <= timeout < TIMEOUT_LIMIT:
+                    until_ns = state.find_probe().clock() + int(timeout * 1e9)
+                    given_up.note_until(islice(fs, FUTURES_LIMIT), until_ns)
             except Exception as exc:
                 state.find_probe().fail("results", exc)
         return waiter

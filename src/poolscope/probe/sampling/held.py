@@ -161,13 +161,23 @@ class HeldReader:
             future = recorder.future_of(log) if recorder.future_of is not None else _run_in(frames, log)
             if future is None or log.running != task:
                 continue
-            asked = self._asked.get(id(future))
-            # What asks anew now and then has not given up, and a callback still takes the result.
-            wanted = asked is None or asked[2] or asked[0]() is not future or _has_callbacks(future, recorder)
-            since_ns = now_ns if asked is None or wanted else asked[1]
-            if given_up.is_noted(future) or now_ns - since_ns >= GIVEN_UP_NS:
+            since_ns = self._wanted_until(future, recorder)
+            if given_up.is_noted(future) or (since_ns is not None and now_ns - since_ns >= GIVEN_UP_NS):
                 unwanted.add(log.worker)
         return unwanted
+
+    def _wanted_until(self, future: Any, recorder: PoolRecorder) -> int | None:
+        """Return when the last that waited for a future gave up; None: something may still wait, or nothing has."""
+        asked = self._asked.get(id(future))
+        if asked is not None and asked[0]() is not future:
+            asked = None
+        # What asks anew now and then has not given up, and a callback still takes the result.
+        if (asked is not None and asked[2]) or future._waiters or _has_callbacks(future, recorder):
+            return None
+        until_ns = given_up.asked_until(future)
+        if asked is None or until_ns is None:
+            return until_ns if asked is None else asked[1]
+        return max(asked[1], until_ns)
 
 
 def _forget(asked: dict[int, tuple[ref[Any], int, bool]], key: int, _: object) -> None:

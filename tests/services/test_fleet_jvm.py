@@ -1,0 +1,150 @@
+"""The story told from real JVMs with Micrometer, scraped by us and by a real Prometheus: into saturation and back."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from prometheus_support import Prometheus, free_port, until
+
+from poolscope.config.settings import Settings
+from poolscope.fleet.client import Access, Engine
+from poolscope.fleet.judging import Range
+from poolscope.fleet.layout import Clock
+from poolscope.fleet.pages import Watch
+from poolscope.fleet.survey import Surveyor
+from poolscope.fleet.verdicts import Verdict
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / ".venvs" / "jvm"
+#: Between two scrapes (s), and how many there are while all is calm, the database alone is overloaded (the gauges of
+#: HikariCP are up to 1 s old), both are, and all is calm again.
+INTERVAL = 0.4
+CALM, DATABASE, BOTH, AGAIN = 6, 3, 7, 6
+#: A scrape may take this long on a busy machine, and HikariCP's gauges be this old (s).
+LATE = 1.5
+
+
+class Service:
+    """A JVM that runs Story.java."""
+
+    def __init__(self, kind: str, port: int) -> None:
+        command = ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{FOLDER}/classes:{FOLDER}/lib/*"]
+        self.process = subprocess.Popen(
+            [*command, "Story", kind, str(port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.port = port
+
+    def is_ready(self) -> bool:
+        """Wait for it."""
+        return int(self._line()) == self.port
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"Story ended with {self.process.wait()}"
+        return line
+
+    def say(self, word: str) -> float:
+        """When it did so (s since the epoch)."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
+        return float(self._line())
+
+    def close(self) -> None:
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            stream.close()
+        self.process.kill()
+        self.process.wait()
+
+
+class Told(NamedTuple):
+    """What is said of two services, when each was overloaded, and by whom they were scraped."""
+
+    verdicts: dict[str, Verdict]
+    overload: dict[str, float]
+    by: str
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Told]]:
+    made = subprocess.run([ROOT / ".ci" / "jars"], capture_output=True, text=True, timeout=110, check=False)
+    assert made.returncode == 0, made.stderr
+    services = pools, database = [Service(kind, free_port()) for kind in ("pools", "database")]
+    folder = tmp_path_factory.mktemp("prometheus")
+    prometheus = Prometheus({f"{each.port}": each.port for each in services}, folder, f"{round(INTERVAL * 1000)}ms")
+    watch = Watch([str(each.port) for each in services], Access(), Settings())
+    try:
+        assert all(each.is_ready() for each in services)
+        until(lambda: [value for _, value in prometheus.values("up")] == [1, 1])
+        begin = time.time()
+        scrape(watch, CALM)
+        overload = {"database": database.say("overload")}
+        scrape(watch, DATABASE)
+        overload["pools"] = pools.say("overload")
+        scrape(watch, BOTH)
+        for each in services:
+            each.say("calm")
+        scrape(watch, AGAIN)
+        end = time.time()
+        clock = Clock(begin)
+        when = Range(begin, end, clock, CALM * INTERVAL)
+        asked = Surveyor(Engine(prometheus.url), when, Settings()).run().verdicts
+        yield [
+            Told(by_name(watch.judge(clock)[0]), overload, "observe"),
+            Told(by_name(asked), overload, "fleet"),
+        ]
+    finally:
+        prometheus.close()
+        for each in services:
+            each.close()
+
+
+def scrape(watch: Watch, times: int) -> None:
+    for _ in range(times):
+        watch.scrape(time.time())
+        time.sleep(INTERVAL)
+
+
+def by_name(verdicts: Iterable[Verdict]) -> dict[str, Verdict]:
+    return {verdict.key.name: verdict for verdict in verdicts}
+
+
+@pytest.mark.parametrize("by", ["observe", "fleet"])
+def test_the_story(told: list[Told], by: str) -> None:
+    (verdicts, overload, _) = next(each for each in told if each.by == by)
+    sick = {name: verdict for name, verdict in verdicts.items() if verdict.severity != "info"}
+    assert {name: verdict.pattern for name, verdict in sick.items()} == dict.fromkeys(
+        ("crawler", "boot", "web", "main"), "async_then_serial"
+    )
+    causes = {name: verdict.cause for name, verdict in sick.items()}
+    assert (causes["web"], causes["main"]) == ("shared_resource", "limit_reached")
+    # On a busy machine the process may use more CPU than workers that wait do.
+    assert {causes["crawler"], causes["boot"]} <= {"blocking_io", "unknown"}
+    assert sick["web"].advice.pool == "main"
+    assert "corePoolSize" in sick["boot"].advice.text or sick["boot"].cause == "unknown"
+    for name, verdict in sick.items():
+        truth = overload["database" if name in ("web", "main") else "pools"]
+        assert verdict.knee is not None
+        assert verdict.knee.after is not None
+        assert verdict.knee.after <= truth + LATE
+        assert truth - LATE <= verdict.knee.by
+    assert not sick["crawler"].lasting
+
+
+@pytest.mark.parametrize("by", ["observe", "fleet"])
+def test_no_alarm_on_the_twins(told: list[Told], by: str) -> None:
+    (verdicts, _, _) = next(each for each in told if each.by == by)
+    assert {verdicts[name].severity for name in ("twin", "timers", "forks")} == {"info"}
+    # Tasks that are not due are no backlog.
+    assert verdicts["timers"].state == "healthy"
