@@ -60,7 +60,7 @@ def _watched(shell: Any, name: str, cell: str) -> object:
             return run()
     finally:
         # Also of a cell that fails: its traceback comes after it.
-        session = with_cells(without_loop(seen.session, own_loop), getattr(shell.compile, "_filename_map", {}))
+        session = with_cells(without_loop(seen.session, own_loop), _cells(shell), run.number)
         if name:
             shell.user_ns[name] = session
         display(session)  # type: ignore[no-untyped-call]  # IPython's
@@ -81,12 +81,20 @@ def _told_below() -> Iterator[None]:
         log.removeFilter(is_news)
 
 
+def _cells(shell: Any) -> Mapping[str, int]:
+    """Return the file of each cell that was compiled, and the number of its execution."""
+    known: Mapping[str, int] = getattr(shell.compile, "_filename_map", {})
+    return known
+
+
 class _Cell:
     """The code of a cell; called, it runs as IPython would run it, and returns the value of its last expression."""
 
     def __init__(self, shell: Any, source: str, raw: str) -> None:
         self._names = shell.user_ns
-        self._file = shell.compile.cache(source, shell.execution_count, raw_code=raw)
+        # That of the cell with the magic, which was compiled last: by now the shell may count the next one.
+        self.number = number = max(_cells(shell).values(), default=shell.execution_count)
+        self._file = shell.compile.cache(source, number, raw_code=raw)
         self._compile = shell.compile
         self._tree: ast.Module = shell.transform_ast(shell.compile.ast_parse(source, filename=self._file))
 
@@ -119,8 +127,8 @@ def without_loop(session: Session, name: str | None) -> Session:
     return replace(session, report=replace(report, event_loops=others, findings=findings, verdict=verdict))
 
 
-def with_cells(session: Session, cells: Mapping[str, int]) -> Session:
-    """Return the session with each cell's file, whose name says nothing, named by the number of its execution."""
+def with_cells(session: Session, cells: Mapping[str, int], ran: int) -> Session:
+    """Return the session of the cell that `ran`, with the file of each cell, which says nothing, named by its number."""
     names = {file: f"cell {number}" for file, number in cells.items()}
 
     def named(text: str) -> str:
@@ -142,6 +150,7 @@ def with_cells(session: Session, cells: Mapping[str, int]) -> Session:
     report = session.report
     report = replace(
         report,
+        command=(f"cell {ran}",),
         pools=tuple(replace(pool, findings=found(pool.findings)) for pool in report.pools),
         event_loops=tuple(replace(loop, findings=found(loop.findings)) for loop in report.event_loops),
         findings=found(report.findings),
