@@ -75,7 +75,7 @@ with_seconds() { # command: and on a terminal, how many seconds it takes so far
         ticking=$!
     fi
     "$@" || status=$?
-    [ -z "$ticking" ] || { kill "$ticking" 2>/dev/null && wait "$ticking" 2>/dev/null; printf '\r' >&2; } || true
+    [ -z "$ticking" ] || { kill "$ticking" 2>/dev/null && wait "$ticking" 2>/dev/null; printf '\r%12s\r' '' >&2; } || true
     return "$status"
 }
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 import ast
 import asyncio
 import logging
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from msgspec.structs import replace
 
-from poolscope.model import TASKS_NEEDED, Session
+from poolscope.model import TASKS_NEEDED, Finding, Session
 from poolscope.profiler import profile
 
 _NAME = "poolscope"
@@ -45,7 +46,7 @@ def _watched(shell: Any, name: str, cell: str) -> object:
 
     if name and not name.isidentifier():
         raise UsageError(f"%%poolscope {name}: expected the name of a variable, or nothing")
-    source = shell.transform_cell(cell)
+    source = "\n" + shell.transform_cell(cell)  # its lines count from that of the magic
     if shell.should_run_async(cell, transformed_cell=source):
         raise UsageError(
             "%%poolscope cannot run a cell that awaits: write `with poolscope.profile() as seen:` around it, and "
@@ -59,7 +60,7 @@ def _watched(shell: Any, name: str, cell: str) -> object:
             return run()
     finally:
         # Also of a cell that fails: its traceback comes after it.
-        session = without_loop(seen.session, own_loop)
+        session = with_cells(without_loop(seen.session, own_loop), _cells(shell), run.number)
         if name:
             shell.user_ns[name] = session
         display(session)  # type: ignore[no-untyped-call]  # IPython's
@@ -80,12 +81,20 @@ def _told_below() -> Iterator[None]:
         log.removeFilter(is_news)
 
 
+def _cells(shell: Any) -> Mapping[str, int]:
+    """Return the file of each cell that was compiled, and the number of its execution."""
+    known: Mapping[str, int] = getattr(shell.compile, "_filename_map", {})
+    return known
+
+
 class _Cell:
     """The code of a cell; called, it runs as IPython would run it, and returns the value of its last expression."""
 
     def __init__(self, shell: Any, source: str, raw: str) -> None:
         self._names = shell.user_ns
-        self._file = shell.compile.cache(source, shell.execution_count, raw_code=raw)
+        # That of the cell with the magic, which was compiled last: by now the shell may count the next one.
+        self.number = number = max(_cells(shell).values(), default=shell.execution_count)
+        self._file = shell.compile.cache(source, number, raw_code=raw)
         self._compile = shell.compile
         self._tree: ast.Module = shell.transform_ast(shell.compile.ast_parse(source, filename=self._file))
 
@@ -116,3 +125,34 @@ def without_loop(session: Session, name: str | None) -> Session:
         finished = sum(pool.tasks.succeeded + pool.tasks.failed for pool in report.pools)
         verdict = "concurrent" if finished >= TASKS_NEEDED or others else "insufficient_data"
     return replace(session, report=replace(report, event_loops=others, findings=findings, verdict=verdict))
+
+
+def with_cells(session: Session, cells: Mapping[str, int], ran: int) -> Session:
+    """Return the session of the cell that `ran`, with the file of each cell, which says nothing, named by its number."""
+    names = {file: f"cell {number}" for file, number in cells.items()}
+
+    def named(text: str) -> str:
+        for file, name in names.items():
+            text = text.replace(f"{os.path.basename(file)}:", f"{name}:")
+        return text
+
+    def found(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+        return tuple(
+            replace(
+                finding,
+                summary=named(finding.summary),
+                advice=replace(finding.advice, text=named(finding.advice.text)),
+                frames=tuple(replace(frame, file=names.get(frame.file, frame.file)) for frame in finding.frames),
+            )
+            for finding in findings
+        )
+
+    report = session.report
+    report = replace(
+        report,
+        command=(f"cell {ran}",),
+        pools=tuple(replace(pool, findings=found(pool.findings)) for pool in report.pools),
+        event_loops=tuple(replace(loop, findings=found(loop.findings)) for loop in report.event_loops),
+        findings=found(report.findings),
+    )
+    return replace(session, report=report)

@@ -74,6 +74,8 @@ def test_a_cell_shows_what_was_seen_and_then_its_value(executed: list[list[dict[
     page = html(shown)
     assert '<span class="badge warning">serial</span>' in page
     assert "time.sleep(0.05)" in page
+    assert "<code>cell 2:5</code>" in page
+    assert "ipykernel" not in page
     assert "<svg" in page
     assert "<script" not in page
     assert value["data"]["text/plain"] == ["780"]

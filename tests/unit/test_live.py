@@ -155,6 +155,16 @@ class TestBoard:
         assert board.word == "concurrent"
         assert board.pools[0].state == "info"
 
+    def test_what_goes_on_in_turn_is_not_called_concurrent(self) -> None:
+        note = a_finding(severity="info", pattern="not_concurrent", cause="awaited_in_turn")
+        board = shown(history(snapshot(full(8), second=8, findings=(note,))))
+        assert (board.word, board.look) == ("not concurrent", "info")
+        assert board.headline == note.summary
+
+    def test_how_much_went_on_at_once(self) -> None:
+        board = shown(history(snapshot(full(8, occupied_seconds=10.0))))
+        assert ("ran at once, on average", "3.20") in board.pools[0].facts
+
     def test_lines_of_code_are_not_for_everyone(self) -> None:
         board = shown(live_support.hard_limit(), frames=False)
         assert board.command == ""

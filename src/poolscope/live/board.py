@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from poolscope.discretion import without_lines
-from poolscope.live.history import LIMITS, Batch, History, LoopSeries, PoolSeries
-from poolscope.model import SEVERITIES, TASKS_NEEDED, Finding, Subject
+from poolscope.live.history import Batch, History, LoopSeries, PoolSeries
+from poolscope.model import IN_TURN, SEVERITIES, TASKS_NEEDED, Finding, Subject
 from poolscope.ranking import importance
 from poolscope.rendering.text import Medium
 from poolscope.rules.wording import counted
+from poolscope.signals.limits import KINDS as LIMITS
 
 #: What one view shows of each; the rest is counted.
 MOST_POOLS, MOST_LOOPS, MOST_FINDINGS, MOST_BANDS = 50, 20, 20, 50
@@ -223,7 +224,7 @@ def _told(medium: Medium, now: float, subject: Subject | None, finding: Finding,
 
 def _headline(history: History, medium: Medium, known: Sequence[_Known]) -> tuple[str, str, str]:
     """Return the verdict as of now: its word, how it looks, and the sentence."""
-    raised = [finding for _, finding, _ in known if finding.severity != "info"]
+    raised = [finding for _, finding, _ in known if finding.severity != "info" or finding.pattern == IN_TURN]
     if raised and raised[0].until_seconds is None:
         worst = raised[0]
         return worst.pattern.replace("_", " "), worst.severity, medium.clean(worst.summary, _SENTENCE)
@@ -333,6 +334,8 @@ def _facts(medium: Medium, series: PoolSeries, wait: str, rate: float | None) ->
     yield "wait p95, lately", wait
     yield "finished a second", medium.glyphs.none if rate is None else medium.number(rate)
     yield "finished", f"{row.succeeded + row.failed:,}"
+    if row.occupied_seconds > 0:
+        yield "ran at once, on average", medium.number(row.busy_seconds / row.occupied_seconds)
     if row.failed:
         yield "failed", f"{row.failed:,}"
     if row.cancelled or row.rejected:

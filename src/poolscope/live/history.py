@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from poolscope.metrics.merge import buckets, pool_sum
 from poolscope.model import LoopSnapshot, PoolSnapshot, Snapshot
+from poolscope.signals.limits import KINDS as LIMITS
 
 #: Rates and percentiles are of so many seconds.
 WINDOW_SECONDS = 10.0
@@ -22,8 +23,6 @@ WINDOW_SECONDS = 10.0
 MOST_POINTS, ALL_POINTS, FEWEST_POINTS = 600, 60_000, 60
 #: A batch is told of once hardly any tasks (a share of those that finish) have come for so long.
 BATCH_SECONDS, COMING_SHARE = 2.0, 0.1
-#: Kinds of rows that have no workers of their own (design: a task is one hold).
-LIMITS = frozenset({"semaphore", "lock", "connections"})
 
 #: Name and kind.
 Key = tuple[str, str]

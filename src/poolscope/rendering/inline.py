@@ -30,7 +30,7 @@ _STYLE = (
     ".poolscope .warning .badge,.poolscope .badge.warning{color:#b07908}.poolscope .badge.critical{color:#d64550}"
     ".poolscope article{border-left:4px solid #c98a10;padding:.2em 1em;margin:.6em 0}"
     ".poolscope article.critical{border-color:#d64550}.poolscope .facts{opacity:.75;margin:.2em 0}"
-    ".poolscope .advice{font-weight:600}.poolscope pre{white-space:pre-wrap;margin:.3em 0}"
+    ".poolscope .advice{font-weight:600}.poolscope pre{white-space:pre-wrap;margin:.3em 0 .6em 1.5em}"
     ".poolscope dl div{display:inline-block;margin-right:1.5em}.poolscope dt,.poolscope dd{display:inline;margin:0}"
     ".poolscope dt::after{content:': '}.poolscope svg{max-width:100%;height:auto}"
 )
