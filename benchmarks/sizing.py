@@ -5,7 +5,11 @@ python benchmarks/sizing.py [--workloads poisson/exponential,...] [--json PATH]
 Each open-loop workload (arrivals / run times) is run under `poolscope run` on a pool that is too small; size,
 p95 wait and makespan are taken from the report, and the program is run again at that size, unwatched, with the same
 arrivals and run times. What is real comes from the program's own log. A prediction holds if it is within 15 % of the
-real value, or within 5 % of the median run, whichever is larger. Closed loops must get no number.
+real value, or within 5 % of the median run, whichever is larger.
+
+Closed loops must get no number. Those whose submitters are as many all the time are replayed with them: what the curve
+says of twice the size must hold as above, with the time for as many tasks in the place of the makespan; others, as
+their number grows or other tasks come beside, must have no curve. `server` is FastAPI, 100 clients, 20 threads.
 
 `woken late` is the p95 of how much longer than asked the tasks slept, in the recorded and in the real run: it shows
 where a loaded machine made the two runs differ. It excuses nothing: the verdict is by the rule above.
@@ -23,6 +27,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, wait
 
@@ -94,6 +99,9 @@ def program(workload, workers, log):
     """One run of the workload; writes (submitted, started, finished, seconds asked for) of each task to `log`."""
     from poolscope import ThreadPoolExecutor
 
+    if workload == "closed: server":
+        server(workers, log)
+        return
     rng = random.Random(workload)
     stamps = []
 
@@ -147,6 +155,91 @@ def batches(_workload, rng, submit):
         wait([submit(RUNS["bimodal"](rng)) for _ in range(25 * SMALL)])
 
 
+def callers(_workload, rng, submit):
+    """Threads that each submit, wait for the result, and submit again."""
+    calling(rng, submit, [0.0] * (4 * SMALL))
+
+
+def growing(_workload, rng, submit):
+    """More and more of them."""
+    calling(rng, submit, [SECONDS * number / (6 * SMALL) for number in range(6 * SMALL)])
+
+
+def beside(_workload, rng, submit):
+    """Such threads, and other tasks that come whatever they do."""
+    clients = threading.Thread(target=calling, args=(rng, submit, [0.0] * (4 * SMALL)))
+    clients.start()
+    begin, at, others = time.perf_counter(), 0.0, random.Random(1)
+    while (at := at + others.expovariate(0.4 * SMALL / MEAN_RUN)) < SECONDS:
+        time.sleep(max(0.0, begin + at - time.perf_counter()))
+        submit(others.expovariate(1 / MEAN_RUN))
+    clients.join()
+
+
+def calling(rng, submit, begins):
+    """A thread from each of these times on."""
+    lock, begin = threading.Lock(), time.perf_counter()
+
+    def call(at):
+        time.sleep(at)
+        while time.perf_counter() < begin + SECONDS:
+            with lock:  # the same runs in the same order, whoever takes them
+                seconds = rng.expovariate(1 / MEAN_RUN)
+                future = submit(seconds)
+            future.result()
+
+    threads = [threading.Thread(target=call, args=(at,)) for at in begins]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def server(workers, log):
+    """FastAPI with so many threads, and clients that ask again as soon as they have an answer."""
+    import asyncio
+
+    import anyio.to_thread
+    import uvicorn
+    from fastapi import FastAPI
+
+    app, rng, lock, stamps = FastAPI(), random.Random("server"), threading.Lock(), []
+
+    @app.get("/")
+    def answer(asked: float):
+        started = time.perf_counter()
+        with lock:
+            seconds = rng.expovariate(1 / MEAN_RUN)
+        time.sleep(seconds)
+        stamps.append((asked, started, time.perf_counter(), seconds))
+        return "done"
+
+    async def client(port, end):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while time.perf_counter() < end:
+            writer.write(f"GET /?asked={time.perf_counter()} HTTP/1.1\r\nHost: it\r\n\r\n".encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+            await reader.readexactly(int(length.split()[1]))
+        writer.close()
+
+    async def main():
+        anyio.to_thread.current_default_thread_limiter().total_tokens = workers
+        serving = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
+        task = asyncio.create_task(serving.serve())
+        while not serving.started:
+            await asyncio.sleep(0.01)
+        port = serving.servers[0].sockets[0].getsockname()[1]
+        end = time.perf_counter() + SECONDS
+        await asyncio.gather(*(client(port, end) for _ in range(CLIENTS)))
+        serving.should_exit = True
+        await task
+
+    asyncio.run(main())
+    with open(log, "w") as file:
+        json.dump(sorted(stamps), file)
+
+
 def pipeline(_workload, rng, submit):
     """Tasks that the workers of another full pool submit, and do not wait for."""
     from poolscope import ThreadPoolExecutor
@@ -165,7 +258,15 @@ CLOSED = {
     "closed: clients": clients,
     "closed: bounded": bounded,
     "closed: batches": batches,
+    "closed: callers": callers,
+    "closed: server": server,
+    "closed: growing": growing,
+    "closed: beside": beside,
 }
+#: Replayed with their submitters; the others must have no curve but that of a batch.
+REPLAYED = ["closed: clients", "closed: bounded", "closed: callers", "closed: server"]
+#: Of the server, which has as many threads as it has in use mostly.
+CLIENTS, THREADS = 100, 20
 
 
 # -- recorded, predicted, run again ------------------------------------------------------------------------
@@ -183,7 +284,7 @@ def run(folder, workload, workers, *, watched):
     if not watched:
         return None, stamps
     with open(report) as file:
-        row = next(row for row in json.load(file)["pools"] if row["name"] == "load")
+        row = next(row for row in json.load(file)["pools"] if row["name"] in ("load", "anyio.to_thread"))
     return row, stamps
 
 
@@ -204,15 +305,23 @@ def against_reality(folder, workload):
         return {"holds": False, "advice": advice_of(row)}
     predicted = next(point for point in row["sizing"] if point["workers"] == size)
     _, stamps = run(folder, workload, size, watched=False)
+    return compared(SMALL, size, predicted, recorded, stamps)
+
+
+def compared(now, size, predicted, recorded, stamps):
+    """What was predicted beside what is real. A closed loop does more in the same time: for as many tasks then."""
+    tasks = min(len(recorded), len(stamps))
     waits = sorted(started - submitted for submitted, started, *_ in stamps)
     run_p50 = statistics.median(finished - started for _, started, finished, _ in stamps)
+    makespan = max(finished for *_, finished, _ in stamps) - stamps[0][0]
     real = {
         "wait_p95_seconds": waits[(len(waits) - 1) * 95 // 100],
-        "makespan_seconds": max(finished for *_, finished, _ in stamps) - stamps[0][0],
+        "makespan_seconds": makespan * tasks / len(stamps),
     }
     errors = {name: predicted[name] - value for name, value in real.items()}
     holds = all(abs(error) <= max(TOLERANCE * real[name], TOLERANCE_RUN * run_p50) for name, error in errors.items())
     return {
+        "now": now,
         "size": size,
         "tasks": len(stamps),
         "run_p50": run_p50,
@@ -224,9 +333,13 @@ def against_reality(folder, workload):
 
 
 def without_number(folder, workload):
-    row, stamps = run(folder, workload, SMALL, watched=True)
+    now = THREADS if workload == "closed: server" else SMALL
+    row, stamps = run(folder, workload, now, watched=True)
     advice = advice_of(row)
     numbers = [given["suggested_max_workers"] for given in advice if given["suggested_max_workers"] is not None]
+    if workload in REPLAYED and row["sizing"] and not numbers:
+        predicted = next(point for point in row["sizing"] if point["workers"] == 2 * now)
+        return compared(now, 2 * now, predicted, stamps, run(folder, workload, 2 * now, watched=False)[1])
     # Batches one after the other are notes, each of which has its curve, or one load that waits for its results.
     noted = any(found["pattern"] == "batch" for found in row["findings"])
     holds = not numbers and (noted or (bool(advice) and row["sizing"] is None))
@@ -238,7 +351,7 @@ def shown(workload, found):
     if "size" not in found:
         actions = ", ".join(sorted({given["action"] for given in found["advice"]})) or "no finding"
         return (workload, str(found.get("tasks", "")), "none", f"({actions})", "", "", "", "", verdict)
-    cells = [workload, str(found["tasks"]), f"{SMALL} -> {found['size']}"]
+    cells = [workload, str(found["tasks"]), f"{found['now']} -> {found['size']}"]
     for name in ("wait_p95_seconds", "makespan_seconds"):
         cells += [f"{found['predicted'][name]:.3f}", f"{found['real'][name]:.3f}"]
     cells.append(" / ".join(f"{1000 * late:.1f} ms" for late in found["late_p95_seconds"]))

@@ -14,6 +14,7 @@ from poolscope.signals.arrivals import (
     POPULATION_NATS,
     Population,
     Span,
+    answers_in_part,
     closed_by_answers,
     closed_by_growth,
     closed_population,
@@ -302,6 +303,7 @@ def test_a_load_that_grows_by_itself_is_no_closed_loop(run: str, load: str) -> N
         if any(start > at for at, start, _ in done):
             assert grown(done, 4) is None, seed
             assert closed_by_answers(answered(done)) is None, seed
+            assert closed_by_answers(answered(done), answers_in_part) is None, seed
 
 
 def test_clients_of_a_function_that_go_on_as_soon_as_they_are_answered_are_a_closed_loop() -> None:
@@ -315,3 +317,33 @@ def test_clients_of_a_function_that_go_on_as_soon_as_they_are_answered_are_a_clo
     assert closed_by_answers(answered(others, 2)) is None
     heavy = [(at, at, at + 5.0) for at in poisson(20.0, 20.0, seed=rng.randrange(10**6))]
     assert closed_by_answers([*answered(sockets), *answered(heavy, 2)]) is None, "most of the time is another load's"
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("rate", [5.0, 30.0])
+def test_clients_beside_others_of_the_same_function_are_closed_in_part(run: str, rate: float) -> None:
+    for seed in range(SEEDS):
+        rng = random.Random(f"{run}{rate}{seed}")
+        free, done = [0.0] * 6, []
+        coming = [(0.001 * client, True) for client in range(24)]
+        coming += [(at, False) for at in poisson(rate, 20.0, seed=rng.randrange(10**6))]
+        heapify(coming)
+        while coming and coming[0][0] < 20.0:
+            at, again = heappop(coming)
+            start = max(at, heappop(free))
+            end = start + RUNS[run](rng)
+            heappush(free, end)
+            done.append((at, start, end))
+            if again:
+                heappush(coming, (end + 0.0002, True))
+        assert closed_by_answers(answered(done), answers_in_part) is not None, seed
+
+
+@pytest.mark.parametrize(
+    ("every", "together", "run", "workers"), [(0.1, 3, 0.5, 10), (0.1, 1, 0.3, 2), (0.1, 2, 0.1, 1)]
+)
+def test_a_clock_that_the_runs_divide_answers_nothing(every: float, together: int, run: float, workers: int) -> None:
+    for seed in range(SEEDS):
+        rng = random.Random(seed)
+        done = open_loop(by_a_clock(every, together, 10.0, rng), workers, partial(a_little_more, run, rng))
+        assert closed_by_answers(answered(done), answers_in_part) is None, seed

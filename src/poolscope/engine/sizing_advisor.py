@@ -13,7 +13,14 @@ from poolscope.aggregation.pool_history import PoolHistory
 from poolscope.aggregation.replay import run_times
 from poolscope.engine.judgement import Judgement
 from poolscope.model import Finding, SizingPoint
-from poolscope.signals.arrivals import Population, closed_by_answers, closed_by_growth, closed_population, follow
+from poolscope.signals.arrivals import (
+    Population,
+    answers_in_part,
+    closed_by_answers,
+    closed_by_growth,
+    closed_population,
+    follow,
+)
 from poolscope.signals.closed_loop import ClosedLoop, Visit, closed_loop
 from poolscope.signals.fidelity import Span, agrees
 from poolscope.signals.sizing import (
@@ -141,10 +148,12 @@ class SizingAdvisor:
         """Return the tasks that submitters keep in the pool, if they wait for results."""
         history, begin_ns, end_ns = self._history, judgement.begin_ns, judgement.end_ns
         spans = list(history.tasks.spans(self._most))
+        ended = history.tasks.ended_within(begin_ns, end_ns, self._most)
         return (
             closed_population(spans, history.size, begin_ns, end_ns)
-            or closed_by_answers(history.tasks.ended_within(begin_ns, end_ns, self._most))
+            or closed_by_answers(ended)
             or closed_by_growth(spans, history.size, begin_ns, end_ns)
+            or closed_by_answers(ended, answers_in_part)
         )
 
     def _reloop(self, judgement: Judgement, now_ns: int, population: int) -> None:

@@ -32,7 +32,7 @@ from __future__ import annotations
 import math
 from bisect import bisect
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, pairwise
 from statistics import fmean, linear_regression, pvariance
 
@@ -66,6 +66,9 @@ GROWN_SHARE = 0.2
 #: moments are; and a pool is closed if functions of which that holds have this part of its workers' time.
 ANSWERS_SHARE = 0.8
 ANSWERED_SHARE = 0.5
+#: Answers among others: this part of the arrivals, and as many standard deviations more than chance has near an end.
+PART_SHARE = 0.25
+PART_DEVIATIONS = 6.0
 
 #: Of another pool: so many of its starts, this part of which had to wait for another task to end, must have arrivals
 #: near them, in the mean nearer than all but this part of all moments.
@@ -240,10 +243,17 @@ def _irregularity(moments: Sequence[int]) -> float:
 
 def answers(arrivals: Iterable[int], ends: Iterable[int]) -> bool:
     """Whether these tasks come as answers to others that ended then."""
+    near, count = _near_after(arrivals, ends)
+    return count >= ARRIVALS_NEEDED and near >= ANSWERS_SHARE * count
+
+
+def _near_after(arrivals: Iterable[int], ends: Iterable[int]) -> tuple[int, int]:
+    """Return how many of these arrivals come as near after an end as a tenth of all moments do, and how many there
+    are."""
     moments = sorted(set(ends))
     gaps = sorted(later - earlier for earlier, later in pairwise(moments))
     if len(gaps) < ARRIVALS_NEEDED:
-        return False
+        return 0, 0
     sums = [0, *accumulate(gaps)]
     near = count = 0
     for at in arrivals:
@@ -254,13 +264,32 @@ def answers(arrivals: Iterable[int], ends: Iterable[int]) -> bool:
             count += 1
             # The part of all moments that are as near after an end.
             near += sums[shorter] + distance * (len(gaps) - shorter) <= NEAR_SHARE * sums[-1]
-    return count >= ARRIVALS_NEEDED and near >= ANSWERS_SHARE * count
+    return near, count
 
 
-def closed_by_answers(tasks: Iterable[tuple[int, int, int, int]]) -> Population | None:
+def answers_in_part(arrivals: Iterable[int], ends: Iterable[int]) -> bool:
+    """Whether some of these tasks come as answers to others that ended then, which is more than chance.
+
+    What comes at one moment counts once, and a clock answers nothing, though tasks may end at its beats.
+    """
+    arrivals, moments = sorted(arrivals), sorted(set(ends))
+    if len(arrivals) < ARRIVALS_NEEDED or len(moments) < ARRIVALS_NEEDED:
+        return False
+    apart = _apart(arrivals, int(TOGETHER_SHARE * (arrivals[-1] - arrivals[0]) / len(arrivals)))
+    near, count = _near_after(apart, moments)
+    chance = NEAR_SHARE * count
+    if count < ARRIVALS_NEEDED or near < max(PART_SHARE * count, chance + PART_DEVIATIONS * math.sqrt(chance)):
+        return False
+    return not _keep_to_a_clock(arrivals, moments)
+
+
+def closed_by_answers(
+    tasks: Iterable[tuple[int, int, int, int]], answers: Callable[[Iterable[int], Iterable[int]], bool] = answers
+) -> Population | None:
     """Return the most tasks that such clients keep in a pool, where their functions hold most of its workers' time.
 
-    `tasks` are those of a stretch that ended: function, submitted, started, finished.
+    `tasks` are those of a stretch that ended: function, submitted, started, finished. For a number of workers, which is
+    better not given than wrong, `answers_in_part` is enough.
     """
     every: dict[int, list[tuple[int, int, int]]] = {}
     for function, *times in tasks:
