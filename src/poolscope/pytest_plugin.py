@@ -99,6 +99,8 @@ class Judge:
         self._lock = RLock()
         self._engine: Engine | None = None
         self._kept: list[Sequence[Any]] | None = []
+        # What was done before this test is told to those who were there.
+        probe.flush(process=False)
         self._began_at = datetime.now(UTC)
         self._began_ns = probe.clock()
         self._last: Report | None = None

@@ -118,6 +118,30 @@ def test_a_test_that_blocks_a_loop_fails_and_each_is_judged_by_itself(tmp_path: 
     assert re.search(r"^  test_it.py:\d+ in main\n      time.sleep\(seconds\)$", outcome.out, re.MULTILINE)
 
 
+TORN_DOWN = """
+    import asyncio, time
+    import pytest
+
+    @pytest.fixture
+    def server():
+        yield
+
+        async def close():
+            time.sleep(0.3)
+
+        asyncio.run(close())
+
+    def test_first(server): pass
+    def test_innocent(): asyncio.run(asyncio.sleep(0.2))
+"""
+
+
+def test_what_a_fixture_does_after_its_test_is_not_the_next_test_s(tmp_path: Path) -> None:
+    script(tmp_path, TORN_DOWN, "test_it.py")
+    outcome = pytest_in(tmp_path, "--poolscope")
+    assert (outcome.status, counts(outcome)) == (0, "2 passed"), outcome.out
+
+
 MARKED = """
     import asyncio, time
     import pytest

@@ -81,6 +81,15 @@ NEVER = """
     asyncio.run(main())
 """
 
+#: The limit is there so that not all of a batch go on at once.
+BATCH = """
+    async def main():
+        limit = asyncio.Semaphore(10)
+        await asyncio.gather(*(call(limit, 0.1) for _ in range(250)))
+
+    asyncio.run(main())
+"""
+
 #: One takes room, another one gives it back.
 SIGNAL = """
     async def main():
@@ -157,6 +166,15 @@ def test_one_that_does_its_work_is_left_in_peace(tmp_path: Path, program: str) -
     assert report["verdict"] == "concurrent"
     if program is not SHORT:
         assert report["pools"] == []
+
+
+def test_a_batch_behind_one_is_a_note(tmp_path: Path) -> None:
+    report = report_of(tmp_path, BATCH)
+    [pool] = report["pools"]
+    [finding] = pool["findings"]
+    assert (finding["pattern"], finding["cause"], finding["severity"]) == ("batch", "limit_reached", "info")
+    assert "await asyncio.sleep(seconds)" in {frame["source"] for frame in finding["frames"]}
+    assert report["verdict"] == "concurrent"
 
 
 def test_one_on_purpose_is_a_note(tmp_path: Path) -> None:

@@ -253,6 +253,36 @@ def test_what_is_taken_while_others_wait_is_seen(probe):
     assert len(probe.recorders) == 1
 
 
+def test_what_a_thread_takes_again_after_a_wait_is_seen(probe):
+    semaphore, got, again = threading.Semaphore(1), threading.Event(), threading.Event()
+    first = Holder(semaphore)
+    assert first.got.wait(LIMIT)
+
+    def take_twice():
+        for wait in (True, False):  # in one line, so that the frames of both calls may be at one address
+            assert semaphore.acquire(blocking=wait)
+            got.set()
+            assert again.wait(LIMIT)
+            semaphore.release()
+
+    thread = threading.Thread(target=take_twice)
+    thread.start()
+    waiting(semaphore, 1)
+    late = [Holder(semaphore) for _ in range(2)]
+    waiting(semaphore, 3)
+    first.end()
+    assert got.wait(LIMIT)
+    with semaphore._cond:
+        # As if it were faster than those that wait: one of them is woken, the other one waits on.
+        semaphore._value += 1
+    again.set()
+    thread.join(LIMIT)
+    for holder in late:
+        assert holder.got.wait(LIMIT)
+        holder.end()
+    Ledger(probe.recorders[0], probe).only(submitted=5, succeeded=5)
+
+
 def test_one_that_was_watched_before_is_watched_again():
     probe = FakeProbe()
     threading_semaphores.patch(probe)

@@ -7,7 +7,7 @@ import random
 import pytest
 import report_support
 from msgspec.structs import replace
-from report_support import CWD, hard_limit_tasks, pool, session, simulate, trace
+from report_support import CWD, Task, hard_limit_tasks, pool, session, simulate, trace
 
 from poolscope.model import Session
 from poolscope.rendering import comparison
@@ -67,6 +67,18 @@ def test_a_size_that_suffices_is_better_in_all_that_counts() -> None:
         "pool fetch: wait p50",
         "pool fetch: wait p95",
     ]
+
+
+def test_what_is_small_beside_the_change_does_not_gainsay_it() -> None:
+    """A pool that fills late: before that its waits are those of chance, with any size."""
+    waits = [0.0001] * 90 + [0.05 * number for number in range(210)], [0.002] * 300
+    pair = []
+    for each in waits:
+        starts = [(number / 10, number / 10 + wait) for number, wait in enumerate(each)]
+        ran = [Task(came, started, started + 0.2) for came, started in starts]
+        pair.append(session([pool(ran, 4, name="p", function="f")], traces=[trace(ran, "f")]))
+    assert changes(*pair)["wait p95"].meaning == "better"
+    assert changes(*reversed(pair))["wait p95"].meaning == "worse"
 
 
 def test_few_tasks_tell_nothing_of_their_times() -> None:

@@ -1,6 +1,7 @@
 """Facts from lines and functions: who waits for whom, and who holds the workers."""
 
 import random
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -50,6 +51,7 @@ class Samples:
         starts: int = 1000,
         worth: float = 0.0,
         usual: dict[int, float] | None = None,
+        takes: Callable[[tuple[Line, ...]], bool] = lambda _: True,
     ) -> Contention | None:
         return contention(
             self.samples,
@@ -59,6 +61,7 @@ class Samples:
             ended=self.ended,
             usual=usual or {},
             worth=worth,
+            takes=takes,
         )
 
 
@@ -190,6 +193,8 @@ def test_the_unlucky_may_wait_all_the_time() -> None:
     found = samples.judge(lasting=unlucky)
     assert found is not None
     assert (found.holders, found.waiting, found.holding) == (1, (WAIT,), (HOLD,))
+    # Where nothing scarce is taken they may as well never come back.
+    assert samples.judge(lasting=unlucky, takes=lambda _: False) is None
 
 
 def test_one_line_may_take_a_lock_and_use_it() -> None:

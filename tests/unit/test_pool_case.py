@@ -352,13 +352,13 @@ def test_the_bursts_of_pools_of_one_name_are_one_note() -> None:
         finding for load in (3, 5) for finding in VirtualPool(4).run([(0.5, 0.1, 1)] * 4 * load).case.findings()
     ]
     other = msgspec.structs.replace(findings[0], pattern="serial")
-    kept, burst = bursts_together("batch", [findings[0], other, findings[1]])
+    kept, burst = bursts_together("thread", "batch", [findings[0], other, findings[1]])
     assert kept is other
     assert (burst.evidence["bursts"], burst.since_seconds, burst.until_seconds) == (2, 0.5, pytest.approx(0.9))
     assert burst.evidence["saturated_seconds"] == pytest.approx(0.6)
     assert burst.evidence["longest_seconds"] == pytest.approx(0.4)
     assert burst.summary.startswith("Pool 'batch' was full with tasks queued 2 times, 600 ms in all (longest 400 ms)")
-    assert bursts_together("batch", [findings[0], other]) == [other, findings[0]]
+    assert bursts_together("thread", "batch", [findings[0], other]) == [other, findings[0]]
 
 
 def test_flapping_load_is_one_finding_and_not_a_page_of_them() -> None:

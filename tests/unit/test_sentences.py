@@ -224,15 +224,16 @@ def test_one_worker_on_purpose_is_said_to_be_one() -> None:
 
 
 def test_the_reason_of_several_bursts_is_that_of_the_longest() -> None:
-    said = burst.together("a): b", 3, 2.0, 4.0, "half of the tasks waited 300 ms")
+    said = burst.together("thread", "a): b", 3, 2.0, 4.0, "half of the tasks waited 300 ms")
     assert said == (
         "Pool 'a): b' was full with tasks queued 3 times, 4.0 s in all (longest 2.0 s): in the longest of them, half "
         "of the tasks waited 300 ms."
     )
-    assert burst.together("c", 9, 2.0, 8.0, burst.reason_of(said)).endswith(
+    assert burst.together("thread", "c", 9, 2.0, 8.0, burst.reason_of(said)).endswith(
         "(longest 2.0 s): in the longest of them, half of the tasks waited 300 ms."
     )
-    assert burst.together("c", 2, 0.4, 0.6, burst.short(1.0)).endswith(f"(longest 400 ms): {ONE_SECOND}.")
+    assert burst.together("thread", "c", 2, 0.4, 0.6, burst.short(1.0)).endswith(f"(longest 400 ms): {ONE_SECOND}.")
+    assert burst.together("semaphore", "c", 1, 0.4, 0.4, burst.short(1.0)).startswith("Semaphore 'c' was full with")
 
 
 def test_a_line_that_is_not_that_of_all_is_the_most_frequent_one() -> None:

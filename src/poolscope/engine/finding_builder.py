@@ -163,7 +163,9 @@ class FindingBuilder:
             since_seconds=self._offset(bursts.first_ns),
             until_seconds=self._offset(bursts.last_ns),
             detected_after_seconds=longest_seconds,
-            summary=burst.together(self._history.name, bursts.count, longest_seconds, total, reason),
+            summary=burst.together(
+                self._history.opened.kind, self._history.name, bursts.count, longest_seconds, total, reason
+            ),
             evidence=ordered(numbers, burst.Burst.telling),
             frames=(),
             advice=burst.advice(),

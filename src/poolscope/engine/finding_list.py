@@ -17,7 +17,7 @@ Event = tuple[Finding, bool]
 FINDINGS_KEPT = 50
 
 
-def bursts_together(name: str, findings: Sequence[Finding]) -> list[Finding]:
+def bursts_together(kind: str, name: str, findings: Sequence[Finding]) -> list[Finding]:
     """Return the findings of the pools of one name, with one burst instead of all: that of the longest stretch, which
     counts the others."""
     others = [finding for finding in findings if finding.pattern != "burst"]
@@ -32,6 +32,7 @@ def bursts_together(name: str, findings: Sequence[Finding]) -> list[Finding]:
         until_seconds=max(finding.until_seconds or 0.0 for finding in bursts),
         evidence=longest.evidence | sums,
         summary=burst.together(
+            kind,
             name,
             int(sums["bursts"]),
             longest.evidence["longest_seconds"],

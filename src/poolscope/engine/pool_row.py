@@ -44,6 +44,7 @@ class PoolRow:
     def __init__(self, first: PoolHistory, max_functions: int, since_ns: int = 0) -> None:
         """Scrapes show at most `max_functions` functions by name. `since_ns`: see `PoolSnapshot`."""
         self.name = first.name
+        self.kind = first.opened.kind
         self.pid = first.pid
         self.since_ns = since_ns
         self.cases: list[PoolCase] = []
@@ -109,7 +110,7 @@ class PoolRow:
 
     def _add_findings(self, findings: Iterable[Finding], most: int | None = None) -> None:
         """Keep those of pools that ended, too."""
-        found = bursts_together(self.name, [*self._past_findings, *findings])
+        found = bursts_together(self.kind, self.name, [*self._past_findings, *findings])
         self._past_findings = most_important(found) if most is None else most_important(found, most)
         self._past_left_out += len(found) - len(self._past_findings)
 
@@ -307,7 +308,7 @@ class PoolRow:
         found = [*self._past_findings, *(finding for case in self.cases for finding in case.findings())]
         if self.turns is not None and (self.turns.turns.lines or self._counts()["chunks"]):
             found += self.turns.findings(self.in_turn)
-        return tuple(sorted(bursts_together(self.name, found), key=lambda finding: finding.since_seconds))
+        return tuple(sorted(bursts_together(self.kind, self.name, found), key=lambda finding: finding.since_seconds))
 
     @property
     def in_turn(self) -> Row:

@@ -34,9 +34,10 @@ LEAST_OF_SPANS = 0.25
 LEAST_OF_TROUBLE = 0.50
 #: Part of a makespan by which the saturated time in it must differ.
 _LEAST_OF_A_RUN = 0.05
-#: The least difference of a time (s), and of that of a part (ns).
+#: The least difference of a time (s), and of that of a part (ns; as a part of how much the whole has moved).
 LEAST_SECONDS = 0.01
 LEAST_OF_A_PART_NS = 1_000_000
+LEAST_OF_A_PART = 0.01
 
 Meaning = Literal["better", "worse", "noise", "same", "unknown"]
 Times: TypeAlias = "array[int]"
@@ -285,8 +286,9 @@ def _agree(before: Times, after: Times, share: float, *, grown: bool) -> bool:
     if min(len(before), len(after)) < PARTS * TASKS_IN_A_PART:
         return False
     moved = []
+    least_ns = max(LEAST_OF_A_PART_NS, LEAST_OF_A_PART * abs(_at(after, share) - _at(before, share)))
     for first, second in zip(_parts(before, share), _parts(after, share), strict=True):
-        if abs(second - first) >= max(LEAST_OF_A_PART_NS, LEAST_OF_RUNS * max(first, second)):
+        if abs(second - first) >= max(least_ns, LEAST_OF_RUNS * max(first, second)):
             moved.append(second > first)
     return len(moved) >= AGREEING and all(more == grown for more in moved)
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 from poolscope.model import Advice, Severity
 from poolscope.rules.reason import Cause, Criteria, Pattern, Scene
 from poolscope.rules.sustained import amplified, by_no_chance, prefetched
-from poolscope.rules.wording import are, counted, seconds
+from poolscope.rules.wording import are, counted, seconds, subject
 from poolscope.signals.pool_signals import PoolSignals
 
 #: How a reason begins that holds for every burst of a pool, and one that holds for the longest only.
@@ -43,7 +43,7 @@ class Burst(Pattern, frozen=True, kw_only=True):
     def sentence(self, scene: Scene, _cause: Cause) -> str:
         """Say this of a single burst."""
         lasted = self.signals.stretch_seconds
-        return together(scene.pool, 1, lasted, lasted, self.reason)
+        return together(scene.kind, scene.pool, 1, lasted, lasted, self.reason)
 
 
 def _reason(signals: PoolSignals, criteria: Criteria) -> str:
@@ -81,14 +81,14 @@ def short(sustain_seconds: float) -> str:
     return f"{_TOO_SHORT}, which takes {seconds(sustain_seconds)} on end"
 
 
-def together(pool: str, count: int, longest: float, total: float, reason: str) -> str:
+def together(kind: str, pool: str, count: int, longest: float, total: float, reason: str) -> str:
     """Say in one sentence how many bursts there were, how long (s), and why the longest is no more than a note."""
     sums = f"once ({seconds(total)}"
     if count > 1:
         sums = f"{count:,} times, {seconds(total)} in all (longest {seconds(longest)}"
     if count > 1 and not reason.startswith((_TOO_SHORT, _IN_THE_LONGEST)):
         reason = f"{_IN_THE_LONGEST}{reason}"
-    return f"Pool {pool!r} was full with tasks queued {sums}{_END_OF_SUMS}{reason}."
+    return f"{subject(kind, pool)} was full with tasks queued {sums}{_END_OF_SUMS}{reason}."
 
 
 def reason_of(sentence: str) -> str:

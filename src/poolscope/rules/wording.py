@@ -60,6 +60,11 @@ def place(frames: Sequence[Frame]) -> str:
     return f"{most} at {frame.file.rsplit('/', 1)[-1]}:{frame.line} ({frame.function})"
 
 
+def subject(kind: str, pool: str) -> str:
+    """`Pool 'crawler'`, `Semaphore 'app:GATE'`."""
+    return f"{kind.capitalize() if kind in ('lock', 'semaphore') else 'Pool'} {pool!r}"
+
+
 def counted(count: int, noun: str) -> str:
     """`1 task`, `4 tasks`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

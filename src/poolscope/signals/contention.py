@@ -21,7 +21,7 @@ What is known of the tasks rules out what else looks like that:
 - A task that waits for room in a full queue neither waits for workers of the pool nor holds what they want: another
   thread empties it.
 - Tasks that wait come and go. Those that starve all the time want what the holders have: their tasks are of a function
-  that is seen there.
+  that is seen there, and something scarce is taken at their line. Elsewhere they do not come back.
 
 Where all are at one line, as in a call that takes a lock and does its work in C, those that starve show by having run
 for far longer than the median of their function. Then N counts how many times such tasks have ended: each time there
@@ -321,7 +321,8 @@ class _Places:
             # Those that starve want what others get; one that never gets past that place may want another thing.
             wanted = set().union(*(self._functions[place] for place in held))
             queued = [sum(everyone[waiting][function] for function in wanted) for everyone in self._all]
-            if sum(queued) < STARVING_NEEDED * sum(map(bool, queued)):
+            starving = sum(queued) >= STARVING_NEEDED * sum(map(bool, queued))
+            if not (starving and self._taken_at(waiting // 2)):
                 return None
         if sum(map(bool, queued)) < CONSTANT_SHARE * self._seen:
             return None

@@ -98,11 +98,13 @@ class _Heard(_Idle):
     def __exit__(self, *args: Any) -> None:
         # Bound as the `with` began: by now it may be idle again.
         limit = self.limit
-        if limit is not None and limit.waiting and not limit.over:
+        if limit is not None and not limit.over:
             caller = _getframe(1)
-            if caller.f_code is _state.acquire and _thread.woken != id(caller):
+            if caller.f_code is _state.acquire:
                 try:
-                    _passes(limit, caller)
+                    woken, _thread.woken = _thread.woken, 0
+                    if limit.waiting and woken != id(caller):
+                        _passes(limit, caller)
                 except Exception as exc:
                     _failed(self, exc)
         return _exit(self, *args)
@@ -204,6 +206,7 @@ def _woke(condition: _Idle, limit: Limit, wait: FrameType) -> None:
 
 def _returns(condition: _Idle, limit: Limit, notify: FrameType) -> None:
     """Note that the calling thread gives it back, once or several times at once."""
+    _thread.woken = 0  # another frame may come to be where that one was
     semaphore = condition.made[2]()
     now = limit.clock()
     times = notify.f_locals.get("n", 1)
