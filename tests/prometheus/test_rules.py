@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import pkgutil
 import re
 import subprocess
 import sys
@@ -15,13 +13,11 @@ import pytest
 import yaml
 from metrics_support import CONTRACT
 from prometheus_support import needed
+from rules_support import causes_of_rules
 
-from poolscope import rules as rule_modules
 from poolscope.model import PATTERNS
 from poolscope.rules import called_not_passed
-from poolscope.rules.loop_cause import LoopCause
 from poolscope.rules.loop_causes import LOOP_CAUSES
-from poolscope.rules.reason import Cause
 from poolscope.rules.table import CAUSES
 
 ROOT = Path(__file__).parents[2]
@@ -95,20 +91,8 @@ def section(level: str, name: str) -> str:
     return re.split(r"\n##+ ", rest)[0]
 
 
-def causes() -> set[str]:
-    """The causes that rules can give, by a class each or by a constant."""
-    found = set()
-    for info in pkgutil.iter_modules(rule_modules.__path__):
-        module = importlib.import_module(f"{rule_modules.__name__}.{info.name}")
-        found.add(getattr(module, "CAUSE", "unknown"))
-        for rule in vars(module).values():
-            if isinstance(rule, type) and issubclass(rule, Cause | LoopCause):
-                found.add(getattr(rule, "name", "unknown"))
-    return found
-
-
 def test_each_cause_has_a_section_that_says_what_to_do() -> None:
-    found = causes()
+    found = causes_of_rules()
     assert {cause.name for cause in (*CAUSES, *LOOP_CAUSES)} | {called_not_passed.CAUSE} <= found
     for cause in found:
         assert len(section("###", cause).split()) > 10, cause

@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from report_support import CWD
+from rules_support import causes_of_rules
 
-from poolscope.model import PoolTrace, Session
-from poolscope.rendering import html
+from poolscope.model import PATTERNS, PoolTrace, Session
+from poolscope.rendering import glossary, html
 
 SESSIONS = [
     report_support.overlap,
@@ -75,7 +76,8 @@ def tasks_of(pool: dict[str, Any]) -> list[tuple[int, ...]]:
 def test_it_loads_nothing_and_its_policy_allows_what_is_in_it_alone(made: Callable[[], Session]) -> None:
     encoded = html.encode(made(), CWD)
     page = Page(encoded)
-    assert not [attributes for _, attributes in page.elements if {"src", "href", "style"} & attributes.keys()]
+    assert not [attributes for _, attributes in page.elements if {"src", "style"} & attributes.keys()]
+    assert all((each["href"] or "").startswith("#word-") for _, each in page.elements if "href" in each)
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
     (policy,) = [each["content"] or "" for _, each in page.elements if each.get("http-equiv")]
     inline = re.findall(r"<(?:style|script)>(.*?)</(?:style|script)>", encoded.decode(), re.DOTALL)
@@ -92,7 +94,7 @@ def test_only_our_elements_are_in_it(made: Callable[[], Session]) -> None:
     assert {tag for tag, _ in page.elements} <= {
         *("html", "meta", "title", "style", "script", "header", "main", "footer", "section", "article", "figure"),
         *("figcaption", "h1", "h2", "h3", "p", "div", "span", "code", "pre", "dl", "dt", "dd", "ul", "li", "table"),
-        *("thead", "tbody", "tr", "th", "td", "details", "summary", "button", "canvas", "input", "output"),
+        *("thead", "tbody", "tr", "th", "td", "details", "summary", "button", "canvas", "input", "output", "a"),
     }
     data_of(page)
 
@@ -119,6 +121,20 @@ def test_the_verdict_the_line_the_advice_and_a_table_for_each_picture_are_there(
     # Timeline and sizes; the lanes' is that of the functions.
     assert page.all("summary").count("The same as a table") == 2
     assert "Functions" in page.all("h3")
+
+
+@pytest.mark.parametrize("made", SESSIONS)
+def test_each_link_leads_to_what_its_word_means(made: Callable[[], Session]) -> None:
+    page = Page(html.encode(made(), CWD))
+    known = {f"#{attributes['id']}" for _, attributes in page.elements if "id" in attributes}
+    assert {each["href"] for tag, each in page.elements if tag == "a"} <= known
+    if any(finding.severity != "info" for finding in made().report.findings):
+        assert "a" in {tag for tag, _ in page.elements}
+
+
+def test_each_pattern_and_cause_that_a_rule_has_is_explained() -> None:
+    assert tuple(glossary.PATTERNS) == PATTERNS
+    assert set(glossary.CAUSES) == causes_of_rules()
 
 
 def test_tasks_come_back_from_their_columns() -> None:

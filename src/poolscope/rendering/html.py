@@ -22,6 +22,7 @@ from typing import Any
 
 from poolscope.model import IN_TURN, Finding, LoopReport, PoolReport, PoolTrace, Report, Session, storable
 from poolscope.ranking import importance
+from poolscope.rendering import glossary
 from poolscope.rendering.tasks import tasks
 from poolscope.rendering.text import Medium
 from poolscope.rules.wording import counted
@@ -88,7 +89,7 @@ def _body(medium: Medium, session: Session) -> Iterator[str]:
     if worse:
         yield "<h2>What was found</h2>"
     for finding in worse:
-        yield from finding_told(medium, report, finding, began, headline=finding is worse[0])
+        yield from finding_told(medium, report, finding, began, headline=finding is worse[0], linked=True)
     for index, (pool, trace) in enumerate(zip(report.pools[:_MOST_POOLS], session.traces, strict=False)):
         yield from _pool(medium, index, pool, trace)
     if len(report.pools) > _MOST_POOLS:
@@ -100,9 +101,26 @@ def _body(medium: Medium, session: Session) -> Iterator[str]:
     notes = [finding for finding in ranked if finding.severity == "info"]
     yield from _list("Notes", (_text(medium, finding.summary) for finding in notes))
     yield from _list("Not seen, or switched off", (_text(medium, notice) for notice in report.notices))
+    yield from _words(report, worse)
     yield "</main>"
     overhead = f"overhead {medium.seconds(report.overhead.cpu_seconds)} CPU ({medium.percent(report.overhead.share)})"
     yield f"<footer>poolscope {_text(medium, report.poolscope_version)}, {overhead}</footer>"
+
+
+def _words(report: Report, findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield what the words on the page mean."""
+    patterns, causes = {finding.pattern for finding in findings}, {finding.cause for finding in findings}
+    told = {word: text for word, text in glossary.PATTERNS.items() if word in patterns}
+    told |= {word: text for word, text in glossary.CAUSES.items() if word in causes}
+    told |= glossary.TERMS if report.pools else {}
+    if told:
+        yield '<h2>What the words mean</h2><dl class="words">'
+        yield from (f'<div id="{_anchor(word)}"><dt>{word}</dt><dd>{text}</dd></div>' for word, text in told.items())
+        yield "</dl>"
+
+
+def _anchor(word: str) -> str:
+    return "word-" + word.replace("_", "-").replace(", ", "-")
 
 
 def headline(medium: Medium, report: Report, worse: Sequence[Finding], began: datetime | None) -> Iterator[str]:
@@ -125,12 +143,23 @@ def headline(medium: Medium, report: Report, worse: Sequence[Finding], began: da
 
 
 def finding_told(
-    medium: Medium, report: Report, finding: Finding, began: datetime | None, *, headline: bool
+    medium: Medium,
+    report: Report,
+    finding: Finding,
+    began: datetime | None,
+    *,
+    headline: bool,
+    linked: bool = False,
 ) -> Iterator[str]:
-    """Return a finding as markup; its sentence is left out if that is the `headline`."""
+    """Return a finding as markup, without its sentence if that is the `headline`; `linked` to what `_words` says."""
     until = report.duration_seconds if finding.until_seconds is None else finding.until_seconds
     yield f'<article class="{finding.severity}">'
-    yield f"<h3>{_text(medium, finding.pattern)}, cause {_text(medium, finding.cause)}</h3>"
+    pattern, cause = _text(medium, finding.pattern), _text(medium, finding.cause)
+    if linked and finding.pattern in glossary.PATTERNS:
+        pattern = f'<a href="#{_anchor(finding.pattern)}">{pattern}</a>'
+    if linked and finding.cause in glossary.CAUSES:
+        cause = f'<a href="#{_anchor(finding.cause)}">{cause}</a>'
+    yield f"<h3>{pattern}, cause {cause}</h3>"
     if not headline:
         yield f"<p>{_text(medium, finding.summary)}</p>"
     times = "" if began is None else f" ({_time(began, finding.since_seconds)} to {_time(began, until)})"
