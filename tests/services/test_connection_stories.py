@@ -69,7 +69,7 @@ LEAKS = """
             kept.append(engine.connect())
         return number
 
-    print(behind(4, load, 40, 0.01))
+    print(behind(4, load, 24, 0.01))
 """
 
 #: The pool is large enough: it is in use, and nothing waits.

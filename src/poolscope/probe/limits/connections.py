@@ -17,6 +17,7 @@ from _thread import allocate_lock, get_ident
 from collections import deque
 from threading import local
 from time import thread_time_ns
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from weakref import ref
 
 from poolscope.probe.interpreter.stacks import DEPTH_LIMIT, is_user_file, user_place
@@ -46,6 +47,12 @@ ATTRIBUTE = "_poolscope_connections"
 USES, LEAKED = "client", "leaked"
 
 _getframe = sys._getframe
+#: Where these have their frame, and what they await. No other attribute is asked for, which may be the program's code.
+_AWAITS = {
+    CoroutineType: ("cr_frame", "cr_await"),
+    GeneratorType: ("gi_frame", "gi_yieldfrom"),
+    AsyncGeneratorType: ("ag_frame", "ag_await"),
+}
 
 
 class _Sign:
@@ -405,7 +412,7 @@ class _Places:
             return None
         if type(holder) is not _Sign:
             lines, spot, gate = place_of(holder, {})
-            uses = self._uses(coroutine_modules(holder))
+            uses = self._uses(_coroutine_modules(holder))
         else:
             frame = self.frames.get(holder.ident)
             if frame is None:
@@ -431,20 +438,20 @@ def _modules(frame: FrameType | None) -> Iterable[object]:
         frame = frame.f_back
 
 
-def coroutine_modules(task: Any) -> Iterable[object]:
+def _coroutine_modules(task: Any) -> list[object]:
     """Return the modules of what the user's innermost coroutine awaits."""
     awaited = task.get_coro()
     modules: list[object] = []
     for _ in range(DEPTH_LIMIT):
-        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
-        frame = frame or getattr(awaited, "ag_frame", None)
-        if frame is None:
+        names = _AWAITS.get(type(awaited))
+        frame = None if names is None else getattr(awaited, names[0])
+        if names is None or frame is None:
             break
         if is_user_file(frame.f_code.co_filename):
             modules.clear()
         else:
             modules.append(frame.f_globals.get("__name__"))
-        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+        awaited = getattr(awaited, names[1])
     return modules
 
 
