@@ -87,6 +87,9 @@ class FakeProbe:
     def wake(self):
         self.wakes += 1
 
+    def add_job(self, period_seconds, job):
+        return lambda: None
+
     def pool_rule(self, label):
         return self.rules.get(label)
 
