@@ -69,6 +69,9 @@ class FakeProbe:
         self.supervised = False
         self.before_flush = []
 
+    def add_job(self, _seconds, _job):
+        return lambda: None
+
     def notice(self, text):
         self.emit(("notice", text))
 
@@ -86,9 +89,6 @@ class FakeProbe:
 
     def wake(self):
         self.wakes += 1
-
-    def add_job(self, period_seconds, job):
-        return lambda: None
 
     def pool_rule(self, label):
         return self.rules.get(label)
