@@ -78,7 +78,7 @@ public class Story {
 
     // Threads that each take a connection of a small pool.
     static Runnable database() {
-        ExecutorService web = shown(Executors.newFixedThreadPool(6), "web");
+        ExecutorService web = shown(Executors.newFixedThreadPool(60), "web");
         HikariConfig config = new HikariConfig();
         config.setDataSource((DataSource) answering(DataSource.class));
         config.setMaximumPoolSize(2);
@@ -87,7 +87,7 @@ public class Story {
         HikariDataSource database = new HikariDataSource(config);
         return () -> web.submit(() -> {
             try (Connection connection = database.getConnection()) {
-                pause(2);
+                pause(3);
             } catch (java.sql.SQLException late) {
                 throw new IllegalStateException(late);
             }
