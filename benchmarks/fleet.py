@@ -2,6 +2,7 @@
 
     python benchmarks/fleet.py [--pools 1000,10000] [--hours 6] [--interval 60] [--busy 0.02] [--seed 1] [--json FILE]
     python benchmarks/fleet.py --find [--instances 500] [--each 10] [--sick 20]
+    python benchmarks/fleet.py --healthy 150
 
 The samples are made up, written as OpenMetrics and made blocks of by promtool: a real Prometheus has them before
 it starts (both are Debian's). `poolscope fleet` is a process of its own; its peak of resident memory is the kernel's.
@@ -10,11 +11,15 @@ it starts (both are Debian's). `poolscope fleet` is a process of its own; its pe
     healthy   of the same, none waits: what is only looked at
     find      so many instances with ten pools each, of which some turn serial: how many of them are found, and how many
               others are said to have a finding
+    healthy N N pools of random size and run time, whose tasks come at random and take half to four fifths of their
+              workers' time: how often one is said to have a finding; by runs that are exponential, and by some that
+              scatter far more (lognormal, sigma 1.5). Without an engine
 """
 
 from __future__ import annotations
 
 import argparse
+import heapq
 import json
 import os
 import random
@@ -26,9 +31,15 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from array import array
 from pathlib import Path
 
 from common import headline, integers, print_table, save, starting
+
+from poolscope.config.settings import Settings
+from poolscope.fleet import known
+from poolscope.fleet.judging import Instance, Range
+from poolscope.fleet.samples import Assembly, Series
 
 #: 2026-08-01 14:00 UTC.
 BEGIN = 1_785_592_800
@@ -159,6 +170,67 @@ def measured(pools, options, busy):
     }
 
 
+def random_load(random_, workers, run, utilisation, seconds, interval, scattered):
+    """(active, queued, done) of a pool at each scrape."""
+    rate = utilisation * workers / run
+    next_one, ends, queued, done, at = random_.expovariate(rate), [], 0, 0, 0.0
+
+    def takes():
+        # exp(sigma^2 / 2) is the mean of a lognormal one
+        return run * random_.lognormvariate(0, 1.5) / 3.0802 if scattered else random_.expovariate(1 / run)
+
+    while at <= seconds:
+        now = min(next_one, ends[0]) if ends else next_one
+        while at < now and at <= seconds:
+            yield len(ends), queued, done
+            at += interval
+        if now == next_one:
+            next_one = now + random_.expovariate(rate)
+            if len(ends) < workers:
+                heapq.heappush(ends, now + takes())
+            else:
+                queued += 1
+        else:
+            heapq.heappop(ends)
+            done += 1
+            if queued:
+                queued -= 1
+                heapq.heappush(ends, now + takes())
+
+
+def healthy(options):
+    """Rows: hours of healthy pools, and what is said of them."""
+    random_ = random.Random(options.seed)
+    shipped = known.shipped()
+    by_name = {mapping.name: mapping for mapping in shipped}
+    rows = {kind: [0.0, 0, 0, 0] for kind in ("exponential", "lognormal")}
+    for _ in range(options.healthy):
+        workers, run = random_.choice([1, 2, 4, 8, 16, 50]), random_.choice([0.2, 1, 5, 30])
+        utilisation, interval = random_.uniform(0.5, 0.8), random_.choice([15, 60])
+        kind = random_.choice(list(rows))
+        # So many tasks are enough.
+        seconds = max(1800, min(options.hours * 3600, int(60_000 * run / workers)))
+        load = random_load(random_, workers, run, utilisation, seconds, interval, kind == "lognormal")
+        found = [(workers, workers, workers, a, q, room(q), d) for a, q, d in load]
+        at = array("d", (BEGIN + interval * step for step in range(len(found))))
+        assembly = Assembly(known.present(shipped, METRICS))
+        for name, values in zip(METRICS, zip(*found, strict=True), strict=True):
+            assembly.add(Series({"__name__": name, "job": "a", "instance": "b", "name": "c"}, at, array("d", values)))
+        instance = Instance(assembly.pools(), by_name)
+        (verdict,) = instance.judge(Range(BEGIN, BEGIN + seconds, str), Settings(), {})
+        row = rows[kind]
+        row[0] += seconds / 3600
+        row[1] += 1
+        row[2] += verdict.state == "finding" and verdict.severity != "info"
+        row[3] += verdict.state == "finding" and verdict.severity == "info"
+    return rows
+
+
+def room(queued):
+    """The room that an unbounded queue of Java says it has."""
+    return 2147483647 - queued
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pools", type=integers, default=[1000, 10_000])
@@ -171,8 +243,16 @@ def main():
     parser.add_argument("--instances", type=int, default=500)
     parser.add_argument("--each", type=int, default=POOLS_OF_AN_INSTANCE)
     parser.add_argument("--sick", type=int, default=20)
+    parser.add_argument("--healthy", type=int, metavar="N")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
+    if options.healthy:
+        rows = healthy(options)
+        print_table(
+            ("runs", "hours", "pools", "false alarms", "notes"),
+            [(kind, f"{row[0]:.0f}", *map(str, row[1:])) for kind, row in rows.items()],
+        )
+        return
     missing = [program for program in ("prometheus", "promtool") if shutil.which(program) is None]
     if missing:
         sys.exit(f"no {missing[0]}: install Debian's package prometheus")

@@ -11,12 +11,13 @@ from statistics import median
 
 import msgspec
 
+from poolscope.fleet.chance import SampledLoad, UnknownRuns
 from poolscope.fleet.readings import BEFORE_SECONDS, STRETCH_SCRAPES, Reading, Stretch
 from poolscope.fleet.samples import Numbers
 from poolscope.signals.amplification import LEAST_WAIT_NS, LEAST_WAIT_RUNS
 from poolscope.signals.limits import LimitSignals
 from poolscope.signals.pool_signals import PoolSignals, ProcessSignals
-from poolscope.signals.significance import HEALTHY_UTILISATION, Before, LoadTest, Runs
+from poolscope.signals.significance import Before, LoadTest, Runs
 from poolscope.signals.window import Work
 
 #: The CPU is what its process lacks from this part of its limit on.
@@ -25,10 +26,10 @@ CPU_FULL_SHARE = 0.9
 WAITING_CPU = 0.1
 #: Collecting garbage for more than this part of the time is a cause of its own.
 COLLECTING_SHARE = 0.1
-#: What stands for a run that is not known (s): short, so that chance has many chances.
-UNKNOWN_RUN = 0.001
 #: Tasks were started at once before the knee if none waited at so many of the scrapes.
 QUIET_SHARE = 0.9
+#: Workers that were busy for so much of a stretch were never idle in it.
+UNBROKEN_SHARE = 0.97
 #: A pool that is this busy on average needs no more workers.
 UTILISATION = 0.8
 
@@ -54,23 +55,6 @@ class Process(msgspec.Struct, frozen=True):
     dependencies: tuple[Dependency, ...] = ()
     #: Other pools of workers that were full over the same time.
     others: tuple[str, ...] = ()
-
-
-class UnknownRuns(LoadTest, frozen=True, kw_only=True):
-    """A stretch of a pool whose runs are not known: its queue alone speaks, with as many chances to come about as tasks
-    of a millisecond have."""
-
-    @property
-    def surprise(self) -> float | None:
-        """See `LoadTest`."""
-        return -self.queue * math.log(HEALTHY_UTILISATION)
-
-    @property
-    def surprise_needed(self) -> float:
-        """See `LoadTest`."""
-        return LoadTest(
-            workers=self.workers, stretch_seconds=0.0, queue=0, arrivals=0, seconds=0.0, runs=Runs(1, UNKNOWN_RUN)
-        ).surprise_needed
 
 
 class Sampled(PoolSignals, frozen=True, kw_only=True):
@@ -200,18 +184,22 @@ def _crowd(reading: Reading, stretch: Stretch, workers: int, run: float | None, 
     peak = max(depths, key=lambda at: depths[at], default=first)
     begin = first - 1 if first and first not in reading.breaks else first
     arriving = _arriving(reading, begin, peak) or 0.0
-    seconds = reading.at[peak] - reading.at[begin]
-    finished = round((reading.full_throughput(first, last) or 0.0) * (reading.at[last] - reading.at[first]))
-    kind = LoadTest if run else UnknownRuns
-    return kind(
+    seconds, length = reading.at[peak] - reading.at[begin], reading.at[last] - reading.at[first]
+    busy = reading.busy.between(first, last) if reading.busy is not None else 0.0
+    test = SampledLoad if run else UnknownRuns
+    return test(
         workers=workers,
-        stretch_seconds=reading.at[last] - reading.at[first],
-        # Where it alone speaks, a high one may be of a moment: what counts is what was there most of the time.
-        queue=round(median(depths.values())) if kind is UnknownRuns and depths else round(depths.get(peak, 0.0)),
+        stretch_seconds=length,
+        queue=round(depths.get(peak, 0.0)),
         arrivals=round(max(0.0, arriving) * seconds),
         seconds=seconds,
-        runs=_runs(finished, run),
+        runs=_runs(round((reading.full_throughput(first, last) or 0.0) * length), run),
         before=before,
+        scrapes=stretch.scrapes,
+        interval=reading.interval,
+        queue_mean=sum(depths.values()) / max(1, len(depths)),
+        queue_usual=median(depths.values()) if depths else 0.0,
+        unbroken=busy >= UNBROKEN_SHARE * workers * length,
     )
 
 

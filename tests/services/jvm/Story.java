@@ -78,7 +78,7 @@ public class Story {
 
     // Threads that each take a connection of a small pool.
     static Runnable database() {
-        ExecutorService web = shown(Executors.newFixedThreadPool(6), "web");
+        ExecutorService web = shown(Executors.newFixedThreadPool(60), "web");
         HikariConfig config = new HikariConfig();
         config.setDataSource((DataSource) answering(DataSource.class));
         config.setMaximumPoolSize(2);
@@ -87,7 +87,7 @@ public class Story {
         HikariDataSource database = new HikariDataSource(config);
         return () -> web.submit(() -> {
             try (Connection connection = database.getConnection()) {
-                pause(5);
+                pause(3);
             } catch (java.sql.SQLException late) {
                 throw new IllegalStateException(late);
             }
@@ -117,7 +117,7 @@ public class Story {
         System.out.println(server.getAddress().getPort());
         BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
         for (String word = input.readLine(); word != null; word = input.readLine()) {
-            perTick = word.equals("overload") ? (words[0].equals("database") ? 12 : 6) : 1;
+            perTick = word.equals("overload") ? (words[0].equals("database") ? 30 : 6) : 1;
             System.out.println(System.currentTimeMillis() / 1000.0);
         }
         System.exit(0);

@@ -1,0 +1,65 @@
+"""Scrapes of a healthy pool that look like trouble now and then."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from poolscope.fleet.chance import SampledLoad, UnknownRuns, waiting
+from poolscope.signals.significance import Runs
+
+#: Eight workers of half a second, saturated for ten scrapes.
+SEEN = SampledLoad(
+    workers=8,
+    stretch_seconds=150.0,
+    queue=200,
+    arrivals=2600,
+    seconds=150.0,
+    runs=Runs(2400, 1200.0, 1200.0),
+    scrapes=10,
+    interval=15.0,
+    queue_mean=100.0,
+    queue_usual=100.0,
+    unbroken=False,
+)
+
+
+def but(**changes: object) -> bool:
+    """Whether it is no chance with these numbers changed."""
+    test = msgspec.structs.replace(SEEN, **changes)
+    assert test.surprise is not None
+    return test.surprise >= test.surprise_needed
+
+
+def test_erlang_s_formula() -> None:
+    assert waiting(1, 0.8) == pytest.approx(0.8)
+    assert waiting(2, 0.8) == pytest.approx(32 / 45)
+    assert waiting(10, 0.5) == pytest.approx(0.0361, rel=0.01)
+    assert waiting(10**9, 0.8) < 1e-6
+
+
+def test_a_long_queue_all_along_is_no_chance() -> None:
+    assert but()
+    assert not but(queue=10, queue_mean=5.0, arrivals=2000)
+
+
+def test_a_few_scrapes_far_apart_are_no_busy_period() -> None:
+    """Of short tasks, once a minute: it may have been idle a hundred times in between."""
+    short = {"runs": Runs(20_000, 400.0, 16.0), "interval": 60.0, "queue": 8, "queue_mean": 4.0, "arrivals": 19_000}
+    assert not but(scrapes=4, stretch_seconds=180.0, **short)
+    assert but(scrapes=4, stretch_seconds=180.0, unbroken=True, **short)
+    assert but(scrapes=60, stretch_seconds=3600.0, seconds=3600.0, **{**short, "workers": 50})
+
+
+def test_long_tasks_need_a_long_time() -> None:
+    long = {"runs": Runs(40, 1200.0, 72_000.0), "arrivals": 45, "queue": 10, "queue_mean": 8.0}
+    assert not but(**long)
+    assert not but(unbroken=True, **long)
+
+
+def test_without_runs_only_a_very_long_queue_speaks() -> None:
+    names = {name: getattr(SEEN, name) for name in SEEN.__struct_fields__}
+    few = UnknownRuns(**{**names, "runs": Runs(), "queue_usual": 50.0})
+    many = UnknownRuns(**{**names, "runs": Runs(), "queue_usual": 500.0})
+    assert (few.surprise or 0.0) < few.surprise_needed
+    assert (many.surprise or 0.0) >= many.surprise_needed
