@@ -27,8 +27,8 @@ def said(text: str, gate: str = "await") -> InTurn | InRow | Told:
 
 
 APART = """
-async def main(port):
-    for number in range(40):
+async def main(port, count):
+    for number in range(count):
         pictures.append(await download(port, number))  # here
 ---
 async def main():
@@ -200,6 +200,10 @@ async def main():
         answers.append(await fetch(message))  # here
 ---
 async def main():
+    for number, row in enumerate(cursor.all()):
+        answers.append(await fetch(number, row))  # here
+---
+async def main():
     for attempt in range(3):
         try:
             return await fetch(attempt)  # here
@@ -289,6 +293,13 @@ thread
 def main():
     for thread in threads:
         thread.join()  # here
+---
+thread
+def main():
+    for source in sources:
+        thread = threading.Thread(target=ask, args=(source,))
+        thread.start()
+        thread.join(5)  # here
 ---
 future
 def main():

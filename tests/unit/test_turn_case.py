@@ -156,6 +156,11 @@ def test_rounds_that_wait_for_their_slowest() -> None:
     assert Process().see(8, gate="batch", others=1).findings() == [], "one thing at a time is no round"
 
 
+def test_small_rounds_of_a_large_pool_are_none() -> None:
+    process = Process().see(8, gate="end", loop=0, pool=1, others=3)
+    assert process.findings(Row(kind="pool", name="db", workers=32)) == []
+
+
 def test_a_pause_counts_for_no_more_than_a_look() -> None:
     process = Process()
     process.look([turn(1)])

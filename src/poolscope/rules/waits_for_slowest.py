@@ -26,8 +26,8 @@ class WaitsForSlowest(InTurnCause, frozen=True, kw_only=True):
         most, mean = line.most_others, line.mean_others
         if row.kind == "pool":
             most, mean = most + 1, mean + 1
-        at_once = max(most, row.workers)
-        if most < _SEVERAL or mean > Row(kind=row.kind, workers=at_once).enough:
+        # By what there was, and not by the workers that there may be: a small round that is over at once is none.
+        if most < _SEVERAL or mean > Row(kind=row.kind, workers=most).enough:
             return None
         return True
 

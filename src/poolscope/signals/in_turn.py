@@ -351,6 +351,8 @@ class _Loop:
         if started and isinstance(node.func, ast.Attribute) and node.func.attr in _COLLECTS:
             # What it waits for has to have been started in this turn.
             source = node.func.value
+            if node.func.attr == "join" and (node.args or node.keywords):
+                return None  # the thread is there to be given up
             if isinstance(source, ast.Name):
                 source = self._value(source.id) or source
             return node if _starts_in([source]) else None
@@ -359,9 +361,9 @@ class _Loop:
     def _is_stream(self) -> bool:
         """Whether the loop gets its items as they come, or what was started before."""
         for each in self.iterated:
-            names = [_name(call.func) for call in _calls([each])]
             last = dotted(each).rpartition(".")[2]
-            if any(_STREAMS.search(name) for name in (*names, last) if name) or _UNDER_WAY.search(last):
+            called = [part for call in _calls([each]) for part in dotted(call.func).split(".")]
+            if any(_STREAMS.search(name) for name in (*called, last)) or _UNDER_WAY.search(last):
                 return True
         return False
 
