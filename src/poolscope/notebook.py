@@ -128,7 +128,7 @@ def without_loop(session: Session, name: str | None) -> Session:
 
 
 def with_cells(session: Session, cells: Mapping[str, int], ran: int) -> Session:
-    """Return the session of the cell that `ran`, in which the file of each cell has its number for a name."""
+    """Return the session of the cell that `ran`; each cell's file, whose name says nothing, is named by its number."""
     names = {file: f"cell {number}" for file, number in cells.items()}
 
     def named(text: str) -> str:
