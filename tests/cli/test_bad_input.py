@@ -86,6 +86,7 @@ def refused(folder: Path, *words: str, **variables: str) -> str:
         ("run --json", "--json: expected one argument"),
         ("run --json nowhere/report.json program.py", "no file can be made in nowhere; name"),
         ("run --json folder program.py", "--json folder: it is a directory"),
+        ("run --json  program.py", "--json names no file"),
         ("run --session nowhere/x program.py", "no file can be made in nowhere; name"),
         ("run --session folder program.py", "--session folder: it is a directory"),
         ("run --json /proc/x program.py", "no file can be made in /proc"),

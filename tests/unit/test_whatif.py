@@ -84,6 +84,12 @@ def test_a_curve_that_is_not_to_be_believed_says_so(changed: dict[str, object], 
     assert said in shown(judged(**changed))
 
 
+def test_sizes_that_change_nothing_more_are_one_row() -> None:
+    rows = [row.split() for row in whatif.lines(hard_limit(), None, [4, *range(16, 65)])]
+    assert [row[0] for row in rows[2:4]] == ["4", "16-64"]
+    assert rows[4][0] == "Run"
+
+
 def test_sizes_beyond_the_cpu_are_marked() -> None:
     session = judged(evidence={"worker_cpu_share": 0.1, "cpu_limit_cores": 1.0})
     marked = [row.split()[0] for row in shown(session).splitlines() if row.endswith("beyond the CPU")]

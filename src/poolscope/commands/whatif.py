@@ -6,6 +6,7 @@ import argparse
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from operator import attrgetter, gt
 from statistics import median_low
 
@@ -139,8 +140,12 @@ def _pool_lines(
     chosen = workers or sizes_around(row.max_workers, next((size for size in suggested if size), None))
     yield f"  {'workers':>7}  {'wait p50':>10}  {'wait p95':>10}  {'makespan':>10}"
     enough = _cpu_enough(row)
-    for point in curve(recorded, chosen) if closed is None else map(closed.point, chosen):
-        yield _point(point, row.max_workers, enough)
+    points = curve(recorded, chosen) if closed is None else map(closed.point, chosen)
+    shown = [(point.workers, _numbers(point, row.max_workers, enough)) for point in points]
+    # Sizes that follow each other and differ in nothing are one row.
+    for (_, numbers), run in groupby(enumerate(shown), lambda place: (place[1][0] - place[0], place[1][1])):
+        sizes = [size for _, (size, _) in run]
+        yield f"  {f'{sizes[0]}-{sizes[-1]}' if len(sizes) > 1 else sizes[0]:>7}  {numbers}"
     yield "  Run times are taken as recorded, whatever the number of workers."
     if closed is not None:
         together = f"{closed.population} tasks at a time"
@@ -177,12 +182,12 @@ def _warnings(row: PoolReport, enough: int | None, closed: ClosedLoop | None) ->
         yield f"  The report says {' and '.join(sorted(causes))}: more workers would wait for that too."
 
 
-def _point(point: SizingPoint, present: int, enough: int | None) -> str:
+def _numbers(point: SizingPoint, present: int, enough: int | None) -> str:
     mark = "  as it is" if point.workers == present else ""
     if enough is not None and point.workers > enough:
         mark += "  beyond the CPU"
     waits = f"{point.wait_p50_seconds:>8.3f} s  {point.wait_p95_seconds:>8.3f} s"
-    return f"  {point.workers:>7}  {waits}  {point.makespan_seconds:>8.3f} s{mark}"
+    return f"{waits}  {point.makespan_seconds:>8.3f} s{mark}"
 
 
 def _is_size(text: str) -> bool:

@@ -19,6 +19,8 @@ def check(path: str, option: str) -> str:
 
     Raises OutputError.
     """
+    if not path:
+        raise OutputError(f"{option} names no file: name one, or - for standard output")
     if os.path.isdir(path):
         raise OutputError(f"{option} {path}: it is a directory; name a file in it")
     try:
@@ -35,7 +37,7 @@ def check(path: str, option: str) -> str:
         os.close(descriptor)
         os.unlink(temporary)
     except FileNotFoundError as error:
-        folder = os.path.dirname(path) or "."
+        folder = os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path) or "."
         raise OutputError(f"{option} {path}: no file can be made in {folder}; name a directory that exists") from error
     except OSError as error:
         raise OutputError(f"{option} {path} cannot be written: {error.strerror}; name another file") from error
