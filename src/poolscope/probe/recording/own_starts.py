@@ -182,6 +182,9 @@ def _note(what: str, child: Any, frame: FrameType | None) -> None:
         place.last = ref(child)
         if place.count >= 2 * place.told:
             _tell(key, place)
+        again = place.count > 1
+    if again and state.probe is not None:
+        state.probe.wake()  # our thread reads what waits for each of them
     first = state.first
     if first is not None:
         state.first = None
