@@ -38,6 +38,9 @@ def a_fleet() -> Iterator[Series]:
         yield from shown(busy, THREAD_POOL, name="mail", instance=instance)
         yield from shown(busy, HIKARI, pool="main", instance=instance)
         yield from process(scrapes, 0.1, instance=instance)
+        at = [each.at for each in scrapes]
+        yield series("tomcat_threads_config_max_threads", at, [200.0] * len(at), name="http", instance=instance)
+        yield series("tomcat_threads_busy_threads", at, [5.0] * len(at), name="http", instance=instance)
     at = [each.at for each in busy]
     yield series("go_sched_gomaxprocs_threads", at, [4.0] * len(at), job="go", instance="go:1")
 
@@ -80,6 +83,7 @@ def test_the_sick_are_found_and_none_else(prometheus: Prometheus, tmp_path: Path
     assert pools == {
         "micrometer-thread-pool": ("B", 2 * INSTANCES, 2 * INSTANCES - SICK, SICK),
         "hikaricp": ("A", INSTANCES, INSTANCES, 0),
+        "tomcat": ("C", INSTANCES, INSTANCES, 0),
         "go-runtime": ("none", 1, 0, 0),
     }
     # The fine ones were only looked at.
@@ -101,7 +105,7 @@ def test_what_a_terminal_shows_and_the_exit_status(prometheus: Prometheus, tmp_p
         "poolscope: exit status 3, as --fail-on warning wants it: 3 of 12 instances of orders"
     )
     text = " ".join(outcome.out.split())
-    assert text.startswith("WARNING 3 pools of 36 turned serial")
+    assert text.startswith("WARNING 3 pools of 48 turned serial")
     assert "3 of 12 instances of orders: 'db' async_then_serial, blocking io, since" in text
     assert "corePoolSize of 'db'" in text
     assert "and what is shorter is not seen" in text
@@ -140,6 +144,6 @@ def test_a_large_fleet_is_asked_about_first(prometheus: Prometheus, tmp_path: Pa
 
     when = Range(BEGIN, BEGIN + SECONDS, Clock(BEGIN))
     surveyor = Surveyor(Engine(prometheus.url), when, Settings())
-    with pytest.raises(TooMany, match=r"49 series match: name fewer with --match, .* or add --yes"):
+    with pytest.raises(TooMany, match=r"61 series match: name fewer with --match, .* or add --yes"):
         surveyor.run(20)
-    assert len(surveyor.run(None).verdicts) == 3 * INSTANCES
+    assert len(surveyor.run(None).verdicts) == 4 * INSTANCES

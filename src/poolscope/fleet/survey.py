@@ -178,11 +178,23 @@ class Surveyor:
                 yield Pool(key, mapping, round(count), alarm, dones.get(key))
 
     def _alarms(self, mapping: PoolMapping, prefix: str, span: str) -> dict[PoolKey, float] | None:
-        """Return the most that ever waited; None where a mapping has no metric that alone says that nothing did."""
-        source = None if mapping.tier == "none" or mapping.kind == "loop" else mapping.roles.sources().get("queued")
-        if source is None or source.plus or source.minus:
+        """Return the most that ever waited, or of pools without a queue 1 for those that were full, and 0; None where a
+        mapping has no metric that alone says that."""
+        sources = mapping.roles.sources()
+        queued = sources.get("queued")
+        if mapping.tier == "none" or mapping.kind == "loop":
             return None
-        return self._by_key(mapping, prefix, source, f"max_over_time({{}}{span})", max)
+        if queued is not None:
+            if queued.plus or queued.minus:
+                return None
+            return self._by_key(mapping, prefix, queued, f"max_over_time({{}}{span})", max)
+        active, limit = sources.get("active"), sources.get("limit")
+        if mapping.tier != "C" or active is None or limit is None or active.plus or active.minus or limit.plus:
+            return None
+        most = self._by_key(mapping, prefix, active, f"max_over_time({{}}{span})", sum)
+        least = self._by_key(mapping, prefix, limit, f"min_over_time({{}}{span})", sum)
+        # Below 0 it is not there.
+        return {key: float(most[key] >= least[key] or least[key] < 0) for key in most.keys() & least.keys()}
 
     def _by_key(
         self,
