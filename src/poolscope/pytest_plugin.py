@@ -15,6 +15,7 @@ import argparse
 import os
 import sys
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -48,7 +49,8 @@ class _Severity(argparse.Action):
         severity = values
         if values not in _SEVERITIES:
             if not os.path.exists(str(values).partition("::")[0]):
-                parser.error(f"argument {option_string}: expected one of {', '.join(_SEVERITIES)}, found {values!r}")
+                expected = f"expected one of {', '.join(_SEVERITIES)}, or a path that exists"
+                parser.error(f"argument {option_string}: {expected}, found {values!r}")
             # The arguments are parsed several times.
             namespace.poolscope_paths = list(dict.fromkeys([*getattr(namespace, "poolscope_paths", []), values]))
             severity = self.const
@@ -84,7 +86,10 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def poolscope(request: pytest.FixtureRequest) -> Judge:
     """See what poolscope sees of this test: `.report` and `.findings`, as of now."""
-    return cast("Judge", request.node.stash[_JUDGE])
+    judge = request.node.stash.get(_JUDGE, None)
+    if judge is None:
+        pytest.skip("poolscope has failed, and sees nothing of this test")
+    return cast("Judge", judge)
 
 
 class Judge:
@@ -177,6 +182,8 @@ class Judge:
 
 
 _JUDGE = pytest.StashKey[Judge]()
+#: The settings of the probe before the test.
+_BEFORE = pytest.StashKey[Any]()
 #: How a test is to be judged, None if not at all, and the severity at which it fails, "" for none.
 _PLAN = pytest.StashKey[tuple["Settings | None", str]]()
 
@@ -189,6 +196,8 @@ class _Watcher:
         self._installation: Installation | None = None
         self._found: list[tuple[str, list[str]]] = []
         self._settings: Settings | None = None
+        #: Set when a part of ours has failed: no further test is watched, and none fails for it.
+        self._given_up = False
 
     def install(self) -> None:
         """Patch what there is. The second time nothing happens."""
@@ -210,22 +219,51 @@ class _Watcher:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Make the judge of a test before its fixtures, which may want to see it."""
         settings, _ = item.stash.get(_PLAN, (None, ""))
-        if settings is None:
+        if settings is None or self._given_up:
             return (yield)
+        with self._bearing(item):
+            self._begin(item, settings)
+        try:
+            return (yield)
+        finally:
+            self._finish(item)
+
+    def _begin(self, item: pytest.Item, settings: Settings) -> None:
         self.install()
         from poolscope.probe.runtime import current
         from poolscope.probe.settings import ProbeSettings
 
         probe = current()
-        before = probe.settings
+        item.stash[_BEFORE] = probe.settings
         if not probe.supervised:
             probe.settings = ProbeSettings.from_values(settings.for_probe())
-        item.stash[_JUDGE] = judge = Judge(probe, settings)
+        item.stash[_JUDGE] = Judge(probe, settings)
+
+    def _finish(self, item: pytest.Item) -> tuple[Finding, ...]:
+        """End the judge of a test, and put the settings back; return what was found."""
+        found: tuple[Finding, ...] = ()
+        with self._bearing(item):
+            if (judge := item.stash.get(_JUDGE, None)) is not None:
+                found = judge.finish()
+            if (before := item.stash.get(_BEFORE, None)) is not None:
+                from poolscope.probe.runtime import current
+
+                current().settings = before
+        return found
+
+    @contextmanager
+    def _bearing(self, item: pytest.Item) -> Iterator[None]:
+        """Keep a failure of ours from the test, say it in the summary, and watch no more tests."""
         try:
-            return (yield)
-        finally:
-            judge.finish()
-            probe.settings = before
+            yield
+        except Exception as exc:
+            from poolscope.probe.interpreter.blame import is_ours
+
+            if not is_ours(exc):
+                raise  # a signal handler's: a time limit of the test
+            self._given_up = True
+            told = _clean(f"poolscope has failed and watches no more tests: {type(exc).__name__}: {exc}")
+            item.user_properties.append((_PROPERTY, told))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -234,7 +272,7 @@ class _Watcher:
         settings, fail_on = item.stash.get(_PLAN, (None, ""))
         if settings is None or not fail_on:
             return result
-        findings = item.stash[_JUDGE].finish()
+        findings = self._finish(item)
         least = _SEVERITIES.index(fail_on)
         failing = [finding for finding in findings if _SEVERITIES.index(finding.severity) >= least]
         if failing:

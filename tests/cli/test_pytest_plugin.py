@@ -86,7 +86,36 @@ def test_a_path_behind_the_option_is_a_path(tmp_path: Path) -> None:
         assert (outcome.status, counts(outcome)) == (1, f"1 failed, {passed} passed")
     wrong = pytest_in(tmp_path, "--poolscope=bad")
     assert wrong.status == 4
-    assert "argument --poolscope: expected one of info, warning, critical, found 'bad'" in wrong.err
+    told = "argument --poolscope: expected one of info, warning, critical, or a path that exists, found 'bad'"
+    assert told in wrong.err
+
+
+BROKEN = """
+    import pytest
+    from poolscope.pytest_plugin import Judge
+
+    # As if the mistake stood in the file of the plugin.
+    broken = eval(compile("lambda *_: 1 / 0", Judge.finish.__code__.co_filename, "eval"))
+
+    @pytest.fixture(scope="session", autouse=True)
+    def break_it():
+        Judge.PART = broken
+
+    def test_first():
+        pass
+
+    def test_second():
+        pass
+"""
+
+
+@pytest.mark.parametrize("part", ["finish", "_tick", "__init__"])
+def test_a_failure_of_ours_fails_no_test(tmp_path: Path, part: str) -> None:
+    script(tmp_path, BROKEN.replace("PART", part), "test_it.py")
+    outcome = pytest_in(tmp_path, "--poolscope")
+    assert (outcome.status, counts(outcome)) == (0, "2 passed")
+    told = "poolscope has failed and watches no more tests: ZeroDivisionError: division by zero"
+    assert (told in outcome.out) == (part != "_tick")
 
 
 def test_without_the_option_nothing_is_watched(tmp_path: Path) -> None:
