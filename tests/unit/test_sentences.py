@@ -202,12 +202,23 @@ ONE_SECOND = "too short for a finding, which takes 1.0 s on end"
                 "wait_max_seconds": 15.4,
                 "oldest_queued_seconds": 15.9,
             },
-            "only 1 task finished in that time, too few to judge by; the longest wait was 15.4 s; 30 tasks are still "
-            "queued, the oldest for 15.9 s",
+            "only 1 task finished in that time, too few to judge by; 30 tasks are still queued, the oldest for 15.9 s",
         ),
         (
             {"wait_p50_seconds": None, "run_p50_seconds": None, "finished": 0, "wait_max_seconds": None},
             "no task finished in that time, too few to judge by; 30 tasks are still queued, the oldest for 1.5 s",
+        ),
+        # those that waited were cancelled
+        (
+            {
+                "wait_p50_seconds": None,
+                "run_p50_seconds": None,
+                "finished": 0,
+                "queue_depth": 0,
+                "wait_max_seconds": 7.4,
+                "oldest_queued_seconds": 0.0,
+            },
+            "no task finished in that time, too few to judge by; the longest wait was 7.4 s",
         ),
     ],
 )
@@ -215,6 +226,16 @@ def test_a_note_on_a_full_pool_gives_its_true_reason(changes: dict[str, object],
     found, _ = told(but(**changes))
     assert found.endswith(f"): {reason}.")
     assert found.startswith("Pool 'images' was full with tasks queued once (")
+
+
+def test_a_pool_from_which_nothing_came_back_is_not_called_harmless() -> None:
+    assert burst.advice(but(), 1.0).text == burst.advice(but(stretch_seconds=0.5, finished=0), 1.0).text
+    assert burst.advice(but(), 1.0).text == "Nothing needs doing."
+    advice = burst.advice(but(finished=0), 1.0)
+    assert (advice.action, advice.text) == (
+        "none",
+        "If that is not wanted, see what its workers were in: nothing came back in that time.",
+    )
 
 
 def test_one_worker_on_purpose_is_said_to_be_one() -> None:

@@ -168,7 +168,7 @@ class FindingBuilder:
             ),
             evidence=ordered(numbers, burst.Burst.telling),
             frames=(),
-            advice=burst.advice(),
+            advice=burst.advice(longest.signals, sustain_seconds),
         )
 
     def _offset(self, at_ns: int) -> float:

@@ -54,7 +54,8 @@ def _reason(signals: PoolSignals, criteria: Criteria) -> str:
     wait, run, longest = signals.wait_p50_seconds, signals.run_p50_seconds, signals.wait_max_seconds
     if wait is None or run is None:
         finished = f"only {counted(signals.finished, 'task')}" if signals.finished else "no task"
-        waited = f"; the longest wait was {seconds(longest)}" if longest is not None else ""
+        told = longest is not None and not (signals.queue_depth and longest <= signals.oldest_queued_seconds)
+        waited = f"; the longest wait was {seconds(longest)}" if told else ""
         return f"{finished} finished in that time, too few to judge by{waited}{_queued(signals)}"
     most = f" (the longest wait: {seconds(longest)})" if longest is not None and longest > wait else ""
     half = f"the tasks waited {seconds(wait)} on average" if signals.overtaken else ""
@@ -96,6 +97,9 @@ def reason_of(sentence: str) -> str:
     return sentence.rpartition(_END_OF_SUMS)[2].removesuffix(".")
 
 
-def advice() -> Advice:
-    """Advise nothing."""
-    return Advice("none", "Nothing needs doing.")
+def advice(longest: PoolSignals, sustain_seconds: float) -> Advice:
+    """Advise nothing; but where nothing came back in the longest burst, and it lasted, do not call that harmless."""
+    if longest.finished or longest.stretch_seconds < sustain_seconds:
+        return Advice("none", "Nothing needs doing.")
+    where = "what holds it" if longest.limit is not None else "what its workers were in"
+    return Advice("none", f"If that is not wanted, see {where}: nothing came back in that time.")

@@ -95,7 +95,7 @@ def measure(history: PoolHistory, stretch: Stretch, window: Window, around: Surr
         queue_depth=history.queue_depth,
         oldest_queued_seconds=history.oldest_queued_ns(stretch.end_ns) / 1e9,
         wait_p50_seconds=seconds(suffered.wait_ns) if suffered is not None else None,
-        wait_max_seconds=seconds(max(window.waits)) if window.waits else None,
+        wait_max_seconds=seen.wait_max_seconds(),
         run_p50_seconds=seconds(suffered.run_ns) if suffered is not None else None,
         working_run_seconds=seconds(suffered.working_ns) if suffered is not None else None,
         working_workers=seen.working_workers(),
@@ -211,6 +211,12 @@ class _Seen:
         if self._history.opened.kind not in OWN_GILS:
             return process
         return ProcessSignals(cores_used=self.worker_cores, cores_allowed=process.cores_allowed, gil=False)
+
+    def wait_max_seconds(self) -> float | None:
+        """Return the longest wait, of tasks that still wait or were cancelled too; None if none has waited."""
+        shares = self._window.shares.values()
+        waits = [*self._window.waits, *(wait for share in shares for wait in (*share.queued, *share.cancelled))]
+        return seconds(max(waits)) if waits else None
 
     def run_mean_seconds(self) -> float | None:
         """Return the mean run of the tasks in the window; None of too few."""
