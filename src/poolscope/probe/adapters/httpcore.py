@@ -43,6 +43,8 @@ def _check(module: Any) -> None:
     cls = _pool(module)
     needs_parameters(cls, _ASSIGN, ["self"])
     needs_use(cls, _ASSIGN, ("_requests", "_connections", "_max_connections"))
+    needs_use(cls, "__init__", ("_http2",))
+    needs_use(module.AsyncPoolRequest if module.__name__ == _ASYNC else module.PoolRequest, "__init__", ("connection",))
     needs(module.AsyncPoolRequest if module.__name__ == _ASYNC else module.PoolRequest, ("is_queued",))
 
 
@@ -87,11 +89,13 @@ def _compare(pool: Any, patch: Patch, lender: Lender) -> None:
             record.gave_back(key)
         else:
             record.gave_up(loan)
+    # An idle connection may be assigned to several at once. With HTTP/1 one of them gets it: the others come back.
+    assigned = [id(request.connection) for request in requests.values() if not request.is_queued()]
     for key, request in requests.items():
+        has = not request.is_queued() and (pool._http2 or assigned.count(id(request.connection)) == 1)
         known = loans.get(key)
-        queued = request.is_queued()
-        loan = loans[key] = record.asks(queued) if known is None else known
-        if not queued and record.out.get(key) is not loan:
+        loan = loans[key] = record.asks(not has) if known is None else known
+        if has and record.out.get(key) is not loan:
             record.took(loan, key, request)
 
 
