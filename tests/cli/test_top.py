@@ -6,6 +6,7 @@ import asyncio
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -284,7 +285,7 @@ def test_it_draws_in_tmux(tmp_path: Path) -> None:
     feed = Feed(lambda: live_support.snapshot(live_support.full(1), findings=(live_support.a_finding(),)), "app.py")
     with serve_snapshots(live_support.snapshot, protected(), pages=pages(feed)) as server:
         ours = (tmux, "-L", f"poolscope-{os.getpid()}", "-f", os.devnull)
-        words = f"{sys.executable} -m poolscope top {server.port}"
+        words = f"{shlex.quote(sys.executable)} -m poolscope top {server.port}"
         run(*ours, "new-session", "-d", "-x", "80", "-y", "30", words, cwd=tmp_path)
         try:
             await_true(lambda: "4/4" in run(*ours, "capture-pane", "-p", cwd=tmp_path).out, "it shows nothing")
