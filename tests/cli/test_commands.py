@@ -95,11 +95,12 @@ def test_a_report_to_a_pipe(recorded: Path) -> None:
 def test_what_if(recorded: Path) -> None:
     outcome = poolscope("whatif", "it.session", "--pool", "data.base", "--workers", "2,8-9", cwd=recorded)
     assert (outcome.status, outcome.err) == (0, "")
-    title, _, two, eight, nine, *_ = outcome.out.splitlines()
+    title, _, two, more, *_ = outcome.out.splitlines()
     assert title.startswith("pool data.base")
     assert "40 tasks" in title
-    assert [row.split()[0] for row in (two, eight, nine)] == ["2", "8", "9"]
-    assert float(two.split()[-5]) > float(eight.split()[-2]) >= float(nine.split()[-2])
+    # Sizes that differ in nothing are one row.
+    assert [row.split()[0] for row in (two, more)] == ["2", "8-9"]
+    assert float(two.split()[-5]) > float(more.split()[-2])
     assert two.endswith("as it is")
     assert "8" in poolscope("whatif", "it.session", cwd=recorded).out
     missing = poolscope("whatif", "it.session", "--pool", "other", cwd=recorded)

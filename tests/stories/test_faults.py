@@ -83,7 +83,7 @@ def test_what_a_killed_parent_left_is_removed_by_the_next_run(tmp_path: Path) ->
             killed.wait(PATIENCE)
             assert poolscope("run", "--quiet", "next.py", cwd=tmp_path, env=variables) == (0, "", "")
             (folder,) = short.iterdir()
-            assert sorted(os.listdir(folder)) == ["lock", "socket"]
+            assert sorted(os.listdir(folder)) == ["live", "lock", "socket"]
             (tmp_path / "go").touch()
             assert living.wait(PATIENCE) in (0, 1)  # both programs rename one file
         assert os.listdir(short) == []

@@ -168,13 +168,12 @@ def test_one_that_does_its_work_is_left_in_peace(tmp_path: Path, program: str) -
         assert [pool for pool in report["pools"] if pool["kind"] != "queue"] == []
 
 
-def test_a_batch_behind_one_is_a_note(tmp_path: Path) -> None:
+def test_a_batch_behind_one_is_told(tmp_path: Path) -> None:
     report = report_of(tmp_path, BATCH)
     [pool] = report["pools"]
-    [finding] = pool["findings"]
-    assert (finding["pattern"], finding["cause"], finding["severity"]) == ("batch", "limit_reached", "info")
+    [finding] = [finding for finding in pool["findings"] if finding["severity"] != "info"]
+    assert (finding["pattern"], finding["cause"]) == ("async_then_serial", "limit_reached")
     assert "await asyncio.sleep(seconds)" in {frame["source"] for frame in finding["frames"]}
-    assert report["verdict"] == "concurrent"
 
 
 def test_one_on_purpose_is_a_note(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from poolscope.rules.reason import Criteria, Scene
 from poolscope.rules.table import diagnose
 from poolscope.signals.batch import Batch
 from poolscope.signals.limits import LimitSignals, limit_signals
-from poolscope.signals.sizing import BatchCurve, Sizing
+from poolscope.signals.sizing import Sizing
 from poolscope.signals.window import Window
 
 INSIDE = (("/app/client.py", 23, "Client.request"), ("/lib/asyncio/tasks.py", 700, "sleep"))
@@ -26,7 +26,6 @@ HELD = ("serial", "held_across_wait", "warning", "shorten_hold")
 HELD_NOTE = ("burst", "held_across_wait", "info", "shorten_hold")
 REACHED = ("async_then_serial", "limit_reached", "warning", "raise_limit")
 REACHED_NOTE = ("burst", "limit_reached", "info", "raise_limit")
-BATCH = ("batch", "limit_reached", "info", "none")
 SERIAL_UNKNOWN = ("async_then_serial", "unknown", "warning", "none")
 UNSEEN = {"worker_cores": None, "worker_cpu_share": None}
 
@@ -61,8 +60,8 @@ def changed(limit, **changes):
         (lock(changed(LOCK, longest_share=0.5)), Criteria(), HELD_NOTE),
         (gate(changed(GATE, waited=9)), Criteria(), REACHED_NOTE),
         (gate(crowd=BY_CHANCE, queue_depth=10), Criteria(), REACHED_NOTE),
-        # it lets a batch through, as it is there to do; a lock has no size
-        (gate(batch=Batch(50, 47)), Criteria(), BATCH),
+        # a batch behind it is told: the limit is what makes it serial
+        (gate(batch=Batch(50, 47)), Criteria(), REACHED),
         (gate(batch=Batch(50, 44)), Criteria(), REACHED),
         (gate(changed(GATE, suspended_share=0.5), batch=Batch(50, 47)), Criteria(), SERIAL_UNKNOWN),
         (lock(batch=Batch(50, 47)), Criteria(), HELD),
@@ -87,27 +86,6 @@ def test_a_pool_that_is_wanted_so_is_a_note_but_a_stall_is_none():
     wanted = Criteria(intended=True)
     assert diagnose(but(), wanted).severity == "info"
     assert diagnose(but(seconds_since_finish=20.0, window_seconds=20.0), wanted).severity == "critical"
-
-
-@pytest.mark.parametrize(
-    ("curve", "said"),
-    [
-        (None, "each waits for its turn, 3 at a time, 1.0 s in the middle."),
-        (BatchCurve(50, ((3, 5.0), (6, 2.5), (12, 1.3)), 40), "3 at a time 5.0 s, 6: 2.5 s, 12: 1.3 s; beyond 40 more"),
-        (
-            BatchCurve(50, ((3, 5.0), (6, 5.0), (12, 5.0)), 3),
-            "3 at a time 5.0 s, 6: 5.0 s; more at a time help little.",
-        ),
-    ],
-)
-def test_a_batch_behind_a_limit_is_told_without_workers(curve, said):
-    scene = Scene(pool="app:GATE", kind="semaphore", since_seconds=1.0, batch=curve)
-    found = diagnose(gate(batch=Batch(50, 47)), Criteria())
-    assert found.sentence(scene).startswith(
-        f"Semaphore 'app:GATE' lets a batch of 50 through since 1.0 s at client.py:22 (Client.request): {said}"
-    )
-    assert found.advice(scene).action == "none"
-    assert "worker" not in found.sentence(scene) + found.advice(scene).text
 
 
 @pytest.mark.parametrize("signals", [lock(), gate(), lock(changed(LOCK, suspended_share=None))])

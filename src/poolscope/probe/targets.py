@@ -248,8 +248,8 @@ MODULES = tuple(
 )
 
 
-#: Packages with pools or loops that are watched: what these start is theirs.
-WATCHED = frozenset(("poolscope", *(module.partition(".")[0] for module in MODULES)))
+#: Packages with pools or loops that are watched, their own or those that they are given: what these start is theirs.
+WATCHED = frozenset(("poolscope", *(module.partition(".")[0] for module in (*MODULES, *WRAPPING))))
 
 
 def meet(probe: ProbeApi, module: str) -> None:

@@ -9,17 +9,15 @@ from poolscope.rules.reason import Cause, Criteria, Pattern, Scene
 from poolscope.rules.serial import SERIAL_PARALLELISM
 from poolscope.rules.size import Headroom, headroom
 from poolscope.rules.sustained import amplified
-from poolscope.rules.wording import at, seconds, workers
+from poolscope.rules.wording import seconds, workers
 from poolscope.signals.batch import Batch
-from poolscope.signals.limits import LimitSignals
 from poolscope.signals.pool_signals import PoolSignals
 from poolscope.signals.sizing import BatchCurve
 
 #: This share of a stretch's tasks comes in its first tenth (docs/concepts.md#numbers).
 EARLY_SHARE = 0.9
-#: Causes with which a full pool is the normal life of a batch; `cpu_bound` only where it uses every core. A limit is
-#: there to let a batch through by and by.
-CAUSES = ("blocking_io", "slow_tasks", "limit_reached")
+#: Causes with which a full pool is the normal life of a batch; `cpu_bound` only where it uses every core.
+CAUSES = ("blocking_io", "slow_tasks")
 
 
 class BatchWork(Pattern, frozen=True, kw_only=True):
@@ -66,9 +64,6 @@ class BatchWork(Pattern, frozen=True, kw_only=True):
 
     def sentence(self, scene: Scene, cause: Cause) -> str:
         """Say how long it takes, on this size and on others."""
-        limit = self.signals.limit
-        if limit is not None:
-            return self._of_a_limit(scene, limit)
         head = f"Pool {scene.pool!r} works off a batch"
         if cause.harmless:
             return f"{head} since {scene.since}: {cause.sentence(scene)}."
@@ -79,18 +74,7 @@ class BatchWork(Pattern, frozen=True, kw_only=True):
                 f"its turn on {workers(self.signals.max_workers)}, {seconds(self.signals.wait_p50_seconds)} in the "
                 "middle."
             )
-        return f"{head} of {curve.tasks} tasks since {scene.since}{scene.place}: {_worded(curve, 'workers')}."
-
-    def _of_a_limit(self, scene: Scene, limit: LimitSignals) -> str:
-        """Say the same of a semaphore, which has no workers."""
-        now, curve = self.signals.max_workers, scene.batch
-        tasks = self.batch.tasks if curve is None else curve.tasks
-        head = f"{limit.kind.capitalize()} {scene.pool!r} lets a batch of {tasks} through since {scene.since}"
-        where = at(limit.waiting)
-        if curve is None:
-            waits = seconds(self.signals.wait_p50_seconds)
-            return f"{head}{where}: each waits for its turn, {now} at a time, {waits} in the middle."
-        return f"{head}{where}: {_worded(curve, 'at a time')}."
+        return f"{head} of {curve.tasks} tasks since {scene.since}{scene.place}: {_worded(curve)}."
 
     def advice(self, scene: Scene, cause: Cause) -> Advice:
         """Advise nothing, and say what a larger pool would take."""
@@ -98,12 +82,6 @@ class BatchWork(Pattern, frozen=True, kw_only=True):
             return cause.advice(scene)
         if scene.batch is None:
             return Advice("none", "Nothing needs doing if the batch is done soon enough.")
-        if self.signals.limit is not None:
-            return Advice(
-                "none",
-                "Nothing needs doing if that is soon enough. The other sizes are a replay with the holds as recorded: "
-                "what is behind the limit must serve so many at once.",
-            )
         return Advice(
             "none",
             "Nothing needs doing if that is soon enough. The other sizes are a replay with the run times as recorded: "
@@ -111,12 +89,12 @@ class BatchWork(Pattern, frozen=True, kw_only=True):
         )
 
 
-def _worded(curve: BatchCurve, unit: str) -> str:
+def _worded(curve: BatchCurve) -> str:
     """`8 workers 2.6 s, 16: 1.4 s, 32: 0.8 s, and beyond 60 more help little`."""
     (now, length), *others = curve.points
-    parts = [f"{now:,} {unit} {_length(length)}"]
+    parts = [f"{workers(now)} {_length(length)}"]
     parts += [f"{size}: {_length(taken)}" for size, taken in others if size <= 2 * curve.enough]
-    few = f"more {unit} help little" if curve.enough <= now else f"beyond {curve.enough} more help little"
+    few = "more workers help little" if curve.enough <= now else f"beyond {curve.enough} more help little"
     return f"{', '.join(parts)}; {few}"
 
 
