@@ -172,9 +172,10 @@ def signals_of(history, end, stacks=()):
 
 
 def test_holds_that_overtake_are_waited_for_too():
-    overtaken = signals_of(history([0, 0, 0, 3]), 4 * SECOND)
+    half = SECOND // 2
+    overtaken = signals_of(history([0, SECOND // 20, half, half]), 4 * SECOND)
     assert (overtaken.overtaken, overtaken.waited) == (True, 5)
-    in_turn = signals_of(history([3, 3, 3, 3, 3]), 5 * SECOND)
+    in_turn = signals_of(history([half] * 5), 5 * SECOND)
     assert (in_turn.overtaken, in_turn.waited) == (False, 5)
 
 

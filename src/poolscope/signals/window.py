@@ -34,6 +34,8 @@ WORK_SHARE = 0.8
 #: The load before a stretch is that of so much time (ns), and its run times are those of so many tasks.
 BEFORE_NS = 60_000_000_000
 BEFORE_RUNS = 1_000
+#: A task that waits for at most this part of a run has started at once: to hand something over takes a moment.
+AT_ONCE_RUNS = 0.1
 
 
 class Share:
@@ -92,8 +94,9 @@ class Share:
 
     @property
     def at_once(self) -> int:
-        """How many of those that ended started as soon as they had come."""
-        return sum(not wait for wait in self.waits)
+        """How many of those that ended started as soon as they had come, or nearly so."""
+        most_ns = AT_ONCE_RUNS * (median(self.runs) or 0.0)
+        return sum(wait <= most_ns for wait in self.waits)
 
     def overlong_ns(self, totals: FunctionTotals | None) -> int:
         """Return the time in the window of tasks that take many times the p99 run; 0 if that is not known. If hardly
