@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from _thread import RLock
 
 from poolscope.probe.api import current
-from poolscope.probe.recording.pool_watch import size_from_settings
+from poolscope.probe.recording.pool_watch import report, size_from_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
     from typing import Any
 
     from poolscope.probe.recording.pool_watch import Instances, Watch
@@ -61,6 +63,27 @@ class Patch:
             made(self)
 
         self.put(cls, "__init__", __init__)
+
+    def put_noted_constructor(self, cls: Any, note: Callable[[Any, FrameType], object]) -> None:
+        """Replace `__init__`: `note(instance, frame)` is called after, with the frame that has called it. A failure of
+        ours there goes to the probe; what is the program's passes through."""
+        original = cls.__init__
+        # The names of this module are gone before the program's last threads are, as the interpreter shuts down.
+        getframe, shutting_down, failed = sys._getframe, sys.is_finalizing, report
+
+        def __init__(self_: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - shown in tracebacks
+            try:
+                original(self_, *args, **kwargs)
+            except BaseException as exc:
+                exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+                raise
+            if self.active and not shutting_down():
+                try:
+                    note(self_, getframe(1))
+                except Exception as exc:
+                    failed(self.probe, exc)
+
+        self.put(cls, "__init__", functools.update_wrapper(__init__, original))
 
     def take_off(self) -> None:
         """Put everything back that is still ours."""

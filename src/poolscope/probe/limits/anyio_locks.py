@@ -13,7 +13,7 @@ import os
 import sys
 from _thread import RLock
 from collections import deque
-from functools import partial, update_wrapper
+from functools import partial
 from weakref import ref
 
 from poolscope.probe.executors.patching import Patch
@@ -27,7 +27,6 @@ from poolscope.probe.recording.pool_watch import report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import CodeType, FrameType
     from typing import Any
 
@@ -223,7 +222,7 @@ def patch(probe: Any) -> None:
         _state.releases = (module.Lock.release.__code__, module.Semaphore.release.__code__)
         state = Patch(probe)
         for cls in (module.Lock, module.Semaphore):
-            state.put(cls, "__init__", _constructor(state, cls))
+            state.put_noted_constructor(cls, partial(_equip, cls))
         _state.patch, _state.module = state, module
 
 
@@ -240,27 +239,7 @@ def _take_off() -> None:
         _state.limits.end()
 
 
-def _constructor(state: Patch, cls: Any) -> Callable[..., None]:
-    original = cls.__init__
-    shutting_down = sys.is_finalizing
-
-    def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - shown in tracebacks
-        try:
-            original(self, *args, **kwargs)
-        except BaseException as exc:
-            # A bare `raise` adds no line for this frame: the traceback is the one without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
-            raise
-        if state.active and not shutting_down():
-            try:
-                _equip(self, cls, _getframe(1))
-            except Exception as exc:
-                report(state.probe, exc)
-
-    return update_wrapper(__init__, original)
-
-
-def _equip(owner: Any, cls: Any, frame: FrameType) -> None:
+def _equip(cls: Any, owner: Any, frame: FrameType) -> None:
     """Make its queue one of ours, unless a subclass has overridden what we rely on."""
     kind = type(owner)
     if type(owner._waiters) is not deque or kind.acquire is not cls.acquire or kind.release is not cls.release:

@@ -246,7 +246,7 @@ def patch(probe: Any) -> None:
         semaphore = _Codes(module.Semaphore, "semaphore", "_wake_up_next")
         _state.gates = {lock.acquire: "lock", semaphore.acquire: "semaphore"}
         for cls, codes in ((module.Lock, lock), (module.Semaphore, semaphore)):
-            state.put(cls, "__init__", _constructor(state, cls, codes))
+            state.put_noted_constructor(cls, _note_semaphore if codes.kind == "semaphore" else _note_lock)
             state.put(cls, "_get_loop", _get_loop(state, cls, codes))
         _state.patch, _state.module = state, module
 
@@ -264,26 +264,13 @@ def _take_off() -> None:
         _state.limits.end()
 
 
-def _constructor(state: Patch, cls: Any, codes: _Codes) -> Callable[..., None]:
-    original = cls.__init__
-    is_semaphore = codes.kind == "semaphore"
-    shutting_down = sys.is_finalizing
+def _note_semaphore(semaphore: Any, frame: FrameType) -> None:
+    # Not by its `__dict__`: one that was asked for makes each attribute slower.
+    _set(semaphore, ATTRIBUTE, (site_of(frame), semaphore._value))
 
-    def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - shown in tracebacks
-        try:
-            original(self, *args, **kwargs)
-        except BaseException as exc:
-            # A bare `raise` adds no line for this frame: the traceback is the one without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
-            raise
-        if state.active and not shutting_down():
-            try:
-                # Not by its `__dict__`: one that was asked for makes each attribute slower.
-                _set(self, ATTRIBUTE, (site_of(_getframe(1)), self._value if is_semaphore else 1))
-            except Exception as exc:
-                report(state.probe, exc)
 
-    return update_wrapper(__init__, original)
+def _note_lock(lock: Any, frame: FrameType) -> None:
+    _set(lock, ATTRIBUTE, (site_of(frame), 1))
 
 
 def _get_loop(state: Patch, cls: Any, codes: _Codes) -> Callable[[Any], Any]:

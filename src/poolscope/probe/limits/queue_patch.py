@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from _thread import RLock
 from collections import deque
 from functools import update_wrapper
@@ -14,7 +13,6 @@ from poolscope.probe.interpreter.shapes import Unfamiliar, missed
 from poolscope.probe.interpreter.stacks import is_user_file
 from poolscope.probe.limits.naming import site_of
 from poolscope.probe.limits.work_queue import ATTRIBUTE, LOOK_SECONDS, Fresh, WorkQueues
-from poolscope.probe.recording.pool_watch import report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +23,7 @@ if TYPE_CHECKING:
 #: So many places at which queues are made are remembered. A program may make code as it runs.
 PLACES_KEPT = 10_000
 
-_getframe, _set = sys._getframe, object.__setattr__
-_shutting_down = sys.is_finalizing
+_set = object.__setattr__
 
 
 def older(queue: Any) -> Any:
@@ -101,7 +98,7 @@ class QueueFamily:
             state = Patch(probe)
             # Other threads make queues from here on.
             self.patched = module
-            state.put(module.Queue, "__init__", self._constructor(state, module.Queue))
+            state.put_noted_constructor(module.Queue, self._made)
             state.put(module.Queue, "task_done", self._task_done(module.Queue.task_done))
             self.queues.probe = probe
             self.queues.askers = module.Queue.get.__code__, module.Queue.get_nowait.__code__
@@ -125,24 +122,6 @@ class QueueFamily:
                 self._stop_job()
                 self._stop_job = None
             self.queues.end()
-
-    def _constructor(self, state: Patch, cls: Any) -> Callable[..., None]:
-        original = cls.__init__
-
-        def __init__(self_: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - shown in tracebacks
-            try:
-                original(self_, *args, **kwargs)
-            except BaseException as exc:
-                # A bare `raise` adds no line for this frame: the traceback is the one without us.
-                exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
-                raise
-            if state.active and not _shutting_down():
-                try:
-                    self._made(self_, _getframe(1))
-                except Exception as exc:
-                    report(state.probe, exc)
-
-        return update_wrapper(__init__, original)
 
     def _made(self, queue: Any, frame: FrameType) -> None:
         """Note where a queue of the user's was made. What libraries make for themselves is left alone."""

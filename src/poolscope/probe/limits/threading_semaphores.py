@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 from _thread import RLock, get_ident
-from functools import update_wrapper
+from functools import partial
 from time import thread_time_ns
 from weakref import ref
 
@@ -29,7 +29,6 @@ from poolscope.probe.recording.pool_watch import report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import CodeType, FrameType
     from typing import Any
 
@@ -291,7 +290,7 @@ def patch(probe: Any) -> None:
             return
         _state.releases = (module.Semaphore.release.__code__, module.BoundedSemaphore.release.__code__)
         state = Patch(probe)
-        state.put(module.Semaphore, "__init__", _constructor(state, module.Semaphore))
+        state.put_noted_constructor(module.Semaphore, partial(_equip, module.Semaphore))
         _state.patch = state
 
 
@@ -308,27 +307,7 @@ def _take_off() -> None:
         _state.limits.end()
 
 
-def _constructor(state: Patch, cls: Any) -> Callable[..., None]:
-    original = cls.__init__
-    shutting_down = sys.is_finalizing
-
-    def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - shown in tracebacks
-        try:
-            original(self, *args, **kwargs)
-        except BaseException as exc:
-            # A bare `raise` adds no line for this frame: the traceback is the one without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
-            raise
-        if state.active and not shutting_down():
-            try:
-                _equip(self, cls, _getframe(1))
-            except Exception as exc:
-                report(state.probe, exc)
-
-    return update_wrapper(__init__, original)
-
-
-def _equip(semaphore: Any, cls: Any, frame: FrameType) -> None:
+def _equip(cls: Any, semaphore: Any, frame: FrameType) -> None:
     """Make its condition one of ours, unless a subclass has overridden what we rely on."""
     condition: Any = semaphore._cond
     kind = type(semaphore)
