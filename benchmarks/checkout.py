@@ -11,12 +11,7 @@ are nanoseconds without us, what we add, and the ratio, as median (min..max); "a
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import contextlib
-import gc
-import json
-import random
 import sys
 import threading
 import time
@@ -25,10 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import connection_support as clients
-from common import headline, in_child, print_table, save, shown, spread, starting
-from contestants import watch
-
-import poolscope
+import watched
 
 
 def free(make):
@@ -113,61 +105,7 @@ FAMILIES = {
     "SQLAlchemy, contended": contended(clients.Sqlalchemy),
     "redis-py, contended": contended(clients.Redis),
 }
-CONTESTANTS = {
-    "standard": contextlib.nullcontext,
-    "again": contextlib.nullcontext,
-    "watched": lambda: poolscope.install(loops=False),
-}
-
-
-def compare(family, options):
-    """Samples of each contestant."""
-    probe = watch()
-    samples = {contestant: [] for contestant in CONTESTANTS}
-    rng = random.Random(family)
-    for _ in range(options.repeat):
-        for contestant in rng.sample(list(samples), len(samples)):
-            probe.flush()  # what others have left is not for this one to fetch
-            gc.collect()
-            with CONTESTANTS[contestant]():
-                samples[contestant].append(FAMILIES[family](options.rounds))
-    return samples
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--repeat", type=int, default=15)
-    parser.add_argument("--rounds", type=int, default=2_000)
-    parser.add_argument("--json", metavar="FILE", help="write every sample there")
-    parser.add_argument("--cell", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.cell:
-        print(json.dumps(compare(options.cell, options)))
-        return
-    started = starting()
-    headline(f"{options.repeat} repetitions of {options.rounds} rounds")
-    results, rows = [], []
-    for family in FAMILIES:
-        samples = in_child(__file__, *sys.argv[1:], "--cell", family)
-        base = samples["standard"]
-        ratios = {
-            contestant: [took / standard for took, standard in zip(found, base, strict=True)]
-            for contestant, found in samples.items()
-            if contestant != "standard"
-        }
-        added = [took - standard for took, standard in zip(samples["watched"], base, strict=True)]
-        results.append(
-            {
-                "family": family,
-                "samples_ns_per_round": samples,
-                "ratios": {contestant: spread(found) for contestant, found in ratios.items()},
-            }
-        )
-        rows.append([family, shown(base, ".0f"), *map(shown, ratios.values()), shown(added, ".0f")])
-    print_table(["", "standard ns", "again", "watched", "added ns"], rows)
-    if options.json:
-        save(options.json, "checkout", options, started, results)
 
 
 if __name__ == "__main__":
-    main()
+    watched.main(__file__, "checkout", __doc__, {family: (run, 1.0) for family, run in FAMILIES.items()}, rounds=2_000)

@@ -12,20 +12,11 @@ less. Figures are nanoseconds without us, what we add, and the ratio, as median
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import contextlib
-import gc
-import json
-import random
-import sys
 import threading
 import time
 
-from common import headline, in_child, print_table, save, shown, spread, starting
-from contestants import watch
-
-import poolscope
+import watched
 
 TASKS = 8
 
@@ -122,63 +113,7 @@ FAMILIES = {
     "threading.Semaphore(1), contended": (threading_contended(lambda: threading.Semaphore(1)), 0.05),
     "threading.Semaphore(2), made": (made(lambda: threading.Semaphore(2)), 0.2),
 }
-CONTESTANTS = {
-    "standard": contextlib.nullcontext,
-    "again": contextlib.nullcontext,
-    "watched": lambda: poolscope.install(loops=False),
-}
-
-
-def compare(family, options):
-    """Samples of each contestant."""
-    probe = watch()
-    run, part = FAMILIES[family]
-    rounds = int(options.rounds * part)
-    samples = {contestant: [] for contestant in CONTESTANTS}
-    rng = random.Random(family)
-    for _ in range(options.repeat):
-        for contestant in rng.sample(list(samples), len(samples)):
-            probe.flush()  # what others have left is not for this one to fetch
-            gc.collect()
-            with CONTESTANTS[contestant]():
-                samples[contestant].append(run(rounds))
-    return samples
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--repeat", type=int, default=15)
-    parser.add_argument("--rounds", type=int, default=100_000, help="of each run, fewer where they wait")
-    parser.add_argument("--json", metavar="FILE", help="write every sample there")
-    parser.add_argument("--cell", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.cell:
-        print(json.dumps(compare(options.cell, options)))
-        return
-    started = starting()
-    headline(f"{options.repeat} repetitions of up to {options.rounds} rounds")
-    results, rows = [], []
-    for family in FAMILIES:
-        samples = in_child(__file__, *sys.argv[1:], "--cell", family)
-        base = samples["standard"]
-        ratios = {
-            contestant: [took / standard for took, standard in zip(found, base, strict=True)]
-            for contestant, found in samples.items()
-            if contestant != "standard"
-        }
-        added = [took - standard for took, standard in zip(samples["watched"], base, strict=True)]
-        results.append(
-            {
-                "family": family,
-                "samples_ns_per_round": samples,
-                "ratios": {contestant: spread(found) for contestant, found in ratios.items()},
-            }
-        )
-        rows.append([family, shown(base, ".0f"), *map(shown, ratios.values()), shown(added, ".0f")])
-    print_table(["", "standard ns", "again", "watched", "added ns"], rows)
-    if options.json:
-        save(options.json, "limits", options, started, results)
 
 
 if __name__ == "__main__":
-    main()
+    watched.main(__file__, "limits", __doc__, FAMILIES, rounds=100_000)

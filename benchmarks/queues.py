@@ -11,21 +11,12 @@ without us, what we add, and the ratio, as median (min..max); "again" is the noi
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import contextlib
-import gc
-import json
 import queue
-import random
-import sys
 import threading
 import time
 
-from common import headline, in_child, print_table, save, shown, spread, starting
-from contestants import watch
-
-import poolscope
+import watched
 
 #: Items that wait in a queue that is not worked off: the record is read while it runs.
 DEPTH = 100
@@ -169,63 +160,7 @@ FAMILIES = {
     "queue.LifoQueue, put and get": (threading_free(queue.LifoQueue), 1.0),
     "queue.Queue, made": (made(queue.Queue), 0.2),
 }
-CONTESTANTS = {
-    "standard": contextlib.nullcontext,
-    "again": contextlib.nullcontext,
-    "watched": lambda: poolscope.install(loops=False),
-}
-
-
-def compare(family, options):
-    """Samples of each contestant."""
-    probe = watch()
-    run, part = FAMILIES[family]
-    rounds = int(options.rounds * part)
-    samples = {contestant: [] for contestant in CONTESTANTS}
-    rng = random.Random(family)
-    for _ in range(options.repeat):
-        for contestant in rng.sample(list(samples), len(samples)):
-            probe.flush()  # what others have left is not for this one to fetch
-            gc.collect()
-            with CONTESTANTS[contestant]():
-                samples[contestant].append(run(rounds))
-    return samples
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--repeat", type=int, default=15)
-    parser.add_argument("--rounds", type=int, default=100_000, help="of each run, fewer where they wait")
-    parser.add_argument("--json", metavar="FILE", help="write every sample there")
-    parser.add_argument("--cell", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.cell:
-        print(json.dumps(compare(options.cell, options)))
-        return
-    started = starting()
-    headline(f"{options.repeat} repetitions of up to {options.rounds} rounds")
-    results, rows = [], []
-    for family in FAMILIES:
-        samples = in_child(__file__, *sys.argv[1:], "--cell", family)
-        base = samples["standard"]
-        ratios = {
-            contestant: [took / standard for took, standard in zip(found, base, strict=True)]
-            for contestant, found in samples.items()
-            if contestant != "standard"
-        }
-        added = [took - standard for took, standard in zip(samples["watched"], base, strict=True)]
-        results.append(
-            {
-                "family": family,
-                "samples_ns_per_round": samples,
-                "ratios": {contestant: spread(found) for contestant, found in ratios.items()},
-            }
-        )
-        rows.append([family, shown(base, ".0f"), *map(shown, ratios.values()), shown(added, ".0f")])
-    print_table(["", "standard ns", "again", "watched", "added ns"], rows)
-    if options.json:
-        save(options.json, "queues", options, started, results)
 
 
 if __name__ == "__main__":
-    main()
+    watched.main(__file__, "queues", __doc__, FAMILIES, rounds=100_000)
