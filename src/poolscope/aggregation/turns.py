@@ -41,9 +41,9 @@ class TurnLine:
         self.call = call
         self.shared = shared
         self.first_ns = self.last_ns = at_ns
-        #: How often somebody was seen there, how many turns that were at the least, and the most at once.
+        #: How often a thread or task was seen there, how many turns that were at the least, and the most at once.
         self.samples = self.turns = 0
-        #: In how many looks anybody was.
+        #: In how many looks any was.
         self.looks = 0
         #: For how long, that while nothing else was under way, and the same times the number of what else was.
         self.waited_ns = self.alone_ns = self.others_ns = 0

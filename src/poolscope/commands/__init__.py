@@ -129,7 +129,7 @@ def parser_of_all(*, completing: bool = False) -> argparse.ArgumentParser:
         help="an endpoint, its port on this machine, or a process under poolscope run; 127.0.0.1:9464 if none is given",
     )
     top.add_argument("--bearer-token-file", metavar="FILE", help="a file with the endpoint's bearer token")
-    top.add_argument("--ca", metavar="FILE", help="whom to trust for an endpoint with TLS, as PEM")
+    top.add_argument("--ca", metavar="FILE", help="certificates to trust for an endpoint with TLS, as PEM")
     top.add_argument("--until", type=int, metavar="DESCRIPTOR", help=argparse.SUPPRESS)  # of `run --live`
     observe.parser_into(commands)
     check = commands.add_parser("check", help="validate a settings file", allow_abbrev=False)

@@ -22,8 +22,8 @@ from poolscope.rules.unknown import Unknown
 from poolscope.rules.wording import percent, seconds, workers
 from poolscope.signals.pool_signals import PoolSignals
 
-#: A dependency is what holds workers up if it is full, with somebody waiting, at so many of the scrapes, and so many of
-#: the active workers wait for it on average.
+#: A dependency is what holds workers up if it is full, and something waits for it, at so many of the scrapes, and so
+#: many of the active workers wait for it on average.
 DEPENDENCY_SHARE = 0.8
 DEPENDENCY_WAITING = 0.5
 #: An estimate beyond so many times the present size, or so many workers, is told as what it is: a load beyond measure.

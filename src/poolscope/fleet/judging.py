@@ -341,7 +341,7 @@ def _lower(text: str, key: PoolKey) -> str:
 
 
 def _waiting(key: PoolKey, reading: Reading, when: Range) -> Verdict:
-    """Judge a pool whose limit is not known: something may wait, and nobody knows for what."""
+    """Judge a pool whose limit is not known: something may wait, and it is not known for what."""
     flags = [value >= 1 for value in reading.queued or ()]
     found = [each for each in stretches(flags, reading.breaks) if each.scrapes >= STRETCH_SCRAPES]
     if not found:

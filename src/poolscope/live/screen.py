@@ -94,7 +94,7 @@ class View(App[None]):
             self._interrupted()
 
     def look(self) -> None:
-        """Take a look, on a thread: whom it asks may take its time. One at a time."""
+        """Take a look, on a thread: what it asks may take its time. One at a time."""
         self.run_worker(self._asked, thread=True, exclusive=False, group="look", exit_on_error=False)
 
     def _asked(self) -> None:

@@ -46,8 +46,8 @@ def encode(session: Session, cwd: str | None = None) -> bytes:
 
 
 def document(medium: Medium, title: str, version: str, body: Iterable[str], data: str, *, connect: str = "") -> bytes:
-    """Return a page with our style and script: `body` is markup, `data` JSON without `<`, and `connect` whom the script
-    may ask (nobody)."""
+    """Return a page with our style and script: `body` is markup, `data` JSON without `<`, and `connect` the address
+    that the script may ask (none)."""
     styles, scripts = ([_asset(name) for name in names] for names in (_STYLES, _SCRIPTS))
     policy = "; ".join(
         (

@@ -432,7 +432,7 @@ def _brief(medium: Medium, cases: Sequence[_Case]) -> Iterator[Line]:
 
 
 def _kind(finding: Finding) -> str:
-    # Why a pool was full for a moment is nobody's question.
+    # No reader asks why a pool was full for a moment.
     told = finding.cause == "unknown" or finding.pattern == "burst"
     return finding.pattern if told else f"{finding.pattern}, {finding.cause}"
 

@@ -528,7 +528,7 @@ def _gives(statement: ast.stmt, name: str, *, whole: bool) -> ast.expr | None:
 
 
 def _leaves(node: ast.AST, *, inner: bool = False) -> bool:
-    """Whether a part of a loop's turn may leave the loop, or gives something to whoever goes through it."""
+    """Whether a part of a loop's turn may leave the loop, or gives something to what goes through it."""
     if isinstance(node, ast.Return | ast.Yield | ast.YieldFrom) or (isinstance(node, ast.Break) and not inner):
         return True
     inner = inner or isinstance(node, ast.For | ast.AsyncFor | ast.While)

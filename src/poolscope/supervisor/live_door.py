@@ -12,7 +12,7 @@ _BACKLOG = 8
 
 
 class LiveDoor:
-    """Tells whoever connects what goes on, and hangs up. Its thread is a daemon; one is told at a time."""
+    """Tells each process that connects what goes on, and hangs up; one at a time. Its thread is a daemon."""
 
     def __init__(self, path: str, tell: Callable[[], bytes], failed: Callable[[str, Exception], object]) -> None:
         """Open it at `path`. `failed` is called once, and the door closed, if `tell` fails. Raises OSError, and
@@ -30,7 +30,7 @@ class LiveDoor:
             raise
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Take no more connections."""
         try:
             self._listening.shutdown(socket.SHUT_RDWR)  # wakes the thread
         except OSError:

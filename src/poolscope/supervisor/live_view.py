@@ -44,7 +44,7 @@ class LiveView:
         self._before = termios.tcgetattr(self._terminal)
         self._master, self._slave = os.openpty()
         self._take_after()
-        #: The view reads one, and ends when nobody can write there; it holds the other one for as long as it lives.
+        #: The view reads one, and ends when no process can write there; it holds the other one for as long as it lives.
         self._until = os.pipe()
         self._life = os.pipe()
         self._wake = os.pipe()

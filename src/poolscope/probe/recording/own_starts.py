@@ -208,7 +208,7 @@ def _over(what: str, child: Any) -> bool:
     if what == "thread":
         threading = sys.modules["threading"]
         return not threading.Thread.is_alive(child)
-    # To ask a process whether it is alive would take its exit status from whoever waits for it.
+    # To ask a process whether it is alive would take its exit status from what waits for it.
     return getattr(getattr(child, "_popen", None), "returncode", None) is not None
 
 

@@ -35,7 +35,7 @@ FUTURES_LIMIT = 500
 NEXT_LIMIT = 100
 #: Callbacks of a future that are looked at: ours is its first.
 CALLBACKS_LIMIT = 4
-#: Seconds: nobody waits for longer.
+#: Seconds: no program waits for longer.
 TIMEOUT_LIMIT = 1e6
 #: Iterators of one pool that are known at once.
 ITERATORS_LIMIT = 100

@@ -1,5 +1,5 @@
-"""What threads and tasks wait for, and from which lines: whoever waits for each thing before the next one is asked for
-shows up at one line, again and again.
+"""What threads and tasks wait for, and from which lines: what waits for each thing before it asks for the next
+one shows up at one line, again and again.
 
 Read from frames and coroutines at the pace of the readings, at no cost to any task. Whether the work could overlap is
 not judged here: that takes the source (`poolscope.signals.in_turn`).

@@ -336,7 +336,7 @@ def _alone() -> bool:
     if any(name in sys.modules for name in (*GREENLETS, "greenlet", "trio", "curio")):
         return False
     try:
-        # A child that somebody has waited for has taken pages.
+        # A child that was waited for has taken pages.
         children = standard("resource").getrusage(standard("resource").RUSAGE_CHILDREN)
         lone = len(os.listdir("/proc/self/task")) == 1 and children.ru_minflt == 0
     except Exception:
