@@ -28,7 +28,8 @@ from poolscope.messages import PROTOCOL, LoopBlock, LoopOpened
 from poolscope.metrics.families import SnapshotCollector
 from poolscope.metrics.merge import merged
 from poolscope.metrics.monotonic import Floors
-from poolscope.model import Advice, Finding, PoolSnapshot, Severity, Snapshot
+from poolscope.model import Advice, Finding, Severity
+from poolscope.snapshot import PoolSnapshot, Snapshot
 
 SETTINGS = Settings(metrics=MetricsSettings(wait_buckets=tuple(BOUNDS), run_buckets=tuple(BOUNDS)))
 

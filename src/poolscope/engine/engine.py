@@ -20,7 +20,8 @@ from poolscope.engine.notifications import Callback, Notifications
 from poolscope.engine.pool_case import PoolCase
 from poolscope.engine.pool_row import PoolRow
 from poolscope.engine.self_health import SelfHealth
-from poolscope.model import Finding, Session, Snapshot
+from poolscope.model import Finding, Session
+from poolscope.snapshot import Snapshot
 
 #: Messages about this long ago have surely come, however late their batch: saturation is worked out up to there.
 SETTLE_INTERVALS = 2

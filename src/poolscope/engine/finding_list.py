@@ -7,8 +7,9 @@ from collections.abc import Sequence, Set
 import msgspec
 
 from poolscope.engine.tracker import Sort
-from poolscope.model import SEVERITIES, Finding, FindingCount
+from poolscope.model import SEVERITIES, Finding
 from poolscope.rules import burst
+from poolscope.snapshot import FindingCount
 
 #: A finding that began (True) or ended.
 Event = tuple[Finding, bool]

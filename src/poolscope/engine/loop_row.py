@@ -5,8 +5,9 @@ from __future__ import annotations
 from poolscope.engine.finding_list import Event, FindingTally
 from poolscope.engine.loop_case import LoopCase
 from poolscope.engine.turn_case import TurnFindings
-from poolscope.model import Finding, FindingCount, LoopReport, LoopSnapshot
+from poolscope.model import Finding, LoopReport
 from poolscope.rules.in_turn import Row
+from poolscope.snapshot import FindingCount, LoopSnapshot
 
 
 class LoopRow:

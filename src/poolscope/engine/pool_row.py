@@ -17,8 +17,9 @@ from poolscope.aggregation.top_functions import TopFunctions, Total
 from poolscope.engine.finding_list import Event, FindingTally, bursts_together, most_important
 from poolscope.engine.pool_case import PoolCase
 from poolscope.engine.turn_case import TurnFindings
-from poolscope.model import Concurrency, Finding, FindingCount, PoolReport, PoolSnapshot, PoolTrace, TaskCounts
+from poolscope.model import Concurrency, Finding, PoolReport, PoolTrace, TaskCounts
 from poolscope.rules.in_turn import Row
+from poolscope.snapshot import FindingCount, PoolSnapshot
 
 _COUNTERS = ("submitted", "rejected", "succeeded", "failed", "cancelled", "started", "cpu_ns", "chunks", "items")
 

@@ -24,12 +24,11 @@ from poolscope.model import (
     PoolTrace,
     Report,
     Session,
-    Snapshot,
-    Subject,
 )
 from poolscope.ranking import rank
 from poolscope.rules.in_turn import PATTERN, Row
 from poolscope.rules.wording import are, counted
+from poolscope.snapshot import Snapshot, Subject
 
 #: Findings that are listed together; those beyond still stand with their pools and loops.
 FINDINGS_TOLD = 500

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from poolscope.endpoint import Server
     from poolscope.engine import Engine
     from poolscope.live.feed import Feed
-    from poolscope.model import Session, Snapshot
+    from poolscope.model import Session
+    from poolscope.snapshot import Snapshot
     from poolscope.supervisor.children import Children
     from poolscope.supervisor.collector import Collector
     from poolscope.supervisor.live_door import LiveDoor
