@@ -20,7 +20,7 @@ from probe_support import FakeProbe, Ledger, mistake
 
 from poolscope.probe.interpreter import shapes
 from poolscope.probe.interpreter.shapes import Unfamiliar
-from poolscope.probe.limits import asyncio_queues, threading_queues, work_queue
+from poolscope.probe.limits import asyncio_queues, queue_registry, threading_queues, work_queue
 from poolscope.probe.settings import ProbeSettings
 
 LIMIT = 30  # seconds for what is sure to come
@@ -586,7 +586,7 @@ def test_a_log_that_a_listener_writes_is_none(probe):
     until(lambda: len(written) == 20)
     probe.look()
     listener.stop()
-    assert type(records._poolscope_items) is work_queue.Fresh
+    assert type(records._poolscope_items) is queue_registry.Fresh
     assert probe.recorders == []
 
 
@@ -819,7 +819,7 @@ def test_thousands_of_short_lived_queues_leave_nothing(probe):
 
 
 def test_too_many_at_once_are_said(probe, monkeypatch):
-    monkeypatch.setattr(work_queue, "QUEUES_KEPT", 2)
+    monkeypatch.setattr(queue_registry, "QUEUES_KEPT", 2)
     made = [queue.Queue() for _ in range(4)]
     for items in made:
         items.put(1)

@@ -16,7 +16,9 @@ from poolscope.probe.interpreter.shapes import asyncio_queues
 from poolscope.probe.limits.asyncio_locks import current_task
 from poolscope.probe.limits.coroutines import place_of, stacks
 from poolscope.probe.limits.queue_patch import QueueFamily, older
-from poolscope.probe.limits.work_queue import WorkQueue, WorkQueues, stamps_for
+from poolscope.probe.limits.queue_registry import WorkQueues
+from poolscope.probe.limits.stamps import stamps_for
+from poolscope.probe.limits.work_queue import WorkQueue
 from poolscope.probe.recording.virtual_workers import VirtualWorker
 
 TYPE_CHECKING = False

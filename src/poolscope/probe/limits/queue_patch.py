@@ -12,7 +12,7 @@ from poolscope.probe.interpreter.imports import imported
 from poolscope.probe.interpreter.shapes import Unfamiliar, missed
 from poolscope.probe.interpreter.stacks import is_user_file
 from poolscope.probe.limits.naming import site_of
-from poolscope.probe.limits.work_queue import ATTRIBUTE, LOOK_SECONDS, Fresh, WorkQueues
+from poolscope.probe.limits.queue_registry import ATTRIBUTE, LOOK_SECONDS, Fresh, WorkQueues
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,7 +19,9 @@ from poolscope.probe.interpreter.stacks import is_user_file, user_place
 from poolscope.probe.interpreter.unpatched import current_frames, replaced
 from poolscope.probe.limits.coroutines import stacks
 from poolscope.probe.limits.queue_patch import QueueFamily, older
-from poolscope.probe.limits.work_queue import WorkQueue, WorkQueues, stamps_for
+from poolscope.probe.limits.queue_registry import WorkQueues
+from poolscope.probe.limits.stamps import stamps_for
+from poolscope.probe.limits.work_queue import WorkQueue
 from poolscope.probe.recording.pool_watch import in_task
 from poolscope.probe.recording.virtual_workers import ThreadBinding
 from poolscope.probe.sampling.waits import self_of, traced
