@@ -24,7 +24,7 @@ from poolscope.model import IN_TURN, Finding, LoopReport, PoolReport, PoolTrace,
 from poolscope.ranking import importance
 from poolscope.rendering import glossary
 from poolscope.rendering.tasks import tasks
-from poolscope.rendering.text import Medium
+from poolscope.rendering.text import Medium, finite
 from poolscope.rules.wording import counted
 
 #: The last tasks of a pool that a page has, which keep 200,000 in all below 3 MB.
@@ -326,7 +326,7 @@ def _data(session: Session) -> str:
     pools = zip(report.pools[:_MOST_POOLS], session.traces, strict=False)
     content = {
         "started": 0.0 if began is None else began.timestamp(),
-        "duration": _finite(report.duration_seconds),
+        "duration": finite(report.duration_seconds),
         "pools": [_pool_data(pool, trace, report.duration_seconds) for pool, trace in pools],
     }
     # `<` would begin an end tag or a comment.
@@ -341,13 +341,13 @@ def _pool_data(pool: PoolReport, trace: PoolTrace, duration: float) -> dict[str,
     findings = [
         {
             "severity": finding.severity,
-            "since": _finite(finding.since_seconds),
-            "until": _finite(duration if finding.until_seconds is None else finding.until_seconds),
+            "since": finite(finding.since_seconds),
+            "until": finite(duration if finding.until_seconds is None else finding.until_seconds),
         }
         for finding in pool.findings
     ]
     sizing = [
-        [point.workers, *map(_finite, (point.wait_p50_seconds, point.wait_p95_seconds, point.makespan_seconds))]
+        [point.workers, *map(finite, (point.wait_p50_seconds, point.wait_p95_seconds, point.makespan_seconds))]
         for point in pool.sizing or ()
     ]
     return {
@@ -355,7 +355,7 @@ def _pool_data(pool: PoolReport, trace: PoolTrace, duration: float) -> dict[str,
         "functions": [medium.clean(name, 120) for name in trace.functions],
         "findings": findings,
         "sizing": sizing,
-        "timeline": [[round(_finite(getattr(point, field)), 4) for point in points] for field in fields],
+        "timeline": [[round(finite(getattr(point, field)), 4) for point in points] for field in fields],
         "tasks": packed,
         "shown": shown,
         "left_out": left_out,
@@ -385,10 +385,6 @@ def _packed(trace: PoolTrace) -> tuple[str, int, int, int]:
         before = at
     data = b"".join(column.tobytes() for column in columns)
     return base64.b64encode(zlib.compress(data, 6)).decode(), len(kept), left_out, unit
-
-
-def _finite(value: float) -> float:
-    return value if math.isfinite(value) else 0.0
 
 
 def _asset(name: str) -> str:

@@ -11,7 +11,7 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import Literal, NamedTuple, TextIO
 
@@ -233,6 +233,18 @@ def plain(line: Line) -> str:
 def more(number: int, noun: str, *, indent: int = 0) -> list[Line]:
     """Return the line that tells of so many more than are shown, if there are."""
     return [((f"{' ' * indent}and {counted(number, f'more {noun}')}", "dim"),)] if number > 0 else []
+
+
+def hanging(medium: Medium, word: Span, text: str, style: Style = "bold") -> Iterator[Line]:
+    """Return a word and a wrapped text to the right of it."""
+    margin = line_cells((word,)) + 2
+    for index, line in enumerate(medium.wrap(text, medium.width - margin)):
+        yield (word, ("  ", ""), (line, style)) if index == 0 else ((" " * margin + line, style),)
+
+
+def finite(value: float) -> float:
+    """Return the number; 0 for one that is infinite or none."""
+    return value if math.isfinite(value) else 0.0
 
 
 def _cells(char: str) -> int:
