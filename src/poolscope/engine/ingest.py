@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -71,8 +71,6 @@ ENDED_ROWS_KEPT = 1_000
 ENDED_LOOPS_KEPT = 100
 #: About how many bytes the rows of ended pools may take while the run goes on.
 ENDED_BYTES_KEPT = 64 << 20
-
-
 #: Processes with threads or processes of their own in turn.
 _PROGRAMS_KEPT = 100
 #: What is waited for of those.
@@ -80,6 +78,8 @@ OWN_GATES = ("thread", "process")
 
 #: Functions of one process that have names; its probe gives no more of them than ten thousand.
 _FUNCTIONS_KEPT = 20_000
+
+_OfPool: TypeAlias = PoolBatch | PoolSums | WorkersReady | StackSample | HeldSample | WorkersStarted | Chunks | Handover
 
 
 def criteria_for(settings: Settings, pool: str, kind: str) -> Criteria:
@@ -175,41 +175,21 @@ class Ingest:
 
     def _take(self, process: WatchedProcess, message: Message) -> None:
         match message:
-            case PoolBatch():
+            case (
+                PoolBatch()
+                | PoolSums()
+                | WorkersReady()
+                | StackSample()
+                | HeldSample()
+                | WorkersStarted()
+                | Chunks()
+                | Handover()
+            ):
                 if (case := process.pools.get(message.pool)) is not None:
-                    try:
-                        case.history.fold(message)
-                    except Exception as error:
-                        self.drop(case, message.at_ns, error)
-            case PoolSums():
-                if (case := process.pools.get(message.pool)) is not None:
-                    known = case.history.known_by_number
-                    try:
-                        case.history.add_sums(message)
-                    except Exception as error:
-                        self.drop(case, message.at_ns, error)
-                    self.health.thinned(case.history.name, case.history.known_by_number - known)
+                    self._take_of_pool(case, message)
             case FunctionNamed():
                 if len(process.functions) < _FUNCTIONS_KEPT or message.function in process.functions:
                     process.functions[message.function] = message
-            case WorkersReady():
-                if (case := process.pools.get(message.pool)) is not None:
-                    case.history.note_ready(message.at_ns, message.ready_ns)
-            case StackSample():
-                if (case := process.pools.get(message.pool)) is not None:
-                    case.history.sample(message)
-            case HeldSample():
-                if (case := process.pools.get(message.pool)) is not None:
-                    case.history.held.append(message)
-            case WorkersStarted():
-                if (case := process.pools.get(message.pool)) is not None:
-                    case.history.note_started(message)
-            case Chunks():
-                if (case := process.pools.get(message.pool)) is not None:
-                    case.history.note_chunks(message)
-            case Handover():
-                if (case := process.pools.get(message.pool)) is not None:
-                    case.history.hand_over(message)
             case WaitSample():
                 process.waited(message)
             case TurnSample():
@@ -238,6 +218,34 @@ class Ingest:
                 process.alone = message.alone
             case Hello():
                 raise PoolscopeError(f"process {process.hello.pid} said hello twice")
+
+    def _take_of_pool(self, case: PoolCase, message: _OfPool) -> None:
+        history = case.history
+        match message:
+            case PoolBatch():
+                try:
+                    history.fold(message)
+                except Exception as error:
+                    self.drop(case, message.at_ns, error)
+            case PoolSums():
+                known = history.known_by_number
+                try:
+                    history.add_sums(message)
+                except Exception as error:
+                    self.drop(case, message.at_ns, error)
+                self.health.thinned(history.name, history.known_by_number - known)
+            case WorkersReady():
+                history.note_ready(message.at_ns, message.ready_ns)
+            case StackSample():
+                history.sample(message)
+            case HeldSample():
+                history.held.append(message)
+            case WorkersStarted():
+                history.note_started(message)
+            case Chunks():
+                history.note_chunks(message)
+            case Handover():
+                history.hand_over(message)
 
     def lost(self, source: int, now_ns: int) -> None:
         """See `Engine.lost`."""
