@@ -155,7 +155,7 @@ def _items(queue: Any) -> Any:
 
 
 def _follow(queues: WorkQueues, queue: Any, site: Site, complete: bool) -> WorkQueue:
-    stamps = stamps_for(queue, _family.patched)
+    stamps = stamps_for(queue, _family.module)
     return TaskQueue(queues, site, stamps, complete=complete)
 
 
@@ -212,7 +212,7 @@ def _hear_polls() -> None:
     """Replace `empty`, which most programs need not pay for."""
     if _family.lock.acquire(blocking=False):  # another thread that holds it takes the patch off
         try:
-            patch, queue = _family.patch, _family.patched.Queue
+            patch, queue = _family.patch, _family.module.Queue
             if patch is not None and queue.empty is not _empty:
                 patch.put(queue, "empty", _empty)
         finally:

@@ -96,7 +96,7 @@ def _waiting(weak: ref[Any], most: int) -> list[Any]:
     queue = weak()
     if queue is None or traced() or not (queue.not_full._waiters or queue.all_tasks_done._waiters):
         return []
-    gates = {_family.patched.Queue.put.__code__: "put", _family.patched.Queue.join.__code__: "join"}
+    gates = {_family.module.Queue.put.__code__: "put", _family.module.Queue.join.__code__: "join"}
     found: dict[Any, list[int]] = {}
     frames = current_frames()
     frame = caller = None
@@ -120,7 +120,7 @@ def _items(queue: Any) -> Any:
 
 
 def _follow(queues: WorkQueues, queue: Any, site: Site, complete: bool) -> WorkQueue:
-    stamps = stamps_for(queue, _family.patched)
+    stamps = stamps_for(queue, _family.module)
     return ThreadQueue(queues, site, stamps, get_ident, complete=complete)
 
 
@@ -129,7 +129,7 @@ def _by_user(frame: FrameType | None) -> bool:
     Greenlets in the place of threads would all be one."""
     if replaced():
         return False
-    names = _family.patched.__dict__
+    names = _family.module.__dict__
     while frame is not None and frame.f_globals is names:
         frame = frame.f_back
     return frame is not None and is_user_file(frame.f_code.co_filename)
