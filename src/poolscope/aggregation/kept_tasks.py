@@ -25,7 +25,7 @@ class KeptTasks:
     def add(
         self, functions: Sequence[int], submitted: Sequence[int], started: Sequence[int], finished: Sequence[int]
     ) -> None:
-        """Tasks ended."""
+        """Add tasks that ended."""
         if not self.most:
             return
         for column, numbers in zip(self._columns, (functions, submitted, started, finished), strict=True):
@@ -38,7 +38,7 @@ class KeptTasks:
             self._known_from = max(0, self._known_from - too_many)
 
     def miss(self) -> None:
-        """Tasks are missing between those so far and those that come."""
+        """Note that tasks are missing between those so far and those to come."""
         self._known_from = len(self)
 
     def __len__(self) -> int:
@@ -51,7 +51,7 @@ class KeptTasks:
         return zip(*(column[first:] for column in self._columns), strict=True)
 
     def known(self, most: int | None) -> Iterator[KeptTask]:
-        """Return the last `most` of them, or all, since no task is missing."""
+        """Return the last `most` of those since which no task is missing, or all of them."""
         return self._from(max(self._known_from, 0 if most is None else len(self) - most))
 
     def functions(self) -> set[int]:

@@ -106,7 +106,7 @@ class TaskRecord:
         return sorted(self.kept.functions() | self._open())
 
     def unfinished(self) -> set[int]:
-        """Return the functions of tasks that never ran, or run still."""
+        """Return the functions of tasks that never ran, or still run."""
         return self.kept.unstarted() | self._open()
 
     def _open(self) -> set[int]:
@@ -115,12 +115,12 @@ class TaskRecord:
         return functions | {function for _, function in self.queued.waiting()}
 
     def forget(self) -> None:
-        """Let go of all tasks."""
+        """Drop all tasks."""
         self.kept = KeptTasks(self.kept.most)
         self.queued = Backlog(partial(array, "q"))
         self.running.clear()
 
     @property
     def numbers(self) -> int:
-        """How many numbers the tasks are, about."""
+        """Return about how many numbers the tasks hold."""
         return 4 * len(self.kept) + 2 * self.queued.depth + 4 * len(self.running)
