@@ -18,7 +18,7 @@ class LoopRow:
         self.case = case
         self.since_ns = since_ns
         self.tally = FindingTally()
-        #: What is waited for in turn in these loops; None: nothing is said of that.
+        #: What these loops wait for in turn; None if that is not known.
         self.turns: TurnFindings | None = None
 
     @property
@@ -45,7 +45,7 @@ class LoopRow:
         return history.runs.bit_length(), warned, history.blocked_ns
 
     def fold(self, now_ns: int) -> list[Event]:
-        """Make its ended loops one with others; return the findings that end with that."""
+        """Merge its ended loops with others; return the findings that end with that."""
         return self.case.fold(now_ns)
 
     def become(self, pid: int, name: str) -> None:
@@ -53,7 +53,7 @@ class LoopRow:
         self.case.history.pid, self.case.history.name = pid, name
 
     def absorb(self, ended: LoopRow) -> None:
-        """Take over the counts of another folded row, which is of no more use."""
+        """Add the counts of another folded row, which is then of no more use."""
         self.since_ns = min(self.since_ns, ended.since_ns)
         self.case.absorb(ended.case)
         self.tally.merge(ended.tally)
@@ -62,11 +62,11 @@ class LoopRow:
 
     @property
     def in_turn(self) -> Row:
-        """What rules about turns need to know of it."""
+        """What the rules about turns need to know about the row."""
         return Row(kind="loop", name=self.name)
 
     def findings(self, now_ns: int) -> tuple[Finding, ...]:
-        """All findings so far; notes included."""
+        """All findings so far, including notes."""
         turned = [] if self.turns is None else self.turns.findings(self.in_turn)
         return (*self.case.findings(now_ns), *turned)
 
