@@ -297,6 +297,12 @@ def test_half_a_task(tmp_path: Path) -> None:
     assert "tasks of pool fetch are cut off" in refusal(write_value(tmp_path / "run.session", session))
 
 
+def test_workers_of_other_tasks(tmp_path: Path) -> None:
+    traces = (msgspec.structs.replace(small().traces[0], workers=b"x" * 4),)
+    session = msgspec.structs.replace(small(), traces=traces)
+    assert "tasks of pool fetch are cut off" in refusal(write_value(tmp_path / "run.session", session))
+
+
 def test_a_refusal_names_a_hostile_path_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "a\n\x1b[31m"
     path.write_bytes(b"x")

@@ -23,7 +23,7 @@ from typing import Any
 from poolscope.model import IN_TURN, Finding, LoopReport, PoolReport, PoolTrace, Report, Session, storable
 from poolscope.ranking import importance
 from poolscope.rendering import glossary
-from poolscope.rendering.tasks import tasks
+from poolscope.rendering.tasks import Task, lanes, tasks
 from poolscope.rendering.text import Medium
 from poolscope.rules.wording import counted
 
@@ -215,9 +215,8 @@ def _pool(medium: Medium, index: int, pool: PoolReport, trace: PoolTrace) -> Ite
         yield "</details>"
     if trace.tasks:
         yield (
-            f'<figure class="tasks" data-pool="{index}" tabindex="0" hidden><figcaption>Tasks that ran beside each'
-            ' other, in the colour of their function; a lane is no particular worker. <span class="legend"></span>'
-            "</figcaption>"
+            f'<figure class="tasks" data-pool="{index}" tabindex="0" hidden><figcaption>{_lanes_are(trace)}'
+            ' <span class="legend"></span></figcaption>'
             f'<div><canvas class="lanes" role="img" aria-label="Tasks of {name} in lanes over time"></canvas></div>'
             '<div class="tip" aria-live="off"></div></figure>'
         )
@@ -239,6 +238,11 @@ def _pool(medium: Medium, index: int, pool: PoolReport, trace: PoolTrace) -> Ite
     if pool.sizing:
         yield from _sizing(medium, index, pool)
     yield "</section>"
+
+
+def _lanes_are(trace: PoolTrace) -> str:
+    lanes = "A lane for each worker" if trace.workers else "Tasks that ran beside each other"
+    return f"{lanes}, and the queue above. Tasks have the colour of their function."
 
 
 def _sizing(medium: Medium, index: int, pool: PoolReport) -> Iterator[str]:
@@ -336,7 +340,7 @@ def _data(session: Session) -> str:
 def _pool_data(pool: PoolReport, trace: PoolTrace, duration: float) -> dict[str, Any]:
     points = trace.timeline[:: max(1, math.ceil(len(trace.timeline) / _MOST_POINTS))]
     fields = ("at_seconds", "active", "queued", "wait_seconds")
-    packed, shown, left_out, unit = _packed(trace)
+    packed, shown, left_out, unit = _packed(trace, duration)
     medium = Medium(width=160, encoding=None, cwd="")
     findings = [
         {
@@ -363,28 +367,41 @@ def _pool_data(pool: PoolReport, trace: PoolTrace, duration: float) -> dict[str,
     }
 
 
-def _packed(trace: PoolTrace) -> tuple[str, int, int, int]:
+def _packed(trace: PoolTrace, duration: float) -> tuple[str, int, int, int]:
     """Return the last tasks in columns, how many they are, how many are left out, and the unit of their times (ns).
 
-    Columns of 32-bit integers: time since the submission before, wait, run (-1 for what had not happened), function.
+    Columns of 32-bit integers: time since the submission before, wait, run (-1 for what had not happened), function,
+    lane (-1: none).
     """
     kept = [task for task in tasks(trace) if task.submitted >= 0]
     left_out = max(0, len(kept) - MOST_TASKS)
     kept = sorted(kept[left_out:], key=lambda task: task.submitted)
     longest = max((max(task.submitted, task.started, task.finished) for task in kept), default=0)
     unit = max(1000, math.ceil(longest / (2**31 - 1)))
-    columns = tuple(array("i") for _ in range(4))
+    columns = tuple(array("i") for _ in range(5))
     before = 0
-    for task in kept:
+    for task, lane in zip(kept, _lanes(kept, duration), strict=True):
         at = task.submitted // unit
         wait = max(0, task.started // unit - at) if task.started >= 0 else -1
         run = max(0, (task.finished - task.started) // unit) if task.finished >= 0 <= task.started else -1
         function = task.function if 0 <= task.function < len(trace.functions) else -1
-        for column, value in zip(columns, (at - before, wait, run, function), strict=True):
+        for column, value in zip(columns, (at - before, wait, run, function, lane), strict=True):
             column.append(value)
         before = at
     data = b"".join(column.tobytes() for column in columns)
     return base64.b64encode(zlib.compress(data, 6)).decode(), len(kept), left_out, unit
+
+
+def _lanes(of: Sequence[Task], duration: float) -> list[int]:
+    """Return the lane of each task, from 0 on; -1 for one that had not started."""
+    end_ns = int(_finite(duration) * 1e9)
+    started = (
+        (task.started, max(task.started, task.finished if task.finished >= 0 else end_ns), task.worker)
+        for task in of
+        if task.started >= 0
+    )
+    found = iter(lanes(started))
+    return [next(found) if task.started >= 0 else -1 for task in of]
 
 
 def _finite(value: float) -> float:

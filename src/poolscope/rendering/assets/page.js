@@ -117,42 +117,40 @@
     return new DataView(await new Response(stream).arrayBuffer());
   }
 
-  // Tasks as columns: [submitted, started, finished] in seconds of the run, and the function of each.
+  // Tasks as columns: [submitted, started, finished] in seconds of the run, the function and the lane of each.
   async function tasksOf(pool) {
     const view = await unpacked(pool.tasks), count = pool.shown, unit = pool.unit / 1e9;
-    const tasks = { submitted: new Float64Array(count), started: new Float64Array(count), finished: new Float64Array(count), of: new Int32Array(count) };
+    const tasks = { submitted: new Float64Array(count), started: new Float64Array(count), finished: new Float64Array(count), of: new Int32Array(count), lane: new Int32Array(count) };
     let at = 0;
     for (let task = 0; task < count; task++) {
-      const [gap, wait, run, of] = [0, 1, 2, 3].map((column) => view.getInt32(4 * (column * count + task), true));
+      const [gap, wait, run, of, lane] = [0, 1, 2, 3, 4].map((column) => view.getInt32(4 * (column * count + task), true));
       at += gap;
       tasks.submitted[task] = at * unit;
       tasks.started[task] = wait < 0 ? Infinity : (at + wait) * unit;
       tasks.finished[task] = wait < 0 ? Infinity : run < 0 ? data.duration : (at + wait + run) * unit;
       tasks.of[task] = of;
+      tasks.lane[task] = lane;
     }
     return tasks;
   }
 
-  // The first lane that is free, in order of starts.
+  // The tasks of each lane in order of their starts, and how many are in lanes beyond the most that are drawn.
   function lanesOf(tasks, most) {
-    const order = Array.from(tasks.started.keys()).filter((task) => tasks.started[task] < Infinity);
-    order.sort((one, other) => tasks.started[one] - tasks.started[other]);
-    const lanes = [], until = [];
+    const lanes = [];
     let hidden = 0;
-    for (const task of order) {
-      let lane = until.findIndex((end) => end <= tasks.started[task] + 1e-9);
-      if (lane < 0) { lane = until.length; until.push(0); lanes.push([]); }
-      until[lane] = tasks.finished[task];
-      lanes[lane].push(task);
-    }
-    if (lanes.length > most) for (const lane of lanes.splice(most)) hidden += lane.length;
+    tasks.lane.forEach((lane, task) => {
+      if (lane < 0) return;
+      if (lane >= most) hidden += 1; else (lanes[lane] ||= []).push(task);
+    });
+    for (const lane of lanes) lane.sort((one, other) => tasks.started[one] - tasks.started[other]);
     return { lanes, hidden };
   }
 
   function drawLanes(figure, pool, tasks) {
     const canvas = figure.querySelector("canvas"), tip = figure.querySelector(".tip");
     const { lanes, hidden } = lanesOf(tasks, 48);
-    const row = lanes.length > 24 ? 10 : 16, left = 64, height = Math.max(1, lanes.length) * row + 22;
+    const row = lanes.length > 24 ? 10 : 16, left = 64, queue = 36, height = queue + Math.max(1, lanes.length) * row + 22;
+    const [ends, , queued] = pool.timeline, most = Math.max(1, ...queued);
     const place = (at, width) => left + ((began + at - range[0]) / (range[1] - range[0])) * (width - left);
     function draw() {
       const width = canvas.parentElement.clientWidth, scale = devicePixelRatio || 1;
@@ -161,8 +159,16 @@
       context.scale(scale, scale);
       context.clearRect(0, 0, width, height);
       context.font = "11px system-ui, sans-serif";
+      context.fillStyle = colour("soft");
+      context.fillText("queue", 8, queue - 8);
+      context.fillStyle = colour("queued");
+      queued.forEach((depth, point) => {
+        const from = Math.max(left, place(point ? ends[point - 1] : 0, width)), to = Math.min(width, place(ends[point], width));
+        const tall = (queue - 8) * depth / most;
+        if (to > from && depth > 0) context.fillRect(from, queue - 4 - Math.max(1, tall), to - from, Math.max(1, tall));
+      });
       lanes.forEach((lane, number) => {
-        const top = number * row;
+        const top = queue + number * row;
         context.fillStyle = colour("soft");
         if (row >= 16 || number % 4 === 0) context.fillText(String(number + 1), 40, top + row - 4);
         let last = -1, lastOf = -1;
@@ -199,7 +205,7 @@
       if (from !== null && Math.abs(to - from) > (range[1] - range[0]) / 100) show(Math.min(from, to), Math.max(from, to)); from = null; });
     canvas.addEventListener("dblclick", () => show(full[0], full[1]));
     canvas.addEventListener("pointermove", (event) => {
-      const box = canvas.getBoundingClientRect(), lane = lanes[Math.floor((event.clientY - box.top) / row)], when = at(event) - began;
+      const box = canvas.getBoundingClientRect(), lane = lanes[Math.floor((event.clientY - box.top - queue) / row)], when = at(event) - began;
       const task = lane && lane.find((each) => tasks.started[each] <= when && when <= tasks.finished[each]);
       tip.textContent = task === undefined ? notes.join(" ") : `${pool.functions[tasks.of[task]] || "?"}: waited ${seconds(tasks.started[task] - tasks.submitted[task])}, ran ${seconds(tasks.finished[task] - tasks.started[task])}, from ${clock(began + tasks.started[task])}`;
     });
