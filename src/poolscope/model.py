@@ -390,11 +390,30 @@ class PoolTrace(msgspec.Struct, frozen=True):
     workers: bytes = b""
 
 
+class Block(msgspec.Struct, frozen=True):
+    """A time in which a callback held an event loop. `place` is an index of `LoopTrace.places`; -1: not known."""
+
+    at_seconds: float
+    seconds: float
+    place: int
+
+
+class LoopTrace(msgspec.Struct, frozen=True):
+    """The latest blocks of a loop, in order of their ends, and the lines that caused them."""
+
+    places: tuple[Frame, ...]
+    blocks: tuple[Block, ...]
+
+
 class Session(msgspec.Struct, frozen=True):
-    """A recorded run: the report, and beside each pool of it (same order) what it was made from."""
+    """A recorded run: the report, and beside each pool and each loop of it (same order) what it was made from.
+
+    A session of poolscope 0.1 has nothing of loops.
+    """
 
     report: Report
     traces: tuple[PoolTrace, ...]
+    loops: tuple[LoopTrace, ...] = ()
 
     def __str__(self) -> str:
         """Return its report as on a terminal, without colours."""

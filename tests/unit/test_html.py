@@ -20,8 +20,8 @@ from msgspec.structs import replace
 from report_support import CWD
 from rules_support import causes_of_rules
 
-from poolscope.model import PATTERNS, PoolTrace, Session
-from poolscope.rendering import glossary, html
+from poolscope.model import PATTERNS, Block, Frame, LoopTrace, PoolTrace, Session
+from poolscope.rendering import glossary, html, page_data
 
 SESSIONS = [
     report_support.overlap,
@@ -158,8 +158,19 @@ def test_a_lane_is_a_worker_where_these_are_known() -> None:
     assert "A lane for each worker" in page.decode()
 
 
+def test_a_loop_has_its_blocks_as_bars_and_in_a_table() -> None:
+    blocks = (Block(2.0, 0.5, 0), Block(1.0, 0.25, 5))
+    session = replace(report_support.blocking_call(), loops=(LoopTrace((Frame("/app/web.py", 7, "view"),), blocks),))
+    page = Page(html.encode(session, "/app"))
+    assert data_of(page)["loops"] == [
+        {"places": ["web.py:7 in view"], "blocks": [[1.0, 0.25, -1], [2.0, 0.5, 0]]},
+    ]
+    cells = page.all("td")
+    assert cells[-6:] == ["2.0 s", "500 ms", "web.py:7 in view", "1.0 s", "250 ms", "not known"]
+
+
 def test_the_last_tasks_are_kept_and_the_others_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(html, "MOST_TASKS", 10)
+    monkeypatch.setattr(page_data, "MOST_TASKS", 10)
     (pool,) = data_of(Page(html.encode(report_support.healthy_pools(), CWD)))["pools"]
     assert (pool["shown"], pool["left_out"]) == (10, 30)
 

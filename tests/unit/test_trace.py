@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from poolscope.model import PoolTrace, Session, TimelinePoint
+from poolscope.model import Block, Frame, LoopTrace, PoolTrace, Session, TimelinePoint
 from poolscope.rendering import trace
 
 #: Of the trace event format: what each kind of event must and may have.
@@ -115,6 +115,15 @@ def test_a_worker_has_a_track_of_its_own() -> None:
 def test_a_worker_that_has_ended_leaves_its_track_to_the_next() -> None:
     tasks = [(0, 0, number * 1000, (number + 1) * 1000) for number in range(4)]
     assert {track for track, _, _ in runs(told(with_tasks(*tasks, workers=(1, 2, 3, 4))))} == {3}
+
+
+def test_a_loop_has_a_track_of_its_blocks() -> None:
+    blocks = (Block(1.0, 0.25, 0), Block(2.0, 0.5, -1), Block(math.nan, 0.5, 0))
+    session = replace(with_tasks(), loops=(LoopTrace((Frame("app.py", 7, "view"),), blocks),))
+    report = replace(session.report, event_loops=(report_support.loop(),))
+    events = told(replace(session, report=report))["traceEvents"]
+    held = [(event["ts"], event["dur"], event["name"]) for event in events if event["ph"] == "X"]
+    assert held == [(1_000_000, 250_000, "view"), (2_000_000, 500_000, "?")]
 
 
 def test_an_arrow_leads_from_a_submission_to_its_start() -> None:

@@ -2,7 +2,7 @@
 
 https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU has the format; times in it are
 microseconds. Each pool is a process of its own there: a track for what was found, one for submissions, and one for each
-worker; where workers are not known, as many as tasks that run beside each other.
+worker; where workers are not known, as many as tasks that run beside each other. A loop has a track of its blocks.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import heapq
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
-from poolscope.model import Finding, LoopReport, PoolReport, PoolTrace, Session, TimelinePoint, storable
+from poolscope.model import Finding, LoopReport, LoopTrace, PoolReport, PoolTrace, Session, TimelinePoint, storable
 from poolscope.rendering.tasks import FOREVER_NS, lanes, tasks
 
 #: The most that tasks may take of a file (bytes), for viewers read some hundred MB: the shortest are left out.
@@ -27,6 +28,7 @@ _NAME = 80
 _EVENT_BYTES = 72
 
 _FINDINGS, _SUBMISSIONS, _FIRST_WORKER = 1, 2, 3  # tracks of a pool
+_BLOCKS = 2  # beside what was found of a loop
 
 Event = dict[str, Any]
 
@@ -79,23 +81,25 @@ def _events(session: Session, kept: Sequence[Sequence[_Task]], about: dict[str, 
     for number, (pool, trace, its) in enumerate(zip(report.pools, session.traces, kept, strict=True), 1):
         tracks = lanes((task.started_ns, task.finished_ns, task.worker) for task in its)
         of = "worker" if trace.workers else "running"
-        names = [f"{of} {place + 1}" for place in range(max(tracks, default=-1) + 1)]
+        names = {_FIRST_WORKER + place: f"{of} {place + 1}" for place in range(max(tracks, default=-1) + 1)}
+        names |= {_SUBMISSIONS: "submitted"} if names else {}
         yield from _names(number, f"pool {pool.name} (pid {pool.pid}, {pool.max_workers} workers)", names)
         yield from _marks(number, pool, report.duration_seconds)
         yield from _counters(number, trace.timeline)
         yield from _runs(number, zip(tracks, its, strict=True), arrows)
-    for number, loop in enumerate(report.event_loops, len(report.pools) + 1):
-        yield from _names(number, f"event loop {loop.name} (pid {loop.pid}, {loop.kind})", ())
+    loops = zip_longest(report.event_loops, session.loops)
+    for number, (loop, blocks) in enumerate(loops, len(report.pools) + 1):
+        yield from _names(
+            number, f"event loop {loop.name} (pid {loop.pid}, {loop.kind})", {_BLOCKS: "blocks"} if blocks else {}
+        )
         yield from _marks(number, loop, report.duration_seconds)
+        yield from _blocks(number, blocks) if blocks else ()
     if "left_out" in about:
         yield {"ph": "i", "s": "g", "pid": 1, "tid": _FINDINGS, "ts": 0, "name": f"not shown: {about['left_out']}"}
 
 
-def _names(number: int, process: str, workers: Sequence[str]) -> Iterator[Event]:
-    names = {_FINDINGS: "findings"}
-    if workers:
-        names[_SUBMISSIONS] = "submitted"
-    names |= dict(enumerate(workers, _FIRST_WORKER))
+def _names(number: int, process: str, tracks: dict[int, str]) -> Iterator[Event]:
+    names = {_FINDINGS: "findings", **tracks}
     yield {"ph": "M", "pid": number, "tid": 0, "name": "process_name", "args": {"name": process}}
     yield {"ph": "M", "pid": number, "tid": 0, "name": "process_sort_index", "args": {"sort_index": number}}
     for track, name in names.items():
@@ -115,6 +119,23 @@ def _marks(number: int, row: PoolReport | LoopReport, duration: float) -> Iterat
         length = max(0, round((until - since) * 1e6))
         yield {"ph": "X", **where, "dur": length, "name": name, "args": _arguments(finding)}
         yield {"ph": "i", "s": "p", **where, "name": name}
+
+
+def _blocks(number: int, trace: LoopTrace) -> Iterator[Event]:
+    """Return the blocks of a loop, each with the name of the function that held it."""
+    for block in trace.blocks:
+        if not all(map(math.isfinite, (block.at_seconds, block.seconds))):
+            continue
+        place = trace.places[block.place] if block.place in range(len(trace.places)) else None
+        yield {
+            "ph": "X",
+            "pid": number,
+            "tid": _BLOCKS,
+            "ts": max(0, round(block.at_seconds * 1e6)),
+            "dur": max(0, round(block.seconds * 1e6)),
+            "name": "?" if place is None else place.function[-_NAME:],
+            "args": {} if place is None else {"line": f"{place.file}:{place.line}"},
+        }
 
 
 def _arguments(finding: Finding) -> dict[str, Any]:
