@@ -164,9 +164,9 @@
       if (what.queue) context.fillText("queue", 8, queue - 8);
       context.fillStyle = colour("queued");
       queued.forEach((depth, point) => {
-        const from = Math.max(left, place(point ? ends[point - 1] : 0, width)), to = Math.min(width, place(ends[point], width));
+        const from = Math.max(left, place(ends[Math.max(0, point - 1)], width)), to = Math.min(width, place(ends[point], width));
         const tall = (queue - 8) * depth / most;
-        if (to > from && depth > 0) context.fillRect(from, queue - 4 - Math.max(1, tall), to - from, Math.max(1, tall));
+        if (to > from && tall >= 0.3) context.fillRect(from, queue - 4 - Math.max(1, tall), to - from, Math.max(1, tall));
       });
       lanes.forEach((lane, number) => {
         const top = queue + number * row;
