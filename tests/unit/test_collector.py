@@ -127,6 +127,19 @@ def test_which_processes_live_on_is_known(setup: Setup) -> None:
     assert setup.collector.outliving() == [711]
 
 
+def test_a_forked_child_that_has_yet_to_speak_is_waited_for(setup: Setup) -> None:
+    # It has inherited the door, and connects only when it has something to say.
+    setup.process(encode(("door", 5)), ends=False)
+    tick = setup.judge.tick
+
+    def speak(now_ns: int) -> None:
+        tick(now_ns)
+        setup.process(encode(("hello", "child")))
+
+    setup.judge.tick = speak  # type: ignore[method-assign]
+    assert ["hello", "child"] in setup.run(patience_ns=SECOND).heard[2]
+
+
 def test_who_goes_on_to_talk_is_not_heard_for_ever(setup: Setup) -> None:
     setup.process(encode(("hello", "a")), ends=False)
     feed = setup.judge.feed

@@ -171,7 +171,7 @@ class Collector:
         if self._selector.select(0):
             self._late_rounds += late
             return self._late_rounds > LATE_ROUNDS
-        return late or all(connection.is_door for connection in self._open)
+        return late or not self._open
 
     def _round(self, timeout_seconds: float) -> bool:
         """Read once from each connection that has something; return whether one had."""
