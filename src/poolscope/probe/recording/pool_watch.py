@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     Size = Callable[[], tuple[int, int] | None]
 
-#: Integers in a recorder's `arrivals` that were not collected, beyond which we stop recording that pool:
-#: the probe's thread is gone, and the program must not pay for it with its memory.
+#: With more uncollected integers in a recorder's `arrivals` than this we stop recording that pool: the probe's thread
+#: is gone, and the program must not pay for it with its memory.
 UNREAD_LIMIT = 4_000_000
 
 
@@ -287,7 +287,7 @@ def task_here() -> tuple[WorkerLog, tuple[int, int, int]] | None:
 
 
 def as_text(name: Any) -> str:
-    """Return the name of a pool: programs give numbers, paths and members of an Enum, too."""
+    """Return the name of a pool as a string: programs also pass numbers, paths and members of an Enum."""
     if type(name) is str:
         return name
     try:
