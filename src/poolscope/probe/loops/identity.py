@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _KERNEL = "ipykernel"
 _FRAMES_LIMIT = 200
 
-# Unique in the process, whatever is patched, unpatched and patched again.
+# Unique in the process, also across several patches.
 _next_number = count(1).__next__
 _numbers = LOOPS
 
