@@ -379,19 +379,41 @@ class PoolTrace(msgspec.Struct, frozen=True):
 
     `tasks` holds little-endian int64 quadruples (function index, submitted, started, finished), nanoseconds from
     the start of the program, in order of submission; -1 for what had not happened when the record ended, or never did:
-    a task cancelled before it started has started = finished = -1.
+    a task cancelled before it started has started = finished = -1. `workers` holds a little-endian int64 for each of
+    them: the number of the worker that ran it, from 1 on; 0 for what has not started. It is empty where workers are not
+    known: in a session of poolscope 0.1, and of limits and queues.
     """
 
     functions: tuple[str, ...]
     tasks: bytes
     timeline: tuple[TimelinePoint, ...]
+    workers: bytes = b""
+
+
+class Block(msgspec.Struct, frozen=True):
+    """A time in which a callback held an event loop. `place` is an index of `LoopTrace.places`; -1: not known."""
+
+    at_seconds: float
+    seconds: float
+    place: int
+
+
+class LoopTrace(msgspec.Struct, frozen=True):
+    """The latest blocks of a loop, in order of their ends, and the lines that caused them."""
+
+    places: tuple[Frame, ...]
+    blocks: tuple[Block, ...]
 
 
 class Session(msgspec.Struct, frozen=True):
-    """A recorded run: the report, and beside each pool of it (same order) what it was made from."""
+    """A recorded run: the report, and beside each pool and each loop of it (same order) what it was made from.
+
+    A session of poolscope 0.1 has nothing of loops.
+    """
 
     report: Report
     traces: tuple[PoolTrace, ...]
+    loops: tuple[LoopTrace, ...] = ()
 
     def __str__(self) -> str:
         """Return its report as on a terminal, without colours."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from poolscope.aggregation.histogram import Histogram
 from poolscope.messages import BlockEvidence, Line, LoopBlock, LoopLoad, LoopOpened, LoopTick
@@ -137,7 +137,7 @@ class LoopHistory:
         #: Reports of loops at work, and how late the loops were, with the time (the median of a tick, ns).
         self.loads: deque[LoopLoad] = deque(maxlen=_LOADS_KEPT)
         self.lags: deque[tuple[int, int]] = deque(maxlen=_LAGS_KEPT)
-        self._blocks: deque[tuple[int, int]] = deque(maxlen=_BLOCKS_KEPT)  # begin, end
+        self._blocks: deque[tuple[int, int, BlockingLine]] = deque(maxlen=_BLOCKS_KEPT)  # begin, end
         #: How many loops have begun to run.
         self.runs = 0
         self.lines: dict[tuple[str, Line | None], BlockingLine] = {}
@@ -200,8 +200,12 @@ class LoopHistory:
 
     def blocked_within(self, begin_ns: int, end_ns: int) -> int:
         """Return how long callbacks held the loops in this time, as far back as blocks are kept."""
-        lasting = ((started_ns, started_ns + line.open_ns) for line, started_ns in self._open.values())
-        return _overlap((*self._blocks, *lasting), begin_ns, end_ns)
+        return _overlap(((begin, end) for begin, end, _ in self.blocks()), begin_ns, end_ns)
+
+    def blocks(self) -> Iterator[tuple[int, int, BlockingLine]]:
+        """Return begin, end and line of the latest blocks; of those that last, the end so far."""
+        yield from self._blocks
+        yield from ((started_ns, started_ns + line.open_ns, line) for line, started_ns in self._open.values())
 
     def held_within(self, begin_ns: int, end_ns: int) -> int:
         """Return the same, or the reported time at work if that is longer."""
@@ -227,7 +231,7 @@ class LoopHistory:
             line.last_ns = max(line.last_ns, message.ended_ns)
             length_ns = message.ended_ns - message.started_ns
             self._add(line, length_ns, message.cpu_share, UNKNOWN if key == _NO_LINE else message.cause)
-            self._blocks.append((message.started_ns, message.ended_ns))
+            self._blocks.append((message.started_ns, message.ended_ns, line))
             if message.evidence is not None:
                 line.measure(message.evidence, length_ns)
         else:

@@ -293,7 +293,7 @@ class PoolHistory:
             else:
                 self.failed += 1
                 self.broken += 1
-            self.tasks.kept.add((function,), (submitted,), (-1,), (-1,))
+            self.tasks.kept.add((function,), (submitted,), (-1,), (-1,), (0,))
 
     def _finish_tasks(self, finished: Sequence[int]) -> None:
         if not finished:
@@ -331,7 +331,7 @@ class PoolHistory:
         self.failed += failed
         self.succeeded += len(keys) - failed
         self.recent.extend(functions, submitted, started, ended, coupled)
-        self.tasks.kept.add(functions, finished[2::5], finished[3::5], finished[4::5])
+        self.tasks.kept.add(functions, finished[2::5], finished[3::5], finished[4::5], finished[::5])
         self.last_finish_ns = max(self.last_finish_ns or 0, latest_ns)
         self.durations.add(functions, waits, runs)
         self.occupancy.learn_runs(functions, started, runs, latest_ns)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from poolscope.engine.finding_list import Event, FindingTally
 from poolscope.engine.loop_case import LoopCase
 from poolscope.engine.turn_case import TurnFindings
-from poolscope.model import Finding, LoopReport
+from poolscope.messages import Line
+from poolscope.model import Block, Finding, Frame, LoopReport, LoopTrace
 from poolscope.rules.in_turn import Row
 from poolscope.snapshot import FindingCount, LoopSnapshot
 
@@ -88,6 +89,15 @@ class LoopRow:
             tasks=history.tasks,
             since_ns=self.since_ns,
         )
+
+    def trace(self, origin_ns: int) -> LoopTrace:
+        """Return what the session keeps of it; times from `origin_ns` on."""
+        places: dict[Line, int] = {}
+        blocks = []
+        for begin, end, line in self.case.history.blocks():
+            place = places.setdefault(line.lines[0], len(places)) if line.lines else -1
+            blocks.append(Block((begin - origin_ns) / 1e9, (end - begin) / 1e9, place))
+        return LoopTrace(tuple(Frame(*place) for place in places), tuple(blocks))
 
     def report(self, now_ns: int) -> LoopReport:
         """For the report."""

@@ -444,8 +444,10 @@ class PoolRow:
         history = case.history
         ids = history.tasks.function_ids()
         indices = {function: index for index, function in enumerate(ids)}
+        tasks, workers = history.tasks.packed(origin_ns, indices)
         return PoolTrace(
             functions=tuple(map(case.name_of, ids)),
-            tasks=history.tasks.packed(origin_ns, indices),
+            tasks=tasks,
             timeline=history.occupancy.timeline(origin_ns),
+            workers=workers,
         )

@@ -122,7 +122,8 @@ def session(
         overhead=Overhead(cost, cost / duration if duration > 0 else 0.0),
         own_starts=starts,
     )
-    return Session(report, tuple(trace for _, trace in pools))
+    blocks = _of_loops(ingest, lambda row: row.trace(ingest.origin_ns))
+    return Session(report, tuple(trace for _, trace in pools), tuple(blocks))
 
 
 def _of_less(

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import Literal, NamedTuple, TextIO
 
+from poolscope.model import Report
 from poolscope.plain import escaped, fitting
 from poolscope.rules.wording import counted, minutes
 
@@ -282,3 +283,11 @@ def _encodes(text: str, encoding: str | None) -> bool:
     except (UnicodeError, LookupError):
         return False
     return True
+
+
+def began_of(report: Report) -> datetime | None:
+    """Return when the program started; None if that is not known."""
+    try:
+        return datetime.fromisoformat(report.started_at).astimezone()
+    except (ValueError, OverflowError):
+        return None
