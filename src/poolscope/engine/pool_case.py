@@ -283,8 +283,7 @@ class PoolCase:
         return item if looks_busy(item.diagnosis) else None
 
     def _deserted(self, now_ns: int) -> Judgement | None:
-        """Return what is to say of a pool that has tasks and no worker: no stretch shows that, where none has begun a
-        task."""
+        """Judge a pool with tasks and no worker: no stretch shows that if no worker has ever begun a task."""
         history = self.history
         oldest_ns = history.oldest_submitted_ns
         gone = gone_seconds(history, now_ns)

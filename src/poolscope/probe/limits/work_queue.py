@@ -126,8 +126,8 @@ class WorkQueue:
     )
 
     def __init__(self, queues: Registry, site: Site, stamps: Any, key: Callable[[], int], *, complete: bool) -> None:
-        """`complete`: from its first item on. `key` returns the same number for the same task or thread at work, while
-        that lives."""
+        """`complete`: from its first item on. `key` returns a number for the task or thread at work, unique while it
+        lives."""
         probe = queues.probe
         self.queues = queues
         self.site = site

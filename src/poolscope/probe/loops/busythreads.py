@@ -67,8 +67,7 @@ class BusyThreads:
 
 
 def known_threads() -> dict[int, Any]:
-    """Return the threads that `threading` knows, by their identifiers; none where it is not imported or not as we know
-    it."""
+    """Return the threads that `threading` knows, by their identifiers; none if it is not imported, or unfamiliar."""
     threading = sys.modules.get("threading")
     try:
         return {} if threading is None else thread_table(threading)

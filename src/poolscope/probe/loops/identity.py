@@ -26,8 +26,7 @@ _numbers = LOOPS
 
 
 def number_of(loop: Any) -> int:
-    """Return the number of this very loop, now and when it runs again. Raises TypeError if it cannot be referred to
-    weakly."""
+    """Return the number of this loop, the same in each run. Raises TypeError if it takes no weak reference."""
     key = id(loop)
     known = _numbers.get(key)
     if known is not None and known[0]() is loop:

@@ -138,8 +138,7 @@ def _adopt(monitor: Monitor) -> None:
 
 
 def _base_of_task() -> int | None:
-    """Return the `id` of the frame below the task we are in: under uvloop, that which runs the loop. None outside of
-    tasks."""
+    """Return the `id` of the frame below our task: under uvloop, the one that runs the loop. None outside of tasks."""
     try:
         task = sys.modules["asyncio.tasks"].current_task()
         frame = None if task is None else getattr(task.get_coro(), "cr_frame", None)

@@ -49,8 +49,7 @@ class TaskCount:
         self._copied_ns: int | None = None
 
     def ask(self, loop: Any, noted: dict[str, int], now_ns: int) -> Iterator[object]:
-        """Return an iterator whose next item notes the number of the loop's tasks, for `take`. To be drawn in its
-        thread."""
+        """Return an iterator that notes the number of the loop's tasks, for `take`, when it is drawn in its thread."""
         self._asked = 0
         tasks: Any = sys.modules["asyncio.tasks"]
         if self._register != TABLE:

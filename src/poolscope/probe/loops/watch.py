@@ -61,8 +61,7 @@ class HandleRoot:
 
 
 def stamp_into(ran: dict[str, int], clock: Clock, *others: Iterator[object]) -> Callable[[], object]:
-    """Return a callable, all in C, that keeps the time of its first call as `ran["at"]`, and then draws from the
-    others."""
+    """Return a callable, all in C, that keeps the time of its first call as `ran["at"]` and draws from `others`."""
     stamps = map(ran.setdefault, repeat("at"), starmap(clock, repeat(())))
     return partial(next, zip(stamps, *others, strict=False))
 

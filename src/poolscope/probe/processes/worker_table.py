@@ -127,8 +127,7 @@ class ProcessWorker(Worker):
         return max(self._shown[::ENTRY])
 
     def interrupted(self) -> tuple[int, int, int] | None:
-        """Return the call that an ended worker was in, as in `calls`; None if it was in none, or if its result was
-        sent."""
+        """Return the call that an ended worker was in, as in `calls`; None if there is none, or its result was sent."""
         number = self.last_number()
         call = self._call(number)
         if call is None or call[3]:

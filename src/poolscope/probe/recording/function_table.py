@@ -79,8 +79,7 @@ def _type_name(cls: type) -> str:
 
 
 def _runs_in_context(fn: Any) -> bool:
-    """Whether the builtin `fn` is the `run` of a context, which `to_thread` and gRPC put around a
-    callable."""
+    """Whether the builtin `fn` is the `run` of a context, which `to_thread` and gRPC put around a callable."""
     return type(fn.__self__) is Context and fn.__name__ == "run"
 
 

@@ -322,8 +322,7 @@ class VirtualWorkerTask:
             self._workers.give_back(worker, now)
 
     def queued(self) -> tuple[int, int] | None:
-        """Return the number of its pool, and when it was submitted, if it waits for a worker of its pool; else
-        None."""
+        """Return the number of its pool, and when it was submitted, if it waits for a worker there; else None."""
         # A pool that stands for several may have no worker that it waits for.
         if type(self._watch) is not Watch or not hasattr(self, "_claim"):
             return None

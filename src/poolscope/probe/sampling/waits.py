@@ -72,8 +72,7 @@ def traced() -> bool:
 
 
 def future_of(frame: FrameType) -> Any:
-    """Return the future that a frame of `Future.result` or `Future.exception` waits for; None where looking is not
-    safe."""
+    """Return the future that a frame of `Future.result` or `.exception` waits for; None where looking is unsafe."""
     return None if traced() else self_of(frame)
 
 
@@ -190,8 +189,7 @@ class WaitReader:
         return None
 
     def _some(self, futures: Any) -> list[Any]:
-        """Return as many of them as the sample may look at; None for one of an unknown kind, and a last None if there
-        are more."""
+        """Return as many as the sample may look at; None for one of an unknown kind, and last if there are more."""
         known = self._known()
         try:
             some = list(islice(futures, self._budget))

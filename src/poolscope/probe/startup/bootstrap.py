@@ -328,8 +328,7 @@ def _door(path: str) -> Door | None:
 
 
 def _alone() -> bool:
-    """Whether this process has had one thread and no child process, and nothing that stands for threads, as far as is
-    known."""
+    """Whether this process had one thread, no child process and nothing like threads, as far as is known."""
     counted = sys.modules.get("poolscope.probe.recording.own_starts")
     if counted is None and any(name in sys.modules for name in STARTING):
         return False

@@ -24,8 +24,7 @@ class Backlog:
     __slots__ = ("_column", "_front", "_functions", "_left", "_times", "depth", "total_ns")
 
     def __init__(self, column: Callable[[Iterable[int]], MutableSequence[int]] = list) -> None:
-        """`column` makes the containers of the numbers: arrays save memory; a program may have an `array` module of
-        its own."""
+        """`column` makes the containers: arrays save memory, but a program may have an `array` module of its own."""
         self._column = column
         self._times = column(())
         self._functions = column(())
@@ -73,8 +72,7 @@ class Backlog:
             self._front = 0
 
     def sift(self) -> tuple[list[tuple[int, int]], Counter[int]]:
-        """(when submitted, function) of those that wait, and how many left without having come, by when they were
-        submitted."""
+        """Return (when submitted, function) of waiting tasks, and the leavers that never came, by submission time."""
         left = self._left.copy()
         waiting = []
         for place in range(self._front, len(self._times)):

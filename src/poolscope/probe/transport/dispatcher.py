@@ -113,8 +113,7 @@ class Dispatcher:
         return self.flush()
 
     def flush(self) -> bool:
-        """Have the sinks send what they have; return whether one has something left. For the thread that may
-        `deliver`."""
+        """Have the sinks send what they have; return whether one has more. For the thread that may `deliver`."""
         left = [self._ask(entry, entry.flush) for entry in list(self._entries) if entry.flush is not None]
         return any(left)
 

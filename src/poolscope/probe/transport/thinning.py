@@ -218,8 +218,7 @@ class _Sums:
             self._every *= 2
 
     def _running(self) -> list[int]:
-        """Return what ran as of the last batch, without what has ended: a worker may be seen in a task that it has
-        recorded."""
+        """Return the tasks that ran at the last batch, without those whose end is recorded by now."""
         tasks, latest = iter(self._batch[8]), self._latest
         return [
             number for task in zip(*([tasks] * 4), strict=True) if task[3] > latest.get(task[0], -1) for number in task
