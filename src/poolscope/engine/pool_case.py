@@ -389,7 +389,7 @@ class PoolCase:
             left = self._since_release(stretch)
             return self._judge_last(left, now_ns) if left is not None else []
         finally:
-            self.history.occupancy.crests.pop(stretch.begin_ns, None)
+            self.history.occupancy.peaks.pop(stretch.begin_ns, None)
 
     def _judge_last(self, stretch: Stretch, now_ns: int) -> list[Event]:
         active = self._tracker.active

@@ -364,8 +364,8 @@ class Limits:
     ) -> Limit | None:
         """Return the record of a limit at which something waits for the first time; None if there is to be none.
 
-        `site` is where it was made (see `naming.site_of`), if that is known: else who waits there first stands for who
-        made it. `look` says where its holders and what waits for it are. Never raises because of a failure of ours.
+        `site` is where it was made (see `naming.site_of`); if that is not known, it is where something first waits.
+        `look` returns where its holders are and what waits for it. Never raises because of a failure of ours.
         """
         probe = None
         try:

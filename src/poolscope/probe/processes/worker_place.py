@@ -46,7 +46,7 @@ class Place:
     def write(self, number: int, lines: list[Line], spot: int, gate: str) -> None:
         """Show the place of call `number`, if there is room for it."""
         text = _packed(lines, spot, gate)
-        self._shown[0] = 0  # who reads another number before and after does not use it
+        self._shown[0] = 0  # a reader that finds another number after its reading does not use it
         if len(text) > len(self._text):
             return
         self._text[: len(text)] = text

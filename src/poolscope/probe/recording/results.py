@@ -45,8 +45,8 @@ _FINISHED = "FINISHED"
 
 
 class Taken:
-    """One iterator. `code` is that of the program's function that was running as it was made: as long as it runs, its
-    thread is who takes the results. None: the thread is known to take them."""
+    """One iterator. `code` is that of the program's function that made it: as long as that runs, its thread takes the
+    results. None: the thread is known to take them."""
 
     __slots__ = ("_count", "code", "ident")
 
