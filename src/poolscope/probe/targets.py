@@ -221,8 +221,8 @@ POOLS: Families = {
     "threading queues": (_threading_queues, ("queue",)),
 }
 
-#: Those that load what records before the program has a pool. Until then greenlets may take the place of threads, and
-#: are to be met as such: beside them these are not watched.
+#: Families whose parts are loaded before the program has a pool. Greenlets may replace threads until then; if they do,
+#: these are not watched.
 LIMITS = (
     *("asyncio limits", "anyio limits", "threading limits", "asyncio queues", "threading queues"),
     *("sqlalchemy", "psycopg_pool", "redis", "urllib3", "httpcore", "aiohttp", "asyncpg", "pymongo"),

@@ -1,6 +1,6 @@
 """How much of its time an event loop is at work, and where: added up from looks at it. Pure: times (ns) come in.
 
-Told only of a loop that has little rest, or is late: an idle one costs nothing.
+Only a loop that has little rest, or is late, is reported: an idle one costs nothing.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     Message = tuple[Any, ...]
     Lines = tuple[tuple[str, int, str], ...]
 
-#: Told this often.
+#: How often it is reported.
 TOLD_NS = 1_000_000_000
-#: Part of the time at work from which on it is told.
+#: The share of time at work from which on it is reported.
 WORTH_SHARE = 0.5
-#: A loop that is so late is told of as well.
+#: A loop that is this late is reported as well.
 LATE_NS = 10_000_000
-#: Lines of each kind that are told apart, and told.
+#: The most lines of each kind to count apart, and to report.
 _LINES_KEPT = 200
 _LINES_TOLD = 10
 
@@ -55,7 +55,7 @@ class LoopLoad:
         self._blocked_ns = blocked_ns
         self._gil = gil
         self._ready = ready
-        #: Whether it was worth telling last time.
+        #: Whether it was reported last time.
         self.told = False
         self._begin(None)
 
@@ -75,7 +75,7 @@ class LoopLoad:
     def look(
         self, now: Counters, *, at_work: bool, lines: Lines, others: Sequence[tuple[Lines, int]], tasks: int
     ) -> list[Message]:
-        """Take in a look, and return what there is to tell. The time since the last one counts as this one finds it."""
+        """Take in a look, and return what to report. The state of this look counts for all time since the last one."""
         base = self._base
         if base is None:
             self._begin(now)
@@ -91,7 +91,7 @@ class LoopLoad:
         return self.tell(now) if self._seen_ns >= TOLD_NS else []
 
     def tell(self, now: Counters) -> list[Message]:
-        """Return the load since the last time, if it is worth telling, and begin anew."""
+        """Return the load since the last report, if it deserves one, and begin anew."""
         base, at_work, lag_ns = self._base, self._at_work_ns, self._lag_ns
         lines, busy, tasks, ready_ns = self._lines, self._busy, self._tasks, self._ready_ns
         self._begin(now)
