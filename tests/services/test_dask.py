@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cli_support import python, script, watched
+from cli_support import environment, python, script, watched
 from service_support import Ended
 
 #: Two workers of two threads, gentle, overloaded, gentle again.
@@ -79,6 +79,8 @@ def end(client):
     print("met", met, sorted((each.state, each.pattern) for each in verdicts), file=sys.stderr)
 """
 NAME = "dask.worker"
+#: All that comes goes to the workers at once: by default the scheduler keeps what they have no thread for.
+TO_WORKERS = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION": "inf"}
 
 
 def check(report: dict) -> None:
@@ -110,15 +112,17 @@ def check(report: dict) -> None:
 
 def test_workers_of_a_program(tmp_path: Path) -> None:
     program = script(tmp_path, PROGRAM + RUN)
-    plain = python(program, cwd=tmp_path)
-    outcome, report = watched(program, cwd=tmp_path)
+    env = environment(**TO_WORKERS)
+    plain = python(program, cwd=tmp_path, env=env)
+    outcome, report = watched(program, cwd=tmp_path, env=env)
     assert (outcome.status, outcome.out) == (plain.status, plain.out)
     assert outcome.status == 0, outcome.err
     check(Ended(*outcome, report).report)
 
 
 def test_workers_of_a_cluster_by_our_plugin(tmp_path: Path) -> None:
-    outcome = python(script(tmp_path, PROGRAM + WITH_PLUGIN + RUN), cwd=tmp_path)
+    program = script(tmp_path, PROGRAM + WITH_PLUGIN + RUN)
+    outcome = python(program, cwd=tmp_path, env=environment(**TO_WORKERS))
     assert outcome.status == 0, outcome.err
     report = json.loads((tmp_path / "report.json").read_text())
     check(report)

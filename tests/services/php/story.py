@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-WORKERS, CALM, OVERLOAD = 3, 1, 12
+WORKERS, CALM, OVERLOAD = 3, 1, 150
 CONFIG = """
 [global]
 error_log = /dev/stderr
