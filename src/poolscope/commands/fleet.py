@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ _SEVERITIES = ("info", "warning", "critical")
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what both commands on metrics take."""
-    outputs.add_options(parser, ["--json", "--markdown"])
+    outputs.add_options(parser, ["--json", "--html", "--markdown"])
     parser.add_argument("--config", metavar="FILE", help="settings: thresholds, pools on purpose, own mappings")
     parser.add_argument(
         "--fail-on",
@@ -86,7 +86,7 @@ def do(options: argparse.Namespace) -> int:
     clock = Clock(end)
     surveyor = survey.Surveyor(
         engine,
-        Range(begin, end, clock),
+        Range(begin, end, clock, points=points(wanted)),
         settings,
         match=matchers(options.match),
         budget=options.samples,
@@ -135,12 +135,7 @@ def give(result: Outcome, clock: Clock, wanted: tuple[outputs.Output, ...], fail
     from poolscope.supervisor.supervisor import FAILED_STATUS
 
     for each in wanted:
-        data = (
-            result.report.to_json()
-            if each.option == "--json"
-            else layout.markdown(result, clock).encode("utf-8", "backslashreplace")
-        )
-        outputs.put(each, data)
+        outputs.put(each, _made(result, clock, each.option))
     if not wanted:
         output(lambda file: write(lambda medium: layout.lines(result, medium, clock), file))
     worst = result.groups[0].first if result.groups else None
@@ -148,6 +143,23 @@ def give(result: Outcome, clock: Clock, wanted: tuple[outputs.Output, ...], fail
         return 0
     complain(f"exit status {FAILED_STATUS}, as --fail-on {fail_on} wants it: {result.groups[0].headline(clock)}")
     return FAILED_STATUS
+
+
+def _made(result: Outcome, clock: Clock, option: str) -> bytes:
+    from poolscope.fleet import layout, page
+
+    if option == "--json":
+        return result.report.to_json()
+    if option == "--html":
+        return page.encode(result, clock)
+    return layout.markdown(result, clock).encode("utf-8", "backslashreplace")
+
+
+def points(wanted: Iterable[outputs.Output]) -> int:
+    """Return how many points of a finding are kept for pictures: none where none are wanted."""
+    from poolscope.fleet import page
+
+    return page.MOST_POINTS if any(each.option == "--html" for each in wanted) else 0
 
 
 def settings_of(path: str | None) -> Settings:
