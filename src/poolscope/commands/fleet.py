@@ -16,6 +16,7 @@ from poolscope.rendering import outputs
 
 if TYPE_CHECKING:
     from poolscope.config import Settings
+    from poolscope.fleet.client import Engine
     from poolscope.fleet.layout import Clock
     from poolscope.fleet.report import Outcome
     from poolscope.fleet.survey import Survey, Surveyor
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 #: Progress is told from here on, and so often (s).
 _TELL_AFTER = 3.0
+#: Clocks that differ by less (s) are as good as equal.
+_CLOCK_SECONDS = 30.0
 #: As in `model.SEVERITIES`.
 _SEVERITIES = ("info", "warning", "critical")
 
@@ -103,10 +106,22 @@ def do(options: argparse.Namespace) -> int:
         begin=begin,
         end=end,
         interval=found.interval,
-        notices=[*found.notices, *(f"{engine.url} warns: {text}" for text in engine.warnings)],
+        notices=[*found.notices, *_notices(engine)],
         cost=Cost(load.requests, load.samples, load.bytes, time.monotonic() - started),
     )
     return give(result, clock, wanted, options.fail_on)
+
+
+def _notices(engine: Engine) -> list[str]:
+    """Return what the engine says of its answers, and of the time."""
+    found = [f"{engine.url} warns: {text}" for text in engine.warnings]
+    if abs(engine.ahead) >= _CLOCK_SECONDS:
+        how = "ahead of" if engine.ahead > 0 else "behind"
+        found.append(
+            f"{engine.url} has a clock that is {abs(engine.ahead):.0f} s {how} this machine's, by which the time that "
+            "is looked at is meant: name it with --from and --to"
+        )
+    return found
 
 
 def _asked(surveyor: Surveyor, *, yes: bool) -> Survey:

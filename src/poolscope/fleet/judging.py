@@ -307,7 +307,8 @@ def _warm_up(reading: Reading, stretch: Stretch, when: Range, started: float | N
     begin, end = reading.at[stretch.first], reading.at[stretch.last]
     if stretch.last == len(reading.at) - 1 or end - begin > WARMED_SECONDS:
         return None
-    if started is not None:
+    # A start that is to come is by another clock.
+    if started is not None and started <= begin:
         return "its process" if begin - started <= STARTED_SECONDS else None
     starts = [reading.at[at] for at in reading.breaks if at <= stretch.first]
     if reading.at[0] - when.begin > 2 * reading.interval:
