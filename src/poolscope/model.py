@@ -257,6 +257,8 @@ class LoopReport(msgspec.Struct, frozen=True):
     peak_tasks: int
     #: What is wrong with it, or was: one for each blocking line.
     findings: tuple[Finding, ...]
+    #: Part of its time (0 to 1) in callbacks, long or short, as looks at it show; null where it was not measured.
+    busy_share: float | None = None
 
 
 class ProcessReport(msgspec.Struct, frozen=True):
@@ -466,11 +468,12 @@ class LoopSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     blocked_seconds: float
     tasks: int
     since_ns: int = 0
+    busy_seconds: float = 0.0
 
 
 class FindingCount(msgspec.Struct, frozen=True, kw_only=True):
-    """How many findings of one sort there were, and whether one lasts. `kind` is "pool" or "loop"; `since_ns` is as
-    of a pool."""
+    """How many findings of one sort there were, and whether one lasts. `kind` is "pool", "loop" or "program";
+    `since_ns` is as of a pool."""
 
     kind: str
     name: str

@@ -25,7 +25,7 @@ from poolscope.ranking import importance
 from poolscope.rendering import glossary
 from poolscope.rendering.tasks import tasks
 from poolscope.rendering.text import Medium
-from poolscope.rules.wording import counted
+from poolscope.rules.wording import counted, noun
 
 #: The last tasks of a pool that a page has, which keep 200,000 in all below 3 MB.
 MOST_TASKS = 200_000
@@ -244,7 +244,8 @@ def _pool(medium: Medium, index: int, pool: PoolReport, trace: PoolTrace) -> Ite
 def _sizing(medium: Medium, index: int, pool: PoolReport) -> Iterator[str]:
     assert pool.sizing is not None
     present = next((place for place, point in enumerate(pool.sizing) if point.workers == pool.max_workers), 0)
-    label = f"Workers of {_text(medium, medium.name(pool.name))}"
+    places = f"{noun(pool.kind)}s"
+    label = f"{places.capitalize()} of {_text(medium, medium.name(pool.name))}"
     yield "<h3>Other sizes</h3>"
     yield (
         f'<div class="sizing" data-pool="{index}" hidden><input type="range" min="0" max="{len(pool.sizing) - 1}"'
@@ -260,8 +261,8 @@ def _sizing(medium: Medium, index: int, pool: PoolReport) -> Iterator[str]:
         )
         for point in pool.sizing
     )
-    yield from _table(("workers", "wait p50", "wait p95", "all done in"), rows)
-    yield '<p class="facts">Run times are taken as recorded, whatever the number of workers.</p></details>'
+    yield from _table((places, "wait p50", "wait p95", "all done in"), rows)
+    yield f'<p class="facts">Run times are taken as recorded, whatever the number of {places}.</p></details>'
 
 
 def _timeline_rows(medium: Medium, trace: PoolTrace) -> Iterator[Sequence[str]]:
@@ -352,6 +353,7 @@ def _pool_data(pool: PoolReport, trace: PoolTrace, duration: float) -> dict[str,
     ]
     return {
         "max_workers": pool.max_workers,
+        "places": f"{noun(pool.kind)}s",
         "functions": [medium.clean(name, 120) for name in trace.functions],
         "findings": findings,
         "sizing": sizing,

@@ -103,6 +103,7 @@ class PoolRecorder:
         "future_of",
         "given_up",
         "hands",
+        "holders",
         "id",
         "kind",
         "last_size",
@@ -174,6 +175,9 @@ class PoolRecorder:
         #: Says where what puts into it waits, or waits for the end of its tasks, at most so many, where that is a queue
         #: of the program's: one list of the same kind.
         self.waiting: Callable[[int], list[Any]] | None = None
+        #: Of a limit, which of its places are held, as a worker's log and what that runs, and by which task of an event
+        #: loop or thread (its identifier), where that is known.
+        self.holders: Callable[[], list[tuple[WorkerLog, tuple[int, int, int], Any]]] | None = None
         #: When what is recorded began, if that was before it was opened.
         self.since_ns: int | None = None
         #: Whether it is known by now to be a pool, where that shows only later: before that it is not told of.
