@@ -20,7 +20,7 @@ from poolscope.probe.executors.patching import Patch
 from poolscope.probe.interpreter.imports import imported
 from poolscope.probe.interpreter.shapes import Unfamiliar, asyncio_limits, missed
 from poolscope.probe.limits.coroutines import look
-from poolscope.probe.limits.holders import Holders
+from poolscope.probe.limits.inside import Holders
 from poolscope.probe.limits.limit import Hold, Limit, Limits
 from poolscope.probe.limits.naming import site_of
 from poolscope.probe.recording.pool_watch import report

@@ -12,7 +12,7 @@ from weakref import ref
 import pytest
 from probe_support import FakeProbe
 
-from poolscope.probe.limits import asyncio_locks, holders
+from poolscope.probe.limits import asyncio_locks, inside
 from poolscope.probe.sampling.coroutines import LOOPS
 from poolscope.probe.sampling.waits import WaitReader
 
@@ -23,8 +23,8 @@ Limit = asyncio.Lock | asyncio.Semaphore
 def probe(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeProbe]:
     made = FakeProbe()
     # At once, however long something has waited.
-    monkeypatch.setattr(holders, "STANDSTILL_NS", 0)
-    monkeypatch.setattr(holders, "COST_FACTOR", 0)
+    monkeypatch.setattr(inside, "STANDSTILL_NS", 0)
+    monkeypatch.setattr(inside, "COST_FACTOR", 0)
     asyncio_locks.patch(made)
     yield made
     asyncio_locks.unpatch()
