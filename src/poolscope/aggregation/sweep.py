@@ -88,13 +88,13 @@ class Sweep:
         return self.max_workers - occupied + 1 if self._hands_out and occupied > 0 else _NEVER
 
     def jump(self, at_ns: int, queued: int, occupied: int) -> None:
-        """Set the state at that time, whatever came before."""
+        """Set the state at that time, regardless of earlier events."""
         self.swept_ns = max(self.swept_ns, at_ns)
         self.queued, self.occupied = queued, occupied
         self.peak_queued, self.peak_occupied = max(self.peak_queued, queued), max(self.peak_occupied, occupied)
 
     def sweep(self, due: Sequence[Sequence[int]]) -> None:
-        """Take in the times of events by kind, each in order."""
+        """Take in the sorted times of events, by kind."""
         self._saturated = self.saturated
         self._highest = self._known_crest()
         arrived, withdrawn, went_on, went_idle, began = due
@@ -226,7 +226,7 @@ class Sweep:
             self._set_crest(when[0], self._highest, when[1])
 
     def _known_crest(self) -> int:
-        """Return the highest queue of the stretch so far; 0 if it begins, or if there is none."""
+        """Return the highest queue of the stretch so far; 0 at its begin, or outside of one."""
         begin_ns = self.stretches.begin_ns
         crest = self.crests.get(begin_ns) if self._saturated and begin_ns is not None else None
         return crest.queued if crest is not None else 0
@@ -238,7 +238,7 @@ class Sweep:
 
 
 def _events(due: Sequence[Sequence[int]]) -> list[int]:
-    """Time by kind as events, in order."""
+    """Return the times by kind as sorted events."""
     events = [at << KIND_BITS | kind for kind, times in enumerate(due) for at in times]
     events.sort()
     return events

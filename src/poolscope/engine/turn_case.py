@@ -12,20 +12,21 @@ import msgspec
 from poolscope.aggregation.turns import TurnLine, Turns
 from poolscope.engine.finding_builder import SourceOf
 from poolscope.messages import Line, Turn, TurnSample
-from poolscope.model import Finding, FindingCount, Frame
+from poolscope.model import Finding, Frame
 from poolscope.rules.awaited_in_turn import AwaitedInTurn
 from poolscope.rules.in_turn import PATTERN, ROW, SEVERITY, SUSTAINS, InTurnCause, Row
 from poolscope.rules.one_chunk import CAUSE as CHUNK
 from poolscope.rules.one_chunk import OneChunk
 from poolscope.rules.waits_for_slowest import WaitsForSlowest
 from poolscope.signals.in_turn import InRow, InTurn, Told
+from poolscope.snapshot import FindingCount
 
 #: Says what the source says of a line and what is waited for there.
 TurnOf = Callable[[Line, str], InTurn | InRow | Told]
-#: Gives the lines of the row that a turn is of; None if it is of none.
+#: Returns the lines of the row that a turn belongs to; None if it belongs to none.
 TurnsOf = Callable[[Turn], Turns | None]
 
-#: A sample stands for no more than this (ns), however late it comes.
+#: The most time (ns) that a sample represents, however late it comes.
 MOST_NS = 500_000_000
 CAUSES: tuple[type[InTurnCause], ...] = (AwaitedInTurn, WaitsForSlowest)
 #: Findings of one row.
@@ -92,7 +93,7 @@ class TurnFindings:
     """The lines of a row, and the findings that they make."""
 
     def __init__(self, *, origin_ns: int, source_of: SourceOf, sustain_seconds: float) -> None:
-        """`origin_ns` is what the findings' times count from."""
+        """`origin_ns` is the origin of the findings' times."""
         self.turns = Turns()
         self._origin_ns = origin_ns
         self._source_of = source_of
@@ -106,7 +107,7 @@ class TurnFindings:
                     yield line, found
 
     def findings(self, row: Row) -> list[Finding]:
-        """Return a note for each line, those at which most time was spent first."""
+        """Return a note for each line, the most time first."""
         found = []
         if (chunk := self._one_chunk(row)) is not None:
             lines = () if chunk.line is None else (chunk.line,)
@@ -137,7 +138,7 @@ class TurnFindings:
         ]
 
     def covered_ns(self, row: Row) -> int:
-        """For how long findings that may be the verdict were seen."""
+        """Return for how long findings that may be the verdict were seen."""
         if self._one_chunk(row) is not None:
             return round(row.occupied_seconds * 1e9)
         return sum(line.waited_ns for line, found in self._found(row) if found.alone)

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 
 from poolscope.errors import PoolscopeError
 from poolscope.metrics.merge import retired
-from poolscope.model import Snapshot
 from poolscope.multiprocess import processes
 from poolscope.multiprocess.wire import MAX_BYTES, VERSION, Dead, Told, decoded, encoded
 from poolscope.probe.interpreter.unpatched import allocate_lock, sleep
+from poolscope.snapshot import Snapshot
 
 _SOCKET, _TOLD = ".sock", ".told"
 _DEAD, _LOCK, _HOLDER = "dead", "lock", "holder"

@@ -16,7 +16,9 @@ from poolscope.probe.interpreter.shapes import asyncio_queues
 from poolscope.probe.limits.asyncio_locks import current_task
 from poolscope.probe.limits.coroutines import place_of, stacks
 from poolscope.probe.limits.queue_patch import QueueFamily, older
-from poolscope.probe.limits.work_queue import WorkQueue, WorkQueues, stamps_for
+from poolscope.probe.limits.queue_registry import WorkQueues
+from poolscope.probe.limits.stamps import stamps_for
+from poolscope.probe.limits.work_queue import WorkQueue
 from poolscope.probe.recording.virtual_workers import VirtualWorker
 
 TYPE_CHECKING = False
@@ -153,7 +155,7 @@ def _items(queue: Any) -> Any:
 
 
 def _follow(queues: WorkQueues, queue: Any, site: Site, complete: bool) -> WorkQueue:
-    stamps = stamps_for(queue, _family.patched)
+    stamps = stamps_for(queue, _family.module)
     return TaskQueue(queues, site, stamps, complete=complete)
 
 
@@ -210,7 +212,7 @@ def _hear_polls() -> None:
     """Replace `empty`, which most programs need not pay for."""
     if _family.lock.acquire(blocking=False):  # another thread that holds it takes the patch off
         try:
-            patch, queue = _family.patch, _family.patched.Queue
+            patch, queue = _family.patch, _family.module.Queue
             if patch is not None and queue.empty is not _empty:
                 patch.put(queue, "empty", _empty)
         finally:

@@ -10,18 +10,15 @@ task of that pool of threads, and no hold.
 
 from __future__ import annotations
 
-import os
 import sys
-from _thread import RLock
 from collections import OrderedDict
 from functools import partial
 from weakref import ref
 
-from poolscope.probe.executors.patching import Patch
-from poolscope.probe.interpreter.imports import imported
-from poolscope.probe.interpreter.shapes import Unfamiliar, missed, needs, needs_use
+from poolscope.probe.interpreter.shapes import needs, needs_use
 from poolscope.probe.limits.coroutines import AWAIT, known_holders, look, place_in
-from poolscope.probe.limits.limit import Hold, Limits
+from poolscope.probe.limits.limit import Hold
+from poolscope.probe.limits.module_patch import LimitPatch
 from poolscope.probe.limits.naming import site_of
 from poolscope.probe.recording.pool_watch import report
 
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
     from typing import Any
 
+    from poolscope.probe.executors.patching import Patch
     from poolscope.probe.limits.coroutines import Held, Line
     from poolscope.probe.limits.limit import Limit
 
@@ -221,16 +219,11 @@ def _has_ended(task: Any) -> bool:
     return getattr(task.coro, "cr_frame", task) is None
 
 
-class _State:
-    """What is patched. Changed under `lock` only."""
+class _State(LimitPatch):
+    """The patch of the module, and what of trio's we have to tell from each other."""
 
     def __init__(self) -> None:
-        # Reentrant: a finalizer that runs while we are inside may uninstall.
-        self.lock = RLock()
-        self.patch: Patch | None = None
-        self.module: Any = None
-        self.limits = Limits()
-        #: What of trio's we have to tell from each other.
+        super().__init__(MODULE, "semaphores, limiters and locks of trio")
         self.gates: dict[CodeType, str] = {}
         self.releases: tuple[CodeType, ...] = ()
         self.is_empty: Any = None
@@ -240,17 +233,29 @@ class _State:
         self.current_task: Any = None
         self.task: Any = None
 
+    def check(self, module: Any) -> None:
+        """See `ModulePatch`, here and below."""
+        _check(module)
+
+    def put(self, patch: Patch, module: Any) -> None:
+        """Replace the constructors."""
+        limiter, lock, semaphore = module.CapacityLimiter, module._LockImpl, module.Semaphore
+        self.gates = {
+            lock.acquire.__code__: "lock",
+            semaphore.acquire.__code__: "semaphore",
+            limiter.acquire_on_behalf_of.__code__: "semaphore",
+        }
+        self.releases = (lock.release.__code__, semaphore.release.__code__)
+        self.is_empty = module.ParkingLot.__bool__.__code__
+        self.pop = module.ParkingLot._pop_several.__code__
+        self.wake = limiter._wake_waiters.__code__
+        self.release_limiter = limiter.release_on_behalf_of.__code__
+        self.current_task, self.task = module.trio.lowlevel.current_task, module.trio.lowlevel.Task
+        for cls in (semaphore, limiter, lock):
+            patch.put_noted_constructor(cls, _equip)
+
 
 _state = _State()
-
-
-def _forked() -> None:
-    _state.lock = RLock()  # a thread of the parent may have held it
-    _state.limits.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
 
 
 def _check(module: Any) -> None:
@@ -273,52 +278,12 @@ def _check(module: Any) -> None:
 def patch(probe: Any) -> None:
     """Watch trio's limits that are made from now on. Does nothing if that is so already, or they are not as we know
     them."""
-    with _state.lock:
-        module = imported(MODULE)
-        if module is None or not probe.settings.limits:
-            return
-        if _state.patch is not None:
-            if _state.module is module and _state.patch.probe is probe:
-                return
-            _take_off()
-        try:
-            _check(module)
-        except Unfamiliar as reason:
-            probe.notice(missed("trio's semaphores, limiters and locks are not watched", reason))
-            return
-        _learn(module)
-        state = Patch(probe)
-        for cls in (module.Semaphore, module.CapacityLimiter, module._LockImpl):
-            state.put_noted_constructor(cls, _equip)
-        _state.patch, _state.module = state, module
-
-
-def _learn(module: Any) -> None:
-    limiter, lock, semaphore = module.CapacityLimiter, module._LockImpl, module.Semaphore
-    _state.gates = {
-        lock.acquire.__code__: "lock",
-        semaphore.acquire.__code__: "semaphore",
-        limiter.acquire_on_behalf_of.__code__: "semaphore",
-    }
-    _state.releases = (lock.release.__code__, semaphore.release.__code__)
-    _state.is_empty = module.ParkingLot.__bool__.__code__
-    _state.pop = module.ParkingLot._pop_several.__code__
-    _state.wake = limiter._wake_waiters.__code__
-    _state.release_limiter = limiter.release_on_behalf_of.__code__
-    _state.current_task, _state.task = module.trio.lowlevel.current_task, module.trio.lowlevel.Task
+    _state.on(probe)
 
 
 def unpatch() -> None:
     """Put everything back as it was. Does nothing if nothing is patched."""
-    with _state.lock:
-        _take_off()
-
-
-def _take_off() -> None:
-    if _state.patch is not None:
-        _state.patch.take_off()
-        _state.patch = None
-        _state.limits.end()
+    _state.off()
 
 
 def _equip(owner: Any, frame: FrameType) -> None:

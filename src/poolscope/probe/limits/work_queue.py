@@ -3,10 +3,8 @@
 An item is a task of a pool: submitted when it is put, started when a consumer takes it, finished when that says
 `task_done` or asks for the next one. Consumers are the workers: tasks or threads that come back for more.
 
-A queue is followed from its first item on, for a while. Where no item has to wait it is then left at rest, which costs
-nothing, until it is seen to hold items twice in a row. Whether it is a work queue is told by our own thread
-(`WorkQueues.look`): it opens the row, with all that was noted since. What runs in the program's threads only notes, and
-logs nothing: the lock of the queue may be held, and the log may go through that queue.
+What runs in the program's threads only notes, and logs nothing: the lock of the queue may be held, and the log may go
+through that queue. Our own thread opens the row, with all that was noted since (`queue_registry.py`).
 
 The queue refers to its record, and the record to the queue, its items and its consumers weakly or not at all.
 """
@@ -19,25 +17,33 @@ from functools import partial
 from types import FunctionType, MethodType
 from weakref import ref
 
-from poolscope.probe.interpreter.blame import is_ours
 from poolscope.probe.interpreter.stacks import DEPTH_LIMIT, is_user_file
-from poolscope.probe.recording.pool_watch import UNREAD_LIMIT, open_watch, report
+from poolscope.probe.limits.stamps import ByItem
+from poolscope.probe.recording.pool_watch import UNREAD_LIMIT, open_watch
 from poolscope.probe.recording.virtual_workers import VirtualWorker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from types import CodeType, FrameType
-    from typing import Any
+    from typing import Any, Protocol
 
     from poolscope.probe.interpreter.stacks import Site
     from poolscope.probe.recording.pool_watch import Watch
 
-    #: The number of what an item calls (0: nothing that is known), and when it was put (ns).
-    Stamp = tuple[int, int]
+    class Registry(Protocol):
+        """What a record needs of that of all queues of its family (see `queue_registry.WorkQueues`)."""
 
-#: Where a queue keeps its record, a `Fresh` one before its first item; None: it is not followed.
-ATTRIBUTE = "_poolscope_items"
+        probe: Any
+        askers: tuple[CodeType, ...]
+
+        def rest(self, queue: Any, record: WorkQueue) -> None:
+            """Leave a queue at rest."""
+
+        def failed(self, queue: Any, record: WorkQueue | None, exc: BaseException) -> None:
+            """Give up a queue as a hook of ours has failed."""
+
+
 #: The kind of its pool.
 KIND = "queue"
 #: So many items that are taken show whether any has to wait, and who takes them.
@@ -52,108 +58,14 @@ UNPROVEN_LIMIT = 50_000
 AWAY_NS = 1_000_000_000
 #: A consumer that is gone counts until so many items for each were taken: it may be the end of all.
 TAKES_EACH = 4
-#: So many queues are followed or at rest at once. A program may have one for each of its clients.
-QUEUES_KEPT = 1_000
-#: How often our thread looks at them (s).
-LOOK_SECONDS = 0.1
 
 #: What an item may be that calls a function: it, or a tuple that begins with it.
 _CALLING = frozenset((tuple, FunctionType, MethodType, partial))
 
-_getframe, _set = sys._getframe, object.__setattr__
+_getframe = sys._getframe
 
 
-class InOrder(deque):  # type: ignore[type-arg]  # subscripting it costs at run time
-    """The stamps of a queue that gives out what came first."""
-
-    add = deque.append
-
-    def next(self, _: object) -> Stamp:
-        """Take out the stamp of what is taken next."""
-        stamp: Stamp = self.popleft()
-        return stamp
-
-    def fill(self, number: int, stamp: Stamp) -> None:
-        """Note items that came unseen, before the others."""
-        self.extendleft([stamp] * number)
-
-    def spare(self) -> Stamp:
-        """Take out the stamp of an item that has gone unseen."""
-        return self.next(None)
-
-
-class LastFirst(list):  # type: ignore[type-arg]  # likewise
-    """The stamps of a queue that gives out what came last."""
-
-    add = list.append
-
-    def next(self, _: object) -> Stamp:
-        """See `InOrder`, here and below."""
-        stamp: Stamp = self.pop()
-        return stamp
-
-    def fill(self, number: int, stamp: Stamp) -> None:
-        """Put them below the others."""
-        self[:0] = [stamp] * number
-
-    def spare(self) -> Stamp:
-        """Take the newest: what clears a queue takes all."""
-        return self.next(None)
-
-
-class ByItem:
-    """The stamps of a queue that gives out items in an order of its own, by their `id`."""
-
-    __slots__ = ("_known", "_loose", "_number")
-
-    def __init__(self) -> None:
-        self._known: dict[int, list[Stamp]] = {}
-        self._loose: list[Stamp] = []
-        self._number = 0
-
-    def __len__(self) -> int:
-        return self._number
-
-    def add_for(self, item: object, stamp: Stamp) -> None:
-        """Note an item that is put."""
-        self._known.setdefault(id(item), []).append(stamp)
-        self._number += 1
-
-    def next(self, item: object) -> Stamp:
-        """See `InOrder`, here and below."""
-        stamps = self._known.get(id(item))
-        if stamps is None:
-            return self.spare()
-        self._number -= 1
-        stamp = stamps.pop(0)
-        if not stamps:
-            del self._known[id(item)]
-        return stamp
-
-    def fill(self, number: int, stamp: Stamp) -> None:
-        """Note items that are not known."""
-        self._loose += [stamp] * number
-        self._number += number
-
-    def spare(self) -> Stamp:
-        """Take out one that is not known, if there is any."""
-        self._number -= 1
-        if self._loose:
-            return self._loose.pop()
-        key, stamps = self._known.popitem()
-        if len(stamps) > 1:
-            self._known[key] = stamps[1:]
-        return stamps[0]
-
-
-def stamps_for(queue: Any, module: Any) -> Any:
-    """Return what keeps the stamps of a queue of this module's."""
-    if isinstance(queue, module.PriorityQueue):
-        return ByItem()
-    return LastFirst() if isinstance(queue, module.LifoQueue) else InOrder()
-
-
-class _Who(ref):  # type: ignore[type-arg]  # likewise
+class _Who(ref):  # type: ignore[type-arg]  # subscripting it costs at run time
     """A task or thread, weakly, and the consumer that it is."""
 
     __slots__ = ("consumer",)
@@ -173,37 +85,6 @@ class Consumer:
         self.function = function
         self.log = log
         self.held = self.takes = self.ended_ns = 0
-
-
-class Fresh:
-    """Stands for the record of a queue that has had no item."""
-
-    __slots__ = ("queues", "site")
-
-    def __init__(self, site: Site, queues: WorkQueues) -> None:
-        self.site = site
-        self.queues = queues
-
-    def __reduce__(self) -> Any:
-        return type(None), ()
-
-    def arrives(self, queue: Any, item: Any, held: int) -> None:
-        """See `WorkQueue`, here and below."""
-        record = self.queues.begin(queue, self, _getframe(2))
-        if record is not None:
-            record.arrives(queue, item, held)
-
-    def takes(self, queue: Any, item: Any, held: int) -> None:
-        """Begin with an item that came past us."""
-        record = self.queues.begin(queue, self, _getframe(2))
-        if record is not None:
-            record.takes(queue, item, held)
-
-    def asks(self, queue: Any, caller: FrameType) -> None:
-        """There is nothing to note."""
-
-    def done(self, queue: Any) -> None:
-        """There is nothing to note."""
 
 
 class WorkQueue:
@@ -244,7 +125,7 @@ class WorkQueue:
         "watch",
     )
 
-    def __init__(self, queues: WorkQueues, site: Site, stamps: Any, key: Callable[[], int], *, complete: bool) -> None:
+    def __init__(self, queues: Registry, site: Site, stamps: Any, key: Callable[[], int], *, complete: bool) -> None:
         """`complete`: from its first item on. `key` returns the same number for the same task or thread at work, while
         that lives."""
         probe = queues.probe
@@ -555,128 +436,3 @@ class WorkQueue:
         watch = self.watch
         if watch is not None:
             self._match(0, self.clock())
-
-
-class WorkQueues:
-    """All queues of a family that are followed or at rest, weakly. Any thread may use it; `look` is our thread's."""
-
-    def __init__(
-        self,
-        follow: Callable[[WorkQueues, Any, Site, bool], WorkQueue],
-        items: Callable[[Any], Any],
-        may_begin: Callable[[FrameType | None], bool],
-    ) -> None:
-        """`follow(self, queue, site, complete)` makes a record; `items` gives those of a queue; `may_begin` says
-        whether a queue is followed from what has been called from this frame on."""
-        self._follow = follow
-        self.items = items
-        self._may_begin = may_begin
-        #: The probe that they are recorded by.
-        self.probe: Any = None
-        #: Code of the methods that ask for an item.
-        self.askers: tuple[CodeType, ...] = ()
-        # By id. Single dict operations only.
-        self._known: dict[int, tuple[ref[Any], Site]] = {}
-        # Those at rest that held items when they were last looked at.
-        self._holding: set[int] = set()
-        self._failures: deque[BaseException] = deque()
-        self._full = self._told = False
-
-    def begin(self, queue: Any, fresh: Fresh, frame: FrameType) -> WorkQueue | None:
-        """Follow a queue from its first item on; None: it is one too many, or not to be followed yet. Never raises
-        because of a failure of ours."""
-        try:
-            if not self._may_begin(frame):
-                return None
-            known, key = self._known, id(queue)
-            if len(known) >= QUEUES_KEPT:
-                self._full = True
-                _set(queue, ATTRIBUTE, None)
-                return None
-            record = self._follow(self, queue, fresh.site, True)
-            known[key] = ref(queue, partial(known.pop, key)), fresh.site
-            _set(queue, ATTRIBUTE, record)
-            return record
-        except Exception as exc:
-            self.failed(queue, None, exc)
-            return None
-
-    def rest(self, queue: Any, record: WorkQueue) -> None:
-        """Leave a queue at rest; for good, if its pool was given up."""
-        _set(queue, ATTRIBUTE, None)
-        if record.watch is not None:
-            self._known.pop(id(queue), None)
-
-    def failed(self, queue: Any, record: WorkQueue | None, exc: BaseException) -> None:
-        """Give up a queue as a hook of ours has failed. Raises `exc` again if it is the program's."""
-        if not is_ours(exc):
-            try:
-                raise exc
-            finally:
-                del exc
-        _set(queue, ATTRIBUTE, None)
-        self._known.pop(id(queue), None)
-        if record is not None:
-            record.over = True
-            if record.watch is not None:
-                record.watch.recorder.given_up = True
-        self._failures.append(exc)
-
-    def look(self, find_probe: Callable[[], Any]) -> None:
-        """Open the rows of those that have proven to be work queues, and follow those at rest that hold items."""
-        self._tell(find_probe)
-        held, self._holding = self._holding, set()
-        for key, (weak, site) in list(self._known.items()):
-            queue = weak()
-            if queue is None:
-                continue
-            record = getattr(queue, ATTRIBUTE, None)
-            if record is None:
-                if self.items(queue):
-                    self._holding.add(key)
-                    if key in held:
-                        _set(queue, ATTRIBUTE, self._follow(self, queue, site, False))
-            elif isinstance(record, WorkQueue) and record.watch is None:
-                self._judge(key, queue, record, find_probe)
-            del queue
-
-    def _tell(self, find_probe: Callable[[], Any]) -> None:
-        while self._failures:
-            report(find_probe(), self._failures.popleft())
-        if self._full and not self._told:
-            self._told = True
-            find_probe().notice(f"more than {QUEUES_KEPT} queues hold items: the others are not seen")
-
-    def _judge(self, key: int, queue: Any, record: WorkQueue, find_probe: Callable[[], Any]) -> None:
-        proven = record.proven()
-        if proven:
-            record.open(queue, find_probe)
-        elif proven is None:
-            record.over = True
-            _set(queue, ATTRIBUTE, None)
-            self._known.pop(key, None)
-
-    def _present(self) -> Iterable[tuple[Any, Any]]:
-        """Return those that are there, and the record of each (None: at rest)."""
-        for weak, _ in list(self._known.values()):
-            queue = weak()
-            if queue is not None:
-                yield queue, getattr(queue, ATTRIBUTE, None)
-
-    def end(self) -> None:
-        """Follow none of them any more."""
-        for queue, record in self._present():
-            _set(queue, ATTRIBUTE, None)
-            if isinstance(record, WorkQueue):
-                record.close()
-        self._known.clear()
-
-    def forget(self) -> None:
-        """In a forked child: the records are the parent's, and each queue begins anew."""
-        self._holding.clear()
-        self._failures.clear()
-        for weak, site in list(self._known.values()):
-            queue = weak()
-            if queue is not None:
-                _set(queue, ATTRIBUTE, Fresh(site, self))
-        self._known.clear()
