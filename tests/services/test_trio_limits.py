@@ -90,7 +90,7 @@ def test_what_is_cancelled_while_it_waits_is_cancelled(probe: FakeProbe) -> None
         lock = trio.Lock()
         async with trio.open_nursery() as nursery:
             opened = await held(nursery, lock, 1)
-            with trio.move_on_after(0) as scope:
+            with trio.move_on_after(0.01) as scope:
                 await lock.acquire()
             assert scope.cancelled_caught
             opened.set()
