@@ -80,8 +80,7 @@ class FindingCount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """What a finding is about: kind (pool, loop, program) and name; and for how long the time has run that its seconds
-    count in."""
+    """What a finding is about: kind (pool, loop, program) and name; and how long ago the origin of its times was."""
 
     kind: str
     name: str

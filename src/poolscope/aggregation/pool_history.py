@@ -51,7 +51,7 @@ HAND_OUT = ("thread", "interpreter")
 CANCELLED_TASKS = 5_000
 QUEUED_TASKS = 500
 #: The kinds whose workers take the next task as soon as they have ended one: one that does not has ended itself.
-PULL = ("process",)
+PULL = ("process", "dask")
 #: So many tasks of the record may stand before one that ended earlier.
 OUT_OF_ORDER = 500
 
@@ -219,8 +219,7 @@ class PoolHistory:
             self._skip(sums)
 
     def _skip(self, sums: PoolSums) -> None:
-        """Note that the record goes on after a time of which tasks are missing: what is judged by all of them begins
-        anew."""
+        """Note that tasks are missing before the record goes on: what needs all of them begins anew."""
         lasting = {(worker, started) for worker, _, _, started in groups(sums.running, 4)}
         running = self.tasks.running
         for worker, seen in list(running.items()):

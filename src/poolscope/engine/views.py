@@ -89,8 +89,7 @@ def session(
     exit_code: int | None,
     own_cpu_seconds: float,
 ) -> Session:
-    """Return the report as of now, and what it was made from. `own_cpu_seconds` were spent outside the watched
-    processes."""
+    """Return the report as of now and its sources. `own_cpu_seconds` were spent outside the watched processes."""
     pools = _of_pools(ingest, lambda row: row.report(now_ns, ingest.origin_ns))
     loops = _of_loops(ingest, lambda row: row.report(now_ns))
     pools.sort(key=lambda pool: (pool[0].pid, pool[0].first_submit_seconds or 0.0))

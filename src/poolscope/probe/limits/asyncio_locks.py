@@ -241,8 +241,7 @@ _state = _State()
 
 
 def patch(probe: Any) -> None:
-    """Watch the semaphores and locks of asyncio. Does nothing if they are watched already, or are not as we know
-    them."""
+    """Watch the semaphores and locks of asyncio. Does nothing if that is so already, or if we do not know them."""
     _state.on(probe)
 
 
