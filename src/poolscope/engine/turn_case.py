@@ -19,6 +19,7 @@ from poolscope.rules.one_chunk import CAUSE as CHUNK
 from poolscope.rules.one_chunk import OneChunk
 from poolscope.rules.waits_for_slowest import WaitsForSlowest
 from poolscope.signals.in_turn import InRow, InTurn, Told
+from poolscope.snapshot import FindingCount
 
 #: Says what the source says of a line and what is waited for there.
 TurnOf = Callable[[Line, str], InTurn | InRow | Told]
@@ -114,6 +115,27 @@ class TurnFindings:
         for line, cause in self._found(row):
             found.append(self._finding(cause, cause.cause, line.first_ns, line.last_ns, cause.lines))
         return found[:FINDINGS_KEPT]
+
+    def counts(self, row: Row, pid: int, now_ns: int) -> list[FindingCount]:
+        """For a scrape. A finding lasts until its line was not seen for as long as it takes to be one."""
+        since: dict[str, list[int]] = {}
+        for line, cause in self._found(row):
+            since.setdefault(cause.cause, []).append(line.last_ns)
+        lasts_ns = SUSTAINS * self._sustain_seconds * 1e9
+        return [
+            FindingCount(
+                kind=row.kind,
+                name=row.name or row.kind,
+                pid=pid,
+                pattern=PATTERN,
+                cause=cause,
+                severity=SEVERITY,
+                active=now_ns - max(seen) < lasts_ns,
+                total=len(seen),
+                since_ns=self._origin_ns,
+            )
+            for cause, seen in since.items()
+        ]
 
     def covered_ns(self, row: Row) -> int:
         """Return for how long findings that may be the verdict were seen."""

@@ -226,11 +226,14 @@ class LoopWatch:
 
     def tick(self, now_ns: int, interval_ns: int) -> list[Message]:
         """Return a `loop_tick` if that is due and there is something new."""
-        if now_ns - self._told_ns < interval_ns or not (self._lags_ns or self._tasks != self._told_tasks):
+        if now_ns - self._told_ns < interval_ns:
+            return []
+        busy_ns = 0 if self.load is None else self.load.take_busy()
+        if not (self._lags_ns or busy_ns or self._tasks != self._told_tasks):
             return []
         self._told_ns, self._told_tasks = now_ns, self._tasks
         lags, self._lags_ns = self._lags_ns, []
-        return [("loop_tick", self.number, now_ns, lags, self._tasks)]
+        return [("loop_tick", self.number, now_ns, lags, self._tasks, busy_ns)]
 
     # -- where it is ---------------------------------------------------------------------------------------
 

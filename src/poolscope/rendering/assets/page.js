@@ -235,7 +235,7 @@
     const tell = () => {
       const [workers, p50, p95, makespan] = pool.sizing[Number(input.value)];
       const present = workers === pool.max_workers ? " (as it is)" : "";
-      output.textContent = `${workers} workers${present}: half of the tasks wait ${seconds(p50)} or less, 95 % ${seconds(p95)}; all done in ${seconds(makespan)}`;
+      output.textContent = `${workers} ${pool.places}${present}: half of the tasks wait ${seconds(p50)} or less, 95 % ${seconds(p95)}; all done in ${seconds(makespan)}`;
       input.setAttribute("aria-valuetext", output.textContent);
     };
     input.addEventListener("input", tell);
