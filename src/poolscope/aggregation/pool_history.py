@@ -51,7 +51,7 @@ HAND_OUT = ("thread", "interpreter")
 CANCELLED_TASKS = 5_000
 QUEUED_TASKS = 500
 #: The kinds whose workers take the next task as soon as they have ended one: one that does not has ended itself.
-PULL = ("process",)
+PULL = ("process", "dask")
 #: So many tasks of the record may stand before one that ended earlier.
 OUT_OF_ORDER = 500
 

@@ -57,6 +57,18 @@ def _twisted() -> Any:
     return twisted
 
 
+def _dask() -> Any:
+    from poolscope.probe.adapters import dask
+
+    return dask
+
+
+def _celery_prefork() -> Any:
+    from poolscope.probe.adapters import celery_prefork
+
+    return celery_prefork
+
+
 def _anyio() -> Any:
     from poolscope.probe.adapters import anyio
 
@@ -202,6 +214,8 @@ POOLS: Families = {
     "s3transfer": (_s3transfer, ("s3transfer.futures", "s3transfer.manager")),
     "waitress": (_waitress, ("waitress.task",)),
     "twisted": (_twisted, ("twisted.python.threadpool",)),
+    "dask": (_dask, ("distributed.worker",)),
+    "celery prefork": (_celery_prefork, ("celery.worker.worker", "celery.concurrency.prefork")),
     "anyio": (_anyio, ("anyio._backends._asyncio", "anyio._backends._trio")),
     # The package comes first: its module makes an executor as it is imported.
     "asgiref": (_asgiref, ("asgiref", "asgiref.sync")),

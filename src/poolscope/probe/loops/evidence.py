@@ -131,10 +131,16 @@ class Evidence:
         used = (self.cpu or 0.0) + self.other
         if self.late >= _MOST and used < _MOST:
             return True
-        if self.cpu is None or self.held >= _MOST or (self.delay or 0.0) < _MOST:
+        if self.cpu is None:
+            return False
+        long = self.cpu * self.wall_ns >= self.blocked_ns
+        if self.held >= _MOST:
+            # A call that computes for less than a block lost its CPU, unless its thread is known to have slept.
+            return self.cpu >= _LITTLE and not long and (self.delay is None or self.delay >= _LITTLE)
+        if (self.delay or 0.0) < _MOST:
             return False
         # It would have been a block on any machine, or it was this process's own threads that took the CPUs.
-        computed = self.cpu >= _LITTLE and self.cpu * self.wall_ns >= self.blocked_ns
+        computed = self.cpu >= _LITTLE and long
         return not computed and used < _NEARLY_ALL
 
     @property

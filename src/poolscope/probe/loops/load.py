@@ -9,7 +9,7 @@ from poolscope.probe.loops.evidence import Evidence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from poolscope.probe.loops.meter import Counters
@@ -40,21 +40,28 @@ class LoopLoad:
         "_lag_ns",
         "_lines",
         "_loop",
+        "_ready",
+        "_ready_ns",
         "_seen_ns",
         "_tasks",
         "told",
     )
 
-    def __init__(self, loop: int, *, blocked_ns: int, gil: bool = True) -> None:
+    def __init__(
+        self, loop: int, *, blocked_ns: int, gil: bool = True, ready: Callable[[], int | None] | None = None
+    ) -> None:
+        """`ready` says how long the loop's thread was ready to run so far, but on no CPU (ns), if that is known."""
         self._loop = loop
         self._blocked_ns = blocked_ns
         self._gil = gil
+        self._ready = ready
         #: Whether it was reported last time.
         self.told = False
         self._begin(None)
 
     def _begin(self, base: Counters | None) -> None:
         self._base: Counters | None = base
+        self._ready_ns = None if base is None or self._ready is None else self._ready()
         self._at_work_ns = self._seen_ns = 0
         self._lag_ns = 0
         self._lines: dict[Lines, int] = {}
@@ -86,11 +93,13 @@ class LoopLoad:
     def tell(self, now: Counters) -> list[Message]:
         """Return the load since the last report, if it deserves one, and begin anew."""
         base, at_work, lag_ns = self._base, self._at_work_ns, self._lag_ns
-        lines, busy, tasks = self._lines, self._busy, self._tasks
+        lines, busy, tasks, ready_ns = self._lines, self._busy, self._tasks, self._ready_ns
         self._begin(now)
         if base is None or now.at_ns <= base.at_ns:
             return []
         evidence = Evidence.between(base, now, self._blocked_ns, self._gil)
+        if ready_ns is not None and self._ready_ns is not None:
+            evidence.delay = max(0, self._ready_ns - ready_ns) / evidence.wall_ns
         share = max(at_work / evidence.wall_ns, evidence.cpu or 0.0)
         self.told = share >= WORTH_SHARE or lag_ns >= LATE_NS
         if not self.told:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from _thread import allocate_lock, get_ident, get_native_id
+from functools import partial
 from itertools import count
 
 from poolscope.probe.interpreter.blame import is_ours
@@ -164,7 +165,9 @@ class Monitor:
             ),
             meter=Meter(period_ns, int(sys.getswitchinterval() * 1e9)),
             clock=self.probe.clock,
-            load=LoopLoad(number, blocked_ns=blocked_ns, gil=gil_enabled()),
+            load=LoopLoad(
+                number, blocked_ns=blocked_ns, gil=gil_enabled(), ready=partial(run_delay_ns, get_native_id())
+            ),
             familiar=self._familiar,
         )
 

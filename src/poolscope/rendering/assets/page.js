@@ -56,6 +56,11 @@
         context.fillStyle = context.strokeStyle = colour(finding.severity);
         context.globalAlpha = finding.severity === "info" ? 0.06 : 0.13;
         context.fillRect(from, top, Math.max(1, to - from), height);
+        if (finding.after !== undefined) { // it began between two scrapes
+          const after = plot.valToPos(began + finding.after, "x", true);
+          context.globalAlpha = 0.4;
+          context.fillRect(after, top, from - after, height);
+        }
         context.globalAlpha = 0.9;
         context.lineWidth = 2 * devicePixelRatio;
         context.beginPath(); context.moveTo(from, top); context.lineTo(from, top + height); context.stroke();
@@ -245,8 +250,8 @@
       const times = at.map((each) => began + each);
       figure.hidden = false;
       const [counts, waits] = figure.querySelectorAll(".chart");
-      chart(counts, pool, TASKS, [times, active, queued, at.map(() => pool.max_workers)], 200, counted);
-      chart(waits, pool, [{ label: "longest wait", colour: "wait", fill: true }], [times, wait], 140, waited);
+      if (active) chart(counts, pool, TASKS, [times, active, queued, pool.workers || at.map(() => pool.max_workers)], 200, counted);
+      if (wait) chart(waits || counts, pool, [{ label: pool.late || "longest wait", colour: "wait", fill: true }], [times, wait], 140, waited);
       keys(figure);
     }
     for (const box of document.querySelectorAll(".sizing")) { box.hidden = false; slider(box, data.pools[Number(box.dataset.pool)]); }
