@@ -230,3 +230,18 @@ def test_a_pool_behind_a_loop(share: float, held_share: float, cause: str, actio
         assert found.advice(scene).pool == "side"
         assert found.advice(scene).suggested_max_workers is None
         assert "coroutines of event loop 'side'" in found.sentence(scene)
+
+
+@pytest.mark.parametrize(
+    ("line", "length", "told"),
+    [
+        (WORK, 0.4, False),  # the finding about these blocks says the same
+        (OTHER, 0.4, True),  # another line blocks
+        (WORK, 0.1, True),  # and hardly ever
+    ],
+)
+def test_a_line_that_blocks_is_told_of_once(line: list[tuple[str, int, str]], length: float, told: bool) -> None:
+    made = history()
+    for second in range(6):
+        made.block(LoopBlock(1, second, at(2.1 + second), at(2.1 + length + second), "cpu_bound", line, 0.9))
+    assert (full(made) is not None) == told

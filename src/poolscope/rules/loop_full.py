@@ -27,6 +27,8 @@ LATER = 20.0
 LATE_SECONDS = 0.01
 #: Time in blocks is reported as blocks.
 BLOCKED_SHARE = 0.5
+#: Or this part of it, where the heaviest line is one that blocks: it is told of already.
+TOLD_SHARE = 0.2
 #: A line that takes most of the time is the one to change; otherwise there is too much of everything.
 ONE_LINE = 0.5
 #: A loop whose callbacks take long is found in them for most of the time.
@@ -57,7 +59,8 @@ class LoopFull(msgspec.Struct, frozen=True):
         late = lag is not None and rest is not None and lag > LATE_SECONDS and lag >= LATER * rest
         if signals.share < FULL_SHARE and not late:
             return None
-        return cls(signals, _cause(signals))
+        found = cls(signals, _cause(signals))
+        return None if found._is_told else found
 
     @property
     def pattern(self) -> str:
@@ -73,6 +76,14 @@ class LoopFull(msgspec.Struct, frozen=True):
     def severity(self) -> Severity:
         """`info` where the program can do nothing about it."""
         return "info" if self.why.harmless else "warning"
+
+    @property
+    def _is_told(self) -> bool:
+        """Whether the blocks of the line that takes most of the time say the same."""
+        if not self.lines or self.signals.blocked_share < TOLD_SHARE:
+            return False
+        heaviest, share = self.lines[0]
+        return share >= ONE_LINE and heaviest[0] in self.signals.blocking
 
     @property
     def lines(self) -> tuple[Share, ...]:
