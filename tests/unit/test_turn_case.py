@@ -110,6 +110,18 @@ def test_requests_that_come_and_go_are_told_and_workers_side_by_side_are_not() -
     assert workers.findings() == []
 
 
+def test_loops_of_several_threads_at_one_line_go_on_beside_each_other() -> None:
+    """Each handler of a server runs a loop of its own."""
+    process = Process()
+    for tick in range(80):
+        process.look([turn(tick // 2, loop=loop, who=loop) for loop in (1, 2, 3)])
+    assert process.found.covered_ns(LOOP) == 0
+    apart = Process({OUTER: APART, INNER: Told.NO_LOOP, ("app.py", 7, "other"): Told.NOTHING})
+    for tick in range(80):  # one that waits for what another one does is no sign of that
+        apart.look([turn(tick // 2), turn(tick, loop=2, who=2, lines=[("app.py", 7, "other")], turns=[tick])])
+    assert apart.found.covered_ns(LOOP) == apart.case.under_way_ns
+
+
 def test_requests_that_await_in_a_row_are_a_note() -> None:
     process = Process({OUTER: Told.NOTHING, INNER: InRow(30, 32, ("get_user", "get_orders"))})
     at_once(process, 4, lasting=5)

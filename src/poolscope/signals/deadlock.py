@@ -26,6 +26,9 @@ from poolscope.messages import Line, Wait, WaitSample
 WAITS_KEPT = 600
 #: Fewer samples of a full pool than this do not show where its time goes.
 SAMPLES_NEEDED = 10
+#: Or than this, where each of them shows so many of the workers waiting for the same pool.
+FEW_SAMPLES = 3
+AGREEING_SHARE = 0.75
 
 #: No pool is a limit.
 NO_LIMITS: Mapping[int, str] = MappingProxyType({})
@@ -212,7 +215,7 @@ class PoolWaits:
     def awaited(self, begin_ns: int, end_ns: int, workers: int) -> Awaited | None:
         """Return the other pool that the workers, which were all busy, have waited for most in [begin, end]."""
         inside = [counts for at_ns, counts in self._samples if begin_ns <= at_ns <= end_ns]
-        if len(inside) < SAMPLES_NEEDED:
+        if len(inside) < FEW_SAMPLES:
             return None
         total: Counter[tuple[str, str]] = Counter()
         for counts in filter(None, inside):  # mostly no worker waited
@@ -220,4 +223,7 @@ class PoolWaits:
         if not total:
             return None
         [((pool, kind), count)] = total.most_common(1)
+        agree = all(counts[pool, kind] >= AGREEING_SHARE * workers for counts in inside)
+        if len(inside) < SAMPLES_NEEDED and not agree:
+            return None
         return Awaited(pool, count / (len(inside) * max(1, workers)), kind)
