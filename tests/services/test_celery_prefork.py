@@ -44,10 +44,11 @@ def run(task, numbers):
 
 for number in range(4):
     print(run(fetch, [number]))
+print(run(many, [30]))
 print(run(fetch, range(100)))
 for number in range(4):
     print(run(fetch, [number]))
-print(run(fail, [1]), run(many, [30]))
+print(run(fail, [1]))
 print(type(end.delay().get(timeout=50, propagate=False)).__name__)
 """
 NAME = "celery.prefork"
