@@ -42,8 +42,7 @@ _NUMBERS = re.compile("[0-9]+")
 
 
 def storable(value: Any) -> Any:
-    """Return a plain value with what no encoder takes (lone surrogates, of paths that are not UTF-8) as backslash
-    escapes."""
+    """Return a plain value that every encoder takes: lone surrogates, of paths that are not UTF-8, are escaped."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, dict):
@@ -257,6 +256,8 @@ class LoopReport(msgspec.Struct, frozen=True):
     peak_tasks: int
     #: What is wrong with it, or was: one for each blocking line.
     findings: tuple[Finding, ...]
+    #: Part of its time (0 to 1) in callbacks, long or short, as looks at it show; null where it was not measured.
+    busy_share: float | None = None
 
 
 class ProcessReport(msgspec.Struct, frozen=True):

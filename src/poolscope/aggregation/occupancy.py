@@ -89,7 +89,7 @@ class Occupancy:
         #: wait for the GIL that they hold, or for one of them to end, and so hardly ever have all of them at work.
         self.fills = StretchTracker()
         #: Peak of each stretch that has not been judged for the last time, by its begin.
-        self.crests = self._sweep.crests
+        self.peaks = self._sweep.peaks
         #: Function and run time (ns) of tasks that started while hardly any other worker was occupied, the latest ones.
         self.unhindered: deque[tuple[int, int]] = deque(maxlen=UNHINDERED_TASKS)
         # Times of what was not swept yet, by kind.
@@ -362,7 +362,7 @@ class Occupancy:
         self._ends, self._last_ends, self._alone, self._ended = {}, {}, set(), []
         self._away = {}
         self.unhindered = _NOTHING
-        self.crests = {}
+        self.peaks = {}
         self.fills.finish()
         self.fills.closed.clear()
 

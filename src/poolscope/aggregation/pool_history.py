@@ -219,8 +219,7 @@ class PoolHistory:
             self._skip(sums)
 
     def _skip(self, sums: PoolSums) -> None:
-        """Note that the record goes on after a time of which tasks are missing: what is judged by all of them begins
-        anew."""
+        """Note that tasks are missing before the record goes on: what needs all of them begins anew."""
         lasting = {(worker, started) for worker, _, _, started in groups(sums.running, 4)}
         running = self.tasks.running
         for worker, seen in list(running.items()):

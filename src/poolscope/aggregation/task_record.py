@@ -57,8 +57,7 @@ class TaskRecord:
         return [Task(at, run) for at, _, run in sorted(zip(submitted, starts, runs, strict=True))]
 
     def known(self, most: int | None = None, *, cancelled: bool = True) -> list[KeptTask]:
-        """Return the kept tasks, those that run and those that wait; `cancelled`: and those that ended without a
-        start."""
+        """Return the kept, the running and the waiting tasks; with `cancelled` also those that never started."""
         known = [task for task in self.kept.known(most) if cancelled or task[2] >= 0]
         known += [(task.function, task.submitted_ns, task.started_ns, -1) for task in self.running.values()]
         known += [(function, at, -1, -1) for at, function in islice(self.queued.waiting(), most)]

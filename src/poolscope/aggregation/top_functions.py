@@ -144,8 +144,7 @@ class TopFunctions:
         return len(self._functions)
 
     def shown(self) -> Iterator[tuple[str, Total]]:
-        """Return the functions that go by their names, with what was counted by them, and the rest, if any, as
-        `OTHER`."""
+        """Return the functions shown by name with their counts, and the rest, if any, as `OTHER`."""
         for name, function in self._chosen.items():
             yield name, (function.named_started, function.named_ns)
         if self._rest is not None:

@@ -31,8 +31,7 @@ class Notifications:
         self._untold: deque[tuple[str | None, Finding, bool]] = deque(maxlen=1000)
 
     def add(self, row: PoolRow | LoopRow, event: Event, *, several: bool) -> None:
-        """Note that a finding of one of the row's pools or loops began or ended; `several` processes have one of that
-        name."""
+        """Note that a finding of the row began or ended; `several` processes have a pool or loop of that name."""
         finding, began = event
         if began:
             row.tally.began(finding)

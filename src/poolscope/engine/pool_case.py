@@ -283,8 +283,7 @@ class PoolCase:
         return item if looks_busy(item.diagnosis) else None
 
     def _deserted(self, now_ns: int) -> Judgement | None:
-        """Return what is to say of a pool that has tasks and no worker: no stretch shows that, where none has begun a
-        task."""
+        """Judge a pool with tasks and no worker: no stretch shows that if no worker has ever begun a task."""
         history = self.history
         oldest_ns = history.oldest_submitted_ns
         gone = gone_seconds(history, now_ns)
@@ -390,7 +389,7 @@ class PoolCase:
             left = self._since_release(stretch)
             return self._judge_last(left, now_ns) if left is not None else []
         finally:
-            self.history.occupancy.crests.pop(stretch.begin_ns, None)
+            self.history.occupancy.peaks.pop(stretch.begin_ns, None)
 
     def _judge_last(self, stretch: Stretch, now_ns: int) -> list[Event]:
         active = self._tracker.active

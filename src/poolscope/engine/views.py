@@ -63,6 +63,7 @@ def snapshot(ingest: Ingest, now_ns: int, *, details: bool) -> Snapshot:
     """Return what a scrape shows; with `details` also all findings in full."""
     counts = _of_pools(ingest, PoolRow.finding_counts)
     counts += _of_loops(ingest, LoopRow.finding_counts)
+    counts += [turns.counts(OF_PROGRAM, pid, now_ns) for pid, turns in ingest.programs.items()]
     metrics = ingest.settings.metrics
     told = _told(ingest, now_ns) if details else None
     return Snapshot(
@@ -88,8 +89,7 @@ def session(
     exit_code: int | None,
     own_cpu_seconds: float,
 ) -> Session:
-    """Return the report as of now, and what it was made from. `own_cpu_seconds` were spent outside the watched
-    processes."""
+    """Return the report as of now and its sources. `own_cpu_seconds` were spent outside the watched processes."""
     pools = _of_pools(ingest, lambda row: row.report(now_ns, ingest.origin_ns))
     loops = _of_loops(ingest, lambda row: row.report(now_ns))
     pools.sort(key=lambda pool: (pool[0].pid, pool[0].first_submit_seconds or 0.0))

@@ -53,9 +53,9 @@ class TaskQueue(WorkQueue):
         """See `WorkQueue`, here and below."""
         return current_task()
 
-    def outermost(self, who: Any) -> FrameType | None:
+    def outermost(self, taker: Any) -> FrameType | None:
         """Return the frame of the task's own coroutine: around it are those of the loop."""
-        coroutine = who.get_coro()
+        coroutine = taker.get_coro()
         frame: FrameType | None = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
         return frame
 
@@ -73,13 +73,13 @@ class TaskQueue(WorkQueue):
         if frame.f_code is get_nowait and (frame.f_back is None or frame.f_back.f_code is not get):
             _hear_polls()
 
-    def has_ended(self, who: Any) -> bool:
+    def has_ended(self, taker: Any) -> bool:
         """Whether a task is done."""
-        return bool(who.done())
+        return bool(taker.done())
 
-    def is_main(self, who: Any) -> bool:
+    def is_main(self, taker: Any) -> bool:
         """Whether a loop was started to run this task."""
-        callbacks = getattr(who, "_callbacks", None) or ()
+        callbacks = getattr(taker, "_callbacks", None) or ()
         return any(_RUNS_MAIN in getattr(callback, "__qualname__", "") for callback, _ in callbacks)
 
     def attach(self, queue: Any, recorder: PoolRecorder) -> None:
@@ -125,7 +125,7 @@ def _look(record: TaskQueue, weak: ref[Any], most: int) -> tuple[list[Any], list
     (see `PoolRecorder.look`)."""
     held: dict[Any, list[int]] = {}
     for consumer in list(record.consumers.values())[:most]:
-        task, running = consumer.who(), consumer.log.running
+        task, running = consumer.taker(), consumer.log.running
         if task is None or running is None:
             continue
         lines, spot, gate = place_of(task, {})

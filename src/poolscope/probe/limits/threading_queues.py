@@ -78,9 +78,9 @@ class ThreadQueue(WorkQueue):
         """Note that its thread has ended."""
         log.depart(-1)
 
-    def is_main(self, who: Any) -> bool:
+    def is_main(self, taker: Any) -> bool:
         """Whether it is the main thread."""
-        return bool(who.ident == threading.main_thread().ident)
+        return bool(taker.ident == threading.main_thread().ident)
 
     def is_at_work(self) -> bool:
         """Whether the calling thread is in a task of a pool."""

@@ -1,4 +1,4 @@
-"""One work queue: the items in it, who takes them, and what is recorded of that.
+"""One work queue: its items, its consumers, and what is recorded of both.
 
 An item is a task of a pool: submitted when it is put, started when a consumer takes it, finished when that says
 `task_done` or asks for the next one. Consumers are the workers: tasks or threads that come back for more.
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 #: The kind of its pool.
 KIND = "queue"
-#: So many items that are taken show whether any has to wait, and who takes them.
+#: So many taken items show whether any has to wait, and which consumers take them.
 LOOKED_AT = 128
 #: A queue that has not proven to be one of work by then is none: it is a library's, a stock, or of results.
 DECIDED_AT = 8 * LOOKED_AT
@@ -65,7 +65,7 @@ _CALLING = frozenset((tuple, FunctionType, MethodType, partial))
 _getframe = sys._getframe
 
 
-class _Who(ref):  # type: ignore[type-arg]  # subscripting it costs at run time
+class _Taker(ref):  # type: ignore[type-arg]  # subscripting it costs at run time
     """A task or thread, weakly, and the consumer that it is."""
 
     __slots__ = ("consumer",)
@@ -77,10 +77,10 @@ class Consumer:
     """One that takes items. `function` is the one that does, 0 if that is a library's; `held` the `id` of the last
     item; `takes` how many it took; `ended_ns` when it was done with the last one."""
 
-    __slots__ = ("ended_ns", "function", "held", "key", "log", "takes", "who")
+    __slots__ = ("ended_ns", "function", "held", "key", "log", "taker", "takes")
 
-    def __init__(self, who: _Who, key: int, function: int, log: VirtualWorker) -> None:
-        self.who = who
+    def __init__(self, taker: _Taker, key: int, function: int, log: VirtualWorker) -> None:
+        self.taker = taker
         self.key = key
         self.function = function
         self.log = log
@@ -91,7 +91,7 @@ class WorkQueue:
     """The record of one queue. `arrives`, `takes`, `asks` and `done` are called by what uses the queue, one at a time
     but for the last, and never raise because of a failure of ours; the others are our own thread's.
 
-    A family of queues says in a subclass who its consumers are.
+    A family of queues defines its consumers in a subclass.
     """
 
     __slots__ = (
@@ -126,8 +126,8 @@ class WorkQueue:
     )
 
     def __init__(self, queues: Registry, site: Site, stamps: Any, key: Callable[[], int], *, complete: bool) -> None:
-        """`complete`: from its first item on. `key` returns the same number for the same task or thread at work, while
-        that lives."""
+        """`complete`: from its first item on. `key` returns a number for the task or thread at work, unique while it
+        lives."""
         probe = queues.probe
         self.queues = queues
         self.site = site
@@ -145,8 +145,8 @@ class WorkQueue:
         self.logs: list[VirtualWorker] = []
         self.free: deque[Any] = deque()
         self.consumers: dict[int, Consumer] = {}
-        #: Those whose task or thread is gone, as `_Who`.
-        self.dead: deque[_Who] = deque()
+        #: Those whose task or thread is gone, as `_Taker`.
+        self.dead: deque[_Taker] = deque()
         #: What the items go by that do not call anything: the function of the first consumer.
         self.function = 0
         self.puts = self.taken = self.waited = self.put_back = self.by_workers = 0
@@ -167,7 +167,7 @@ class WorkQueue:
         """Return the task or thread that is at work; None: not known."""
         raise NotImplementedError
 
-    def outermost(self, _who: Any) -> FrameType | None:
+    def outermost(self, _taker: Any) -> FrameType | None:
         """Return the outermost frame of what is at work, where there are others around it."""
         return None
 
@@ -185,11 +185,11 @@ class WorkQueue:
         """Note that what had this log is gone."""
         self.free.append(log)
 
-    def has_ended(self, _who: Any) -> bool:
+    def has_ended(self, _taker: Any) -> bool:
         """Whether a task or thread that is still there has come to its end."""
         return False
 
-    def is_main(self, who: Any) -> bool:
+    def is_main(self, taker: Any) -> bool:
         """Whether it is what the program begins with, and not one that was started to take items."""
         raise NotImplementedError
 
@@ -222,7 +222,7 @@ class WorkQueue:
             self.queues.failed(queue, self, exc)
 
     def asks(self, queue: Any, caller: FrameType) -> None:
-        """Note that one who is at `caller` sees that there is no item."""
+        """Note that a consumer, at `caller`, sees that there is no item."""
         if caller.f_code in self.queues.askers:
             self.done(queue, says_so=False)
 
@@ -278,13 +278,13 @@ class WorkQueue:
         own, submitted = stamps.next(item)
         key = self.key()
         consumer = self.consumers.get(key)
-        if consumer is None or consumer.who() is None:
-            who = self.current()
+        if consumer is None or consumer.taker() is None:
+            taker = self.current()
             frame = _getframe(3)  # `get`, which has called `_get`, which has called us
-            if who is None or frame.f_code.co_name == "shutdown":
+            if taker is None or frame.f_code.co_name == "shutdown":
                 self.cancelled.extend((own or self.function, submitted, now))
                 return
-            consumer = self._meet(who, key, frame)
+            consumer = self._meet(taker, key, frame)
         log = consumer.log
         if log.running is not None:
             self._end(consumer, now)
@@ -298,10 +298,10 @@ class WorkQueue:
             if self.taken >= LOOKED_AT and (not self.waited or self.taken >= UNPROVEN_LIMIT):
                 self.over = True
 
-    def _meet(self, who: Any, key: int, frame: FrameType) -> Consumer:
+    def _meet(self, taker: Any, key: int, frame: FrameType) -> Consumer:
         """Return a new consumer, which is at work."""
         self._bury()
-        function = self._function(frame, self.outermost(who))
+        function = self._function(frame, self.outermost(taker))
         if not self.function:
             self.function = function
         free = self.free
@@ -312,7 +312,7 @@ class WorkQueue:
             self.logs.append(log)
         self.begin(log)
         self.met(frame)
-        weak = _Who(who, self.dead.append)
+        weak = _Taker(taker, self.dead.append)
         weak.consumer = consumer = Consumer(weak, key, function, log)
         self.consumers[key] = consumer
         return consumer
@@ -374,12 +374,12 @@ class WorkQueue:
         self._bury()
         now, alive = self.clock(), 0
         for consumer in list(self.consumers.values()):
-            who = consumer.who()
-            if who is None or self.has_ended(who):
+            taker = consumer.taker()
+            if taker is None or self.has_ended(taker):
                 self._release(consumer)
             elif consumer.log.running is not None or not self.stamps or now - consumer.ended_ns < AWAY_NS:
                 alive += 1
-            del who
+            del taker
         if alive >= self.last_size:
             self.size_mark = self.taken
         elif alive and self.taken - self.size_mark >= TAKES_EACH * self.last_size:
@@ -404,8 +404,8 @@ class WorkQueue:
         """Whether the only consumer takes what others have finished."""
         if self.said_done:
             return False
-        who = only.who()
-        return who is not None and (self.is_main(who) or 2 * self.by_workers > self.puts)
+        taker = only.taker()
+        return taker is not None and (self.is_main(taker) or 2 * self.by_workers > self.puts)
 
     def open(self, queue: Any, find_probe: Callable[[], Any]) -> None:
         """Open its row, with all that was noted. Never raises because of a failure of ours."""
