@@ -55,7 +55,7 @@ class TurnCase:
                 turns.wait(turn.lines[-1] if turn.lines else None, gap_ns)
                 loops = set().union(*(beside[line] for line in turn.lines)) if turn.loop else ()
                 if len(loops) > 1:
-                    turn = msgspec.structs.replace(turn, others=turn.others + len(loops) - 1)  # noqa: PLW2901
+                    turn = msgspec.structs.replace(turn, others=turn.others + len(loops) - 1)
                 self._add(turns, turn, sample.at_ns, gap_ns)
 
     def _add(self, turns: Turns, turn: Turn, at_ns: int, gap_ns: int) -> None:
