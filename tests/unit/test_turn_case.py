@@ -219,6 +219,21 @@ def test_threads_of_the_program_are_told_in_the_list_of_all(tmp_path: Any) -> No
     assert told(made) == ("not_concurrent", ["awaited_in_turn"]), "and when the process has ended"
 
 
+def test_a_scrape_counts_what_is_of_the_program(tmp_path: Any) -> None:
+    program = tmp_path / "app.py"
+    lines = ["for item in items:", "    thread = Thread(target=ask, args=(item,))", "    thread.start()"]
+    program.write_text("\n".join([*lines, "    thread.join()"]))
+    made = engine(Settings())
+    threads(made, [(str(program), 4, "<module>")])
+
+    def counts(now_ns: int) -> list[tuple[str, str, str, str, bool, int]]:
+        found = made.snapshot(now_ns).findings
+        return [(each.kind, each.name, each.cause, each.severity, each.active, each.total) for each in found]
+
+    assert counts(10 * SECOND) == [("program", "program", "awaited_in_turn", "info", True, 1)]
+    assert counts(60 * SECOND) == [("program", "program", "awaited_in_turn", "info", False, 1)], "it is over by then"
+
+
 def test_a_source_that_is_not_there_says_nothing() -> None:
     made = engine(Settings())
     threads(made, [("/nowhere/app.py", 4, "<module>")])

@@ -20,7 +20,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from poolscope.messages import Wait, WaitSample
+from poolscope.messages import Line, Wait, WaitSample
 
 #: How many samples of a pool are kept: as many as of its stacks.
 WAITS_KEPT = 600
@@ -52,11 +52,14 @@ class Cycle(msgspec.Struct, frozen=True):
 
 
 class Deadlock(msgspec.Struct, frozen=True):
-    """A proven cycle, last seen at `at_ns`, and the name of its next pool (None: this one)."""
+    """A proven cycle, last seen at `at_ns`, and the name of its next pool (None: this one), with its kind if it is a
+    limit. `next_lines` are those at which what has the next pool's places waits, the user's line first."""
 
     cycle: Cycle
     at_ns: int
     next_pool: str | None
+    next_kind: str = ""
+    next_lines: tuple[Line, ...] = ()
 
 
 class Awaited(msgspec.Struct, frozen=True):
@@ -184,13 +187,14 @@ class PoolWaits:
         names: Mapping[int, str],
         telling: Collection[int] = (),
         limits: Mapping[int, str] = NO_LIMITS,
+        next_lines: tuple[Line, ...] = (),
     ) -> None:
         """Take in the waits of this pool's workers in one sample; `names` of the pools that there are. `telling` are
         those of which it is known what they run: a task that they do not run waits in their queue. `limits` are those
-        that are limits, with their kinds."""
+        that are limits, with their kinds; `next_lines` are as of a `Deadlock`."""
         if cycle is not None:
             other = names.get(cycle.next_pool) if cycle.next_pool != self._pool else None
-            self.deadlock = Deadlock(cycle, at_ns, other)
+            self.deadlock = Deadlock(cycle, at_ns, other, limits.get(cycle.next_pool, ""), next_lines)
         counts: Counter[tuple[str, str]] = Counter()
         queued: list[tuple[int, int]] = []
         for wait in waits:
