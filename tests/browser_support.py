@@ -47,7 +47,7 @@ def opened(browser: Any, path: Path, complaints: list[str], *, width: int = 1000
     page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("dialog", lambda dialog: complaints.append(dialog.message))
-    page.on("request", lambda request: request.url == path.as_uri() or complaints.append(request.url))
+    page.on("request", lambda request: request.url == path.as_uri() or complaints.append(request.url))  # type: ignore[func-returns-value]
     page.goto(path.as_uri())
     page.wait_for_selector("html[data-drawn=true]")
     return page

@@ -3,11 +3,16 @@
 import signal
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 #: What a shell has its background jobs ignore, or nohup, and so every program that they start.
-_DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+_DEFAULTS: dict[signal.Signals, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGQUIT: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
 
 
 def pytest_configure() -> None:

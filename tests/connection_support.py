@@ -6,6 +6,7 @@ import os
 import sqlite3
 import time
 from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp.connector
 import asyncpg
@@ -27,7 +28,10 @@ LIMIT = 30  # seconds for what is sure to come
 class Sqlalchemy:
     def __init__(self):
         self.pool = sqlalchemy.pool.impl.QueuePool(
-            lambda: sqlite3.connect(":memory:", check_same_thread=False), pool_size=1, max_overflow=1, timeout=LIMIT
+            lambda: cast(Any, sqlite3.connect(":memory:", check_same_thread=False)),
+            pool_size=1,
+            max_overflow=1,
+            timeout=LIMIT,
         )
 
     def take(self):
@@ -59,7 +63,7 @@ class FakePsycopg:
 class Psycopg:
     def __init__(self):
         self.pool = psycopg_pool.ConnectionPool(
-            "", connection_class=FakePsycopg, min_size=2, max_size=2, open=True, timeout=LIMIT
+            "", connection_class=cast(Any, FakePsycopg), min_size=2, max_size=2, open=True, timeout=LIMIT
         )
         self.pool.wait(LIMIT)
 
@@ -201,7 +205,7 @@ class FakePsycopgTasks(FakePsycopg):
 class PsycopgTasks:
     def __init__(self):
         self.pool = psycopg_pool.AsyncConnectionPool(
-            "", connection_class=FakePsycopgTasks, min_size=2, max_size=2, open=False, timeout=LIMIT
+            "", connection_class=cast(Any, FakePsycopgTasks), min_size=2, max_size=2, open=False, timeout=LIMIT
         )
 
     async def open(self):
@@ -233,7 +237,7 @@ class FakeRedisTasks(FakeRedis):
 class RedisTasks:
     def __init__(self):
         self.pool = redis.asyncio.connection.BlockingConnectionPool(
-            max_connections=2, timeout=LIMIT, connection_class=FakeRedisTasks
+            max_connections=2, timeout=LIMIT, connection_class=cast(Any, FakeRedisTasks)
         )
 
     async def take(self):
@@ -266,7 +270,7 @@ class FakeProtocol:
 
 
 class Aiohttp:
-    how = {"limit": 2}
+    how: dict[str, Any] = {"limit": 2}
 
     def __init__(self):
         class Connector(aiohttp.connector.BaseConnector):
@@ -275,7 +279,7 @@ class Aiohttp:
 
         self.pool = Connector(**self.how)
         key = aiohttp.client_reqrep.ConnectionKey("localhost", 80, False, True, None, None, None)
-        self.request = SimpleNamespace(connection_key=key, proxy=None)
+        self.request: Any = SimpleNamespace(connection_key=key, proxy=None)
 
     async def take(self):
         return await self.pool.connect(self.request, [], aiohttp.ClientTimeout())
@@ -291,7 +295,7 @@ class AiohttpHost(Aiohttp):
     how = {"limit": 100, "limit_per_host": 2}
 
 
-class FakeAsyncpg(asyncpg.Connection):
+class FakeAsyncpg(asyncpg.Connection):  # type: ignore[misc]
     def __init__(self):
         self._source_traceback = None
         self._protocol = SimpleNamespace(queries_count=0, _is_cancelling=lambda: False)

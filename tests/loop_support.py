@@ -18,8 +18,9 @@ def as_judged(message):
     """A message as the engine takes it in: of a block with its cause, and the lines that this blames."""
     if message[0] != "loop_block":
         return message
-    block = judged(parse(message))
+    block = parse(message)
     assert isinstance(block, LoopBlock)
+    block = judged(block)
     return ("loop_block", *(getattr(block, name) for name in block.__struct_fields__[:7]))
 
 

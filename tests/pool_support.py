@@ -14,6 +14,7 @@ from poolscope.engine.finding_builder import FindingBuilder
 from poolscope.engine.pool_case import PoolCase
 from poolscope.engine.sizing_advisor import SizingAdvisor
 from poolscope.messages import PoolBatch, PoolOpened, StackSample
+from poolscope.model import Finding
 from poolscope.rules.reason import Criteria
 from poolscope.signals.pool_signals import ProcessSignals
 
@@ -138,5 +139,5 @@ class VirtualPool:
             self._note(at, self.case.finish(at))
         return self
 
-    def _note(self, at: int, events: list) -> None:
+    def _note(self, at: int, events: list[tuple[Finding, bool]]) -> None:
         self.events += [((at - ORIGIN) / SECOND, finding.pattern, began) for finding, began in events]

@@ -6,6 +6,7 @@ import itertools
 import os
 from collections import Counter
 from types import SimpleNamespace
+from typing import Any
 
 import poolscope
 from poolscope.probe.recording.function_table import FunctionTable
@@ -126,7 +127,8 @@ class Ledger:
         self.submitted = self.succeeded = self.failed = self.cancelled = self.broken = self.rejected = 0
         self.running = 0
         self.workers = self.max_workers = 0
-        self.tasks = Counter()  # (function, submitted) -> arrivals minus ends; must come out as 0
+        # (function, submitted) -> arrivals minus ends; must come out as 0
+        self.tasks: Counter[tuple[int, int]] = Counter()
         self.finished = []  # (worker, function, failed, submitted, started, finished)
         self.running_tasks = []  # (worker, function, submitted, started)
         self.still_running = set()  # (worker, started) of tasks that have ended, whose workers have yet to say so
@@ -191,6 +193,6 @@ class Ledger:
 
 def waits(probe, reader=None):
     """(pool, worker, any, targets) of all workers that wait, by one look at the pools of the probe."""
-    watches = [SimpleNamespace(recorder=recorder) for recorder in probe.recorders]
+    watches: Any = [SimpleNamespace(recorder=recorder) for recorder in probe.recorders]
     told = (reader or WaitReader()).read(watches, watches)
     return sorted((pool, worker, enough, set(targets)) for pool, worker, _, _, enough, targets in told)

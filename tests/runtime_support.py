@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 import types
+from typing import Any
+
+from poolscope.probe.interpreter.cpu import CpuClocks
 
 MS = 1_000_000
 SECOND = 1_000_000_000
@@ -22,7 +25,7 @@ class HandClock:
         self.now += round(seconds * SECOND)
 
 
-class FakeCpu:
+class FakeCpu(CpuClocks):
     """CPU clocks that tests set. A thread that is not in `threads` has ended."""
 
     def __init__(self, readable=True):
@@ -109,7 +112,7 @@ def submit(recorder, clock, function=1):
 
 def fake_stacks(monkeypatch, place="module:function"):
     """Puts a module in the place of the real one, whose lines the tests decide."""
-    module = types.ModuleType("poolscope.probe.interpreter.stacks")
+    module: Any = types.ModuleType("poolscope.probe.interpreter.stacks")
     module.creation_site = lambda depth=0: ("package/file.py:12", place, "")
     module.user_place = lambda frame: (frame.lines, 0)
     module.is_user_file = bool

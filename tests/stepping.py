@@ -215,7 +215,7 @@ def interleavings(make, every=1):
     with stepping(stepped_codes(), step):
         for at in count(1, every):
             scenario = make()
-            stop = _Stop(at, threading._active)
+            stop = _Stop(at, vars(threading)["_active"])
             if not _run(scenario, stop):
                 return at - 1
             stop = None

@@ -131,7 +131,8 @@ def play(folder: Path, stories: Sequence[Story] = STORIES) -> Told:
     build()
     settings = Settings(mappings=(WORKERS,))
     with ExitStack() as stack:
-        ours, theirs = [], []
+        ours: list[Service] = []
+        theirs: list[Service] = []
         for story in stories:
             for scraped_by in ((ours,), (theirs,)) if story.taken else ((ours, theirs),):
                 service = Service(story)

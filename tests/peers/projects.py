@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 KINDS = ("pytest", "own", "django", "cpython")
 
@@ -59,12 +60,12 @@ def read(path: Path) -> list[Project]:
     return [_project(entry) for entry in entries]
 
 
-def _project(entry: dict) -> Project:
+def _project(entry: dict[str, Any]) -> Project:
     name = entry.get("name", "one without a name")
     unknown = entry.keys() - {each.name for each in fields(Project)}
     if unknown:
         raise ValueError(f"{name}: unknown keys: {', '.join(sorted(unknown))}")
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
     for key in ("deselect", "known"):
         if key in values:
             values[key] = tuple(Note(**note) for note in values[key])

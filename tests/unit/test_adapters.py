@@ -6,6 +6,7 @@ import logging
 import sys
 from importlib import metadata
 from types import ModuleType
+from typing import Any
 
 import pytest
 from adapter_support import AROUND
@@ -39,7 +40,7 @@ def test_under_a_parent_that_reports_the_log_stays_as_it_is(caplog):
 
 
 def test_a_failure_of_ours_is_told():
-    probe = FakeProbe()
+    probe: Any = FakeProbe()
     probe.notice = mistake(OSError("no"))
     adapters.unfamiliar(probe, "pytest", "it is not watched")
     assert [part for part, _ in probe.faults] == ["install"]
@@ -47,7 +48,7 @@ def test_a_failure_of_ours_is_told():
 
 def test_what_a_handler_of_the_programs_raises_is_not(monkeypatch):
     """Of a signal, as a library is met in the thread of the program."""
-    probe = FakeProbe()
+    probe: Any = FakeProbe()
 
     def handler(*_):
         raise TimeoutError("the program's")
@@ -79,7 +80,7 @@ def test_of_another_version_tasks_keep_the_names_of_what_is_around_them(module, 
     fake = ModuleType(module)
     vars(fake).update(there)
     monkeypatch.setitem(sys.modules, module, fake)
-    probe = FakeProbe()
+    probe: Any = FakeProbe()
     targets.meet(probe, module)
     library, around = AROUND[module]
     assert not function_table.WRAPPERS
@@ -93,7 +94,7 @@ def test_of_another_version_tasks_keep_the_names_of_what_is_around_them(module, 
 
 
 def test_other_modules_cost_nothing():
-    probe = FakeProbe()
+    probe: Any = FakeProbe()
     targets.meet(probe, __name__)
     targets.meet(probe, "?")
     assert not probe.messages

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import msgspec
 import pytest
 from signals_support import IDLE_HOST, ONE_CORE_BUSY, but
 
-from poolscope.aggregation.occupancy import Occupancy
+from poolscope.aggregation.occupancy import Occupancy, RunningTask
 from poolscope.aggregation.pool_history import PoolHistory
 from poolscope.aggregation.stretches import Stretch
 from poolscope.messages import Handover, PoolBatch, PoolOpened, parse
@@ -93,7 +95,7 @@ def test_a_second_iterator_whose_consumer_waits_excuses_the_first() -> None:
 
 def test_a_message_of_a_probe_with_fewer_fields_can_be_read() -> None:
     assert parse(("handover", 1, 5)) == Handover(1, 5)
-    whole = ("handover", 1, 5, [[["a.py", 3, "f"]]], [], 1, 2, 3, 4, [[5, [["a.py", 3, "f"]]]])
+    whole: tuple[Any, ...] = ("handover", 1, 5, [[["a.py", 3, "f"]]], [], 1, 2, 3, 4, [[5, [["a.py", 3, "f"]]]])
     assert parse(whole) == Handover(1, 5, [[("a.py", 3, "f")]], [], 1, 2, 3, 4, [(5, [("a.py", 3, "f")])])
 
 
@@ -259,7 +261,8 @@ def test_a_task_whose_result_is_under_way_holds_no_worker() -> None:
     # A later one of that worker has ended, so this one has too; of one that began since then nothing is known.
     history.hand_over(Handover(1, 5 * SECOND, receiving=[LINE], under_way=[2, 2 * SECOND]))
     assert held_workers(history, 60 * SECOND) == ()
-    history.running[2] = msgspec.structs.replace(history.running[2], started_ns=3 * SECOND)
+    running = cast(dict[int, RunningTask], history.running)
+    running[2] = msgspec.structs.replace(running[2], started_ns=3 * SECOND)
     assert [held.worker for held in held_workers(history, 60 * SECOND)] == [2]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pool_support import VirtualPool
 
@@ -12,13 +14,13 @@ from poolscope.rules import called_not_passed
 from poolscope.rules.called_not_passed import CalledNotPassed
 
 
-def named(table: FunctionTable, said: list, what: object) -> tuple:
+def named(table: FunctionTable, said: list[Any], what: object) -> tuple[Any, ...]:
     table.identify(what)
-    return said[-1]
+    return tuple(said[-1])
 
 
 def test_the_place_of_what_is_no_function_is_where_it_was_submitted() -> None:
-    said: list = []
+    said: list[Any] = []
     table = FunctionTable(said.append)
     tag, number, name, file, line = named(table, said, None)
     assert (tag, name, file) == ("function", "builtins.NoneType (not callable)", __file__)
@@ -30,7 +32,7 @@ def test_the_place_of_what_is_no_function_is_where_it_was_submitted() -> None:
 
 @pytest.mark.parametrize("what", [print, len, int, "x".join, type("C", (), {"__call__": lambda self: None})()])
 def test_what_can_be_called_is_none_of_it(what: object) -> None:
-    said: list = []
+    said: list[Any] = []
     assert not named(FunctionTable(said.append), said, what)[2].endswith(called_not_passed.NOT_CALLABLE)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from probe_support import CountingClock, FakeProbe, Ledger
@@ -15,7 +16,7 @@ from poolscope.probe.adapters import celery_prefork as adapter
 class TaskPool:
     """Of `celery.concurrency.prefork`: what it is given stays in `given`."""
 
-    _pool = None
+    _pool: Any = None
 
     def __init__(self, limit):
         self.limit = limit
@@ -38,7 +39,8 @@ class WorkController:
     def __init__(self, limit):
         self.pool = TaskPool(limit)
         self.pool.on_start()
-        self.free, self.waiting = limit, deque()
+        self.free = limit
+        self.waiting: deque[Any] = deque()
 
     def _process_task_sem(self, req):
         return self._quick_acquire(self._process_task, req)
@@ -94,7 +96,7 @@ class Signal:
 
 @pytest.fixture
 def celery(monkeypatch):
-    parts = {
+    parts: dict[str, dict[str, object]] = {
         "celery.concurrency.prefork": {"TaskPool": TaskPool},
         "celery.worker.worker": {"WorkController": WorkController},
         "celery.signals": {name: Signal() for name in ("worker_process_init", "task_prerun", "task_postrun")},

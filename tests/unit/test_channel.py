@@ -281,7 +281,9 @@ def test_in_the_end_a_parent_that_does_not_read_is_given_up(
 
 def test_frames_of_any_size_arrive_as_there_is_room(pair: tuple[Channel, socket.socket]) -> None:
     sender, receiver = pair
-    messages = [(*BATCH, list(range(size)), [], [], [], []) for size in (0, 30_000, 1, 30_000, 2, 30_000)] * 5
+    messages: list[tuple[Any, ...]] = [
+        (*BATCH, list(range(size)), [], [], [], []) for size in (0, 30_000, 1, 30_000, 2, 30_000)
+    ] * 5
     for message in messages:
         sender.put(message)
     sender.flush()

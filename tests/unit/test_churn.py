@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +21,7 @@ CHILDREN = 250
 
 
 @pytest.fixture
-def churn(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def churn(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(BENCHMARKS)
     for module in ("common", "churn"):
         monkeypatch.delitem(sys.modules, module, raising=False)

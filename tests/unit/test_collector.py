@@ -154,7 +154,7 @@ def test_who_goes_on_to_talk_is_not_heard_for_ever(setup: Setup) -> None:
 
 
 def test_more_than_one_read_can_take(setup: Setup) -> None:
-    batch = ("pool_batch", 1, 2, 3, 4, 5, 0, list(range(5000)), [], [], [], [])
+    batch: tuple[Any, ...] = ("pool_batch", 1, 2, 3, 4, 5, 0, list(range(5000)), [], [], [], [])
     setup.process(encode(batch))
     [heard] = setup.run().heard[1]
     assert [list(item) if isinstance(item, array) else item for item in heard] == list(batch)

@@ -96,7 +96,8 @@ def test_it_accepts_what_the_code_accepts_and_nothing_else(kind: type[msgspec.St
                          if kind is TlsSettings else [])  # fmt: skip
 
 
-KEYS = sorted({key for kind in [*HOMES, PoolSettings] for key in kind.__struct_fields__} | {"pool"})
+KINDS: list[type[msgspec.Struct]] = [*HOMES, PoolSettings]
+KEYS = sorted({key for kind in KINDS for key in kind.__struct_fields__} | {"pool"})
 NESTED = st.recursive(
     st.sampled_from(VALUES),
     lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.sampled_from(KEYS), inner, max_size=3)),

@@ -96,7 +96,7 @@ def test_the_sentence_about_leaks_names_the_line_that_took_them():
         "Connection pool 'app:engine' has lost 3 of its 5 connections since 3.2 s: taken at views.py:14 (forget) and "
         "never given back, though what took them has ended, while 3 tasks wait for one."
     )
-    assert found.what.workers == {1, 2, 3}
+    assert found.what.workers == frozenset({1, 2, 3})
     assert not found.sized
     assert "at views.py:14 (forget)" in found.advice(scene(frames=[TAKEN])).text
 

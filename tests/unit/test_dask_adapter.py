@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from itertools import pairwise
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from probe_support import FakeProbe, Ledger
@@ -52,7 +53,7 @@ def _run_task(task, data, execution_state, key, more=None):
 
 @pytest.fixture
 def module(monkeypatch):
-    made = ModuleType("distributed.worker")
+    made: Any = ModuleType("distributed.worker")
     made.Worker, made._run_task = Worker, _run_task
     monkeypatch.setitem(sys.modules, "distributed.worker", made)
     return made
@@ -172,7 +173,7 @@ def test_an_older_worker_and_the_end_of_one(module, probe):
 
 
 def test_another_version_is_left_alone(monkeypatch):
-    made = ModuleType("distributed.worker")
+    made: Any = ModuleType("distributed.worker")
     made.Worker, made._run_task = Worker, lambda task, data: task(data)
     monkeypatch.setitem(sys.modules, "distributed.worker", made)
     probe = FakeProbe()

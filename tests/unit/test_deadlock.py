@@ -70,7 +70,7 @@ def systems(draw: st.DrawFn) -> System:
         if pool:
             system.queued[future] = pool
     for worker in workers:
-        if futures and draw(st.integers(0, 4)):
+        if len(futures) and draw(st.integers(0, 4)):
             system.waits[worker] = (
                 draw(st.booleans()),
                 draw(st.lists(st.sampled_from(futures), min_size=1, max_size=3)),
@@ -188,7 +188,7 @@ class TestAwaited:
             waits.note(at, [wait(1, 1, B), wait(1, 2, B if at % 2 else C), wait(1, 3, OWN)], None, names)
         found = waits.awaited(0, 19, 4)
         assert found is not None
-        assert (found.pool, found.share) == ("back", pytest.approx((20 + 10) / (20 * 4)))
+        assert [found.pool, found.share] == ["back", pytest.approx((20 + 10) / (20 * 4))]
         assert waits.awaited(15, 19, 4) is None, "too few samples"
 
     @pytest.mark.parametrize(("count", "found"), [(2, False), (3, True)])

@@ -226,9 +226,9 @@ def test_a_scrape_of_many_functions_looks_at_those_that_have_worked(monkeypatch:
     assert set(asked) == {7, 5}
     functions = {name: (started, busy) for name, started, busy in second.functions}
     assert (functions["app.f7"], functions["app.f5"]) == ((1, 1.0), (1, 2.0))
-    every = [*second.functions, *second.former_functions]
-    assert sum(started for _, started, _ in every) == second.succeeded + second.active
-    assert sum(round(busy * 1e9) for _, _, busy in every) == round(second.busy_seconds * 1e9)
+    both = [*second.functions, *second.former_functions]
+    assert sum(started for _, started, _ in both) == second.succeeded + second.active
+    assert sum(round(busy * 1e9) for _, _, busy in both) == round(second.busy_seconds * 1e9)
 
 
 def test_what_a_pool_at_rest_showed_is_shown_again_only_as_long_as_it_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -419,7 +419,9 @@ def test_thresholds_of_the_settings_and_of_a_rule_reach_the_judgement(settings: 
 
 
 def test_a_rule_overrides_all_that_a_pool_is_judged_by() -> None:
-    other = dict.fromkeys(("sustain_seconds", "min_amplification", "stall_seconds", "stuck_task_seconds"), 7.0)
+    other: dict[str, Any] = dict.fromkeys(
+        ("sustain_seconds", "min_amplification", "stall_seconds", "stuck_task_seconds"), 7.0
+    )
     rules = criteria_for(Settings(pools=(PoolSettings(match="c*", long_running=True, **other),)), "crawler", "thread")
     assert rules.long_running
     assert {key: getattr(rules.thresholds, key) for key in other} == other
@@ -443,7 +445,7 @@ def test_subscribers_hear_of_findings_and_one_that_raises_is_removed_and_counted
     heard: list[tuple[str, bool]] = []
     run.judge.subscribe(lambda finding, began: heard.append((finding.pattern, began)))
     silent = run.judge.subscribe(lambda finding, began: heard.append(("never", began)))
-    run.judge.subscribe(lambda finding, began: 1 / 0)
+    run.judge.subscribe(lambda finding, began: 1 / 0)  # type: ignore[arg-type]
     silent()
     run.process(0, 7)
     run.pool(0, FLOOD)
@@ -497,7 +499,7 @@ def test_what_is_no_message_is_refused(message: tuple[Any, ...]) -> None:
 @pytest.mark.parametrize(
     ("message", "why"),
     [
-        (opened(9, 7), "Expected `str`, got `int` - at `$[2]`"),
+        (opened(9, 7), "Expected `str`, got `int` - at `$[2]`"),  # type: ignore[arg-type]
         (("pool_opened", 9, ["x"], "thread", "x", "x", 1, 1), "Expected `str`, got `array` - at `$[2]`"),
         (("loop_opened", 9, None, "asyncio", 1), "Expected `str`, got `null` - at `$[2]`"),
         (("function", 9, 7, "x", 1), "Expected `str`, got `int` - at `$[2]`"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import traceback
 
 import pytest
@@ -36,8 +37,8 @@ class Fake:
 @pytest.fixture
 def module(monkeypatch):
     fake = Fake()
-    fake.raise_signal = fake.raise_signal  # as an attribute of a module
-    monkeypatch.setitem(exit_hooks.sys.modules, "signal", fake)
+    fake.raise_signal = fake.raise_signal  # type: ignore[method-assign] # as an attribute of a module
+    monkeypatch.setitem(sys.modules, "signal", fake)
     monkeypatch.setattr(exit_hooks, "_callbacks", [])
     return fake
 
@@ -103,7 +104,7 @@ def test_what_a_handler_raises_looks_as_without_us(module):
 
 
 def test_without_the_module_nothing_is_imported(module, monkeypatch):
-    monkeypatch.delitem(exit_hooks.sys.modules, "signal")
+    monkeypatch.delitem(sys.modules, "signal")
     exit_hooks.register(list)
     exit_hooks.unregister(list)
-    assert "signal" not in exit_hooks.sys.modules
+    assert "signal" not in sys.modules

@@ -66,8 +66,7 @@ def scrape(source: Snapshot | SnapshotCollector, **values: Any) -> Scrape:
     registry = CollectorRegistry()
     registry.register(source if isinstance(source, SnapshotCollector) else collector(source, **values))
     read = Scrape(generate_latest(registry).decode())
-    # The library left this one without types.
-    modern = Scrape(generate_openmetrics(registry).decode(), openmetrics=True)  # type: ignore[no-untyped-call]
+    modern = Scrape(generate_openmetrics(registry).decode(), openmetrics=True)
     assert modern.samples == read.samples
     return read
 
@@ -79,7 +78,7 @@ def test_every_metric_of_the_contract_and_no_other() -> None:
     registry = CollectorRegistry()
     registry.register(collector(FULL))
     # The text format has no info.
-    read = Scrape(generate_openmetrics(registry).decode(), openmetrics=True)  # type: ignore[no-untyped-call]
+    read = Scrape(generate_openmetrics(registry).decode(), openmetrics=True)
     suffixes = {"counter": "_total", "info": "_info"}
     shown = {}
     for family in read.families.values():
@@ -521,7 +520,7 @@ def test_no_counter_ever_goes_down(steps: list[list[int]]) -> None:
     shown = collector(lambda: now[0])
     before: dict[Any, float] = {}
     for step in steps:  # up and down as they like
-        now[0] = snapshot(pool(**dict(zip(COUNTED, step, strict=True))))
+        now[0] = snapshot(pool("pool", **dict(zip(COUNTED, step, strict=True))))
         read = scrape(shown)
         after = {key: value for key, value in read.samples.items() if key[0].endswith("_total")}
         assert all(value >= before.get(key, 0) for key, value in after.items())
@@ -576,9 +575,9 @@ def test_a_scrape_sets_the_garbage_collector_going_a_few_times_only() -> None:
         registry.register(shown)
         generate_latest(registry)  # whatever is made once
         gc.collect()
-        before = sum(generation["collections"] for generation in gc.get_stats())
+        before: int = sum(generation["collections"] for generation in gc.get_stats())
         generate_latest(registry)
-        return sum(generation["collections"] for generation in gc.get_stats()) - before
+        return int(sum(generation["collections"] for generation in gc.get_stats())) - before
 
     one_at_a_time = collections(SnapshotCollector(lambda: source, Settings()))
     all_at_once = collections(AllAtOnce(SnapshotCollector(lambda: source, Settings())))

@@ -6,6 +6,7 @@ import math
 from array import array
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import pytest
@@ -140,19 +141,19 @@ def test_a_warm_up_is_a_note() -> None:
 
 def test_a_largest_size_that_is_never_reached_is_no_limit() -> None:
     """Boot's executor: core 8, largest size and queue without bound. Tasks wait from the eighth on."""
-    boot = {"pool_max_threads": lambda _: 2147483647.0}
+    boot: dict[str, Any] = {"pool_max_threads": lambda _: 2147483647.0}
     assert thread_pool(FILLS, **boot).pattern == "async_then_serial"
     assert thread_pool(BUSY, **boot).state == "healthy"
 
 
 def test_a_pool_that_still_grows_is_not_full() -> None:
-    grows = {"pool_max_threads": lambda _: 64.0, "pool_core_threads": lambda _: 16.0}
+    grows: dict[str, Any] = {"pool_max_threads": lambda _: 64.0, "pool_core_threads": lambda _: 16.0}
     assert thread_pool(FILLS, **grows).state == "healthy"
 
 
 def test_a_scheduler_s_queue_is_no_backlog() -> None:
     """Tasks that are not due are in it, and it has room without bound all the same."""
-    due = {"queued_tasks": lambda _: 500.0, "queue_remaining_tasks": lambda _: 2147483647.0}
+    due: dict[str, Any] = {"queued_tasks": lambda _: 500.0, "queue_remaining_tasks": lambda _: 2147483647.0}
     assert thread_pool(BUSY, **due).state == "healthy"
     full = thread_pool(FILLS, **due)
     assert of(full) == ("finding", "full", "unknown", "info")
@@ -160,7 +161,7 @@ def test_a_scheduler_s_queue_is_no_backlog() -> None:
 
 
 def test_a_cached_pool_is_never_full() -> None:
-    cached = {
+    cached: dict[str, Any] = {
         "pool_max_threads": lambda _: 2147483647.0,
         "pool_core_threads": lambda _: 0.0,
         "queued_tasks": lambda _: 0.0,

@@ -87,5 +87,5 @@ def test_many_samples_become_few_points_that_keep_the_peaks() -> None:
     points = thinned(reading, 50)
     assert len(points) <= 50
     assert max(each.queued for each in points) == max(each.queued for each in FILLS)
-    assert points[0][:4] == (BEGIN, pytest.approx(1.5, abs=1), 0.0, 8.0)
+    assert [*points[0][:4]] == [BEGIN, pytest.approx(1.5, abs=1), 0.0, 8.0]
     assert math.isnan(points[0].late)

@@ -70,7 +70,7 @@ def test_what_a_killed_run_left_is_swept(base: Path, listens: bool) -> None:
         lambda path: (path / "precious").touch(),
         lambda path: (path / "lock").unlink(),
         lambda path: ((path / "lock").unlink(), (path / "lock").symlink_to("/etc/passwd")),
-        lambda path: ((path / "lock").unlink(), os.mkfifo(path / "lock")),
+        lambda path: ((path / "lock").unlink(), os.mkfifo(path / "lock")),  # type: ignore[func-returns-value]
         lambda path: ((path / "lock").unlink(), (path / "lock").mkdir()),
         lambda path: ((path / "socket").unlink(), (path / "socket").write_text("precious")),
         lambda path: ((path / "socket").unlink(), (path / "socket").symlink_to("/etc/passwd")),
@@ -106,7 +106,8 @@ def test_another_users_is_left_alone(base: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_run_that_is_swept_as_it_begins_takes_another_directory(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweep that comes between the making of the lock and its locking."""
-    lock, swept = fcntl.flock, []
+    lock = fcntl.flock
+    swept: list[str] = []
 
     def locking(descriptor: int, how: int) -> None:
         if not swept:

@@ -7,6 +7,7 @@ import gc
 import time
 import types
 import weakref
+from typing import Any, cast
 from unittest import mock
 
 import pytest
@@ -18,7 +19,7 @@ from poolscope.probe.recording.function_table import OTHER, FunctionTable
 
 class Names:
     def __init__(self, limit=10_000, **how):
-        self.messages = []
+        self.messages: list[Any] = []
         self.table = FunctionTable(self.messages.append, limit, **how)
 
     def place(self, fn, *args):
@@ -116,7 +117,7 @@ def test_an_id_tells_its_name(names):
 
 def test_the_announcement_comes_before_the_id():
     table = FunctionTable(lambda message: seen.append((message[1], list(table._ids.values()))))
-    seen = []
+    seen: list[Any] = []
     number = table.identify(plain)
     assert seen == [(number, [])]
 
@@ -157,7 +158,7 @@ def test_a_callable_object_shows_the_line_of_its_call(names):
 
 
 def test_partials_are_looked_through(names):
-    once = functools.partial(plain, 1)
+    once: Any = functools.partial(plain, 1)  # type: ignore[call-arg]
     once.note = "an attribute keeps the next partial from being flattened"
     assert names.name(functools.partial(once, 2)) == f"{__name__}.plain"
     assert names.name(functools.partial(Thing().method)) == f"{__name__}.Thing.method"
@@ -165,14 +166,14 @@ def test_partials_are_looked_through(names):
 
 
 def test_a_partial_of_itself_ends(names):
-    loop = functools.partial(plain)
+    loop: Any = functools.partial(plain)
     loop.__setstate__((loop, (), {}, {"note": 1}))
     assert names.name(loop) == "functools.partial"
     loop.__setstate__((plain, (), {}, None))  # or it can never be collected
 
 
 def test_a_subclass_of_partial_is_not_looked_into(names):
-    class Odd(functools.partial):
+    class Odd(functools.partial[Any]):
         func = property(lambda self: 1 / 0)
 
     assert names.name(Odd(plain)).endswith("Odd")
@@ -181,8 +182,8 @@ def test_a_subclass_of_partial_is_not_looked_into(names):
 def test_context_runs_are_looked_through(names):
     context = contextvars.copy_context()
     assert names.name(context.run, plain, 1) == f"{__name__}.plain"
-    assert names.name(functools.partial(context.run, plain, 1)) == f"{__name__}.plain"
-    nested = functools.partial(context.run, functools.partial(Thing().method, 1))
+    assert names.name(functools.partial(context.run, plain, 1)) == f"{__name__}.plain"  # type: ignore[call-arg]
+    nested = functools.partial(context.run, functools.partial(Thing().method, 1))  # type: ignore[call-arg]
     assert names.name(context.run, nested) == f"{__name__}.Thing.method"
     assert names.name(context.run) == "_contextvars.Context.run"
 
@@ -269,14 +270,14 @@ def test_odd_names(names):
     def odd():
         pass
 
-    odd.__module__ = None
+    odd.__module__ = None  # type: ignore[assignment]
     odd.__qualname__ = "renamed"
     assert names.name(odd) == "renamed"
 
     def odder():
         pass
 
-    odder.__module__ = Hostile()
+    odder.__module__ = Hostile()  # type: ignore[assignment]
     assert names.name(odder).endswith("odder")
     assert names.name(type("NoModule", (), {"__module__": 3, "__call__": plain})()) == "NoModule"
     for thing in (None, 3, "text"):  # submit takes anything; the call fails in the worker
@@ -285,7 +286,7 @@ def test_odd_names(names):
 
 def test_neither_callables_nor_closures_are_kept(names):
     thing = Thing()
-    held = Thing()
+    held: Thing | None = Thing()
 
     def closure():
         return held
@@ -329,7 +330,7 @@ def test_an_emitter_that_raises_is_asked_once():
 
 
 def test_a_finalizer_may_identify_while_a_function_is_announced():
-    inner = []
+    inner: list[Any] = []
 
     def emit(message):
         if not inner:
@@ -366,12 +367,12 @@ def library(monkeypatch):
 
 
 def test_what_libraries_put_around_is_looked_through(names, library):
-    partial = functools.partial
+    partial, thing = functools.partial, cast(Any, Thing())
     run = contextvars.copy_context().run
     for _ in range(2):
         assert names.name(partial(library.endpoint, function=plain)) == f"{__name__}.plain"
         assert names.name(run, partial(library.endpoint), plain) == f"{__name__}.Library.endpoint"
-        assert names.name(partial(library.handler, None, partial(Thing().method, 1))) == f"{__name__}.Thing.method"
+        assert names.name(partial(library.handler, None, partial(thing.method, 1))) == f"{__name__}.Thing.method"
         assert names.name(library.handler, None, plain) == f"{__name__}.plain"
         inner = partial(library.endpoint, function=plain)
         assert names.name(partial(library.handler, None), inner) == f"{__name__}.plain"

@@ -1,7 +1,10 @@
 """What is said of workers that are in one task for long."""
 
+from typing import cast
+
 import pytest
 
+from poolscope.aggregation.occupancy import RunningTask
 from poolscope.aggregation.pool_history import PoolHistory
 from poolscope.aggregation.replacements import Replacements
 from poolscope.messages import HeldSample, Line, PoolBatch, PoolOpened, Stack, StackSample, WorkersStarted
@@ -63,7 +66,7 @@ def test_a_function_that_never_finished_is_compared_with_nothing() -> None:
 def test_of_another_task_of_the_same_worker_nothing_is_taken_over() -> None:
     history = watched(moves=True)
     fold(history, 9.5, running=[1, 1, SECOND, 19 * SECOND // 2], finished=[], arrivals=[])
-    history.running[1] = type(history.running[1])(1, SECOND, 19 * SECOND // 2, False)
+    cast(dict[int, RunningTask], history.running)[1] = type(history.running[1])(1, SECOND, 19 * SECOND // 2, False)
     assert not held_workers(history, 11 * SECOND)[0].stays
 
 

@@ -6,6 +6,7 @@ import sys
 import traceback
 import zipfile
 from importlib.machinery import BuiltinImporter
+from typing import Any, cast
 
 import pytest
 
@@ -90,7 +91,7 @@ def test_leaves_no_trace_in_the_module(library, watch):
 
 def test_stopped_between_the_find_and_the_run(library, watch):
     finder, calls = watch("watched_one")
-    spec = importlib.util.find_spec("watched_one")
+    spec: Any = importlib.util.find_spec("watched_one")
     finder.stop()
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -119,7 +120,7 @@ def test_stopped_in_the_midst_of_an_import_that_it_is_still_to_hear_of(library):
 
 def test_a_spec_that_is_only_looked_up(library, watch):
     _, calls = watch("watched_one")
-    spec = importlib.util.find_spec("watched_one")
+    spec: Any = importlib.util.find_spec("watched_one")
     assert spec.origin.endswith("watched_one.py")
     assert calls == []
     copy = pickle.loads(pickle.dumps(spec))
@@ -215,7 +216,7 @@ def test_a_loader_without_attributes_is_left_alone(library, watch):
     class Finder:
         @staticmethod
         def find_spec(name, path=None, target=None):
-            return importlib.util.spec_from_loader(name, Loader()) if name == "watched_odd" else None
+            return importlib.util.spec_from_loader(name, cast(Any, Loader())) if name == "watched_odd" else None
 
     watch("watched_odd", "sys")
     sys.meta_path.append(Finder)
@@ -248,7 +249,7 @@ def test_a_lazy_import_is_heard_of_when_the_module_runs(library, watch):
 
 
 def lazily_loaded(name):
-    spec = importlib.util.find_spec(name)
+    spec: Any = importlib.util.find_spec(name)
     spec.loader = importlib.util.LazyLoader(spec.loader)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module

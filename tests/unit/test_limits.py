@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from pool_support import ORIGIN, SECOND, VirtualPool
@@ -47,6 +49,7 @@ def test_a_hold_that_began_before_counts_for_as_long_as_it_is_inside():
     pool = VirtualPool(1, kind="lock").run([(0.0, 4.0, 1), (0.5, 0.01, 1)], finish=False)
     window = Window(pool.history, ORIGIN + SECOND // 2, ORIGIN + 5 * SECOND)
     found = limit_signals(pool.history, window, [])
+    assert found is not None
     assert found.longest_share == pytest.approx(3.5 / 4.5)
 
 
@@ -192,7 +195,8 @@ class Owner:
 
 
 def pools():
-    told, now = [], iter(range(1, 1000))
+    told: list[Any] = []
+    now = iter(range(1, 1000))
     made = Pools(lambda: next(now), CpuClocks(), told.append, lambda exc: pytest.fail(str(exc)))
     return made, told
 
@@ -249,7 +253,7 @@ def test_the_name_is_where_it_was_made():
     function = f"{__name__}:test_the_name_is_where_it_was_made.<locals>"
     assert found == (f"unit/test_limits.py:{line}", f"{function}.make:{line}", "")
     assert stored() == (f"unit/test_limits.py:{line + 3}", f"{function}.stored.gate", "gate")
-    names = {"__name__": "app", "site_of": lambda: naming.site_of(sys._getframe(1))}
+    names: dict[str, Any] = {"__name__": "app", "site_of": lambda: naming.site_of(sys._getframe(1))}
     exec(compile("GATE = site_of()", "/srv/app.py", "exec"), names)
     assert names["GATE"][1:] == ("app:GATE", "GATE")
     assert naming.site_of(None) == ("", "unknown", "")

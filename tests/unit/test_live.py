@@ -15,7 +15,7 @@ from live_support import BEGAN, BOUNDS, a_finding, full, history, medium, shown,
 from metrics_support import loop, pool
 from msgspec.structs import replace
 
-from poolscope.live.board import MOST_POOLS, Board, status
+from poolscope.live.board import MOST_POOLS, Board, board, status
 from poolscope.live.feed import Feed, pages
 from poolscope.live.history import ALL_POINTS, FEWEST_POINTS, MOST_POINTS, History, percentile
 from poolscope.live.lines import layout
@@ -219,7 +219,7 @@ class TestLines:
     @pytest.mark.parametrize("made", HISTORIES)
     def test_no_line_is_too_wide_or_obeyed(self, made: Callable[[], History], encoding: str | None, width: int) -> None:
         to = medium(width, encoding)
-        lines = layout(live_support.board(made(), to, command="app.py"), to, trouble="no answer " * 9, zone=UTC)
+        lines = layout(board(made(), to, command="app.py"), to, trouble="no answer " * 9, zone=UTC)
         for line in lines:
             assert line_cells(line) <= max(width, 1) or any(cells(text) == 1 for text, _ in line)
             assert plain(line).isprintable()

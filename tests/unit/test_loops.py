@@ -7,6 +7,7 @@ import sys
 import time
 import types
 import weakref
+from typing import Any
 
 import pytest
 from loop_support import as_judged
@@ -462,7 +463,7 @@ class Handle:
     def __eq__(self, other):
         return True
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
 
 def test_handles_are_told_apart_by_identity():
@@ -508,7 +509,8 @@ def test_a_frame_at_the_address_of_another_is_no_call_that_lasts(gap_ms, loop_ms
 
 
 def test_a_stamp_keeps_its_first_time():
-    ran, clock = {}, itertools.count(7).__next__
+    ran: dict[str, int] = {}
+    clock = itertools.count(7).__next__
     stamp = stamp_into(ran, clock)
     assert ran == {}
     stamp()
@@ -639,7 +641,8 @@ class TestLinesOfALibrary:
 
     def look(self, name):
         """Return the lines as they are seen from within a function of the library."""
-        names, found, outermost = {}, [], sys._getframe()
+        names: dict[str, Any] = {}
+        found, outermost = [], sys._getframe()
         exec(compile(LIBRARY, "/venv/lib/site-packages/encoders.py", "exec"), names)
         made = names[name](lambda: found.append(_lines(sys._getframe(1), id(outermost))))
         if made is not None:

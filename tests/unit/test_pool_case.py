@@ -3,6 +3,7 @@
 import random
 from heapq import heapify, heappop, heappush
 from itertools import islice
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,6 +11,7 @@ from pool_support import ORIGIN, SECOND, TICK, VirtualPool, batches, poisson, si
 
 from poolscope.engine.finding_builder import FindingBuilder, frames_of, ordered
 from poolscope.engine.finding_list import bursts_together
+from poolscope.engine.judgement import Judgement
 from poolscope.engine.pool_row import PoolRow
 from poolscope.messages import HeldSample, PoolBatch, Stack, StackSample
 from poolscope.model import Thresholds
@@ -354,7 +356,7 @@ def test_the_bursts_of_pools_of_one_name_are_one_note() -> None:
     other = msgspec.structs.replace(findings[0], pattern="serial")
     kept, burst = bursts_together("thread", "batch", [findings[0], other, findings[1]])
     assert kept is other
-    assert (burst.evidence["bursts"], burst.since_seconds, burst.until_seconds) == (2, 0.5, pytest.approx(0.9))
+    assert [burst.evidence["bursts"], burst.since_seconds, burst.until_seconds] == [2, 0.5, pytest.approx(0.9)]
     assert burst.evidence["saturated_seconds"] == pytest.approx(0.6)
     assert burst.evidence["longest_seconds"] == pytest.approx(0.4)
     assert burst.summary.startswith("Pool 'batch' was full with tasks queued 2 times, 600 ms in all (longest 400 ms)")
@@ -417,7 +419,12 @@ def test_a_busy_pool_is_judged_less_often_and_told_all_the_same() -> None:
     pool = VirtualPool(4)
     looked: list[int] = []
     judge = pool.case._diagnose
-    pool.case._diagnose = lambda stretch, raised: looked.append(1) or judge(stretch, raised)  # type: ignore[method-assign, func-returns-value]
+
+    def diagnose(*given: Any, **how: Any) -> Judgement:
+        looked.append(1)
+        return judge(*given, **how)
+
+    pool.case._diagnose = diagnose  # type: ignore[method-assign]
     pool.run([(0.5 + number * 1e-4, 0.001, 1) for number in range(60_000)])
     assert [finding.pattern for finding in pool.case.findings()] == ["async_then_serial"]
     assert len(looked) < 15 * 10 / 2, "ten looks a second would be twice as many"

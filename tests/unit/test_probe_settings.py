@@ -26,7 +26,9 @@ def test_the_first_rule_that_matches_counts():
 
 def test_a_rule_may_be_for_one_kind_of_pool():
     settings = ProbeSettings.from_values(Settings().with_max_workers("db:process", 3).for_probe())
-    assert settings.rule_for("db", "process").max_workers == 3
+    rule = settings.rule_for("db", "process")
+    assert rule is not None
+    assert rule.max_workers == 3
     assert settings.rule_for("db", "thread") is None
 
 

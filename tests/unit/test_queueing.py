@@ -138,7 +138,11 @@ class Told:
         def ns(seconds: float) -> int:
             return ORIGIN + round(seconds * SECOND)
 
-        came = [(function, submitted) for function, submitted, *_ in [*finished, *cancelled]] + waiting
+        came = [
+            *((function, submitted) for function, submitted, *_ in finished),
+            *((function, submitted) for function, submitted, *_ in cancelled),
+            *waiting,
+        ]
         self.at = at
         self.history.fold(
             PoolBatch(
@@ -165,7 +169,9 @@ class Told:
         return measure(self.history, Stretch(ORIGIN, end, open=True), self.window(), around)
 
 
-def one_after_another(function: int, count: int, run: float, wait: float = 0.0, begin: float = 0.0) -> list:
+def one_after_another(
+    function: int, count: int, run: float, wait: float = 0.0, begin: float = 0.0
+) -> list[tuple[int, float, float, float]]:
     return [(function, begin + n * run - wait, begin + n * run, begin + (n + 1) * run) for n in range(count)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,8 @@ def test_it_keeps_what_a_deque_keeps(batches: list[int], most: int) -> None:
         tasks = [(at % 3, at, at + 1, at + 2, at % 2 == 0) for at in range(number, number + size)]
         number += size
         expected.extend(tasks)
-        subject.extend(*([task[place] for task in tasks] for place in range(5)))
+        columns: Any = ([task[place] for task in tasks] for place in range(5))
+        subject.extend(*columns)
         assert list(subject) == list(expected)
         assert list(reversed(subject)) == list(reversed(expected))
         assert len(subject) == len(expected)

@@ -14,7 +14,7 @@ class Harness:
         self.clock = HandClock()
         self.cpu = FakeCpu()
         self.record = Record()
-        self.failures = []
+        self.failures: list[BaseException] = []
         self.pools = Pools(self.clock, self.cpu, self.record, self.failures.append)
 
     def open(self, executor, size=None):

@@ -108,7 +108,8 @@ def test_floors_hold_what_did_not_begin_anew(steps: list[tuple[int, int]], value
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 50), st.booleans()), max_size=120), st.integers(1, 5))
 def test_functions_are_bounded_without_losing_a_count(work: list[tuple[int, int, bool]], limit: int) -> None:
-    busiest, done, before = TopFunctions(limit), 0, {}
+    busiest, done = TopFunctions(limit), 0
+    before: dict[str, tuple[int, int]] = {}
     for number, busy, bounded in work:
         busiest.add([(f"f{number}", 1, busy)])
         done += busy

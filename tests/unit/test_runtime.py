@@ -1,6 +1,6 @@
 import itertools
 import logging
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from probe_support import as_ours, mistake
@@ -191,7 +191,8 @@ class TestMessages:
         assert [record.name for record in caplog.records] == ["poolscope"]
 
     def test_a_sink_that_gathers_is_told_when_a_delivery_ends(self, probe):
-        told, waiting = [], []
+        told = []
+        waiting: list[Any] = []
 
         class Gathering:
             put = staticmethod(waiting.append)
@@ -357,7 +358,7 @@ class TestProcess:
 
 class TestJobs:
     def test_a_job_runs_each_period(self, probe, clock):
-        calls = []
+        calls: list[Any] = []
         remove = probe.add_job(0.25, calls.append)
         begin = clock()
         for _ in range(10):
@@ -369,14 +370,14 @@ class TestJobs:
         assert len(calls) == 3
 
     def test_a_late_job_is_not_made_up_for(self, probe):
-        calls = []
+        calls: list[Any] = []
         probe.add_job(0.1, calls.append)
         tick(probe, 5)
         assert len(calls) == 1
 
     @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(3)])
     def test_a_job_that_raises_is_taken_out_and_told_of(self, probe, record, error):
-        calls = []
+        calls: list[Any] = []
 
         def job(now):
             calls.append(now)
@@ -390,7 +391,7 @@ class TestJobs:
         assert fault[1] == "job"
 
     def test_a_job_may_take_out_itself_and_others(self, probe):
-        calls = []
+        calls: list[Any] = []
 
         def job(now):
             calls.append(now)
@@ -413,7 +414,7 @@ class TestJobs:
 class TestJudge:
     @pytest.fixture
     def sought(self, probe, monkeypatch):
-        calls = []
+        calls: list[Any] = []
 
         def default_sink(probe):
             sink = Record()
@@ -535,8 +536,8 @@ class TestStacks:
     def test_what_happened_is_told_before_the_workers_are_looked_at(self, probe, record, monkeypatch):
         """Reading files gives the GIL away each time: where tasks compute, that takes longer than a judge waits."""
         heard = []
-        monkeypatch.setattr(probe._reader.samplers.stacks, "sample", lambda *_: heard.append(record.tags()) or [])
-        monkeypatch.setattr(probe._cpu, "allowed", lambda _: heard.append(record.tags()) or 2.0)
+        monkeypatch.setattr(probe._reader.samplers.stacks, "sample", lambda *_: heard.append(record.tags()) or [])  # type: ignore[func-returns-value]
+        monkeypatch.setattr(probe._cpu, "allowed", lambda _: heard.append(record.tags()) or 2.0)  # type: ignore[func-returns-value]
         self.full_pool(probe, FakeExecutor())
         tick(probe)
         assert heard
@@ -560,7 +561,7 @@ class TestFork:
         recorder = open_pool(probe, executor)
         function = probe.functions.identify(tick)
         submit(recorder, clock, function)
-        calls = []
+        calls: list[Any] = []
         probe.add_job(0.1, calls.append)
         tick(probe)
         record.clear()
@@ -627,7 +628,8 @@ def test_a_thread_that_cannot_be_started_is_told_of(probe, record, monkeypatch):
 
 def test_a_sink_that_is_added_during_a_delivery_gets_all_that_comes_after_it():
     """Here by another sink; a thread may do so at any point."""
-    outlet, late = Dispatcher(pytest.fail), []
+    outlet = Dispatcher(lambda failure: pytest.fail(str(failure)))
+    late: list[Any] = []
     outlet.push(("pool_opened", 1, "web"))
     outlet.deliver()
 

@@ -2,6 +2,7 @@ import gc
 import sys
 import weakref
 from types import SimpleNamespace
+from typing import Any
 
 from runtime_support import SECOND, FakeCpu
 
@@ -113,7 +114,7 @@ def test_holds_no_frame():
         alive.append(weakref.ref(local))
         return reader.sample([watch], SECOND)
 
-    alive = []
+    alive: list[Any] = []
     watch = pool(1)
     reader = StackSampler(FakeCpu(), lambda: {1000: sys._getframe(3)}, lambda frame: ([LINE], 0))
     assert task()

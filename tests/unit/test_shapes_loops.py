@@ -13,6 +13,7 @@ import queue
 import sys
 import threading
 import types
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,7 @@ class Made:
         concurrent.futures.thread.ThreadPoolExecutor,
         concurrent.futures.thread.ThreadPoolExecutor.submit,
         concurrent.futures.Executor.map,
-        asyncio.Task.__init__ if inspect.isfunction(asyncio.Task.__init__) else asyncio.tasks._PyTask.__init__,
+        asyncio.Task.__init__ if inspect.isfunction(asyncio.Task.__init__) else vars(asyncio.tasks)["_PyTask"].__init__,
     ],
 )
 def test_parameters_are_those_that_inspect_tells(function):
@@ -97,13 +98,13 @@ def test_what_is_not_written_in_python_has_no_parameters_that_we_know(function):
 def test_wrappers_without_end():
     def wrapper(): ...
 
-    wrapper.__wrapped__ = wrapper
+    vars(wrapper)["__wrapped__"] = wrapper
     assert shapes.parameters_of(wrapper) == []
 
 
 class TestEventLoops:
     def test_this_interpreters_are_known(self):
-        told = []
+        told: list[Any] = []
         familiar = Familiar(told.append)
         assert told == []
         assert familiar.handles
@@ -131,7 +132,7 @@ class TestEventLoops:
     )
     def test_what_is_not_there_is_lost_alone(self, monkeypatch, module, changed, lost, why):
         monkeypatch.setitem(sys.modules, module, like(sys.modules[module], **changed))
-        told = []
+        told: list[Any] = []
         familiar = Familiar(told.append)
         assert {name for name in familiar.__slots__ if not getattr(familiar, name)} == {lost}
         assert len(told) == 1
@@ -154,7 +155,7 @@ class TestEventLoops:
     def test_both_registers_of_tasks(self):
         def all_tasks(loop=None):
             # As asyncio.tasks has it, from one version to the next.
-            return {*_all_tasks, *_scheduled_tasks, *_eager_tasks}  # noqa: F821
+            return {*_all_tasks, *_scheduled_tasks, *_eager_tasks}  # type: ignore[name-defined] # noqa: F821
 
         assert shapes.task_register(like(asyncio.tasks, all_tasks=all_tasks)) == shapes.SETS
         table = like(asyncio.tasks, all_tasks=len, _scheduled_tasks=set(), _eager_tasks=set())
@@ -178,9 +179,9 @@ class TestCoroutines:
     )
     def test_callbacks_that_are_not_there(self, monkeypatch, module, name, why):
         monkeypatch.setitem(sys.modules, module, like(sys.modules[module], **{name: lambda source: None}))
-        told = []
+        told: list[Any] = []
         follower = Follower(BASE, told.append)
-        future = BASE.Future()
+        future: BASE.Future[Any] = BASE.Future()
         assert follower.follow(future) is future
         assert follower.follow(future) is future
         assert told == [f"what a thread waits for in coroutines is not seen: {why} in Python {sys.version.split()[0]}"]
@@ -215,14 +216,14 @@ class TestWaits:
     )
     def test_futures_of_another_shape(self, monkeypatch, changed, why):
         monkeypatch.setitem(sys.modules, "concurrent.futures._base", like(BASE, **changed))
-        told = []
+        told: list[Any] = []
         reader = WaitReader(tell=told.append)
         assert reader.read([], []) == []
         assert reader.read([], []) == []
         assert told == [f"what workers wait for is not seen: {why} in Python {sys.version.split()[0]}"]
 
     def test_semaphores_of_another_shape(self, monkeypatch):
-        told = []
+        told: list[Any] = []
         monkeypatch.setattr(queue, "Queue", type("Queue", (), {"put": queue.SimpleQueue.put, "__module__": "queue"}))
         gates = WaitReasons(told.append)
         assert told == [
@@ -238,7 +239,7 @@ class TestWaits:
             spot()
 
         monkeypatch.setattr(shapes, "_enter_and_call", enter_and_call)
-        told = []
+        told: list[Any] = []
         assert WaitReasons(told.append)(sys._getframe()) == ""
         assert told == [
             "workers are not seen to wait at locks: entering a `with` is a call like any other "

@@ -30,7 +30,8 @@ class ByHand:
 
 def by_hand(tasks: list[Task], workers: int) -> ByHand:
     """The same queue told differently: time steps from event to event, with a list for the queue."""
-    idle, waits, queue = workers, {}, []
+    idle, waits = workers, {}
+    queue: list[tuple[int, Task]] = []
     coming = list(enumerate(tasks))
     ends: list[int] = []
     intervals: list[tuple[int, int]] = []
@@ -49,9 +50,10 @@ def by_hand(tasks: list[Task], workers: int) -> ByHand:
                 intervals.append((task.submitted_ns, at))
             idle -= 1
             ends = sorted([*ends, at + task.run_ns])
-    longest, begin, end = 0, None, None
+    longest = 0
+    begin, end = min(intervals, default=(0, 0))
     for low, high in sorted(intervals):
-        if begin is None or (low > end and not bridges(end - begin, low - end)):
+        if low > end and not bridges(end - begin, low - end):
             begin, end = low, high
         end = max(end, high)
         longest = max(longest, end - begin)

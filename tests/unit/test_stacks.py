@@ -2,6 +2,7 @@ import os
 import sys
 import sysconfig
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -100,7 +101,7 @@ class TestUserLines:
         library = function_in("/x/site-packages/lib.py", "library", "return seen(1)")
 
         def look(_):
-            frame = sys._getframe(1)
+            frame: Any = sys._getframe(1)
             seen.extend(user_lines(frame, stop=id(frame.f_back.f_back)))
 
         library.__globals__["seen"] = look

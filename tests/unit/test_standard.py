@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,8 @@ def test_past_the_programs_folder(shadowed: None) -> None:
 def test_the_programs_own_is_not_taken_for_it(shadowed: None) -> None:
     import fnmatch
 
-    assert sys.modules["fnmatch_ran"] == "fnmatch"
+    ran: Any = sys.modules["fnmatch_ran"]
+    assert ran == "fnmatch"
     assert not hasattr(fnmatch, "fnmatchcase")
     assert again().standard("fnmatch").fnmatchcase("a", "a")
     assert sys.modules["fnmatch"] is fnmatch

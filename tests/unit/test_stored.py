@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 
@@ -39,10 +40,11 @@ class Service:
 
 
 class Bag:
-    pass
+    pool: Made
 
 
 module_level = Made()
+everywhere: Made
 
 
 def test_variables() -> None:
@@ -72,6 +74,7 @@ def test_variables_of_other_scopes() -> None:
 
 def test_attributes() -> None:
     service = Service()
+    assert service.inner is not None
     assert (service._pool.told, service.inner.told) == ("_pool", "inner")
     assert Service.made_in_the_class.told == "made_in_the_class"
     told = [made.told for made in service.others(Bag())]
@@ -122,13 +125,13 @@ def test_what_is_stored_in_no_variable() -> None:
 
 @pytest.mark.parametrize("source", ["made = Made()", "\n" * 50 + "made = Made()", "x = 1\nmade = Made(1, 2)\ny = made"])
 def test_code_of_other_lengths(source) -> None:
-    space = {"Made": Made, "__name__": "typed"}
+    space: dict[str, Any] = {"Made": Made, "__name__": "typed"}
     exec(compile(source, "<string>", "exec"), space)
     assert space["made"].told == "made"
 
 
 def test_code_that_is_too_long_is_not_read() -> None:
-    space = {"Made": Made}
+    space: dict[str, Any] = {"Made": Made}
     exec(compile("x = 1\n" * 10_000 + "made = Made()", "<string>", "exec"), space)
     assert space["made"].told == ""
 

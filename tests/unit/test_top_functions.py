@@ -97,7 +97,8 @@ GROWTH = st.dictionaries(st.sampled_from([*"abcdef", OTHER]), st.tuples(st.integ
 def test_it_is_all_there_never_less_and_the_busiest_by_name(
     steps: list[tuple[dict[str, Total], int | None]], limit: int
 ) -> None:
-    busiest, totals = TopFunctions(limit), {}
+    busiest = TopFunctions(limit)
+    totals: dict[str, Total] = {}
     before: dict[str, Total] = {}
     for growth, resized in steps:
         if resized is not None:

@@ -57,7 +57,7 @@ def told(session: Session) -> dict[str, Any]:
     def refuse(word: str) -> None:
         raise ValueError(word)
 
-    encoded = json.loads(trace.encode(session), parse_constant=refuse)
+    encoded: dict[str, Any] = json.loads(trace.encode(session), parse_constant=refuse)
     jsonschema.validate(encoded, SCHEMA)
     return encoded
 

@@ -23,15 +23,16 @@ LOOP, POOL = Row(kind="loop", name="MainThread"), Row(kind="pool", name="db", wo
 
 
 def turn(number: int, **changed: Any) -> Turn:
-    values: dict[str, Any] = {"loop": 1, "pool": 0, "who": 1, "gate": "await", "others": 0} | changed
-    return Turn(**{"lines": [OUTER, INNER], "turns": [number, 1000 + number]} | values)
+    values: dict[str, Any] = {"loop": 1, "pool": 0, "who": 1, "gate": "await", "others": 0}
+    values |= {"lines": [OUTER, INNER], "turns": [number, 1000 + number]} | changed
+    return Turn(**values)
 
 
 class Process:
     """A process whose loop is seen at each tick, and what the source says of its lines."""
 
     def __init__(self, said: dict[Line, InTurn | InRow | Told] | None = None) -> None:
-        known = {OUTER: APART, INNER: Told.NO_LOOP} if said is None else said
+        known: dict[Line, InTurn | InRow | Told] = {OUTER: APART, INNER: Told.NO_LOOP} if said is None else said
         self.case = TurnCase(lambda line, _gate: known[line])
         self.found = TurnFindings(origin_ns=0, source_of=lambda _file, _line: "text", sustain_seconds=1.0)
         self.at_ns = SECOND
@@ -89,7 +90,8 @@ def test_beside_other_tasks_it_is_a_note_where_most_of_their_time_goes() -> None
     assert process.found.covered_ns(LOOP) == 0
     process = Process()
     elsewhere = ("app.py", 7, "other")
-    process.case = TurnCase(lambda line, _: {OUTER: APART, elsewhere: Told.NOTHING}.get(line, Told.NO_LOOP))
+    said: dict[Line, InTurn | InRow | Told] = {OUTER: APART, elsewhere: Told.NOTHING}
+    process.case = TurnCase(lambda line, _: said.get(line, Told.NO_LOOP))
     for tick in range(80):
         others = [turn(tick, who=2 + n, others=3, lines=[elsewhere], turns=[tick]) for n in range(3)]
         process.look([turn(tick // 2, others=3), *others])

@@ -24,6 +24,11 @@ def pool_of(limit, lent=False):
     return VirtualWorkers(recorder, lambda: limit, lent=lent), recorder
 
 
+def serves():
+    assert _thread.sign.serves is not None
+    return _thread.sign.serves
+
+
 def test_a_place_that_was_free_at_submission_is_taken_the_one_free_longest():
     workers, _ = pool_of(4)
     first, second = workers.take(1), workers.take(1)
@@ -64,7 +69,7 @@ def test_tasks_beyond_the_limit_get_places():
 def test_what_a_thread_uses_is_told_while_it_runs_and_never_taken_back(lent):
     workers, recorder = pool_of(1, lent=lent)
     worker = workers.take(1)
-    _, before = _thread.sign.serves
+    _, before = serves()
     cpu = FakeCpu()
     cpu.threads[worker.native_id] = before + 70_000_000_000
     assert recorder.cpu(cpu) == 70_000_000_000
@@ -78,7 +83,7 @@ def test_a_thread_serves_one_pool_after_the_other():
     """Its time goes to the one whose task it has run last, from the start of that."""
     (first, mine), (second, theirs) = pool_of(1), pool_of(1)
     first.give_back(first.take(1), 2)
-    began, start = _thread.sign.serves
+    began, start = serves()
     first.give_back(first.take(3), 4)
     assert _thread.sign.serves == (began, start)  # it goes on
     cpu = FakeCpu()
@@ -94,7 +99,7 @@ def test_what_a_thread_has_used_that_ends_is_counted():
 
     def work():
         workers.give_back(workers.take(1), 2)
-        while time.thread_time_ns() - _thread.sign.serves[1] < 2_000_000:
+        while time.thread_time_ns() - serves()[1] < 2_000_000:
             pass
 
     thread = threading.Thread(target=work)
