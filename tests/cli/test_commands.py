@@ -419,9 +419,9 @@ def test_a_session_gives_every_output_later(recorded: Path, tmp_path: Path) -> N
     summary, timeline = tmp_path / "summary.md", tmp_path / "timeline.json.gz"
     summary.write_text("What the job wrote.\n")
     page = tmp_path / "page.html"
-    words = ("report", "it.session", "--markdown", str(summary), "--trace", str(timeline), "--html", str(page))
+    words = ["report", "it.session", "--markdown", str(summary), "--trace", str(timeline), "--html", str(page)]
     assert poolscope(*words[:2], "--html", str(page), cwd=recorded) == (0, "", "")
-    words += ("--annotations",)
+    words += ["--annotations"]
     outcome = poolscope(*words, cwd=recorded)
     assert (outcome.status, outcome.err) == (0, "")
     assert outcome.out.startswith("::warning title=poolscope%3A async_then_serial")

@@ -48,7 +48,7 @@ def files(folder: Path) -> dict[str, bytes]:
 )
 def test_what_is_shipped_is_written(site: Path, tmp_path: Path, what: str, kept: dict[str, str]) -> None:
     assert export(site, what, "made/here", cwd=tmp_path) == (0, f"{what} written to made/here\n", "")
-    expected = {}
+    expected: dict[str, bytes] = {}
     for name, path in kept.items():
         source = ROOT / path
         expected |= files(source) if source.is_dir() else {name: source.read_bytes()}

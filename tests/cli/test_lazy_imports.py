@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_support import environment, python, same_as_without, script, watched
@@ -42,7 +43,7 @@ PROGRAM = """
 """
 
 
-def seen(report: dict[str, object]) -> tuple[list[str], dict[str, int]]:
+def seen(report: dict[str, Any]) -> tuple[list[str], dict[str, int]]:
     kinds = [loop["kind"] for loop in report["event_loops"]]
     return kinds, {pool["name"]: pool["tasks"]["succeeded"] for pool in report["pools"]}
 

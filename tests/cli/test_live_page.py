@@ -70,7 +70,7 @@ def opened(browser: Any, program: Program, complaints: list[str]) -> Iterator[An
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: complaints.append(dialog.message))
         origin = f"{program.server.url}/"
-        page.on("request", lambda request: request.url.startswith(origin) or complaints.append(request.url))
+        page.on("request", lambda request: request.url.startswith(origin) or complaints.append(request.url))  # type: ignore[func-returns-value]
         page.goto(origin)
         page.wait_for_selector("html[data-drawn=true]", state="attached")
         return page

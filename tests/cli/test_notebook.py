@@ -40,7 +40,7 @@ later.session""",
 def executed(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
     """What each cell has shown."""
     folder = tmp_path_factory.mktemp("notebook")
-    cell = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
+    cell: dict[str, Any] = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
     notebook = {
         "cells": [{**cell, "id": f"cell-{number}", "source": source} for number, source in enumerate(CELLS)],
         "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},

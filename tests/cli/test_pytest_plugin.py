@@ -72,7 +72,7 @@ def test_a_test_that_saturates_a_pool_fails_with_the_line(tmp_path: Path) -> Non
         case for case in ElementTree.parse(tmp_path / "junit.xml").iter("testcase") if case.find("failure") is not None
     ]
     assert [case.get("name") for case in failed] == ["test_saturated"]
-    assert "async_then_serial" in (failed[0].find("failure").text or "")
+    assert "async_then_serial" in (failed[0].findtext("failure") or "")
 
 
 def test_a_path_behind_the_option_is_a_path(tmp_path: Path) -> None:

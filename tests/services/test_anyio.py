@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from typing import Any, cast
 
 import anyio
 import anyio._backends._asyncio
@@ -138,7 +139,8 @@ def test_errors_and_their_tracebacks_are_those_without_us(run, probe):
                 await to_thread.run_sync(fn, argument)
             except ValueError as error:
                 shown.append((repr(error), error.__context__, lines(error)))
-        for tokens in ("x", -1):
+        wrong: tuple[Any, ...] = ("x", -1)
+        for tokens in wrong:
             try:
                 CapacityLimiter(tokens)
             except (TypeError, ValueError) as error:
@@ -153,7 +155,7 @@ def test_errors_and_their_tracebacks_are_those_without_us(run, probe):
 
 
 def test_context_variables_and_the_thread_are_as_without_us(run, probe):
-    variable = contextvars.ContextVar("variable")
+    variable: contextvars.ContextVar[Any] = contextvars.ContextVar("variable")
 
     def look():
         found = variable.get()
@@ -391,8 +393,8 @@ def test_a_forked_child_opens_pools_of_its_own(probe):
         try:
             # In a child the adapter asks for the probe of the process.
             found = []
-            adapter._current.find_probe = lambda: found.append(FakeProbe()) or found[-1]
-            limiter._internal_limiter = None
+            vars(adapter)["_current"].find_probe = lambda: found.append(FakeProbe()) or found[-1]  # type: ignore[func-returns-value]
+            cast(Any, limiter)._internal_limiter = None
             anyio.run(submit)
             opened = [probe for probe in found if probe.recorders]
             status = 0 if len(opened) == 1 and opened[0].opened == probe.opened else 2
@@ -446,7 +448,7 @@ def test_a_limiter_of_another_kind_is_not_watched():
     adapter.patch(probe)
 
     async def main():
-        limiter = Own()
+        limiter: Any = Own()
         return [await to_thread.run_sync(square, number, limiter=limiter) for number in range(5)]
 
     try:
@@ -638,11 +640,11 @@ def test_a_thread_that_starts_what_was_just_cancelled(probe):
     async def main():
         adapter.patch(probe)
         backend = anyio._backends._asyncio.AsyncIOBackend
-        task = adapter._current.arrived(backend, square, (3,), backend.current_default_thread_limiter())
+        task = vars(adapter)["_current"].arrived(backend, square, (3,), backend.current_default_thread_limiter())
         task.cancelled()
         assert task(3) == 9
         ledger(probe).only(submitted=1, cancelled=1)
-        task = adapter._current.arrived(backend, square, (3,), backend.current_default_thread_limiter())
+        task = vars(adapter)["_current"].arrived(backend, square, (3,), backend.current_default_thread_limiter())
         assert task(3) == 9
         task.cancelled()
         ledger(probe).only(submitted=1, succeeded=1)
@@ -697,6 +699,7 @@ def test_a_deadlock_through_the_loop_is_told_while_it_lasts(tmp_path):
     script(tmp_path, DEADLOCKED)
     words = (sys.executable, "-m", "poolscope", "run", "--json", "report.json", "program.py")
     with started(*words, cwd=tmp_path) as process:
+        assert process.stderr is not None
         told = process.stderr.readline()
         process.send_signal(signal.SIGTERM)
         process.wait(LIMIT)

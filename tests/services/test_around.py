@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import pytest
 from adapter_support import AROUND
@@ -16,7 +17,7 @@ from poolscope.probe.recording import function_table
 def test_what_a_library_puts_around_functions_is_known(module, monkeypatch):
     monkeypatch.setattr(function_table, "WRAPPERS", {})
     importlib.import_module(module)
-    probe = FakeProbe()
+    probe: Any = FakeProbe()
     targets.meet(probe, module)
     assert [f"{module}.{name}" for name in AROUND[module][1]] == list(function_table.WRAPPERS)
     assert not probe.messages

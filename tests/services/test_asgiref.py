@@ -14,6 +14,7 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
+from typing import Any
 
 import pytest
 from asgiref.current_thread_executor import CurrentThreadExecutor
@@ -51,7 +52,7 @@ def single_thread(monkeypatch):
     def make(patched):
         if not patched:
             return ThreadPoolExecutor(max_workers=1)
-        namespace = {"__name__": "asgiref.sync", "ThreadPoolExecutor": ThreadPoolExecutor}
+        namespace: dict[str, Any] = {"__name__": "asgiref.sync", "ThreadPoolExecutor": ThreadPoolExecutor}
         exec("class SyncToAsync:\n    made = ThreadPoolExecutor(max_workers=1)", namespace)
         return namespace["SyncToAsync"].made
 
@@ -142,7 +143,7 @@ def test_many_contexts_leave_nothing_behind(probe, monkeypatch):
             assert await in_context(functools.partial(square, number)) == [number * number]
 
     asyncio.run(main(20))
-    group = adapter._groups[CONTEXTS]
+    group: Any = adapter._groups[CONTEXTS]
     places = len(group.watch.recorder.workers)
     asyncio.run(main(200))
     ledger(probe, CONTEXTS).only(submitted=220, succeeded=220)
@@ -304,7 +305,7 @@ def test_what_is_given_back_too_late_is_refused(probe):
 
 def test_what_is_cancelled_before_the_thread_comes_to_it(probe):
     executor = CurrentThreadExecutor(None)
-    futures = []
+    futures: list[Any] = []
 
     def submit():
         futures.extend(executor.submit(square, number) for number in (2, 3))
@@ -369,7 +370,7 @@ def test_a_forked_child_opens_pools_of_its_own(probe):
         status = 1
         try:
             mine = FakeProbe()
-            adapter._adopter.find_probe = lambda: mine
+            vars(adapter)["_adopter"].find_probe = lambda: mine
             asyncio.run(in_context(functools.partial(square, 2)))
             status = 0 if mine.opened == probe.opened else 2
         finally:

@@ -7,6 +7,7 @@ import gc
 import sqlite3
 import sys
 import threading
+from typing import Any, cast
 
 import pytest
 import sqlalchemy.log
@@ -19,6 +20,7 @@ from probe_support import FakeProbe, Ledger, waits
 from poolscope.probe import adapters, targets
 from poolscope.probe.interpreter import shapes
 from poolscope.probe.limits import connections
+from poolscope.probe.recording.pool_watch import AWAITED
 
 NAMES = ("sqlalchemy", "psycopg_pool", "redis", "urllib3", "httpcore", "aiohttp", "asyncpg", "pymongo")
 MODULES = [sys.modules[name] for family in NAMES for name in targets.POOLS[family][1]] + [sqlalchemy.log]
@@ -48,7 +50,7 @@ def probe():
     for adapter in OURS.values():
         adapter.unpatch()
     assert not made.faults
-    assert not connections.AWAITED
+    assert not AWAITED
     assert state() == BEFORE
 
 
@@ -156,7 +158,7 @@ def test_a_worker_that_waits_for_a_connection_waits_for_its_pool(probe, make):
         held = [client.take(), client.take()]
         with threadpool_of(2) as pool:
             futures = [pool.submit(lambda: client.give(client.take())) for _ in range(3)]
-            await_true(lambda: len(connections.AWAITED) == 2, "they do not wait")
+            await_true(lambda: len(AWAITED) == 2, "they do not wait")
             threads, row = probe.recorders
             found = waits(probe)
             assert [wait[0] for wait in found] == [threads.id, threads.id]
@@ -249,7 +251,7 @@ def test_a_task_that_has_ended_has_leaked_what_it_took(probe):
 
 def test_a_timeout_is_the_same_with_us(probe):
     pool = sqlalchemy.pool.impl.QueuePool(
-        lambda: sqlite3.connect(":memory:"), pool_size=1, max_overflow=0, timeout=0.01
+        lambda: cast(Any, sqlite3.connect(":memory:")), pool_size=1, max_overflow=0, timeout=0.01
     )
     mine = pool.connect()
     with pytest.raises(sqlalchemy.exc.TimeoutError) as raised:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from cli_support import environment, python, script, watched
 from service_support import Ended
@@ -89,7 +90,7 @@ NAME = "dask.worker"
 TO_WORKERS = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION": "inf"}
 
 
-def check(report: dict) -> None:
+def check(report: dict[str, Any]) -> None:
     """Both workers turned serial at that line, each in its row, and nothing else is wrong."""
     rows = [row for row in report["pools"] if row["name"] == NAME]
     assert len({row["pid"] for row in rows}) == len(rows) == 2

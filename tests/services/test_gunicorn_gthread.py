@@ -50,8 +50,8 @@ def comparable(ended: Ended) -> tuple[int, list[str], list[str]]:
 
 def test_a_server_under_load(tmp_path: Path) -> None:
     script(tmp_path, APP, "app.py")
-    command = (tool("gunicorn"), "-k", "gthread", "--threads", "4", "-b", "127.0.0.1:{port}", "--no-control-socket")
-    command += ("app:application",)
+    command = [tool("gunicorn"), "-k", "gthread", "--threads", "4", "-b", "127.0.0.1:{port}", "--no-control-socket"]
+    command += ["app:application"]
     with serving(*command, folder=tmp_path, watched=False) as server:
         plain = gently(server)
         alone = server.stop(signal.SIGTERM)

@@ -105,7 +105,7 @@ def test_the_lines_of_holder_and_waiter_are_seen(probe: FakeProbe, make: Callabl
         limit = make()
         async with trio.open_nursery() as nursery:
             opened = await held(nursery, limit, 2)
-            holding, waiting = probe.recorders[0].look(9)  # type: ignore[misc]
+            holding, waiting = probe.recorders[0].look(9)
             first = hold.__code__.co_firstlineno
             assert [(stack[0][0][1:], stack[3]) for stack in holding] == [((first + 2, "hold"), "await")]
             assert [stack[0][0][1:] for stack in waiting] == [(first + 1, "hold")]
