@@ -81,6 +81,36 @@ async def given_back(limit: Limit) -> None:
         await asyncio.Event().wait()
 
 
+@asynccontextmanager
+async def unlocked(limit: Limit) -> Any:
+    limit.release()
+    try:
+        yield
+    finally:
+        await limit.acquire()
+
+
+async def without(limit: Limit) -> None:
+    async with limit, unlocked(limit):
+        await asyncio.Event().wait()
+
+
+class Unlocked:
+    def __init__(self, limit: Limit) -> None:
+        self.limit = limit
+
+    async def __aenter__(self) -> None:
+        self.limit.release()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.limit.acquire()
+
+
+async def by_a_class(limit: Limit) -> None:
+    async with limit, Unlocked(limit):
+        await asyncio.Event().wait()
+
+
 async def by_hand(limit: Limit) -> None:
     await limit.acquire()
     await asyncio.Event().wait()
@@ -114,16 +144,18 @@ def test_what_only_waits_at_the_door_does_not(probe: FakeProbe) -> None:
     run(main)
 
 
-def test_what_has_given_it_back_for_a_while_does_not(probe: FakeProbe) -> None:
+@pytest.mark.parametrize("hold", [given_back, without, by_a_class])
+def test_what_has_given_it_back_for_a_while_does_not(probe: FakeProbe, hold: Any) -> None:
     async def main() -> None:
         lock = asyncio.Lock()
-        gone = asyncio.create_task(given_back(lock))
+        gone = asyncio.create_task(hold(lock))
         await turns()
         tasks = [gone, asyncio.create_task(by_hand(lock))]
         await turns()
         tasks.append(asyncio.create_task(within(lock)))
         await turns()
         assert found(probe) == []
+        lock.release()  # by hand, so that what has it no more can take it again
         await asyncio.gather(*(ended(task) for task in tasks), return_exceptions=True)
 
     run(main)
