@@ -112,9 +112,12 @@ def test_what_a_terminal_shows_and_the_exit_status(prometheus: Prometheus, tmp_p
     assert "scheduler" not in text
 
 
-def test_markdown_and_json_go_to_files(prometheus: Prometheus, tmp_path: Path) -> None:
-    outcome = fleet(prometheus, "--markdown", "it.md", "--json", "it.json", cwd=tmp_path)
+def test_reports_go_to_files(prometheus: Prometheus, tmp_path: Path) -> None:
+    outcome = fleet(prometheus, "--markdown", "it.md", "--json", "it.json", "--html", "it.html", cwd=tmp_path)
     assert outcome == (0, "", "")
+    page = (tmp_path / "it.html").read_text()
+    assert page.count("<figure") == SICK
+    assert "3 of 12 instances of orders" in page
     assert "poolscope fleet: async then serial" in (tmp_path / "it.md").read_text()
     assert json.loads((tmp_path / "it.json").read_text())["findings"]
 

@@ -6,10 +6,11 @@ import math
 from typing import Any
 
 import pytest
-from fleet_page_support import CLOCK, FILLS, a_fleet, empty, healthy, hostile
-from fleet_support import BEGIN, BY_NAME, THREAD_POOL, shown
+from fleet_page_support import CLOCK, FILLS, a_fleet, empty, healthy, hostile, seen
+from fleet_support import BEGIN, BY_NAME, THREAD_POOL, judged, series, shown
 from html_support import Page, data_of
 
+from poolscope.config import mappings
 from poolscope.fleet.drawn import thinned
 from poolscope.fleet.page import encode
 from poolscope.fleet.readings import Reading
@@ -64,6 +65,17 @@ def test_what_comes_from_metrics_is_text() -> None:
     assert "\u202e" not in text
     assert "\x1b" not in text
     assert sum(tag == "script" for tag, _ in page.elements) == 3
+
+
+def test_a_loop_that_shows_no_lateness_shows_its_work() -> None:
+    at = [BEGIN + 15.0 * step for step in range(40)]
+    roles = {"utilization": "loop_busy_ratio"}
+    own = {"name": "node-otel", "title": "a loop", "runtime": "ours", "source": "ours", "tier": "D", "kind": "loop"}
+    mapping = mappings.read({**own, "roles": roles})
+    busy = [series("loop_busy_ratio", at, [0.99] * 40)]
+    _, text, data = page_of(seen(judged(busy, points=200, own=[mapping]).values()))
+    assert "loop_full" in text
+    assert set(data["pools"][0]["timeline"][1]) == {0.99}
 
 
 def test_many_samples_become_few_points_that_keep_the_peaks() -> None:

@@ -78,9 +78,10 @@ def test_a_pool_that_fills_is_told_while_it_lasts() -> None:
     assert told == [
         "1 of 1 instance of observed: 'db' async_then_serial, since 14:01:40 to 14:01:45",
     ]
-    verdicts, met = watch.judge(CLOCK)
+    verdicts, met = watch.judge(CLOCK, 20)
     assert met == {"micrometer-thread-pool": 1}
     (verdict,) = verdicts
+    assert max(point.queued for point in verdict.drawn) > 8
     assert (verdict.pattern, verdict.severity, verdict.lasting) == ("async_then_serial", "warning", False)
     assert (watch.scrapes, watch.interval) == (61, 5.0)
 

@@ -22,10 +22,11 @@ class Point(NamedTuple):
 
 def thinned(reading: Reading, most: int) -> tuple[Point, ...]:
     """Return about `most` points, and one for each gap: the mean of what is active, the most of what waits or is
-    late."""
+    late. Of a loop that shows no lateness it is the part of its time at work that is active."""
     loop = reading.mapping.kind == "loop"
-    active, queued, limit = (None, None, None) if loop else (reading.active, reading.queued, reading.limit)
     late = reading.gauge("lag") if loop else None
+    active = None if late is not None else reading.active or reading.gauge("utilization")
+    queued, limit = (None, None) if loop else (reading.queued, reading.limit)
     gaps = dict(reading.gaps)
     found: list[Point] = []
     for first, last in _parts(reading, max(1, math.ceil(len(reading.at) / most)), gaps):

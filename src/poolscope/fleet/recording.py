@@ -200,7 +200,7 @@ def _alert() -> dict[str, Any]:
         "annotations": {
             "summary": (
                 "Pool '{{ $labels.pool }}' ({{ $labels.runtime }}) on {{ $labels.instance }} has been full for "
-                f"{SERIAL_SECONDS // 60} minutes, and its tasks wait for longer than they run (cause: see the runbook)."
+                f"{SERIAL_SECONDS // 60} minutes, and its tasks wait for longer than they run."
             ),
             "runbook_url": "docs/runbook.md#fleet",
         },
