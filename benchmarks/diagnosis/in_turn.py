@@ -60,6 +60,19 @@ def coroutines_awaited_in_a_comprehension(recording):
 
 
 @family(in_turn("loop"))
+def tasks_awaited_at_once(recording):
+    """Each turn makes a task, and awaits it before the next turn makes its own."""
+
+    async def main(count, seconds):
+        found = []
+        for number in range(count):
+            task = asyncio.create_task(fetch(number, seconds))
+            found.append(await task)  # <- in turn
+
+    asyncio.run(main(*turns(recording.random)))
+
+
+@family(in_turn("loop"))
 def a_loop_run_for_each(recording):
     count, seconds = turns(recording.random)
     found = []

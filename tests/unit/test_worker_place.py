@@ -87,3 +87,15 @@ def test_a_lock_that_no_thread_of_a_forked_process_can_release(
     found = place.read(1)
     assert found is not None
     assert found[2] == gate
+
+
+def test_a_lock_that_processes_share_is_not_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = eval("__import__('sys')._getframe()", {"__name__": "multiprocessing.synchronize"})
+    monkeypatch.setattr("poolscope.probe.processes.worker_place.current_frames", lambda: {threading.get_ident(): frame})
+    place = Place(memory())
+    look = _Looker(calls(number=1, started=0, sent=0), place, forked=True)
+    look._gate = lambda _: "lock"
+    look(HELD_NS)
+    found = place.read(1)
+    assert found is not None
+    assert found[2] == "lock"

@@ -1,7 +1,7 @@
 """Where a worker process is in a call that lasts: shown by a thread of ours in the worker, read by the parent.
 
-The frames of another process cannot be seen from outside. So in a worker of a watched process a thread looks once a
-second at the call that the worker is in, and writes the place of one that lasts into the shared memory of the pool.
+The frames of another process cannot be seen from outside. So in a worker of a watched process a thread looks ten times
+a second at the call that the worker is in, and writes the place of one that lasts into the shared memory of the pool.
 It is below `threading`, and ends before a fork, as the one of the probe does. It imports nothing: in a forked process a
 thread that is not there may have been in the midst of the same import.
 """
@@ -25,15 +25,17 @@ if TYPE_CHECKING:
 
     Line = tuple[str, int, str]
 
-#: How often the worker is looked at, and from when on a call lasts.
-LOOK_NS = 1_000_000_000
-HELD_NS = 1_000_000_000
+#: How often the worker is looked at, as often as the parent reads, and from when on a call lasts.
+LOOK_NS = 100_000_000
+HELD_NS = 20_000_000
 #: How long a fork waits for the thread to end (seconds).
 FORK_PATIENCE = 0.2
 #: Characters that no name of a file or function has.
 _BETWEEN_LINES, _BETWEEN_FIELDS = "\x1e", "\x1f"
 #: A lock that no thread of the process can release.
 INHERITED = "inherited"
+#: The module of the locks that another process can release.
+_BETWEEN_PROCESSES = "multiprocessing.synchronize"
 
 
 class Place:
@@ -110,8 +112,10 @@ class _Looker:
                 return
             lines, spot = user_place(frame)
             gate = self._gate(frame)
-            # Beside the worker and us there is no thread, so none that could release it.
-            if gate == "lock" and self._forked and len(frames) <= 2:
+            # Beside the worker and us there is no thread, so none that could release it: unless it is one that
+            # processes share.
+            shared = frame.f_globals.get("__name__") == _BETWEEN_PROCESSES
+            if gate == "lock" and self._forked and len(frames) <= 2 and not shared:
                 gate = INHERITED
             self._place.write(number, lines, spot, gate)
         finally:

@@ -53,6 +53,8 @@ LEVELS_TOLD = 12
 THREADS_LIMIT = 32
 TASKS_LIMIT = 32
 TASKS_COUNTED = 1000
+#: Of several futures that are waited for, so many are asked for their pool.
+FUTURES_LIMIT = 16
 #: References to a loop from which on its tasks are not counted: each task has about three.
 _REFERENCES_LIMIT = 3 * TASKS_COUNTED
 #: Objects that C code puts between a coroutine and the next one, which they refer to.
@@ -126,7 +128,8 @@ class TurnReader:
         self._waiting = {}
         for module, owner, methods, gate, local in (
             (base, "Future", ["result", "exception"], FUTURE, "self"),
-            (base, "", ["wait", "as_completed", "_result_or_cancel"], BATCH, ""),
+            (base, "", ["_result_or_cancel"], BATCH, ""),
+            (base, "", ["wait", "as_completed"], BATCH, "fs"),
             (threading, "Thread", ["join"], THREAD, "self"),
             (processes, "BaseProcess", ["join"], PROCESS, "self"),
             (pools, "ApplyResult", ["get"], FUTURE, "self"),
@@ -173,12 +176,14 @@ class TurnReader:
             if gate == _LOOP:
                 outer[id(awaited)] = ident, levels
                 continue
-            pool = _of_multiprocessing(awaited)
-            if not pool and gate == FUTURE and type(awaited) in self._futures():
-                pool = pool_of(awaited)
+            pool = _of_multiprocessing(awaited) or (_of_thread(busy, awaited) if gate == END else 0)
+            futures = [] if pool or gate not in (FUTURE, BATCH) else self._futures_in(awaited)
+            if futures:
+                pool = next((found for future in futures if (found := pool_of(future))), 0)
                 if not pool:
                     running = running_in(busy, frames) if running is None else running
-                    pool = running.get(id(awaited), (0, 0))[0]
+                    pool = next((running[id(future)][0] for future in futures if id(future) in running), 0)
+            futures.clear()
             others = _running(busy, pool) - 1
             told.append(self._told(known, (0, pool, ident, gate, max(0, others)), None, levels))
         return outer
@@ -208,9 +213,13 @@ class TurnReader:
             gate = BATCH
         return gate, awaited, lines[-LEVELS_TOLD:]
 
-    def _futures(self) -> tuple[Any, ...]:
+    def _futures_in(self, awaited: Any) -> list[Any]:
+        """Return the futures that are waited for: one, or some of several."""
         base = self._modules[0]
-        return tuple(FUTURES) if base is None else (base.Future, *FUTURES)
+        kinds = tuple(FUTURES) if base is None else (base.Future, *FUTURES)
+        # Copying from a set is one step, which nothing can come between.
+        several = list(islice(awaited, FUTURES_LIMIT)) if type(awaited) in (set, frozenset, list, tuple) else [awaited]
+        return [each for each in several if type(each) in kinds]
 
     # -- tasks -------------------------------------------------------------------------------------------------
 
@@ -231,7 +240,9 @@ class TurnReader:
                 if not own_lines:
                     continue
                 levels = (lines + own_lines)[-LEVELS_TOLD:], (awaited + own_awaited)[-LEVELS_TOLD:]
-                told.append(self._told(known, (loop, 0, who, gate, len(tasks) - 1), task, levels))
+                # What it waits for goes on for it, and not beside it.
+                others = max(0, len(tasks) - 1 - _tasks_behind(waiter, type(task)))
+                told.append(self._told(known, (loop, 0, who, gate, others), task, levels))
         return found
 
     def _unfinished(self) -> dict[int, list[Any]]:
@@ -324,6 +335,24 @@ def _behind(awaited: Any) -> Any:
     if type(awaited).__name__ not in _BETWEEN:
         return awaited
     return next((each for each in get_referents(awaited) if type(each) in _CHAINED), awaited)
+
+
+def _tasks_behind(waiter: Any, kind: type[Any]) -> int:
+    """How many tasks there are in a row that a task waits for: each waits for the next one."""
+    each, count = waiter, 0
+    while type(each) is kind and count < DEPTH_LIMIT:
+        following: Any = each._fut_waiter
+        each, count = following, count + 1
+    return count
+
+
+def _of_thread(busy: list[PoolWatch], thread: Any) -> int:
+    """Return the number of the pool of which a thread that is joined is a worker; 0 for any other thread."""
+    ident = getattr(thread, "ident", None) if type(thread).__module__ == "threading" else None
+    for watch in busy if ident is not None else ():
+        if any(log.ident == ident for log in list(watch.recorder.workers)):
+            return watch.recorder.id
+    return 0
 
 
 def _of_multiprocessing(awaited: Any) -> int:
