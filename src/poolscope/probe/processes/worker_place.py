@@ -14,6 +14,7 @@ from time import perf_counter_ns
 
 from poolscope.probe.interpreter.stacks import user_place
 from poolscope.probe.interpreter.unpatched import current_frames
+from poolscope.probe.processes import processchild
 from poolscope.probe.processes.processchild import ENTRY, SHOWN
 from poolscope.probe.sampling.wait_reasons import WaitReasons
 from poolscope.probe.ticker import Ticker
@@ -34,6 +35,8 @@ FORK_PATIENCE = 0.2
 _BETWEEN_LINES, _BETWEEN_FIELDS = "\x1e", "\x1f"
 #: A lock that no thread of the process can release.
 INHERITED = "inherited"
+#: The function of `processchild` that runs the calls of a worker.
+_WORK = "work"
 #: The module of the locks that another process can release.
 _BETWEEN_PROCESSES = "multiprocessing.synchronize"
 
@@ -86,6 +89,18 @@ def _unpacked(text: bytes) -> tuple[list[Line], int, str]:
     return lines, int(spot), gate
 
 
+def _boundary(frame: FrameType) -> int | None:
+    """Return the `id` of the frame in which a worker runs all of its calls: of a forked one, what is outside of that is
+    its parent's. None between two calls, when a result is pickled or sent."""
+    each: FrameType | None = frame
+    while each is not None:
+        code = each.f_code
+        if code.co_filename == processchild.__file__:
+            return id(each) if code.co_name == _WORK else None
+        each = each.f_back
+    return 0
+
+
 class _Looker:
     """Looks at the main thread of a worker, which is the one that runs its calls."""
 
@@ -108,9 +123,10 @@ class _Looker:
         frames = current_frames()
         frame = frames.get(self._worker)
         try:
-            if frame is None:
+            boundary = None if frame is None else _boundary(frame)
+            if frame is None or boundary is None:
                 return
-            lines, spot = user_place(frame)
+            lines, spot = user_place(frame, boundary)
             gate = self._gate(frame)
             # Beside the worker and us there is no thread, so none that could release it: unless it is one that
             # processes share.

@@ -62,6 +62,8 @@ _BETWEEN = ("coroutine_wrapper", "async_generator_asend", "async_generator_athro
 _CHAINED = (CoroutineType, GeneratorType, AsyncGeneratorType)
 #: Where tasks wait for each other.
 _LIMITS = ("asyncio.locks", "asyncio.queues", "asyncio.timeouts")
+#: Where the classes of pools are.
+_POOLS = ("concurrent.futures._base", "multiprocessing.pool")
 #: Functions between what waits and the line of the user's that has called it, which are a part of it.
 _PASS_ON = ("join", "wait", "_wait_for_tstate_lock", "get", "result", "apply", "map", "starmap", "result_iterator")
 
@@ -176,7 +178,7 @@ class TurnReader:
             if gate == _LOOP:
                 outer[id(awaited)] = ident, levels
                 continue
-            pool = _of_multiprocessing(awaited) or (_of_thread(busy, awaited) if gate == END else 0)
+            pool = _of_multiprocessing(awaited) or (_number_of(awaited) if gate == END else 0)
             futures = [] if pool or gate not in (FUTURE, BATCH) else self._futures_in(awaited)
             if futures:
                 pool = next((found for future in futures if (found := pool_of(future))), 0)
@@ -205,8 +207,13 @@ class TurnReader:
                 gate, name = self._waiting[code]
                 found = self_of(frame) if name == "self" else frame.f_locals.get(name) if name else None
                 awaited = found if found is not None else awaited
-            elif not lines and gate in (FUTURE, THREAD, PROCESS) and code.co_name not in _PASS_ON:
-                gate = END  # a library waits, as a pool for its threads as it ends
+            elif not lines and gate in (FUTURE, THREAD, PROCESS, END):
+                owner = self_of(frame) if gate != FUTURE and code.co_varnames[:1] == ("self",) else None
+                if _number_of(owner):
+                    gate, awaited = END, owner  # a pool waits for its workers as it ends
+                elif code.co_name not in _PASS_ON:
+                    gate = END  # as any library that waits
+                del owner
             frame = frame.f_back
         lines.reverse()
         if type(awaited).__name__ in ("MapResult", "IMapIterator", "IMapUnorderedIterator"):
@@ -346,13 +353,12 @@ def _tasks_behind(waiter: Any, kind: type[Any]) -> int:
     return count
 
 
-def _of_thread(busy: list[PoolWatch], thread: Any) -> int:
-    """Return the number of the pool of which a thread that is joined is a worker; 0 for any other thread."""
-    ident = getattr(thread, "ident", None) if type(thread).__module__ == "threading" else None
-    for watch in busy if ident is not None else ():
-        if any(log.ident == ident for log in list(watch.recorder.workers)):
-            return watch.recorder.id
-    return 0
+def _number_of(pool: Any) -> int:
+    """Return the number of a pool by its executor, 0 for anything else."""
+    if not any(base.__module__ in _POOLS for base in type(pool).__mro__):
+        return 0
+    recorder = getattr(vars(pool).get(ATTRIBUTE), "recorder", None)
+    return 0 if recorder is None else recorder.id
 
 
 def _of_multiprocessing(awaited: Any) -> int:
