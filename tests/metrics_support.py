@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
 
-from poolscope.model import FindingCount, LoopSnapshot, PoolSnapshot, Snapshot
+from poolscope.snapshot import FindingCount, LoopSnapshot, PoolSnapshot, Snapshot
 
 #: Two bounds, so three buckets.
 BOUNDS = [0.1, 1.0]
@@ -46,6 +46,7 @@ CONTRACT = {
     "poolscope_findings_total": ("counter", {"kind", "name", "pattern", "cause", "severity"}),
     "poolscope_loop_lag_seconds": ("histogram", {"loop"}),
     "poolscope_loop_blocked_seconds_total": ("counter", {"loop"}),
+    "poolscope_loop_busy_seconds_total": ("counter", {"loop"}),
     "poolscope_loop_tasks": ("gauge", {"loop"}),
     "poolscope_overhead_cpu_seconds_total": ("counter", set()),
     "poolscope_errors_total": ("counter", {"part"}),

@@ -1,9 +1,9 @@
-"""What is known of one watched process, and of all those that have ended."""
+"""One watched process, and all those that have ended."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -11,20 +11,21 @@ from poolscope.aggregation.pool_history import CpuReading
 from poolscope.engine.loop_row import LoopRow
 from poolscope.engine.pool_case import PoolCase
 from poolscope.engine.turn_case import TurnCase
-from poolscope.messages import FunctionNamed, Hello, ProcessTick, Wait, WaitSample
+from poolscope.messages import FunctionNamed, Hello, Line, ProcessTick, Wait, WaitSample
 from poolscope.model import ProcessReport
-from poolscope.signals.deadlock import DeadlockWatch
+from poolscope.signals.deadlock import Cycle, DeadlockWatch
+from poolscope.signals.limits import CONNECTIONS
 from poolscope.signals.limits import KINDS as LIMITS
 from poolscope.signals.measure import rate
 from poolscope.signals.pool_signals import ProcessSignals
 
-#: A process is read this often; a window needs a reading before its begin.
+#: How often a process reports its CPU time; a window needs a reading before its begin.
 _TICK_NS = 600_000_000
 #: Readings of its CPU time that are kept.
 _READINGS_KEPT = 600
-#: Kinds of pools whose workers are elsewhere: what they run is not told from what they have queued.
+#: Kinds of pools whose workers are in other processes or interpreters: running tasks look like queued ones.
 _UNTOLD = ("process", "interpreter")
-#: Processes that have ended and are reported one by one; the others are one row.
+#: Ended processes that are reported one by one; the others share a row.
 ENDED_KEPT = 100
 #: Characters of the command of a process that has ended.
 _COMMAND_KEPT = 10_000
@@ -38,12 +39,12 @@ class WatchedProcess:
         self.ended_ns: int | None = None
         self.exit_code: int | None = None
         self.alone = False
-        #: Its connection ended before it said that it would.
+        #: Its connection ended without a goodbye.
         self.silent = False
         self.overhead_ns = 0
         self.functions: dict[int, FunctionNamed] = {}
         self.pools: dict[int, PoolCase] = {}
-        #: Those of them that are in a stretch of saturation.
+        #: Pools that are in a stretch of saturation.
         self.full: set[int] = set()
         self.loops: dict[int, LoopRow] = {}
         self._cores_allowed: float | None = None
@@ -54,7 +55,7 @@ class WatchedProcess:
         self.turns = turns
 
     def ticked(self, tick: ProcessTick) -> None:
-        """Take in what the process as a whole has used."""
+        """Take in the CPU time of the whole process."""
         self._cpu.append(CpuReading(tick.at_ns, tick.cpu_ns))
         self._children.append(CpuReading(tick.at_ns, tick.children_ns))
         self.overhead_ns = tick.overhead_ns
@@ -73,11 +74,30 @@ class WatchedProcess:
             waits.setdefault(wait.pool, []).append(wait)
         loops = {loop: row.case.history for loop, row in self.loops.items()}
         for pool, case in self.pools.items():
-            case.waits.note(sample.at_ns, waits.get(pool, ()), found.get(pool), names, telling, limits)
+            # What waits for a lock or semaphore is seen at its line; what holds one is told of by that limit.
+            others = () if pool in limits else [wait for wait in waits.get(pool, ()) if not self._at_gate(wait, limits)]
+            lines = self._lines_of(found.get(pool), found)
+            case.waits.note(sample.at_ns, others, found.get(pool), names, telling, limits, lines)
             case.loop_waits.note(sample.at_ns, waits.get(pool, ()), loops)
 
+    @staticmethod
+    def _at_gate(wait: Wait, limits: Mapping[int, str]) -> bool:
+        return any(limits.get(pool, CONNECTIONS) != CONNECTIONS for pool, _ in wait.targets)
+
+    def _lines_of(self, cycle: Cycle | None, found: Mapping[int, Cycle]) -> tuple[Line, ...]:
+        """Return where the next pool's part of a cycle was seen last."""
+        case = None if cycle is None else self.pools.get(cycle.next_pool)
+        if cycle is None or case is None or not case.history.stacks:
+            return ()
+        other = found.get(cycle.next_pool)
+        workers = set() if other is None else set(other.workers)
+        for stack in case.history.stacks[-1].stacks:
+            if workers & set(stack.tasks[::3]):
+                return tuple(stack.lines)
+        return ()
+
     def signals(self, begin_ns: int, end_ns: int) -> ProcessSignals:
-        """Return what the process as a whole did in that time."""
+        """Return the signals of the whole process in that time."""
         used, children = (rate(own, begin_ns - _TICK_NS, end_ns + _TICK_NS) for own in (self._cpu, self._children))
         return ProcessSignals(used, self._cores_allowed, self.hello.gil, children)
 
@@ -109,7 +129,7 @@ class EndedProcess:
 
 
 class EndedProcesses:
-    """Those that have ended: the first one, those that warned and the latest one by one, and the others as totals."""
+    """The ended processes: the first, those that warned and the latest one by one, the others as totals."""
 
     def __init__(self) -> None:
         self._kept: list[EndedProcess] = []
@@ -120,11 +140,11 @@ class EndedProcesses:
 
     @property
     def folded(self) -> int:
-        """How many are reported only together."""
+        """Number of processes that are only in the totals."""
         return 0 if self._folded is None else self._folded.count
 
     def add(self, process: WatchedProcess, origin_ns: int) -> None:
-        """One more has ended."""
+        """Add a process that ended."""
         self.overhead_ns += process.overhead_ns
         self.under_way_ns += process.turns.under_way_ns
         self._kept.append(EndedProcess(process, origin_ns))
@@ -157,7 +177,7 @@ class EndedProcesses:
         return before - self.pids()
 
     def reports(self) -> Iterable[ProcessReport]:
-        """One by one, and at the end those that are reported together."""
+        """Return them one by one, the totals last."""
         yield from (ended.report for ended in self._kept)
         if self._folded is not None:
             yield self._folded
@@ -176,7 +196,7 @@ def _together(sum_: ProcessReport | None, ended: ProcessReport) -> ProcessReport
 
 
 def _shortened(command: tuple[str, ...]) -> tuple[str, ...]:
-    """At most so much of it: the command of a process may have megabytes."""
+    """Cut a command, which may have megabytes."""
     left = _COMMAND_KEPT
     kept: list[str] = []
     for word in command:

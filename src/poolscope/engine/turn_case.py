@@ -19,13 +19,14 @@ from poolscope.rules.one_chunk import CAUSE as CHUNK
 from poolscope.rules.one_chunk import OneChunk
 from poolscope.rules.waits_for_slowest import MadeAnew, WaitsForSlowest
 from poolscope.signals.in_turn import InRow, InTurn, Told
+from poolscope.snapshot import FindingCount
 
 #: Says what the source says of a line and what is waited for there.
 TurnOf = Callable[[Line, str], InTurn | InRow | Told]
-#: Gives the lines of the row that a turn is of; None if it is of none.
+#: Returns the lines of the row that a turn belongs to; None if it belongs to none.
 TurnsOf = Callable[[Turn], Turns | None]
 
-#: A sample stands for no more than this (ns), however late it comes.
+#: The most time (ns) that a sample represents, however late it comes.
 MOST_NS = 500_000_000
 CAUSES: tuple[type[InTurnCause], ...] = (AwaitedInTurn, WaitsForSlowest)
 #: Findings of one row.
@@ -48,10 +49,14 @@ class TurnCase:
         if gap_ns <= 0:
             return
         self.under_way_ns += gap_ns
+        beside = _loops_at(sample.turns)
         for turn in sample.turns:
             turns = turns_of(turn)
             if turns is not None:
                 turns.wait(turn.lines[-1] if turn.lines else None, gap_ns)
+                loops = set().union(*(beside[line] for line in turn.lines)) if turn.loop else ()
+                if len(loops) > 1:
+                    turn = msgspec.structs.replace(turn, others=turn.others + len(loops) - 1)
                 self._add(turns, turn, sample.at_ns, gap_ns)
 
     def _add(self, turns: Turns, turn: Turn, at_ns: int, gap_ns: int) -> None:
@@ -88,11 +93,21 @@ class TurnCase:
             known.add(at_ns, gap_ns, who=turn.who, turn=number, others=turn.others, below=None)
 
 
+def _loops_at(turns: Sequence[Turn]) -> dict[Line, set[int]]:
+    """Return the event loops that wait at each line: those of several threads, as each handler of a server may have
+    one, go on beside each other there."""
+    found: dict[Line, set[int]] = {}
+    for turn in turns:
+        for line in turn.lines if turn.loop else ():
+            found.setdefault(line, set()).add(turn.loop)
+    return found
+
+
 class TurnFindings:
     """The lines of a row, and the findings that they make."""
 
     def __init__(self, *, origin_ns: int, source_of: SourceOf, sustain_seconds: float) -> None:
-        """`origin_ns` is what the findings' times count from."""
+        """`origin_ns` is the origin of the findings' times."""
         self.turns = Turns()
         self._origin_ns = origin_ns
         self._source_of = source_of
@@ -106,7 +121,7 @@ class TurnFindings:
                     yield line, found
 
     def findings(self, row: Row) -> list[Finding]:
-        """Return a note for each line, those at which most time was spent first."""
+        """Return a note for each line, the most time first."""
         found = []
         if (chunk := self._one_chunk(row)) is not None:
             lines = () if chunk.line is None else (chunk.line,)
@@ -117,8 +132,29 @@ class TurnFindings:
             found.append(self._finding(cause, cause.cause, line.first_ns, line.last_ns, cause.lines))
         return found[:FINDINGS_KEPT]
 
+    def counts(self, row: Row, pid: int, now_ns: int) -> list[FindingCount]:
+        """For a scrape. A finding lasts until its line was not seen for as long as it takes to be one."""
+        since: dict[str, list[int]] = {}
+        for line, cause in self._found(row):
+            since.setdefault(cause.cause, []).append(line.last_ns)
+        lasts_ns = SUSTAINS * self._sustain_seconds * 1e9
+        return [
+            FindingCount(
+                kind=row.kind,
+                name=row.name or row.kind,
+                pid=pid,
+                pattern=PATTERN,
+                cause=cause,
+                severity=SEVERITY,
+                active=now_ns - max(seen) < lasts_ns,
+                total=len(seen),
+                since_ns=self._origin_ns,
+            )
+            for cause, seen in since.items()
+        ]
+
     def covered_ns(self, row: Row) -> int:
-        """For how long findings that may be the verdict were seen."""
+        """Return for how long findings that may be the verdict were seen."""
         if self._one_chunk(row) is not None:
             return round(row.occupied_seconds * 1e9)
         if self._made_anew(row) is not None:

@@ -14,8 +14,8 @@ from operator import sub
 from typing import NamedTuple, TypeVar
 
 from poolscope.metrics.merge import buckets, pool_sum
-from poolscope.model import LoopSnapshot, PoolSnapshot, Snapshot
 from poolscope.signals.limits import KINDS as LIMITS
+from poolscope.snapshot import LoopSnapshot, PoolSnapshot, Snapshot
 
 #: Rates and percentiles are of so many seconds.
 WINDOW_SECONDS = 10.0
@@ -140,6 +140,7 @@ class LoopSeries:
             lag_buckets=tuple(buckets([row.lag_buckets for row in rows])),
             lag_sum_seconds=math.fsum(row.lag_sum_seconds for row in rows),
             blocked_seconds=math.fsum(row.blocked_seconds for row in rows),
+            busy_seconds=math.fsum(row.busy_seconds for row in rows),
             tasks=sum(row.tasks for row in living),
         )
         share = 0.0

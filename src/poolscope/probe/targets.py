@@ -57,6 +57,18 @@ def _twisted() -> Any:
     return twisted
 
 
+def _dask() -> Any:
+    from poolscope.probe.adapters import dask
+
+    return dask
+
+
+def _celery_prefork() -> Any:
+    from poolscope.probe.adapters import celery_prefork
+
+    return celery_prefork
+
+
 def _anyio() -> Any:
     from poolscope.probe.adapters import anyio
 
@@ -149,6 +161,12 @@ def _asyncio_queues() -> Any:
     return asyncio_queues
 
 
+def _trio_limits() -> Any:
+    from poolscope.probe.limits import trio
+
+    return trio
+
+
 def _threading_queues() -> Any:
     from poolscope.probe.limits import threading_queues
 
@@ -202,11 +220,14 @@ POOLS: Families = {
     "s3transfer": (_s3transfer, ("s3transfer.futures", "s3transfer.manager")),
     "waitress": (_waitress, ("waitress.task",)),
     "twisted": (_twisted, ("twisted.python.threadpool",)),
+    "dask": (_dask, ("distributed.worker",)),
+    "celery prefork": (_celery_prefork, ("celery.worker.worker", "celery.concurrency.prefork")),
     "anyio": (_anyio, ("anyio._backends._asyncio", "anyio._backends._trio")),
     # The package comes first: its module makes an executor as it is imported.
     "asgiref": (_asgiref, ("asgiref", "asgiref.sync")),
     "asyncio limits": (_asyncio_limits, ("asyncio.locks",)),
     "anyio limits": (_anyio_limits, ("anyio._backends._asyncio",)),
+    "trio limits": (_trio_limits, ("trio._sync",)),
     "threading limits": (_threading_limits, ("threading",)),
     "own starts": (own_starts, STARTING),
     "sqlalchemy": (_sqlalchemy, ("sqlalchemy.pool.impl",)),
@@ -221,10 +242,10 @@ POOLS: Families = {
     "threading queues": (_threading_queues, ("queue",)),
 }
 
-#: Those that load what records before the program has a pool. Until then greenlets may take the place of threads, and
-#: are to be met as such: beside them these are not watched.
+#: Families whose parts are loaded before the program has a pool. Greenlets may replace threads until then; if they do,
+#: these are not watched.
 LIMITS = (
-    *("asyncio limits", "anyio limits", "threading limits", "asyncio queues", "threading queues"),
+    *("asyncio limits", "anyio limits", "trio limits", "threading limits", "asyncio queues", "threading queues"),
     *("sqlalchemy", "psycopg_pool", "redis", "urllib3", "httpcore", "aiohttp", "asyncpg", "pymongo"),
 )
 GREENLETS = ("eventlet", "gevent")

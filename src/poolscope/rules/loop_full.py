@@ -17,6 +17,7 @@ from poolscope.rules.loop_host_descheduled import HostDescheduled
 from poolscope.rules.loop_many_callbacks import ManyCallbacks
 from poolscope.rules.loop_unknown import LoopUnknown
 from poolscope.rules.wording import percent, place, seconds
+from poolscope.signals.loop_evidence import LITTLE
 from poolscope.signals.loop_load import LoadSignals, Share
 
 #: A loop has no rest from this part of its time in callbacks on, over so many times `sustain_seconds`.
@@ -27,6 +28,8 @@ LATER = 20.0
 LATE_SECONDS = 0.01
 #: Time in blocks is reported as blocks.
 BLOCKED_SHARE = 0.5
+#: Or this part of it, where the heaviest line is one that blocks: it is told of already.
+TOLD_SHARE = 0.2
 #: A line that takes most of the time is the one to change; otherwise there is too much of everything.
 ONE_LINE = 0.5
 #: A loop whose callbacks take long is found in them for most of the time.
@@ -53,11 +56,13 @@ class LoopFull(msgspec.Struct, frozen=True):
         """Match where more than one task was there, and the loop had no rest or was far later than with rest."""
         if signals is None or signals.tasks < 2 or signals.blocked_share > BLOCKED_SHARE:
             return None
-        lag, rest = signals.lag_p50_seconds, signals.rest_lag_seconds
-        late = lag is not None and rest is not None and lag > LATE_SECONDS and lag >= LATER * rest
-        if signals.share < FULL_SHARE and not late:
-            return None
-        return cls(signals, _cause(signals))
+        full = signals.share >= FULL_SHARE or _is_late(signals, signals.lag_p50_seconds)
+        why = _cause(signals)
+        own = signals.own_share >= FULL_SHARE or _is_late(signals, signals.own_lag_p50_seconds)
+        if why not in (GilContention, HostDescheduled) and not own:
+            why, full = HostDescheduled, full and signals.block.delay >= LITTLE
+        found = cls(signals, why)
+        return found if full and not found._is_told else None
 
     @property
     def pattern(self) -> str:
@@ -73,6 +78,14 @@ class LoopFull(msgspec.Struct, frozen=True):
     def severity(self) -> Severity:
         """`info` where the program can do nothing about it."""
         return "info" if self.why.harmless else "warning"
+
+    @property
+    def _is_told(self) -> bool:
+        """Whether the blocks of the line that takes most of the time say the same."""
+        if not self.lines or self.signals.blocked_share < TOLD_SHARE:
+            return False
+        heaviest, share = self.lines[0]
+        return share >= ONE_LINE and heaviest[0] in self.signals.blocking
 
     @property
     def lines(self) -> tuple[Share, ...]:
@@ -104,6 +117,12 @@ class LoopFull(msgspec.Struct, frozen=True):
                 return Advice(call.action, call.text)
             return Advice(self.why.action, COMPUTES)
         return Advice(self.why.action, self.why.text)
+
+
+def _is_late(signals: LoadSignals, lag: float | None) -> bool:
+    """Whether this lag (s) is far longer than at rest."""
+    rest = signals.rest_lag_seconds
+    return lag is not None and rest is not None and lag > LATE_SECONDS and lag >= LATER * rest
 
 
 def _cause(signals: LoadSignals) -> type[LoopCause]:

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
 
 class _Submitting(threading.local):
-    """What this thread is submitting, as (watch of the pool, function), until the work item is made; then its
-    future."""
+    """What this thread is submitting: (watch of the pool, function) until the work item exists, then its future."""
 
     task: tuple[Watch, int] | None = None
     future: Any = None
@@ -69,8 +68,8 @@ def settle(future: Any, becomes: str, at: int = 0) -> None:
 
 
 def withdraw(future: Any) -> None:
-    """Take the record of a submission back that raised. If the queue has got the task all the same, it runs unrecorded,
-    unless it has started by now."""
+    """Take back the record of a submission that raised. If the task is in the queue all the same, it runs unrecorded,
+    unless it has started already."""
     settle(future, "withdrawn")
 
 

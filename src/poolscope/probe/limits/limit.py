@@ -60,14 +60,15 @@ class Permit(VirtualWorker):
 
 
 class Hold:
-    """One hold, from when it is asked for. `key` is the `id` of what asks (0: not known), `outer` another hold that it
-    has."""
+    """One hold, from its request on. `key` is the `id` of the holder (0: not known), `outer` its other hold."""
 
     # Of the class until they are known: to set each costs where one waits.
     cpu_ns = -1  # what its thread had used when it got it (ns); -1: not known
     outer: Hold | None = None
     permit: Permit | None = None
     started = 0
+    #: The code that asks, and the instruction.
+    site: tuple[CodeType, int] | None = None
 
     def __init__(self, function: int, submitted: int, asks: Callable[[], Any] | None, key: int) -> None:
         self.function = function
@@ -333,6 +334,21 @@ class Limit:
 
     # -- the reader's ----------------------------------------------------------------------------------------
 
+    @property
+    def own_returns(self) -> int:
+        """How many holds were given back by what had them."""
+        return self._own
+
+    def named_holds(self) -> list[Hold]:
+        """Return the holds whose holder is known."""
+        found: list[Hold] = []
+        for latest in list(self._holds.values()):
+            hold: Hold | None = latest
+            while hold is not None:
+                found.append(hold)
+                hold = hold.outer
+        return found
+
     def proven(self) -> bool:
         """Whether it is known by now to be a limit."""
         if self._own:
@@ -362,11 +378,13 @@ class Limits:
         capacity: int | None,
         site: Site | None,
         look: Callable[[Limit, int], tuple[list[Any], list[Any]]],
+        holders: Callable[[Limit], list[Any]] | None = None,
     ) -> Limit | None:
         """Return the record of a limit at which something waits for the first time; None if there is to be none.
 
-        `site` is where it was made (see `naming.site_of`), if that is known: else who waits there first stands for who
-        made it. `look` says where its holders and what waits for it are. Never raises because of a failure of ours.
+        `site` is where it was made (see `naming.site_of`); if that is not known, it is where something first waits.
+        `look` returns where its holders are and what waits for it, and `holders` who holds it
+        (see `PoolRecorder.holders`). Never raises because of a failure of ours.
         """
         probe = None
         try:
@@ -401,6 +419,7 @@ class Limits:
             recorder.cpu = _used(weak)
             recorder.proven = _asking(weak)
             recorder.look = _looking(weak, look)
+            recorder.holders = None if holders is None else _held(weak, holders)
             return limit
         except Exception as exc:
             report(probe, exc)
@@ -446,6 +465,14 @@ def _asking(weak: ref[Limit]) -> Callable[[], bool]:
         return limit is not None and limit.proven()
 
     return proven
+
+
+def _held(weak: ref[Limit], holders: Callable[[Limit], list[Any]]) -> Callable[[], list[Any]]:
+    def held_now() -> list[Any]:
+        limit = weak()
+        return [] if limit is None else holders(limit)
+
+    return held_now
 
 
 def _looking(

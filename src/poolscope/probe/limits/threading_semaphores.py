@@ -10,29 +10,33 @@ A semaphore that was made before the patch has a condition of its own, and is no
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
-from _thread import RLock, get_ident
+from _thread import get_ident
 from functools import partial
 from time import thread_time_ns
 from weakref import ref
 
-from poolscope.probe.executors.patching import Patch
 from poolscope.probe.interpreter.imports import imported
-from poolscope.probe.interpreter.shapes import Unfamiliar, missed, threading_limits
+from poolscope.probe.interpreter.shapes import threading_limits
 from poolscope.probe.interpreter.stacks import user_place
 from poolscope.probe.interpreter.unpatched import current_frames, replaced
-from poolscope.probe.limits.limit import Hold, Limits
+from poolscope.probe.limits.coroutines import known_holders
+from poolscope.probe.limits.limit import Hold
+from poolscope.probe.limits.lost import lost
+from poolscope.probe.limits.module_patch import LimitPatch
 from poolscope.probe.limits.naming import site_of
-from poolscope.probe.recording.pool_watch import report
+from poolscope.probe.recording.pool_watch import WAITS, report
+from poolscope.probe.sampling.waits import self_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType, FrameType
     from typing import Any
 
+    from poolscope.probe.executors.patching import Patch
     from poolscope.probe.limits.limit import Limit
+    from poolscope.probe.recording.recorder import PoolRecorder
 
 MODULE = "threading"
 _getframe = sys._getframe
@@ -154,7 +158,13 @@ def _sleeps(condition: _Idle, wait: FrameType) -> None:
         if semaphore is None:
             return
         condition.limit = limit = _state.limits.open(
-            semaphore, patch.find_probe, kind="semaphore", capacity=size, site=site, look=_look
+            semaphore,
+            patch.find_probe,
+            kind="semaphore",
+            capacity=size,
+            site=site,
+            look=_look,
+            holders=_holders,
         )
         if limit is None:
             return
@@ -180,7 +190,9 @@ def _hold(limit: Limit, acquire: FrameType) -> Hold:
         caller = caller.f_back
     function = 0 if caller is None else limit.of_code(caller.f_code, caller.f_globals)
     sign = _thread.sign
-    return Hold(function, limit.clock(), ref(sign), id(sign))
+    hold = Hold(function, limit.clock(), ref(sign), id(sign))
+    hold.site = None if caller is None else (caller.f_code, caller.f_lasti)
+    return hold
 
 
 def _woke(condition: _Idle, limit: Limit, wait: FrameType) -> None:
@@ -217,6 +229,21 @@ def _returns(condition: _Idle, limit: Limit, notify: FrameType) -> None:
         condition.__class__ = _Idle
 
 
+def _holders(limit: Limit) -> list[Any]:
+    """Return which threads hold it, as far as that is known."""
+    return [(log, running, sign.ident) for log, running, sign in known_holders(limit)]
+
+
+def _awaited(acquire: FrameType) -> PoolRecorder | None:
+    """Return the record of the semaphore that a thread waits for in this frame; None if there is none."""
+    semaphore = self_of(acquire)
+    if not issubclass(type(semaphore), threading.Semaphore):
+        return None
+    condition = object.__getattribute__(semaphore, "_cond")
+    limit = condition.limit if type(condition) in (_Idle, _Heard) else None
+    return None if limit is None or limit.over else limit.watch.recorder
+
+
 def _look(limit: Limit, most: int) -> tuple[list[Any], list[Any]]:
     """Return where the threads are that hold it, and those that wait for it."""
     held: dict[Any, list[int]] = {}
@@ -242,69 +269,52 @@ def _look(limit: Limit, most: int) -> tuple[list[Any], list[Any]]:
         # A frame that we held would keep the locals of the user's threads alive.
         del frame, frames
     return (
-        [[list(lines), spot, tasks, ""] for (lines, spot), tasks in held.items()],
+        [
+            *lost(limit, ended=lambda _: False),
+            *([list(lines), spot, tasks, ""] for (lines, spot), tasks in held.items()),
+        ],
         [[list(lines), spot, tasks, "semaphore"] for (lines, spot), tasks in waiting.items()],
     )
 
 
-class _State:
-    """What is patched. Changed under `lock` only."""
+class _State(LimitPatch):
+    """The patch of the module, and the code of its methods."""
 
     def __init__(self) -> None:
-        # Reentrant: a finalizer that runs while we are inside may uninstall.
-        self.lock = RLock()
-        self.patch: Patch | None = None
-        self.limits = Limits()
+        super().__init__(MODULE, "semaphores of threading")
         self.acquire: CodeType = threading.Semaphore.acquire.__code__
         self.notify: CodeType = threading.Condition.notify.__code__
         self.releases: tuple[CodeType, ...] = ()
+
+    def check(self, module: Any) -> None:
+        """See `ModulePatch`, here and below."""
+        threading_limits(module)
+
+    def put(self, patch: Patch, module: Any) -> None:
+        """Replace the constructor."""
+        self.releases = (module.Semaphore.release.__code__, module.BoundedSemaphore.release.__code__)
+        patch.put_noted_constructor(module.Semaphore, partial(_equip, module.Semaphore))
+        WAITS[self.acquire] = _awaited
+
+    def end(self) -> None:
+        """Read no more what waits there, either."""
+        WAITS.pop(self.acquire, None)
+        super().end()
 
 
 _state = _State()
 
 
-def _forked() -> None:
-    _state.lock = RLock()  # a thread of the parent may have held it
-    _state.limits.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
-
-
 def patch(probe: Any) -> None:
     """Watch the semaphores of threading that are made from now on. Does nothing if that is so already, or they are not
     as we know them."""
-    with _state.lock:
-        module = imported(MODULE)
-        if module is not threading or not probe.settings.limits or replaced():
-            return
-        if _state.patch is not None:
-            if _state.patch.probe is probe:
-                return
-            _take_off()
-        try:
-            threading_limits(module)
-        except Unfamiliar as reason:
-            probe.notice(missed("semaphores of threading are not watched", reason))
-            return
-        _state.releases = (module.Semaphore.release.__code__, module.BoundedSemaphore.release.__code__)
-        state = Patch(probe)
-        state.put_noted_constructor(module.Semaphore, partial(_equip, module.Semaphore))
-        _state.patch = state
+    if imported(MODULE) is threading and not replaced():
+        _state.on(probe)
 
 
 def unpatch() -> None:
     """Put everything back as it was. Does nothing if nothing is patched."""
-    with _state.lock:
-        _take_off()
-
-
-def _take_off() -> None:
-    if _state.patch is not None:
-        _state.patch.take_off()
-        _state.patch = None
-        _state.limits.end()
+    _state.off()
 
 
 def _equip(cls: Any, semaphore: Any, frame: FrameType) -> None:

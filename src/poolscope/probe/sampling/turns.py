@@ -1,18 +1,17 @@
-"""What threads and tasks wait for, and from which lines: what waits for each thing before it asks for the next
-one shows up at one line, again and again.
+"""What threads and tasks wait for, and at which lines: code that waits for each thing before it asks for the next one
+appears at one line, again and again.
 
 Read from frames and coroutines at the pace of the readings, at no cost to any task. Whether the work could overlap is
 not judged here: that takes the source (`poolscope.signals.in_turn`).
 
-Tasks of event loops are read from our thread. That is safe under the GIL, which is not given away meanwhile: no task
-ends while it is held here. Without the GIL nothing is read. Frames, tasks and futures are let go before `read` returns;
-what is remembered of them, to tell one turn from the next, are weak references.
+Our thread reads the tasks of event loops. That is safe under the GIL, which is not given away meanwhile: no task ends
+while we hold it. Without the GIL nothing is read. Frames, tasks and futures are dropped before `read` returns; weak
+references stay, to tell one turn from the next.
 """
 
 from __future__ import annotations
 
 import sys
-from gc import get_referents
 from itertools import count, islice
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from weakref import ref
@@ -23,12 +22,13 @@ from poolscope.probe.interpreter.imports import in_flight
 from poolscope.probe.interpreter.stacks import is_user_file
 from poolscope.probe.interpreter.unpatched import current_frames, get_ident
 from poolscope.probe.recording.pool_watch import ATTRIBUTE, FUTURES
-from poolscope.probe.sampling.coroutines import LOOPS, number_of
+from poolscope.probe.sampling.coroutines import LOOPS
+from poolscope.probe.sampling.tasks import CHAINED, behind, unfinished
 from poolscope.probe.sampling.waits import pool_of, running_in, self_of, traced
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from types import CodeType, FrameType
     from typing import Any
 
@@ -46,25 +46,19 @@ _LOOP = "loop"
 
 #: Looking may take one part in so many of a core.
 COST_FACTOR = 100
-#: Frames, or coroutines, looked at from one thread or task, and lines of them told.
+#: The most frames or coroutines of one thread or task to look at, and the most lines to report.
 DEPTH_LIMIT = 100
 LEVELS_TOLD = 12
-#: Threads and tasks looked at in one reading. A loop with more tasks than are counted does not do one after the other.
+#: The most threads and tasks to look at in one reading. A loop with more tasks than that does not work in turn.
 THREADS_LIMIT = 32
 TASKS_LIMIT = 32
-TASKS_COUNTED = 1000
 #: Of several futures that are waited for, so many are asked for their pool.
 FUTURES_LIMIT = 16
-#: References to a loop from which on its tasks are not counted: each task has about three.
-_REFERENCES_LIMIT = 3 * TASKS_COUNTED
-#: Objects that C code puts between a coroutine and the next one, which they refer to.
-_BETWEEN = ("coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable")
-_CHAINED = (CoroutineType, GeneratorType, AsyncGeneratorType)
 #: Where tasks wait for each other.
 _LIMITS = ("asyncio.locks", "asyncio.queues", "asyncio.timeouts")
 #: Where the classes of pools are.
 _POOLS = ("concurrent.futures._base", "multiprocessing.pool")
-#: Functions between what waits and the line of the user's that has called it, which are a part of it.
+#: Functions between the wait and the user's line that are a part of the wait.
 _PASS_ON = ("join", "wait", "_wait_for_tstate_lock", "get", "result", "apply", "map", "starmap", "result_iterator")
 
 
@@ -111,7 +105,7 @@ class TurnReader:
             outer = self._threads(frames, busy, known, told)
             tasks = self._tasks(outer, known, told)
         finally:
-            # What we held would keep the locals of the program's functions alive.
+            # Frames that we held would keep the locals of the program's functions alive.
             frames.clear()
             outer = {}
         self._rested_ns = now_ns + COST_FACTOR * (self._clocks.own() - before)
@@ -165,7 +159,7 @@ class TurnReader:
     def _threads(
         self, frames: dict[int, FrameType], busy: list[PoolWatch], known: dict[Any, Any], told: list[list[Any]]
     ) -> dict[int, tuple[int, Levels]]:
-        """Tell of threads that wait; return those that run the task of a loop, by its `id`."""
+        """Add threads that wait; return those that run the task of a loop, by its `id`."""
         outer: dict[int, tuple[int, Levels]] = {}
         running: dict[int, tuple[int, int]] | None = None
         for ident in list(frames)[-THREADS_LIMIT:]:  # the oldest thread comes last
@@ -203,7 +197,7 @@ class TurnReader:
                     return "", None, []  # it is at a line of its own
                 lines.append((code.co_filename, frame.f_lineno or 0, code.co_qualname))
             elif not lines and code in self._waiting:
-                # The outermost one that the user has called: a result is waited for as a part of it.
+                # The outermost wait that the user has called: waiting for a result is a part of it.
                 gate, name = self._waiting[code]
                 found = self_of(frame) if name == "self" else frame.f_locals.get(name) if name else None
                 awaited = found if found is not None else awaited
@@ -231,11 +225,11 @@ class TurnReader:
     # -- tasks -------------------------------------------------------------------------------------------------
 
     def _tasks(self, outer: dict[int, tuple[int, Levels]], known: dict[Any, Any], told: list[list[Any]]) -> int:
-        """Tell of tasks that wait; return how many there are in all loops."""
+        """Add tasks that wait; return how many there are in all loops."""
         if self._asyncio is None or not LOOPS:
             return 0
         found = 0
-        for loop, tasks in self._unfinished().items():
+        for loop, tasks in unfinished(self._asyncio, self._register).items():
             found += len(tasks)
             first = self._turn * TASKS_LIMIT % len(tasks) if len(tasks) > TASKS_LIMIT else 0
             for task in (tasks[first:] + tasks[:first])[:TASKS_LIMIT]:
@@ -252,38 +246,12 @@ class TurnReader:
                 told.append(self._told(known, (loop, 0, who, gate, others), task, levels))
         return found
 
-    def _unfinished(self) -> dict[int, list[Any]]:
-        """Return the tasks that are not done of each watched loop, of asyncio's own kinds."""
-        module = self._asyncio
-        kinds = tuple(dict.fromkeys((module.Task, getattr(module, "_PyTask", module.Task))))
-        found: dict[int, list[Any]] = {}
-        for task in self._registered():
-            kind = type(task)
-            if kind in kinds and not kind.done(task):
-                loop = number_of(kind.get_loop(task))
-                if loop:
-                    found.setdefault(loop, []).append(task)
-        return found
-
-    def _registered(self) -> Iterable[Any]:
-        module = self._asyncio
-        if self._register == shapes.TABLE:
-            loops = [loop for weak, _ in list(LOOPS.values()) if (loop := weak()) is not None]
-            few = [loop for loop in loops if sys.getrefcount(loop) < _REFERENCES_LIMIT]
-            return [task for loop in few for task in module.all_tasks(loop)]
-        members: list[Any] = []
-        for name in ("_all_tasks", "_scheduled_tasks", "_eager_tasks"):
-            register = getattr(module, name, ())
-            # A WeakSet keeps a set of references; copying from a set is one step, which nothing can come between.
-            members += islice(getattr(register, "data", register), TASKS_COUNTED)
-        return [task for each in members if (task := each() if isinstance(each, ref) else each) is not None]
-
     def _levels(self, task: Any, waiter: Any) -> tuple[str, list[Line], list[Any]]:
         """Return what a task waits for, as a word, the user's lines, and what each of these waits for."""
         lines: list[Line] = []
         awaited: list[Any] = []
         gate = BATCH if self._gathering is not None and type(waiter) is self._gathering else AWAIT
-        current = _behind(task.get_coro())
+        current = behind(task.get_coro())
         frame: FrameType | None = None
         for _ in range(DEPTH_LIMIT):
             frame, following = _step(current)
@@ -292,19 +260,18 @@ class TurnReader:
             code = frame.f_code
             if code in self._several:
                 gate = BATCH
-            elif following is None or type(following) not in _CHAINED:
+            elif following is None or type(following) not in CHAINED:
                 gate = LIMIT if frame.f_globals.get("__name__") in _LIMITS else gate
             if is_user_file(code.co_filename):
                 lines.append((code.co_filename, frame.f_lineno or 0, code.co_qualname))
-                awaited.append(following if type(following) in _CHAINED else waiter)
+                awaited.append(following if type(following) in CHAINED else waiter)
             current = following
         return gate, lines, awaited
 
     # -- turns -------------------------------------------------------------------------------------------------
 
     def _told(self, known: dict[Any, Any], head: tuple[Any, ...], owner: Any, levels: Levels) -> list[Any]:
-        """Return what is told of one thread or task, with a number for each line that is another one in the next
-        turn."""
+        """Return the report of one thread or task, with a number for each line that changes with each turn."""
         lines, awaited = levels
         key = head[2]
         former, who, before = known.get(key, (None, 0, []))
@@ -329,19 +296,12 @@ def _step(awaited: Any) -> tuple[FrameType | None, Any]:
     """Return the frame of a coroutine, or of what stands for one, and what that awaits."""
     kind = type(awaited)
     if kind is CoroutineType:
-        return awaited.cr_frame, _behind(awaited.cr_await)
+        return awaited.cr_frame, behind(awaited.cr_await)
     if kind is GeneratorType:
-        return awaited.gi_frame, _behind(awaited.gi_yieldfrom)
+        return awaited.gi_frame, behind(awaited.gi_yieldfrom)
     if kind is AsyncGeneratorType:
-        return awaited.ag_frame, _behind(awaited.ag_await)
+        return awaited.ag_frame, behind(awaited.ag_await)
     return None, None
-
-
-def _behind(awaited: Any) -> Any:
-    """Return the coroutine behind what C code puts between it and the one that awaits it."""
-    if type(awaited).__name__ not in _BETWEEN:
-        return awaited
-    return next((each for each in get_referents(awaited) if type(each) in _CHAINED), awaited)
 
 
 def _tasks_behind(waiter: Any, kind: type[Any]) -> int:
@@ -369,7 +329,7 @@ def _of_multiprocessing(awaited: Any) -> int:
 
 
 def _running(busy: list[PoolWatch], pool: int) -> int:
-    """How many tasks of a pool run."""
+    """Return how many tasks of a pool run."""
     for watch in busy:
         if watch.recorder.id == pool:
             return sum(log.running is not None for log in list(watch.recorder.workers))
