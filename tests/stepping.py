@@ -8,6 +8,7 @@ hold is checked.
 
 from __future__ import annotations
 
+import concurrent.futures.thread
 import importlib
 import os
 import sys
@@ -18,6 +19,8 @@ from itertools import count
 from types import CodeType, FunctionType
 
 import poolscope
+from poolscope.probe.executors.work_item import watched_item
+from poolscope.probe.interpreter import shapes, tracebacks
 
 LIMIT = 30  # seconds for what is sure to come
 
@@ -54,12 +57,17 @@ def _with_inner(code):
 
 
 def stepped_codes():
-    codes = {code for name in _MODULES for code in _codes_in(importlib.import_module(name), name)}
-    return codes | set(_codes_in(threading.Condition, "threading"))
+    codes = [code for name in _MODULES for code in _codes_in(importlib.import_module(name), name)]
+    # What is put in the place of a library's functions runs as a copy, which is equal to the original.
+    standard = concurrent.futures.thread
+    watched_item(standard, shapes.thread_pool(standard))
+    codes += [tracebacks.unseen_code(code) for code in codes if is_code_of_ours(code)]
+    codes += [*tracebacks.placed.values(), *_codes_in(threading.Condition, "threading")]
+    return list({id(code): code for code in codes}.values())
 
 
 def is_code_of_ours(code):
-    return os.path.dirname(poolscope.__file__) in code.co_filename
+    return os.path.dirname(poolscope.__file__) in code.co_filename or code in tracebacks.placed.values()
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def interrupt(call, at):
 
     raised = []
     thread = threading.Thread(target=run)
-    with stepping({code for code in stepped_codes() if is_code_of_ours(code)}, step):
+    with stepping([code for code in stepped_codes() if is_code_of_ours(code)], step):
         thread.start()
         thread.join(LIMIT)
     assert raised or not places, f"swallowed in {places[0]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.limits.connections import ATTRIBUTE, Connections, failed, remember, users_frame
 from poolscope.probe.limits.naming import site_of
 from poolscope.probe.recording.pool_watch import report
@@ -130,7 +131,7 @@ class Lender:
                 if loan is not None:
                     self.gave_up(loan)
                 # A bare `raise` adds no line for this frame: the traceback is the one without us.
-                exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+                leave_out(exc)
                 raise
             if loan is not None:
                 self.took(loan, connection)
@@ -150,7 +151,7 @@ class Lender:
             except BaseException as exc:
                 if loan is not None:
                     self.gave_up(loan)
-                exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next  # likewise
+                leave_out(exc)  # likewise
                 raise
             if loan is not None:
                 self.took(loan, connection)
@@ -169,7 +170,7 @@ class Lender:
             try:
                 return original(owner, *args, **kwargs)
             except BaseException as exc:
-                exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next  # likewise
+                leave_out(exc)  # likewise
                 raise
 
         patch.put(cls, name, take_back)
@@ -184,7 +185,7 @@ class Lender:
             try:
                 return await original(owner, *args, **kwargs)
             except BaseException as exc:
-                exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next  # likewise
+                leave_out(exc)  # likewise
                 raise
 
         patch.put(cls, name, take_back)

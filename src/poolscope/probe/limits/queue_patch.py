@@ -11,6 +11,7 @@ from poolscope.probe.executors.patching import Patch
 from poolscope.probe.interpreter.imports import imported
 from poolscope.probe.interpreter.shapes import Unfamiliar, missed
 from poolscope.probe.interpreter.stacks import is_user_file
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.limits.naming import site_of
 from poolscope.probe.limits.work_queue import ATTRIBUTE, LOOK_SECONDS, Fresh, WorkQueues
 
@@ -187,7 +188,7 @@ class QueueFamily:
             try:
                 original(self_)
             except BaseException as exc:
-                exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+                leave_out(exc)
                 raise
 
         return update_wrapper(task_done, original)
