@@ -21,7 +21,8 @@ from poolscope.probe.interpreter.imports import imported
 from poolscope.probe.interpreter.shapes import Unfamiliar, anyio_limits, missed
 from poolscope.probe.limits.asyncio_locks import current_task
 from poolscope.probe.limits.coroutines import look
-from poolscope.probe.limits.limit import Hold, Limits
+from poolscope.probe.limits.known_limits import Limits
+from poolscope.probe.limits.limit import Hold
 from poolscope.probe.limits.naming import site_of
 from poolscope.probe.recording.pool_watch import report
 
@@ -143,7 +144,7 @@ def _asks(waiters: Waiters, item: Any, acquire: FrameType) -> None:
         made = owner()
         if made is None:
             return
-        waiters.limit = limit = _state.limits.open(
+        waiters.limit = limit = _state.limits.note(
             made,
             patch.find_probe,
             kind=kind,

@@ -23,7 +23,8 @@ from poolscope.probe.interpreter.imports import imported
 from poolscope.probe.interpreter.shapes import Unfamiliar, missed, threading_limits
 from poolscope.probe.interpreter.stacks import user_place
 from poolscope.probe.interpreter.unpatched import current_frames, replaced
-from poolscope.probe.limits.limit import Hold, Limits
+from poolscope.probe.limits.known_limits import Limits
+from poolscope.probe.limits.limit import Hold
 from poolscope.probe.limits.naming import site_of
 from poolscope.probe.recording.pool_watch import report
 
@@ -153,7 +154,7 @@ def _sleeps(condition: _Idle, wait: FrameType) -> None:
         semaphore = owner()
         if semaphore is None:
             return
-        condition.limit = limit = _state.limits.open(
+        condition.limit = limit = _state.limits.note(
             semaphore, patch.find_probe, kind="semaphore", capacity=size, site=site, look=_look
         )
         if limit is None:

@@ -108,7 +108,6 @@ class PoolRecorder:
         "last_size",
         "look",
         "name",
-        "proven",
         "rejected",
         "returned",
         "settled",
@@ -176,8 +175,6 @@ class PoolRecorder:
         self.waiting: Callable[[int], list[Any]] | None = None
         #: When what is recorded began, if that was before it was opened.
         self.since_ns: int | None = None
-        #: Whether it is known by now to be a pool, where that shows only later: before that it is not told of.
-        self.proven: Callable[[], bool] | None = None
         self.closed = False
         #: Whether its name is known outside.
         self.told = False
@@ -243,3 +240,14 @@ class PoolRecorder:
             broken,
             arrivals,
         )
+
+
+def _no_size() -> tuple[int, int]:
+    return 0, 0
+
+
+def unread_recorder(owner: object, kind: str) -> PoolRecorder:
+    """Return a recorder of what `owner` does, which has no name yet, and which nothing reads."""
+    cls = type(owner)
+    executor = f"{cls.__module__}.{cls.__qualname__}"
+    return PoolRecorder(0, name="", kind=kind, executor=executor, created_at="", size=_no_size)
