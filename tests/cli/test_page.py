@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import report_support
 from browser_support import drawn
+from msgspec.structs import replace
 from report_support import CWD
 
-from poolscope.model import Session
+from poolscope.model import Block, Frame, LoopTrace, Session
 from poolscope.rendering import html
 
 
@@ -102,10 +103,21 @@ def test_a_task_says_what_it_is(opened: Any) -> None:
     page = opened(report_support.hard_limit())
     page.locator("canvas.lanes").scroll_into_view_if_needed()
     box = page.locator("canvas.lanes").bounding_box()
-    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 8)
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 44)
     told = page.locator("figure.tasks .tip").inner_text()
     assert told.startswith("fetch: waited ")
     assert ", ran 200 ms, from 03:12:" in told
+
+
+def test_a_block_says_what_held_the_loop(opened: Any) -> None:
+    loops = (LoopTrace((Frame("/app/web.py", 7, "view"),), (Block(0.0, 3.0, 0),)),)
+    page = opened(replace(report_support.blocking_call(), loops=loops))
+    canvas = page.locator("figure.blocks canvas.lanes")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 8)
+    told = page.locator("figure.blocks .tip").inner_text()
+    assert told.startswith("/app/web.py:7 in view: held the loop for 3.00 s, from ")
 
 
 def test_the_slider_tells_what_another_size_does(opened: Any) -> None:

@@ -21,10 +21,10 @@ from poolscope.fleet.verdicts import Verdict
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".venvs" / "jvm"
-#: Between two scrapes (s), and how many there are while all is calm, the database alone is overloaded (the gauges of
-#: HikariCP are up to 1 s old), both are, and all is calm again.
+#: Between two scrapes (s), and how many there are while all is calm, the database alone is overloaded (for long beside
+#: the second that the gauges of HikariCP may be old), both are, and all is calm again.
 INTERVAL = 0.4
-CALM, DATABASE, BOTH, AGAIN = 6, 3, 7, 6
+CALM, DATABASE, BOTH, AGAIN = 6, 11, 7, 6
 #: A scrape may take this long on a busy machine, and HikariCP's gauges be this old (s).
 LATE = 1.5
 

@@ -20,8 +20,8 @@ from msgspec.structs import replace
 from report_support import CWD
 from rules_support import causes_of_rules
 
-from poolscope.model import PATTERNS, PoolTrace, Session
-from poolscope.rendering import glossary, html
+from poolscope.model import PATTERNS, Block, Frame, LoopTrace, PoolTrace, Session
+from poolscope.rendering import glossary, html, page_data
 
 SESSIONS = [
     report_support.overlap,
@@ -67,9 +67,9 @@ def data_of(page: Page) -> dict[str, Any]:
 
 
 def tasks_of(pool: dict[str, Any]) -> list[tuple[int, ...]]:
-    """(gap, wait, run, function) of each task, in units."""
-    numbers = struct.unpack(f"<{4 * pool['shown']}i", zlib.decompress(base64.b64decode(pool["tasks"])))
-    return list(zip(*(numbers[column * pool["shown"] :][: pool["shown"]] for column in range(4)), strict=True))
+    """(gap, wait, run, function, lane) of each task, in units."""
+    numbers = struct.unpack(f"<{5 * pool['shown']}i", zlib.decompress(base64.b64decode(pool["tasks"])))
+    return list(zip(*(numbers[column * pool["shown"] :][: pool["shown"]] for column in range(5)), strict=True))
 
 
 @pytest.mark.parametrize("made", SESSIONS)
@@ -144,11 +144,33 @@ def test_tasks_come_back_from_their_columns() -> None:
     session = replace(session, traces=(PoolTrace(("f", "g"), packed, ()),))
     (pool,) = data_of(Page(html.encode(session, CWD)))["pools"]
     assert (pool["shown"], pool["left_out"], pool["unit"]) == (3, 0, 1000)
-    assert tasks_of(pool) == [(1000, 2000, 4000, 0), (1000, 0, -1, 1), (3000, -1, -1, 0)]
+    assert tasks_of(pool) == [(1000, 2000, 4000, 0, 1), (1000, 0, -1, 1, 0), (3000, -1, -1, 0, -1)]
+    assert "A lane for each worker" not in html.encode(session, CWD).decode()
+
+
+def test_a_lane_is_a_worker_where_these_are_known() -> None:
+    numbers = [(0, 0, 0, 1000), (0, 0, 0, 3000), (0, 0, 1000, 2000), (0, 0, 3000, 4000)]
+    packed = struct.pack("<16q", *(number for task in numbers for number in task))
+    session = report_support.healthy_pools()
+    session = replace(session, traces=(PoolTrace(("f",), packed, (), struct.pack("<4q", 2, 1, 2, 2)),))
+    page = html.encode(session, CWD)
+    assert [task[4] for task in tasks_of(data_of(Page(page))["pools"][0])] == [1, 0, 1, 1]
+    assert "A lane for each worker" in page.decode()
+
+
+def test_a_loop_has_its_blocks_as_bars_and_in_a_table() -> None:
+    blocks = (Block(2.0, 0.5, 0), Block(1.0, 0.25, 5))
+    session = replace(report_support.blocking_call(), loops=(LoopTrace((Frame("/app/web.py", 7, "view"),), blocks),))
+    page = Page(html.encode(session, "/app"))
+    assert data_of(page)["loops"] == [
+        {"places": ["web.py:7 in view"], "blocks": [[1.0, 0.25, -1], [2.0, 0.5, 0]]},
+    ]
+    cells = page.all("td")
+    assert cells[-6:] == ["2.0 s", "500 ms", "web.py:7 in view", "1.0 s", "250 ms", "not known"]
 
 
 def test_the_last_tasks_are_kept_and_the_others_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(html, "MOST_TASKS", 10)
+    monkeypatch.setattr(page_data, "MOST_TASKS", 10)
     (pool,) = data_of(Page(html.encode(report_support.healthy_pools(), CWD)))["pools"]
     assert (pool["shown"], pool["left_out"]) == (10, 30)
 

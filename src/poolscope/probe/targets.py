@@ -57,6 +57,18 @@ def _twisted() -> Any:
     return twisted
 
 
+def _dask() -> Any:
+    from poolscope.probe.adapters import dask
+
+    return dask
+
+
+def _celery_prefork() -> Any:
+    from poolscope.probe.adapters import celery_prefork
+
+    return celery_prefork
+
+
 def _anyio() -> Any:
     from poolscope.probe.adapters import anyio
 
@@ -202,6 +214,8 @@ POOLS: Families = {
     "s3transfer": (_s3transfer, ("s3transfer.futures", "s3transfer.manager")),
     "waitress": (_waitress, ("waitress.task",)),
     "twisted": (_twisted, ("twisted.python.threadpool",)),
+    "dask": (_dask, ("distributed.worker",)),
+    "celery prefork": (_celery_prefork, ("celery.worker.worker", "celery.concurrency.prefork")),
     "anyio": (_anyio, ("anyio._backends._asyncio", "anyio._backends._trio")),
     # The package comes first: its module makes an executor as it is imported.
     "asgiref": (_asgiref, ("asgiref", "asgiref.sync")),
@@ -221,8 +235,8 @@ POOLS: Families = {
     "threading queues": (_threading_queues, ("queue",)),
 }
 
-#: Those that load what records before the program has a pool. Until then greenlets may take the place of threads, and
-#: are to be met as such: beside them these are not watched.
+#: Families whose parts are loaded before the program has a pool. Greenlets may replace threads until then; if they do,
+#: these are not watched.
 LIMITS = (
     *("asyncio limits", "anyio limits", "threading limits", "asyncio queues", "threading queues"),
     *("sqlalchemy", "psycopg_pool", "redis", "urllib3", "httpcore", "aiohttp", "asyncpg", "pymongo"),

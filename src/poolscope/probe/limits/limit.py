@@ -60,8 +60,7 @@ class Permit(VirtualWorker):
 
 
 class Hold:
-    """One hold, from when it is asked for. `key` is the `id` of what asks (0: not known), `outer` another hold that it
-    has."""
+    """One hold, from its request on. `key` is the `id` of the holder (0: not known), `outer` its other hold."""
 
     # Of the class until they are known: to set each costs where one waits.
     cpu_ns = -1  # what its thread had used when it got it (ns); -1: not known

@@ -1,7 +1,7 @@
 """Watches event loops: how late they run what is due, and which callback holds them.
 
-`run_forever` is patched in place, so that every loop is known from its start to its end, whatever runs it. What is done
-with it is in `monitor`.
+`run_forever` is patched in place, so that every loop is known from its start to its end, however it is run. `monitor`
+watches the loops.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Patch:
 
     def undo(self) -> None:
         if vars(self.cls).get("run_forever") is not self.wrapper:
-            return  # another patch lies over ours, which passes everything through from now on
+            return  # another patch wraps ours, which passes everything through from now on
         if self.own:
             self.cls.run_forever = self.original
         else:
@@ -65,7 +65,7 @@ def _wrapped(original: Callable[[Any], Any], kind: str) -> Callable[[Any], Any]:
 
 
 class _State:
-    """What is patched. Changed under `lock` only."""
+    """The patched classes. Changed under `lock` only."""
 
     def __init__(self) -> None:
         self.lock = allocate_lock()
@@ -108,7 +108,7 @@ def patch(probe: ProbeApi) -> None:
 
 
 def unpatch() -> None:
-    """Put everything back, and stops watching. Does nothing if nothing is patched."""
+    """Put everything back, and stop watching. Does nothing if nothing is patched."""
     with _state.lock:
         monitor, _state.monitor = _state.monitor, None
         while _state.patches:
@@ -118,7 +118,7 @@ def unpatch() -> None:
 
 
 def flush() -> None:
-    """Tell, in the calling thread, of blocks that last and lags that were not told yet."""
+    """Report lasting blocks and new lags, in the calling thread."""
     monitor = _state.monitor
     if monitor is not None:
         monitor.flush()
@@ -136,8 +136,7 @@ def _adopt(monitor: Monitor) -> None:
 
 
 def _base_of_task() -> int | None:
-    """Return the `id` of the frame below the task we are in: under uvloop, that which runs the loop. None outside of
-    tasks."""
+    """Return the `id` of the frame below our task: under uvloop, the one that runs the loop. None outside of tasks."""
     try:
         task = sys.modules["asyncio.tasks"].current_task()
         frame = None if task is None else getattr(task.get_coro(), "cr_frame", None)
