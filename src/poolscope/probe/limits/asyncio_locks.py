@@ -87,13 +87,22 @@ class Waiters(deque):  # type: ignore[type-arg]  # subscripting it costs at run 
             if frame.f_code is self.codes.acquire:
                 try:
                     _ask(limit, future, frame)
-                except Exception as exc:
-                    limit.broke(exc)
+                except BaseException as exc:
+                    try:
+                        limit.broke(exc)
+                    except BaseException:
+                        _remove(self, future)  # `acquire` does not come to wait for it
+                        raise
 
     def remove(self, future: Any) -> None:
         """Take out what waits no more: it has it, or was cancelled."""
-        _remove(self, future)
         limit = self.limit
+        try:
+            _remove(self, future)
+        except BaseException:
+            if limit is not None:
+                limit.torn()
+            raise
         if limit is not None and not limit.over:
             try:
                 hold = limit.waiting.pop(id(future), None)
@@ -102,20 +111,21 @@ class Waiters(deque):  # type: ignore[type-arg]  # subscripting it costs at run 
                         limit.gave_up(hold)
                     elif hold.permit is None:
                         limit.grant(hold, limit.clock())
-            except Exception as exc:
+            except BaseException as exc:
                 limit.broke(exc)
 
     def __bool__(self) -> bool:
         limit = self.limit
         if limit is not None and not limit.over and (limit.waiting or limit.named or limit.nameless):
-            caller = _getframe(1)
-            if caller.f_code is self.codes.wake:
-                try:
+            try:
+                caller = _getframe(1)
+                if caller.f_code is self.codes.wake:
                     self._wake(limit, caller.f_back)
                     if not (len(self) or limit.named or limit.nameless or limit.waiting):
                         self._rest()
-                except Exception as exc:
-                    limit.broke(exc)
+                return len(self) > 0
+            except BaseException as exc:
+                limit.broke(exc)
         return len(self) > 0
 
     def _rest(self) -> None:
@@ -131,6 +141,8 @@ class Waiters(deque):  # type: ignore[type-arg]  # subscripting it costs at run 
         for future in self:
             if not future.done():
                 following = limit.waiting.get(id(future))
+                if following is not None and following.permit is not None:
+                    following = None  # it was granted, and what wakes it up was interrupted
                 break
             if codes.first_only:
                 break

@@ -17,6 +17,7 @@ import operator
 from collections import deque
 from weakref import ref
 
+from poolscope.probe.interpreter.blame import is_ours
 from poolscope.probe.recording.pool_watch import report
 from poolscope.probe.recording.virtual_workers import VirtualWorker
 
@@ -342,8 +343,15 @@ class Limit:
                 self._end(latest, now)
                 latest = latest.outer
 
+    def torn(self) -> None:
+        """End this record, as it may be torn; another one begins with the next wait."""
+        self.over = self.again = self.watch.recorder.ended = True
+
     def broke(self, exc: BaseException) -> None:
-        """Give up as a hook of ours has failed. Raises `exc` again if it is the program's."""
+        """Give up as a hook of ours has failed. Raises `exc` again if it is the program's: what was recorded may be
+        torn then, and another record begins with the next wait."""
+        if not is_ours(exc):
+            self.torn()
         self.watch.give_up(exc)
         self.over = True
 

@@ -99,6 +99,7 @@ class PoolRecorder:
         "cpu",
         "created_at",
         "created_by",
+        "ended",
         "executor",
         "future_of",
         "given_up",
@@ -175,6 +176,8 @@ class PoolRecorder:
         self.waiting: Callable[[int], list[Any]] | None = None
         #: When recording began, if that was before the pool was opened.
         self.since_ns: int | None = None
+        #: Its records are torn, and another one goes on in its place.
+        self.ended = False
         self.closed = False
         #: Whether its name was reported.
         self.told = False

@@ -144,6 +144,8 @@ class PoolWatch:
 
     def stopped(self) -> bool:
         """Whether the executor was shut down and has no worker left. If so, the next batch is the last."""
+        if self.recorder.ended:
+            return True
         executor = self._executor()
         if executor is None:
             return False
