@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import browser_support
 import pytest
 import report_support
 from browser_support import drawn
@@ -25,27 +26,17 @@ def complaints() -> list[str]:
 @pytest.fixture
 def opened(browser: Any, tmp_path: Path, complaints: list[str]) -> Iterator[Any]:
     """Opens the page of a session."""
-    contexts = []
+    pages = []
 
-    def open_page(session: Session, *, width: int = 1000, scheme: str = "light") -> Any:
+    def open_page(session: Session, **how: Any) -> Any:
         path = tmp_path / "page.html"
         path.write_bytes(html.encode(session, CWD))
-        context = browser.new_context(
-            viewport={"width": width, "height": 800}, color_scheme=scheme, timezone_id="UTC", locale="en-GB"
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: complaints.append(dialog.message))
-        page.on("request", lambda request: request.url == path.as_uri() or complaints.append(request.url))
-        page.goto(path.as_uri())
-        page.wait_for_selector("html[data-drawn=true]")
-        return page
+        pages.append(browser_support.opened(browser, path, complaints, **how))
+        return pages[-1]
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.context.close()
     assert not complaints
 
 

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from html import escape
 from importlib import resources
@@ -20,7 +20,7 @@ from poolscope.model import IN_TURN, Finding, LoopReport, LoopTrace, PoolReport,
 from poolscope.ranking import importance
 from poolscope.rendering import glossary, page_data
 from poolscope.rendering.text import Medium, began_of, finite
-from poolscope.rules.wording import counted
+from poolscope.rules.wording import counted, noun
 
 #: Rows of the table of a pool's timeline, and of a loop's blocks.
 _MOST_ROWS, _MOST_BLOCKS = 60, 20
@@ -90,24 +90,24 @@ def _body(medium: Medium, session: Session) -> Iterator[str]:
     if report.event_loops:
         yield "<h2>Event loops</h2>"
         header = ("event loop", "kind", "pid", "blocked", "longest block", "lag p95", "peak tasks")
-        yield from _table(header, (_loop(medium, loop) for loop in report.event_loops))
+        yield from table(header, (_loop(medium, loop) for loop in report.event_loops))
         for index, (loop, blocks) in enumerate(zip(report.event_loops, session.loops, strict=False)):
             yield from _blocks(medium, index, loop, blocks)
     notes = [finding for finding in ranked if finding.severity == "info"]
-    yield from _list("Notes", (_text(medium, finding.summary) for finding in notes))
-    yield from _list("Not seen, or switched off", (_text(medium, notice) for notice in report.notices))
-    yield from _words(report, worse)
+    yield from listed("Notes", (_text(medium, finding.summary) for finding in notes))
+    yield from listed("Not seen, or switched off", (_text(medium, notice) for notice in report.notices))
+    yield from words(worse, glossary.TERMS if report.pools else {})
     yield "</main>"
     overhead = f"overhead {medium.seconds(report.overhead.cpu_seconds)} CPU ({medium.percent(report.overhead.share)})"
     yield f"<footer>poolscope {_text(medium, report.poolscope_version)}, {overhead}</footer>"
 
 
-def _words(report: Report, findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield what the words on the page mean."""
+def words(findings: Sequence[Finding], terms: Mapping[str, str]) -> Iterator[str]:
+    """Return what the words of these findings mean, and more terms, as markup."""
     patterns, causes = {finding.pattern for finding in findings}, {finding.cause for finding in findings}
     told = {word: text for word, text in glossary.PATTERNS.items() if word in patterns}
     told |= {word: text for word, text in glossary.CAUSES.items() if word in causes}
-    told |= glossary.TERMS if report.pools else {}
+    told |= terms
     if told:
         yield '<h2>What the words mean</h2><dl class="words">'
         yield from (f'<div id="{_anchor(word)}"><dt>{word}</dt><dd>{text}</dd></div>' for word, text in told.items())
@@ -146,15 +146,10 @@ def finding_told(
     headline: bool,
     linked: bool = False,
 ) -> Iterator[str]:
-    """Return a finding as markup, without its sentence if that is the `headline`; `linked` to what `_words` says."""
+    """Return a finding as markup, without its sentence if that is the `headline`; `linked` to what `words` says."""
     until = report.duration_seconds if finding.until_seconds is None else finding.until_seconds
     yield f'<article class="{finding.severity}">'
-    pattern, cause = _text(medium, finding.pattern), _text(medium, finding.cause)
-    if linked and finding.pattern in glossary.PATTERNS:
-        pattern = f'<a href="#{_anchor(finding.pattern)}">{pattern}</a>'
-    if linked and finding.cause in glossary.CAUSES:
-        cause = f'<a href="#{_anchor(finding.cause)}">{cause}</a>'
-    yield f"<h3>{pattern}, cause {cause}</h3>"
+    yield named(medium, finding, linked=linked)
     if not headline:
         yield f"<p>{_text(medium, finding.summary)}</p>"
     times = "" if began is None else f" ({_time(began, finding.since_seconds)} to {_time(began, until)})"
@@ -169,21 +164,37 @@ def finding_told(
             yield f"<pre>{_text(medium, source)}</pre>"
     if finding.advice.text:
         yield f'<p class="advice">{_text(medium, finding.advice.text, 800)}</p>'
-    if finding.evidence:
-        yield "<details><summary>Evidence</summary><dl>"
-        for name, value in finding.evidence.items():
-            told = medium.seconds(value) if name.endswith("_seconds") else medium.number(value)
-            words = name.removesuffix("_seconds").replace("_", " ")
-            yield f"<div><dt>{_text(medium, words, 60)}</dt><dd>{told}</dd></div>"
-        yield "</dl></details>"
+    yield from evidence_told(medium, finding)
     yield "</article>"
+
+
+def named(medium: Medium, finding: Finding, *, linked: bool) -> str:
+    """Return the heading of a finding as markup; `linked` to what `words` says."""
+    pattern, cause = _text(medium, finding.pattern), _text(medium, finding.cause)
+    if linked and finding.pattern in glossary.PATTERNS:
+        pattern = f'<a href="#{_anchor(finding.pattern)}">{pattern}</a>'
+    if linked and finding.cause in glossary.CAUSES:
+        cause = f'<a href="#{_anchor(finding.cause)}">{cause}</a>'
+    return f"<h3>{pattern}, cause {cause}</h3>"
+
+
+def evidence_told(medium: Medium, finding: Finding) -> Iterator[str]:
+    """Return the numbers of a finding as markup."""
+    if not finding.evidence:
+        return
+    yield "<details><summary>Evidence</summary><dl>"
+    for name, value in finding.evidence.items():
+        told = medium.seconds(value) if name.endswith("_seconds") else medium.number(value)
+        label = name.removesuffix("_seconds").replace("_", " ")
+        yield f"<div><dt>{_text(medium, label, 60)}</dt><dd>{told}</dd></div>"
+    yield "</dl></details>"
 
 
 def _pool(medium: Medium, index: int, pool: PoolReport, trace: PoolTrace) -> Iterator[str]:
     name = _text(medium, medium.name(pool.name))
     yield f"<section><h2>Pool {name}</h2>"
     made = f", made at <code>{_text(medium, pool.created_at)}</code>" if pool.created_at else ""
-    kind = f"{_text(medium, pool.kind)}, {counted(pool.max_workers, 'worker')}"
+    kind = f"{_text(medium, pool.kind)}, {counted(pool.max_workers, noun(pool.kind))}"
     yield f'<p class="facts">{kind}, process {pool.pid}{made}</p>'
     facts = {
         "tasks": f"{pool.tasks.submitted:,}",
@@ -206,7 +217,7 @@ def _pool(medium: Medium, index: int, pool: PoolReport, trace: PoolTrace) -> Ite
         )
         yield "<details><summary>The same as a table</summary>"
         header = ("from the start", "running", "queued", "longest wait", "started", "finished")
-        yield from _table(header, _timeline_rows(medium, trace))
+        yield from table(header, _timeline_rows(medium, trace))
         yield "</details>"
     if trace.tasks:
         yield (
@@ -229,7 +240,7 @@ def _pool(medium: Medium, index: int, pool: PoolReport, trace: PoolTrace) -> Ite
             for function in pool.functions
         )
         yield "<h3>Functions</h3>"
-        yield from _table(("function", "started", "busy", "wait p50", "wait p95", "run p50", "run p95"), rows)
+        yield from table(("function", "started", "busy", "wait p50", "wait p95", "run p50", "run p95"), rows)
     if pool.sizing:
         yield from _sizing(medium, index, pool)
     yield "</section>"
@@ -243,7 +254,8 @@ def _lanes_are(trace: PoolTrace) -> str:
 def _sizing(medium: Medium, index: int, pool: PoolReport) -> Iterator[str]:
     assert pool.sizing is not None
     present = next((place for place, point in enumerate(pool.sizing) if point.workers == pool.max_workers), 0)
-    label = f"Workers of {_text(medium, medium.name(pool.name))}"
+    places = f"{noun(pool.kind)}s"
+    label = f"{places.capitalize()} of {_text(medium, medium.name(pool.name))}"
     yield "<h3>Other sizes</h3>"
     yield (
         f'<div class="sizing" data-pool="{index}" hidden><input type="range" min="0" max="{len(pool.sizing) - 1}"'
@@ -259,8 +271,8 @@ def _sizing(medium: Medium, index: int, pool: PoolReport) -> Iterator[str]:
         )
         for point in pool.sizing
     )
-    yield from _table(("workers", "wait p50", "wait p95", "all done in"), rows)
-    yield '<p class="facts">Run times are taken as recorded, whatever the number of workers.</p></details>'
+    yield from table((places, "wait p50", "wait p95", "all done in"), rows)
+    yield f'<p class="facts">Run times are taken as recorded, whatever the number of {places}.</p></details>'
 
 
 def _timeline_rows(medium: Medium, trace: PoolTrace) -> Iterator[Sequence[str]]:
@@ -298,11 +310,12 @@ def _blocks(medium: Medium, index: int, loop: LoopReport, trace: LoopTrace) -> I
         )
         for block in longest
     )
-    yield from _table(("from the start", "held the loop for", "line"), rows)
+    yield from table(("from the start", "held the loop for", "line"), rows)
     yield "</details>"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Return a table as markup; its cells are markup."""
     yield (
         '<div class="scroll"><table><thead><tr>'
         + "".join(f"<th>{name}</th>" for name in header)
@@ -313,7 +326,8 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str
     yield "</tbody></table></div>"
 
 
-def _list(title: str, items: Iterable[str]) -> Iterator[str]:
+def listed(title: str, items: Iterable[str]) -> Iterator[str]:
+    """Return a list with its title as markup, if there is an item; items are markup."""
     told = [f"<li>{item}</li>" for item in items]
     if told:
         yield f"<h2>{title}</h2><ul>{''.join(told)}</ul>"

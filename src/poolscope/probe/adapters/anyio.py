@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 #: The default limiter of each event loop: for calls that name none.
 DEFAULT = "anyio.to_thread"
-#: Shown for a limiter without a limit: more than there can be threads.
+#: Size to show for a limiter without a limit: more threads than there can be.
 UNLIMITED = 1_000_000
 
 #: Module -> its backend. Each has a limiter class of its own, too.
@@ -69,7 +69,7 @@ WRAPPERS["contextlib._GeneratorContextManager.__exit__"] = _generator
 
 
 class _Pool:
-    """What is known of one limiter: where it was made and, from its first task on, how to record."""
+    """One limiter: where it was made and, from its first task on, how to record."""
 
     __slots__ = ("limiter", "site", "unopened", "watch", "workers")
 
@@ -79,7 +79,7 @@ class _Pool:
         self.forget()
 
     def forget(self) -> None:
-        """Take it for one that is not open."""
+        """Begin anew, as if it was never opened."""
         self.unopened = True
         self.watch: Watch | None = None
         self.workers: VirtualWorkers | None = None
@@ -105,7 +105,7 @@ def _pool_of(limiter: Any) -> _Pool:
 
 
 def _forget() -> None:
-    """Under another probe, or in a forked child: the watches were the other's."""
+    """Begin anew under another probe, or in a forked child: the watches were the other's."""
     for pool in list(_pools.values()):
         pool.forget()
     for momentary in _momentary.values():
@@ -125,7 +125,7 @@ if hasattr(os, "register_at_fork"):
 class _Patch(Patch):
     """The patch of all backends."""
 
-    #: Then the names of this module are gone.
+    #: Asked as an attribute: at shutdown the names of this module are gone.
     shutting_down = staticmethod(sys.is_finalizing)
 
     def __init__(self, probe: Any) -> None:
@@ -254,7 +254,7 @@ def unpatch() -> None:
 
 
 def _missing(name: str, module: Any) -> str | None:
-    """Return what we need of a backend and it has not."""
+    """Return what a backend lacks of what we need."""
     backend = _BACKENDS[name]
     try:
         method = getattr(module, backend).__dict__["run_sync_in_worker_thread"]

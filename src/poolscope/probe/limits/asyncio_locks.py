@@ -12,16 +12,19 @@ from __future__ import annotations
 import sys
 from collections import deque
 from functools import partial, update_wrapper
+from gc import get_referents
 from weakref import ref
 
 from poolscope.probe.interpreter.shapes import asyncio_limits
 from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.limits.coroutines import look
 from poolscope.probe.limits.first_waits import FirstWait, FirstWaits, keep, record_of
+from poolscope.probe.limits.inside import Holders
 from poolscope.probe.limits.limit import Hold, Limit
 from poolscope.probe.limits.module_patch import LimitPatch
 from poolscope.probe.limits.naming import site_of
 from poolscope.probe.recording.pool_watch import report
+from poolscope.probe.sampling.coroutines import LIMIT_CALLS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
     from poolscope.probe.executors.patching import Patch
     from poolscope.probe.interpreter.stacks import Site
+    from poolscope.probe.recording.recorder import PoolRecorder
 
 MODULE = "asyncio.locks"
 #: Where a semaphore or lock keeps its site and its size, as they were when it was made.
@@ -175,9 +179,11 @@ def _ask(limit: Limit, future: Any, frame: FrameType) -> None:
     # Where a task does nothing but ask, it holds nothing: what has made it does.
     task = _state.current_task() if code.co_flags & _RESUMED else None
     if task is None:
-        limit.asked(id(future), Hold(function, limit.clock(), None, 0))
+        hold = Hold(function, limit.clock(), None, 0)
     else:
-        limit.asked(id(future), Hold(function, limit.clock(), ref(task), id(task)))
+        hold = Hold(function, limit.clock(), ref(task), id(task))
+    hold.site = code, caller.f_lasti
+    limit.asked(id(future), hold)
 
 
 def _caller(frame: FrameType) -> FrameType | None:
@@ -231,6 +237,9 @@ class _State(LimitPatch):
         super().__init__(MODULE, "semaphores and locks of asyncio")
         self.limits = self.firsts = FirstWaits()
         self.gates: dict[CodeType, str] = {}
+        self.holders: Holders | None = None
+        #: The classes whose objects have a record.
+        self.classes: tuple[type, ...] = ()
         self.current_task: Callable[[], Any] = lambda: None
 
     def check(self, module: Any) -> None:
@@ -242,9 +251,17 @@ class _State(LimitPatch):
         lock = _Codes(module.Lock, "lock", "_wake_up_first")
         semaphore = _Codes(module.Semaphore, "semaphore", "_wake_up_next")
         self.gates = {lock.acquire: "lock", semaphore.acquire: "semaphore"}
+        self.holders, self.classes = Holders(_limit_of, patch.probe.notice), (module.Lock, module.Semaphore)
+        LIMIT_CALLS.update(dict.fromkeys(self.gates, _awaited))
         for cls, codes in ((module.Lock, lock), (module.Semaphore, semaphore)):
             patch.put_noted_constructor(cls, _note_semaphore if codes.kind == "semaphore" else _note_lock)
             patch.put(cls, "_get_loop", _get_loop(patch, cls, codes))
+
+    def end(self) -> None:
+        """Read no more what waits there, either."""
+        for code in self.gates:
+            LIMIT_CALLS.pop(code, None)
+        super().end()
 
 
 _state = _State()
@@ -258,6 +275,25 @@ def patch(probe: Any) -> None:
 def unpatch() -> None:
     """Put everything back as it was. Does nothing if nothing is patched."""
     _state.off()
+
+
+def _limit_of(owner: Any) -> Limit | None:
+    """Return the record of an object, if it is a lock or semaphore that has one. Without its own methods."""
+    if not issubclass(type(owner), _state.classes):
+        return None
+    record = record_of(owner)
+    return record if type(record) is Limit else None
+
+
+def _awaited(coroutine: Any) -> PoolRecorder | None:
+    """Return the record of the limit that a coroutine of `acquire` waits for; None if it does not wait."""
+    seen = get_referents(coroutine)
+    limit = next((limit for each in seen if (limit := _limit_of(each)) is not None), None)
+    if limit is None or limit.over:
+        return None
+    holds = (limit.waiting.get(id(each)) for each in seen)
+    waits = any(hold is not None and hold.permit is None for hold in holds)
+    return limit.watch.recorder if waits else None
 
 
 def _note_semaphore(semaphore: Any, frame: FrameType) -> None:
@@ -352,13 +388,17 @@ def _hear(state: Patch, owner: Any, codes: _Codes) -> None:
 
 
 def _note(state: Patch, owner: Any, codes: _Codes, site: Site, capacity: int | None) -> Limit | None:
+    holders = _state.holders
+    if holders is None:
+        return None
     return _state.limits.note(
         owner,
         state.find_probe,
         kind=codes.kind,
         capacity=capacity,
         site=site,
-        look=partial(look, gates=_state.gates),
+        look=partial(look, gates=_state.gates, holders=holders.of, standstill=True),
+        holders=holders.of,
     )
 
 
@@ -369,6 +409,7 @@ def _take_in(limit: Limit, first: FirstWait, waiters: Iterable[Any]) -> None:
             task, code = first.asks(), first.code
             function = 0 if code is None else _function(limit, code, first.names)
             hold = Hold(function, first.since_ns, None if task is None else ref(task), 0 if task is None else id(task))
+            hold.site = None if code is None else (code, first.at)
             limit.asked(id(future), hold)
             return
     limit.waits += 1

@@ -42,14 +42,15 @@ def keep(owner: Any, record: Any) -> None:
 
 
 class FirstWait:
-    """Since when it lasts (ns), the code that asked with its globals, the task that waits, weakly (`asks`), and where
-    the semaphore or lock was made, with its size."""
+    """Since when it lasts (ns), the code that asked with its globals and the instruction, the task that waits, weakly
+    (`asks`), and where the semaphore or lock was made, with its size."""
 
-    __slots__ = ("asks", "code", "made", "names", "since_ns")
+    __slots__ = ("asks", "at", "code", "made", "names", "since_ns")
 
     def __init__(self, since_ns: int, caller: FrameType | None, task: Any, made: tuple[Site, int | None]) -> None:
         self.since_ns = since_ns
         self.code: CodeType | None = None if caller is None else caller.f_code
+        self.at = 0 if caller is None else caller.f_lasti
         self.names: dict[str, Any] = {} if caller is None else caller.f_globals
         self.asks: Callable[[], Any] = _nothing if task is None else ref(task)
         self.made = made

@@ -48,6 +48,7 @@ class Limits:
         capacity: int | None,
         site: Site | None,
         look: Look,
+        holders: Callable[[Limit], list[Any]] | None = None,
     ) -> Limit | None:
         """Return the record of a limit at which something waits for the first time; None if there is to be none.
 
@@ -65,7 +66,9 @@ class Limits:
             recorder = probe.new_recorder(owner, kind)
             if recorder is None:
                 return None
-            limit = Limit(kind, capacity, Watch(probe, recorder), ref(owner), site or site_of(_getframe(1)), look)
+            limit = Limit(
+                kind, capacity, Watch(probe, recorder), ref(owner), site or site_of(_getframe(1)), look, holders
+            )
             # No function of ours is called by the collector.
             key = id(limit)
             limits[key] = self._fresh[key] = ref(limit, partial(limits.pop, key))

@@ -68,6 +68,8 @@ class Hold:
     outer: Hold | None = None
     permit: Permit | None = None
     started = 0
+    #: The code that asks, and the instruction.
+    site: tuple[CodeType, int] | None = None
 
     def __init__(self, function: int, submitted: int, asks: Callable[[], Any] | None, key: int) -> None:
         self.function = function
@@ -82,11 +84,12 @@ class Limit:
 
     `capacity` is how many holds it lets through at once; None: not known, as it is older than the patch. `owner` refers
     to the semaphore or lock, weakly; `site` is where that was made; `look` says where its holders and what waits for it
-    are.
+    are, and `holders` what holds it (see `PoolRecorder.holders`).
     """
 
     __slots__ = (
         "__weakref__",
+        "_holders",
         "_holds",
         "_look",
         "_others",
@@ -114,7 +117,14 @@ class Limit:
     )
 
     def __init__(
-        self, kind: str, capacity: int | None, watch: Watch, owner: Callable[[], Any], site: Site, look: Look
+        self,
+        kind: str,
+        capacity: int | None,
+        watch: Watch,
+        owner: Callable[[], Any],
+        site: Site,
+        look: Look,
+        holders: Callable[[Limit], list[Any]] | None = None,
     ) -> None:
         self.kind = kind
         self.capacity = capacity
@@ -122,6 +132,7 @@ class Limit:
         self._owner = owner
         self.site = site
         self._look = look
+        self._holders = holders
         #: Whether it has a row.
         self.opened = False
         self.clock = watch.clock
@@ -362,6 +373,21 @@ class Limit:
         """Whether nothing waits for it, and nothing is known to have it."""
         return not (self.waiting or self.named or self.nameless)
 
+    @property
+    def own_returns(self) -> int:
+        """How many holds were given back by what had them."""
+        return self._own
+
+    def named_holds(self) -> list[Hold]:
+        """Return the holds whose holder is known."""
+        found: list[Hold] = []
+        for latest in list(self._holds.values()):
+            hold: Hold | None = latest
+            while hold is not None:
+                found.append(hold)
+                hold = hold.outer
+        return found
+
     def proven(self) -> bool:
         """Whether it is known by now to be a limit, and one that is worth a row."""
         waits_for = self.clock() - self.since_ns if self.waiting else 0
@@ -398,6 +424,7 @@ class Limit:
                 return
             recorder.cpu = _used(weak)
             recorder.look = _looking(weak, self._look)
+            recorder.holders = None if self._holders is None else _held(weak, self._holders)
             self.opened = True
         except Exception as exc:
             self.over = True
@@ -423,6 +450,14 @@ def _used(weak: ref[Limit]) -> Callable[[CpuClocks], int]:
         return told
 
     return cpu_ns
+
+
+def _held(weak: ref[Limit], holders: Callable[[Limit], list[Any]]) -> Callable[[], list[Any]]:
+    def held_now() -> list[Any]:
+        limit = weak()
+        return [] if limit is None else holders(limit)
+
+    return held_now
 
 
 def _looking(weak: ref[Limit], look: Look) -> Callable[[int], tuple[list[Any], list[Any]]]:

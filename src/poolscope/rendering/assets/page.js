@@ -56,6 +56,11 @@
         context.fillStyle = context.strokeStyle = colour(finding.severity);
         context.globalAlpha = finding.severity === "info" ? 0.06 : 0.13;
         context.fillRect(from, top, Math.max(1, to - from), height);
+        if (finding.after !== undefined) { // it began between two scrapes
+          const after = plot.valToPos(began + finding.after, "x", true);
+          context.globalAlpha = 0.4;
+          context.fillRect(after, top, from - after, height);
+        }
         context.globalAlpha = 0.9;
         context.lineWidth = 2 * devicePixelRatio;
         context.beginPath(); context.moveTo(from, top); context.lineTo(from, top + height); context.stroke();
@@ -230,7 +235,7 @@
     const tell = () => {
       const [workers, p50, p95, makespan] = pool.sizing[Number(input.value)];
       const present = workers === pool.max_workers ? " (as it is)" : "";
-      output.textContent = `${workers} workers${present}: half of the tasks wait ${seconds(p50)} or less, 95 % ${seconds(p95)}; all done in ${seconds(makespan)}`;
+      output.textContent = `${workers} ${pool.places}${present}: half of the tasks wait ${seconds(p50)} or less, 95 % ${seconds(p95)}; all done in ${seconds(makespan)}`;
       input.setAttribute("aria-valuetext", output.textContent);
     };
     input.addEventListener("input", tell);
@@ -245,8 +250,11 @@
       const times = at.map((each) => began + each);
       figure.hidden = false;
       const [counts, waits] = figure.querySelectorAll(".chart");
-      chart(counts, pool, TASKS, [times, active, queued, at.map(() => pool.max_workers)], 200, counted);
-      chart(waits, pool, [{ label: "longest wait", colour: "wait", fill: true }], [times, wait], 140, waited);
+      if (pool.workers) { // of a fleet, whose queues are long beside its pools
+        chart(counts, pool, [TASKS[0], TASKS[2]], [times, active, pool.workers], 120, counted);
+        chart(waits, pool, [TASKS[1]], [times, queued], 140, counted);
+      } else if (active) chart(counts, pool, TASKS, [times, active, queued, at.map(() => pool.max_workers)], 200, counted);
+      if (wait) chart(waits || counts, pool, [{ label: pool.late || "longest wait", colour: "wait", fill: true }], [times, wait], 140, waited);
       keys(figure);
     }
     for (const box of document.querySelectorAll(".sizing")) { box.hidden = false; slider(box, data.pools[Number(box.dataset.pool)]); }
