@@ -247,6 +247,33 @@ def test_a_limit_is_told_of_once_something_has_waited_for_long():
     assert [message[0] for message in probe.told] == ["pool_opened", "pool_batch"]
 
 
+def test_a_record_that_is_torn_ends_and_another_one_begins():
+    owner = Owner()
+    probe, limits, limit = noted(owner)
+    use(limit)
+    use(limit)
+    limits.look()
+    probe.pools.read()
+    with pytest.raises(TimeIsUpError):
+        limit.broke(TimeIsUpError())
+    assert limit.over
+    assert limit.again
+    probe.pools.read()
+    assert [message[0] for message in probe.told] == ["pool_opened", "pool_batch", "pool_batch", "pool_closed"]
+    assert len(probe.pools) == 0
+    other = limits.note(owner, lambda: probe, kind="lock", capacity=1, site=SITE, look=lambda *_: ([], []))
+    use(other)
+    use(other)
+    limits.look()
+    probe.pools.read()
+    assert [message[0] for message in probe.told[4:]] == ["pool_opened", "pool_batch"]
+    assert probe.told[4][2] == probe.told[0][2]
+
+
+class TimeIsUpError(Exception):
+    """As the handlers of alarms raise it."""
+
+
 @pytest.mark.parametrize("end", ["over", "gone"])
 def test_what_turns_out_to_be_none_is_never_told_of(end):
     owner = Owner()

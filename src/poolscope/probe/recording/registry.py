@@ -335,7 +335,7 @@ class Pools:
         watch.state = CLOSED
         watch.recorder.closed = True
         self._push(("pool_closed", watch.recorder.id, self._clock()))
-        if watch.gone:
+        if watch.gone or watch.recorder.ended:
             self._watches.pop(watch.key, None)
 
     def everyone(self) -> list[PoolWatch]:
