@@ -23,6 +23,7 @@ from weakref import ref
 from poolscope.probe.adapters import fresh_modules
 from poolscope.probe.executors.patching import Patch
 from poolscope.probe.interpreter.shapes import takes
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.recording.ephemeral_pools import PlacedEphemeralPools
 from poolscope.probe.recording.function_table import WRAPPERS
 from poolscope.probe.recording.pool_watch import open_watch, report, size_from_settings
@@ -297,7 +298,7 @@ def _run_sync(state: _Patch, original: Callable[..., Any]) -> Callable[..., Any]
             elif task is not None:  # the backend's cancellation, or the end of the loop
                 task.cancelled()
             # As in `VirtualWorkerTask`.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
 
     THREAD_CALLS[run_sync_in_worker_thread.__code__] = "task"

@@ -17,6 +17,7 @@ from weakref import ref
 from poolscope.probe.adapters import unfamiliar
 from poolscope.probe.executors.patching import Patch, Switch
 from poolscope.probe.executors.wrapped import WrappedTask
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.recording.pool_watch import ATTRIBUTE, UNOPENED, Instances, size_from_settings
 
 TYPE_CHECKING = False
@@ -44,7 +45,7 @@ class _Call(WrappedTask):
         except BaseException as exc:
             self.end(log, 1)
             # A bare `raise` adds no line for this frame: the traceback is the one of a call without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
         self.end(log, 0)
         return result

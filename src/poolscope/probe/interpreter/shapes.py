@@ -146,6 +146,14 @@ def thread_pool(module: Any) -> str:
     raise Unfamiliar("a work item of another shape in concurrent.futures.thread")
 
 
+def known_thread_pool(module: Any) -> str | None:
+    """Return the same; None where it is another one."""
+    try:
+        return thread_pool(module)
+    except Unfamiliar:
+        return None
+
+
 #: What the two methods that take a future from PENDING to FINISHED do, by the names in their code: see `future_steps`.
 _RUNNING_STEPS = (
     *("_condition", "_state", "CANCELLED", "CANCELLED_AND_NOTIFIED", "_waiters", "add_cancelled", "PENDING", "RUNNING"),

@@ -12,6 +12,7 @@ from functools import update_wrapper
 
 from poolscope.probe.interpreter.imports import imported
 from poolscope.probe.interpreter.shapes import Unfamiliar, loop_class, missed
+from poolscope.probe.interpreter.tracebacks import leave_out, unseen
 from poolscope.probe.loops.monitor import Monitor
 
 TYPE_CHECKING = False
@@ -43,7 +44,7 @@ class _Patch:
 
 def _wrapped(original: Callable[[Any], Any], kind: str) -> Callable[[Any], Any]:
     # The names of this module are gone before the program's last loops are, as the interpreter shuts down.
-    state, getframe, shutting_down = _state, sys._getframe, sys.is_finalizing
+    state, getframe, shutting_down, left_out = _state, sys._getframe, sys.is_finalizing, leave_out
 
     def run_forever(self: Any) -> Any:
         monitor = state.monitor
@@ -54,16 +55,13 @@ def _wrapped(original: Callable[[Any], Any], kind: str) -> Callable[[Any], Any]:
             return original(self)
         except BaseException as error:
             # Raised again as it came, without our line in the traceback.
-            step = error.__traceback__
-            if step is not None and step.tb_frame is getframe():
-                error.__traceback__ = step.tb_next
-            del step
+            left_out(error)
             raise
         finally:
             if watch is not None:
                 monitor.leave(watch)
 
-    return update_wrapper(run_forever, original)
+    return unseen(update_wrapper(run_forever, original))
 
 
 class _State:

@@ -16,6 +16,7 @@ from weakref import ref
 
 from poolscope.probe.executors.patching import Patch, Switch
 from poolscope.probe.interpreter import shapes
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.processes.processcalls import Calls
 from poolscope.probe.processes.worker_table import alive
 from poolscope.probe.recording.pool_watch import ATTRIBUTE, UNOPENED, Instances
@@ -176,7 +177,7 @@ def _submit(state: _Patch, original: Callable[..., Any]) -> Callable[..., Any]:
             if isinstance(exc, RuntimeError) and watch is not None and not getattr(type(self), "_poolscope_own", False):
                 note_refusal(self, watch)
             # A bare `raise` adds no line for this frame: the traceback is the one without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
 
     return submit
