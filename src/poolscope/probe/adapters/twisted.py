@@ -6,6 +6,8 @@ settings. A call goes into Twisted's own queue inside of one of ours (`_Call`), 
 it. What the result is handed to runs in that thread as well, after the task.
 
 A pool that is older than the patch is watched from its next call on, and with it what is queued after that.
+
+A reactor that is no guest of asyncio's is told of, as what blocks it is not seen.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from weakref import ref
 from poolscope.probe.adapters import unfamiliar
 from poolscope.probe.executors.patching import Patch
 from poolscope.probe.executors.wrapped import WrappedTask
+from poolscope.probe.interpreter.imports import imported, in_flight
 from poolscope.probe.recording.pool_watch import ATTRIBUTE, UNOPENED, Instances, size_from_settings
 
 TYPE_CHECKING = False
@@ -110,9 +113,11 @@ def patch(probe: Any) -> None:
     An unknown version is left alone, and the probe gets a notice.
     """
     global _current, _last_probe
+    if not any(getattr(each, "func", None) is _tell_of_reactor for each in probe.before_flush):
+        probe.before_flush.append(functools.partial(_tell_of_reactor, probe))
     with _lock:
-        module: Any = sys.modules["twisted.python.threadpool"]
-        if _current is not None:
+        module: Any = imported("twisted.python.threadpool")
+        if _current is not None or module is None or in_flight(module):
             return
         missing = _missing(module)
         if missing:
@@ -138,6 +143,14 @@ def unpatch() -> None:
         if _current is not None:
             _current.take_off()
             _current = None
+
+
+def _tell_of_reactor(probe: Any) -> None:
+    reactor: Any = sys.modules.get("twisted.internet.reactor")
+    name = f"{type(reactor).__module__}.{type(reactor).__qualname__}"
+    has_run = getattr(reactor, "__dict__", {}).get("_startedBefore")
+    if has_run and not name.startswith("twisted.internet.asyncioreactor."):
+        probe.notice(f"the reactor {name} is an event loop of a kind that is not known: what blocks it is not seen")
 
 
 def _missing(module: Any) -> str | None:

@@ -117,6 +117,15 @@ def _call(fn: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], dict[st
     return fn, args, keywords
 
 
+def _closed_over(fn: FunctionType) -> dict[str, Any]:
+    """Return what a function of a library's has of the one that made it."""
+    cells = zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=False)
+    try:
+        return {name: cell.cell_contents for name, cell in cells}
+    except ValueError:  # not all are there yet
+        return {}
+
+
 def _code_behind(fn: FunctionType) -> CodeType:
     """Return the code of the function that decorators were put around, as `functools.wraps` notes it."""
     for _ in range(_DEPTH):
@@ -253,11 +262,14 @@ class FunctionTable:
             return OTHER
 
     def _behind(self, fn: Any, args: tuple[Any, ...], depth: int) -> int:
-        """Return the id of what a library's wrapper calls; its own id where that cannot be seen."""
+        """Return the id of what a library's wrapper calls; its own id where that cannot be seen. What it has closed
+        over counts as keywords."""
         fn, args, keywords = _call(fn, args)
         place = _place(fn)
         if type(fn) is not FunctionType:
             args = (fn, *args)
+        elif fn.__closure__ is not None:
+            keywords = {**_closed_over(fn), **keywords}
         try:
             inner = WRAPPERS[place[0]](args, keywords) if depth else None
         except Exception as exc:
