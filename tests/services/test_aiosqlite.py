@@ -85,9 +85,11 @@ def test_what_is_asked_meanwhile_is_queued(probe):
 
 def test_a_traceback_and_a_log_are_as_without_us(probe, caplog):
     caplog.set_level("DEBUG", "aiosqlite")
+    used = []
 
     async def main():
         async with aiosqlite.connect(":memory:") as connection:
+            used.append(connection)
             try:
                 await connection.execute("select nothing from nowhere")
             except sqlite3.OperationalError as exc:
@@ -96,6 +98,7 @@ def test_a_traceback_and_a_log_are_as_without_us(probe, caplog):
     def told():
         caplog.clear()
         shown = asyncio.run(main())
+        used.pop()._thread.join(LIMIT)
         return shown, [record.getMessage().partition(" at 0x")[0] for record in caplog.records]
 
     patched = told()

@@ -139,12 +139,11 @@ PROGRAM = """
 def test_a_server_that_is_driven_beyond_its_threads(tmp_path: Path) -> None:
     program = script(tmp_path, PROGRAM)
     with serving(sys.executable, program, "{port}", folder=tmp_path) as server:
-        server.drive("/", clients=2, requests=3)
-        server.drive("/", clients=20, requests=5)
-        server.drive("/", clients=2, requests=3)
+        server.drive("/", clients=2, requests=2)
+        server.drive("/", clients=20, requests=4)
         ended = server.stop()
     pool = ended.pool("cheroot")
     assert (pool["kind"], pool["max_workers"], pool["peak_active"]) == ("cheroot", 4, 4)
     assert "__main__.page" in [function["name"] for function in pool["functions"]]
-    assert pool["tasks"]["succeeded"] >= 112
+    assert pool["tasks"]["succeeded"] >= 84
     assert [finding["pattern"] for finding in pool["findings"] if finding["severity"] != "info"]

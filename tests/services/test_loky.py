@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from cli_support import python, script, watched
 from joblib.externals.loky import process_executor
 from probe_support import FakeProbe
@@ -13,7 +12,7 @@ from poolscope.probe.adapters import loky as adapter
 
 PROGRAM = """
     import os, sys, time
-    from {module} import get_reusable_executor
+    from loky import get_reusable_executor
 
     def fetch(number):
         time.sleep(0.1)
@@ -24,7 +23,7 @@ PROGRAM = """
     if __name__ == "__main__":
         executor = get_reusable_executor(max_workers=2)
         print(executor.submit(fetch, 1).result())
-        futures = [executor.submit(fetch, number) for number in range(40)]
+        futures = [executor.submit(fetch, number) for number in range(24)]
         print(sum(future.exception() is None and future.result() for future in futures))
         executor.shutdown()
         try:
@@ -34,9 +33,8 @@ PROGRAM = """
 """
 
 
-@pytest.mark.parametrize("module", ["loky", "joblib.externals.loky"])
-def test_more_calls_than_processes(tmp_path: Path, module: str) -> None:
-    program = script(tmp_path, PROGRAM.format(module=module))
+def test_more_calls_than_processes(tmp_path: Path) -> None:
+    program = script(tmp_path, PROGRAM)
     plain = python(program, cwd=tmp_path)
     outcome, report = watched(program, cwd=tmp_path)
     assert outcome == plain
@@ -44,10 +42,10 @@ def test_more_calls_than_processes(tmp_path: Path, module: str) -> None:
     (pool,) = report["pools"]
     assert (pool["kind"], pool["max_workers"], pool["peak_active"]) == ("process", 2, 2)
     assert pool["created_at"] == f"{tmp_path.name}/program.py:12"
-    counted = {"submitted": 41, "started": 41, "succeeded": 40, "failed": 1, "cancelled": 0, "rejected": 1}
+    counted = {"submitted": 25, "started": 25, "succeeded": 24, "failed": 1, "cancelled": 0, "rejected": 1}
     assert pool["tasks"] == counted
     assert [function["name"] for function in pool["functions"]] == ["__main__.fetch"]
-    assert pool["wait_seconds"]["max"] > 1
+    assert pool["wait_seconds"]["max"] > 0.5
     assert 0.1 <= pool["run_seconds"]["p50"] < 0.4
     assert [finding["pattern"] for finding in pool["findings"]] == ["batch"]
 
@@ -61,15 +59,13 @@ JOBLIB = """
         return number
 
     if __name__ == "__main__":
-        print(sum(Parallel(n_jobs=2)(delayed(fetch)(number) for number in range(40))))
+        print(sum(Parallel(n_jobs=2)(delayed(fetch)(number) for number in range(16))))
 """
 
 
 def test_joblibs_own_backend(tmp_path: Path) -> None:
-    program = script(tmp_path, JOBLIB)
-    plain = python(program, cwd=tmp_path)
-    outcome, report = watched(program, cwd=tmp_path)
-    assert outcome == plain
+    outcome, report = watched(script(tmp_path, JOBLIB), cwd=tmp_path)
+    assert outcome == (0, "120\n", "")
     (pool,) = report["pools"]
     assert (pool["kind"], pool["max_workers"]) == ("process", 2)
     assert [function["name"] for function in pool["functions"]] == ["__main__.fetch"]
@@ -94,10 +90,8 @@ LOST = """
 
 
 def test_a_process_that_is_lost(tmp_path: Path) -> None:
-    program = script(tmp_path, LOST)
-    plain = python(program, cwd=tmp_path)
-    outcome, report = watched(program, cwd=tmp_path)
-    assert (outcome.status, outcome.out) == (plain.status, plain.out)
+    outcome, report = watched(script(tmp_path, LOST), cwd=tmp_path)
+    assert (outcome.status, outcome.out) == (0, "TerminatedWorkerError\n3\n")
     tasks = [pool["tasks"] for pool in report["pools"]]
     assert sum(task["failed"] for task in tasks) == 1
     assert sum(task["succeeded"] for task in tasks) == 1

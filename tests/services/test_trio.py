@@ -213,7 +213,7 @@ PROGRAM = """
         time.sleep(0.1)
 
     def parse():
-        time.sleep(1.2)
+        time.sleep(0.4)
 
     async def main():
         async with trio.open_nursery() as nursery:
@@ -240,7 +240,7 @@ def test_a_limiter_that_fills_and_a_line_that_blocks(tmp_path: Path) -> None:
     assert pool["saturated_seconds"] > 0.5
     (loop,) = report["event_loops"]
     assert (loop["name"], loop["kind"]) == ("MainThread", "trio")
-    assert loop["peak_tasks"] > 30
+    assert loop["peak_tasks"] > 10
     (finding,) = [finding for finding in loop["findings"] if finding["severity"] == "warning"]
     assert (finding["pattern"], finding["cause"]) == ("loop_blocked", "blocking_call")
     assert finding["frames"][0]["function"] == "parse"
@@ -252,7 +252,7 @@ GUEST = """
 
     async def inside():
         await trio.sleep(0.05)
-        time.sleep(1.2)
+        time.sleep(0.4)
         return "done"
 
     async def main():
@@ -269,10 +269,8 @@ GUEST = """
 
 
 def test_a_guest_of_asyncios_loop_is_seen_there(tmp_path: Path) -> None:
-    program = script(tmp_path, GUEST)
-    plain = python(program, cwd=tmp_path)
-    outcome, report = watched(program, cwd=tmp_path)
-    assert outcome == plain
+    outcome, report = watched(script(tmp_path, GUEST), cwd=tmp_path)
+    assert outcome == (0, "done\n", "")
     (loop,) = report["event_loops"]
     assert loop["kind"] == "asyncio"
     (finding,) = [finding for finding in loop["findings"] if finding["severity"] == "warning"]

@@ -101,7 +101,7 @@ OWN_LOOP = """
 
     async def main():
         await asyncio.sleep(0.1)
-        time.sleep(1.2)
+        time.sleep(0.4)
         await asyncio.sleep(0.1)
         return "done"
 
