@@ -1,6 +1,7 @@
-"""How long a timeline for Perfetto takes, and how large it is: `python benchmarks/trace.py [TASKS]` (a million).
+"""How long a timeline for Perfetto and a page take, and how large they are: `python benchmarks/trace.py [TASKS]` (a
+million; a page has 200,000 at most).
 
-The two figures to hold for a million tasks: 60 s and 100 MB.
+The figures to hold: 60 s and 100 MB for a million tasks, 3 MB for a page.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import random
 import sys
 import time
 from array import array
+from collections.abc import Callable
 
 from poolscope.model import Distribution, Overhead, PoolReport, PoolTrace, Report, Session, TaskCounts
-from poolscope.rendering.trace import encode
+from poolscope.rendering import html, trace
 
 WORKERS = 16
 
@@ -20,15 +22,18 @@ WORKERS = 16
 def recorded(tasks: int) -> Session:
     """A pool that is nearly full."""
     chance = random.Random(1)
-    numbers, at, free = array("q"), 0, [0] * WORKERS
+    numbers, workers, at, free = array("q"), array("q"), 0, [(0, worker) for worker in range(1, WORKERS + 1)]
     for _ in range(tasks):
         at += chance.randrange(2_000_000)
-        started = max(at, heapq.heappop(free))
+        free_ns, worker = heapq.heappop(free)
+        started = max(at, free_ns)
         finished = started + chance.randrange(30_000_000)
-        heapq.heappush(free, finished)
+        heapq.heappush(free, (finished, worker))
         numbers.extend((chance.randrange(3), at, started, finished))
+        workers.append(worker)
     if sys.byteorder == "big":
         numbers.byteswap()
+        workers.byteswap()
     nothing = Distribution()
     pool = PoolReport(
         "fetch", "thread", "", "", 1, WORKERS, WORKERS, WORKERS, 0, 0.0, 0.0, 0.0, 0.0, 0.0, TaskCounts(),
@@ -50,18 +55,23 @@ def recorded(tasks: int) -> Session:
         overhead=Overhead(0.0, 0.0),
     )
     functions = ("shop.jobs:fetch_page", "shop.jobs:parse", "shop.jobs:store")
-    return Session(report, (PoolTrace(functions, numbers.tobytes(), ()),))
+    return Session(report, (PoolTrace(functions, numbers.tobytes(), (), workers.tobytes()),))
 
 
 def main() -> None:
-    """Measures both ways to write it."""
+    """Measure each way to write it."""
     tasks = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     session = recorded(tasks)
-    for compressed in (False, True):
+    ways: dict[str, Callable[[], bytes]] = {
+        "timeline": lambda: trace.encode(session),
+        "timeline, compressed": lambda: trace.encode(session, compressed=True),
+        "page": lambda: html.encode(session, ""),
+    }
+    for name, write in ways.items():
         began = time.perf_counter()
-        size = len(encode(session, compressed=compressed))
+        size = len(write())
         took = time.perf_counter() - began
-        print(f"{tasks:,} tasks{', compressed' if compressed else ''}: {took:.1f} s, {size / 1e6:.1f} MB")
+        print(f"{tasks:,} tasks, {name}: {took:.1f} s, {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

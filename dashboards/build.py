@@ -11,13 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fleet
 import loops
 import overview
 import pool
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 HOME = Path(__file__).parent / "grafana"
-BOARDS = {"overview": overview, "pool": pool, "loops": loops}
+BOARDS = {"overview": overview, "pool": pool, "loops": loops, "fleet": fleet}
 INPUT = "${DS_PROMETHEUS}"
 #: Of the data source for Prometheus, which the builder does not know: how a finding reads as an annotation.
 ANNOTATION = {
@@ -37,7 +38,7 @@ def provisioned(board_name: str) -> dict[str, Any]:
         for name in ("auto", "auto_min", "auto_count"):
             variable.pop(name, None)
     for annotation in board["annotations"]["list"]:
-        annotation |= ANNOTATION
+        annotation |= fleet.ANNOTATION if board_name == "fleet" else ANNOTATION
     return board
 
 

@@ -59,9 +59,10 @@ def severity(findings: str) -> str:
     return f"2 * poolscope_finding{{{critical}}} or poolscope_finding{{{warning}}}"
 
 
-def judged(expr: str, findings: str) -> str:
-    """Return the one value of an expression with a label `state`: 0, or what the worst finding is that lasts."""
-    return f'({expr}) * on () group_right () count_values("state", max({severity(findings)}) or vector(0))'
+def judged(expr: str, states: str) -> str:
+    """Return the one value of an expression with a label `state`: 0, or the greatest of `states`, which are as those
+    of `severity`."""
+    return f'({expr}) * on () group_right () count_values("state", max({states}) or vector(0))'
 
 
 def state(kind: str, labels: str) -> str:
@@ -94,8 +95,17 @@ def variable(name: str, metric: str, selector: str = "", *, one: bool = False) -
     return made
 
 
-def board(title: str, description: str, uid: str, findings: str, *variables: d.QueryVariable) -> d.Dashboard:
-    """Return an empty dashboard with what all have: variables, links to the others, findings as annotations."""
+def board(
+    title: str,
+    description: str,
+    uid: str,
+    findings: str,
+    *variables: d.QueryVariable,
+    targets: str = "poolscope_build_info",
+    annotation: str = "",
+) -> d.Dashboard:
+    """Return an empty dashboard with what all have: variables, links to the others, findings as annotations, or what
+    the expression `annotation` gives. `targets` is a metric of all that may be chosen."""
     made = (
         d.Dashboard(f"poolscope / {title}")
         .uid(uid)
@@ -107,8 +117,8 @@ def board(title: str, description: str, uid: str, findings: str, *variables: d.Q
         .refresh("30s")
         .tooltip(model.DashboardCursorSync.CROSSHAIR)
         .with_variable(d.DatasourceVariable("datasource").label("datasource").type("prometheus"))
-        .with_variable(variable("job", "poolscope_build_info"))
-        .with_variable(variable("instance", "poolscope_build_info", '{job=~"$job"}'))
+        .with_variable(variable("job", targets))
+        .with_variable(variable("instance", targets, '{job=~"$job"}'))
     )
     for each in variables:
         made.with_variable(each)
@@ -127,7 +137,7 @@ def board(title: str, description: str, uid: str, findings: str, *variables: d.Q
         .datasource(SOURCE)
         .enable(True)
         .icon_color("orange")
-        .expr(each_finding(f"poolscope_finding{{{findings}}}"))
+        .expr(annotation or each_finding(f"poolscope_finding{{{findings}}}"))
     )
 
 
@@ -156,19 +166,22 @@ def number(
     *,
     steps: tuple[tuple[float | None, str], ...] = ((None, NEUTRAL),),
     findings: str = "",
+    states: str = "",
     names: bool = False,
     none: str = "none",
     size: tuple[int, int] = (4, 4),
 ) -> stat.Panel:
     """One number now; or with `names` the legend of what there is now, and `none` where there is nothing.
 
-    Its colour is that of `steps`; with `findings` that of the worst of them, while one lasts.
+    Its colour is that of `steps`; with `findings` that of the worst of them, while one lasts; with `states`, as
+    `judged` has them, that of the greatest.
     """
-    legend, expr = query if not findings else ("{{state}}", judged(query[1], findings))
+    states = severity(findings) if findings else states
+    legend, expr = ("{{state}}", judged(query[1], states)) if states else query
     target = prometheus.Dataquery().expr(expr).legend_format(legend).instant()
     made: stat.Panel = _put(stat.Panel(), title, description, unit, size, [target])
     made.thresholds(thresholds(*steps)).no_value(none)
-    if findings:
+    if states:
         made.override_by_name("1", _painted(YELLOW)).override_by_name("2", _painted(RED))
     made.color_mode(common.BigValueColorMode.VALUE).graph_mode(common.BigValueGraphMode.NONE)
     made.reduce_options(c.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
@@ -236,10 +249,17 @@ def _legend(shown: bool) -> c.VizLegendOptions:
     )
 
 
-def timeline(description: str, findings: str, size: tuple[int, int]) -> statetimeline.Panel:
-    """Return a bar per finding for as long as it lasts, in the colour of its severity."""
-    legend = "{{instance}} {{name}}: {{pattern}} ({{cause}})"
-    target = prometheus.Dataquery().expr(each_finding(severity(findings))).legend_format(legend).range()
+def timeline(
+    description: str,
+    findings: str,
+    size: tuple[int, int],
+    *,
+    query: tuple[str, str] = ("{{instance}} {{name}}: {{pattern}} ({{cause}})", ""),
+) -> statetimeline.Panel:
+    """Return a bar per finding for as long as it lasts, in the colour of its severity; or of each series of another
+    `query`, whose values are as those of `severity`."""
+    legend, expr = query
+    target = prometheus.Dataquery().expr(expr or each_finding(severity(findings))).legend_format(legend).range()
     made: statetimeline.Panel = _put(statetimeline.Panel(), "Findings", description, "none", size, [target])
     lasting = {
         "0": model.ValueMappingResult(text="no", color="transparent", index=0),
@@ -285,10 +305,12 @@ def rows(
     columns: tuple[tuple[str, str, str], ...],
     *,
     link: str,
+    to: str = "",
     kinds: str = "",
     size: tuple[int, int],
 ) -> table.Panel:
-    """Return a table of the latest values: `(column, unit, expression)`, joined by their labels. `link` is on the name.
+    """Return a table of the latest values: `(column, unit, expression)`, joined by their labels. `link` is on the name,
+    and leads to the dashboard of that name, or `to` another one.
 
     The first column is the state, and the worst are on top. Of `kinds`, an expression, only the label `kind` is shown.
     """
@@ -322,7 +344,7 @@ def rows(
         made.override_by_name(column, [model.DynamicConfigValue(id_val=key, value=it) for key, it in settings.items()])
     leads = {
         "title": f"This {link}",
-        "url": f"/d/poolscope-{link}?${{datasource:queryparam}}&var-job=${{__data.fields.job}}"
+        "url": f"/d/poolscope-{to or link}?${{datasource:queryparam}}&var-job=${{__data.fields.job}}"
         f"&var-instance=${{__data.fields.instance}}&var-{link}=${{__value.raw:percentencode}}"
         "&${__url_time_range}",
     }

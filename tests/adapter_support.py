@@ -7,8 +7,6 @@ AROUND = {
     "apscheduler.executors.base": ("APScheduler", ["run_job"]),
     "celery.concurrency.base": ("celery", ["apply_target"]),
     "dask.local": ("dask", ["batch_execute_tasks"]),
-    "distributed.utils": ("distributed", ["run_in_executor_with_context.<locals>.<lambda>"]),
-    "distributed.worker": ("distributed", ["_run_task_simple"]),
     "grpc._server": ("grpcio", ["_unary_response_in_pool", "_stream_response_in_pool"]),
     "gunicorn.workers.gthread": ("gunicorn", ["ThreadWorker.handle"]),
     "joblib._utils": ("joblib", ["_TracebackCapturingWrapper"]),

@@ -38,6 +38,21 @@ def launched() -> Iterator[Any]:
         browser.close()
 
 
+def opened(browser: Any, path: Path, complaints: list[str], *, width: int = 1000, scheme: str = "light") -> Any:
+    """A page in a context of its own, once it is drawn; `complaints` get what it asks for and complains of."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 800}, color_scheme=scheme, timezone_id="UTC", locale="en-GB"
+    )
+    page = context.new_page()
+    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: complaints.append(dialog.message))
+    page.on("request", lambda request: request.url == path.as_uri() or complaints.append(request.url))
+    page.goto(path.as_uri())
+    page.wait_for_selector("html[data-drawn=true]")
+    return page
+
+
 def drawn(page: Any, selector: str) -> int:
     """How many colours a canvas has."""
     count: int = page.evaluate(

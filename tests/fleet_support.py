@@ -116,6 +116,7 @@ def judged(
     *,
     seconds: float = 3600.0,
     own: Sequence[PoolMapping] = (),
+    points: int = 0,
 ) -> dict[str, Verdict]:
     """The verdict on each pool of one instance, by its name."""
     mappings = known.together(own, MAPPINGS)
@@ -124,5 +125,5 @@ def judged(
     for each in listed:
         assembly.add(each)
     instance = Instance(assembly.pools(), {mapping.name: mapping for mapping in mappings})
-    when = Range(BEGIN, BEGIN + seconds, Clock(BEGIN, zone=UTC))
+    when = Range(BEGIN, BEGIN + seconds, Clock(BEGIN, zone=UTC), points=points)
     return {verdict.key.name: verdict for verdict in instance.judge(when, settings, {})}

@@ -9,8 +9,9 @@ from msgspec.structs import replace
 
 from poolscope.live.board import Board, board
 from poolscope.live.history import History
-from poolscope.model import Advice, Finding, Frame, PoolSnapshot, Snapshot, Subject
+from poolscope.model import Advice, Finding, Frame
 from poolscope.rendering.text import Medium
+from poolscope.snapshot import PoolSnapshot, Snapshot, Subject
 
 #: 2026-11-04 03:12:00 UTC.
 BEGAN = 1_793_761_920.0

@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
 
-from poolscope.model import FindingCount, LoopSnapshot, PoolSnapshot, Snapshot
+from poolscope.snapshot import FindingCount, LoopSnapshot, PoolSnapshot, Snapshot
 
 #: Two bounds, so three buckets.
 BOUNDS = [0.1, 1.0]

@@ -42,8 +42,7 @@ _NUMBERS = re.compile("[0-9]+")
 
 
 def storable(value: Any) -> Any:
-    """Return a plain value with what no encoder takes (lone surrogates, of paths that are not UTF-8) as backslash
-    escapes."""
+    """Return a plain value that every encoder takes: lone surrogates, of paths that are not UTF-8, are escaped."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, dict):
@@ -379,19 +378,41 @@ class PoolTrace(msgspec.Struct, frozen=True):
 
     `tasks` holds little-endian int64 quadruples (function index, submitted, started, finished), nanoseconds from
     the start of the program, in order of submission; -1 for what had not happened when the record ended, or never did:
-    a task cancelled before it started has started = finished = -1.
+    a task cancelled before it started has started = finished = -1. `workers` holds a little-endian int64 for each of
+    them: the number of the worker that ran it, from 1 on; 0 for what has not started. It is empty where workers are not
+    known: in a session of poolscope 0.1, and of limits and queues.
     """
 
     functions: tuple[str, ...]
     tasks: bytes
     timeline: tuple[TimelinePoint, ...]
+    workers: bytes = b""
+
+
+class Block(msgspec.Struct, frozen=True):
+    """A time in which a callback held an event loop. `place` is an index of `LoopTrace.places`; -1: not known."""
+
+    at_seconds: float
+    seconds: float
+    place: int
+
+
+class LoopTrace(msgspec.Struct, frozen=True):
+    """The latest blocks of a loop, in order of their ends, and the lines that caused them."""
+
+    places: tuple[Frame, ...]
+    blocks: tuple[Block, ...]
 
 
 class Session(msgspec.Struct, frozen=True):
-    """A recorded run: the report, and beside each pool of it (same order) what it was made from."""
+    """A recorded run: the report, and beside each pool and each loop of it (same order) what it was made from.
+
+    A session of poolscope 0.1 has nothing of loops.
+    """
 
     report: Report
     traces: tuple[PoolTrace, ...]
+    loops: tuple[LoopTrace, ...] = ()
 
     def __str__(self) -> str:
         """Return its report as on a terminal, without colours."""
@@ -410,102 +431,3 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stall_seconds: float = 10.0
     stuck_task_seconds: float = 30.0
     loop_blocked_seconds: float = 0.1
-
-
-class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """All pools of one name in one process, at one moment, for a scrape.
-
-    Gauges are of the pools that live, ages are maxima, counters include pools that ended. `*_buckets` are counts
-    per bucket (not cumulative), one more than there are bounds. `functions` is (name, started, busy seconds) of the
-    busiest and, as `other`, of the rest; `former_functions` is what was counted under the names of those that were
-    among the busiest before. Both together are all that was done. `since_ns`: what was counted under this name before
-    then may count as `other` by now; 0: all of it is here.
-    """
-
-    name: str
-    kind: str
-    executor: str
-    pid: int
-    alive: bool
-    max_workers: int
-    workers: int
-    active: int
-    queue_depth: int
-    oldest_queued_seconds: float
-    longest_running_seconds: float
-    submitted: int
-    rejected: int
-    succeeded: int
-    failed: int
-    cancelled: int
-    busy_seconds: float
-    queued_seconds: float
-    saturated_seconds: float
-    cpu_seconds: float
-    wait_buckets: tuple[int, ...]
-    wait_sum_seconds: float
-    run_buckets: tuple[int, ...]
-    run_sum_seconds: float
-    functions: tuple[tuple[str, int, float], ...]
-    suggested_max_workers: int | None
-    former_functions: tuple[tuple[str, int, float], ...] = ()
-    since_ns: int = 0
-    occupied_seconds: float = 0.0
-
-
-class LoopSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """All event loops of one name in one process, at one moment. Lag uses the bounds of `wait_buckets`; `since_ns` is
-    as of a pool."""
-
-    name: str
-    kind: str
-    pid: int
-    alive: bool
-    lag_buckets: tuple[int, ...]
-    lag_sum_seconds: float
-    blocked_seconds: float
-    tasks: int
-    since_ns: int = 0
-
-
-class FindingCount(msgspec.Struct, frozen=True, kw_only=True):
-    """How many findings of one sort there were, and whether one lasts. `kind` is "pool" or "loop"; `since_ns` is as
-    of a pool."""
-
-    kind: str
-    name: str
-    pid: int
-    pattern: str
-    cause: str
-    severity: Severity
-    active: bool
-    total: int
-    since_ns: int = 0
-
-
-class Subject(msgspec.Struct, frozen=True):
-    """What a finding is about: kind (pool, loop, program) and name; and for how long the time has run that its seconds
-    count in."""
-
-    kind: str
-    name: str
-    age_seconds: float
-
-
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that the endpoint shows. `errors` counts our own failures by part.
-
-    `*_bounds` are those of the buckets in seconds; None: as the settings say. `details` are the findings so far in
-    full, stacks included; None: they were not asked for. A scrape does not. `subjects` says of each what it is about.
-    """
-
-    python: str
-    pools: tuple[PoolSnapshot, ...]
-    loops: tuple[LoopSnapshot, ...]
-    findings: tuple[FindingCount, ...]
-    overhead_cpu_seconds: float
-    errors: dict[str, int]
-    wait_bounds: tuple[float, ...] | None = None
-    run_bounds: tuple[float, ...] | None = None
-    details: tuple[Finding, ...] | None = None
-    subjects: tuple[Subject, ...] = ()

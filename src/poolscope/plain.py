@@ -12,8 +12,7 @@ LONGEST = 2_000
 
 
 def escaped(text: str) -> str:
-    """Return the text with what cannot be printed as backslash escapes: controls, line breaks, direction marks,
-    surrogates."""
+    """Return the text with controls, line breaks, direction marks and surrogates as backslash escapes."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

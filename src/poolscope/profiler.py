@@ -19,7 +19,7 @@ from poolscope.config import DEFAULT_LISTEN, Settings, listen_address, load
 from poolscope.engine import Engine
 from poolscope.errors import ConfigError, PoolscopeError
 from poolscope.messages import PROTOCOL
-from poolscope.model import Finding, Report, Session, Snapshot
+from poolscope.model import Finding, Report, Session
 from poolscope.plain import one_line
 from poolscope.probe import runtime
 from poolscope.probe.interpreter.gil import gil_enabled
@@ -28,6 +28,7 @@ from poolscope.probe.settings import ProbeSettings
 from poolscope.probe.startup import bootstrap
 from poolscope.probe.startup.install import Installation, install
 from poolscope.probe.transport.thinning import Thinned
+from poolscope.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from poolscope.endpoint import Endpoint

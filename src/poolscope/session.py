@@ -187,8 +187,10 @@ def _decode(plain: bytes, name: str) -> Session:
     if len(session.traces) != len(session.report.pools):
         raise _damaged(name, f"{len(session.report.pools)} pools but {len(session.traces)} traces")
     for pool, trace in zip(session.report.pools, session.traces, strict=True):
-        if len(trace.tasks) % _TASK_BYTES:
+        if len(trace.tasks) % _TASK_BYTES or len(trace.workers) not in (0, len(trace.tasks) // 4):
             raise _damaged(name, f"the tasks of pool {one_line(pool.name)} are cut off")
+    if len(session.loops) not in (0, len(session.report.event_loops)):
+        raise _damaged(name, f"{len(session.report.event_loops)} event loops but {len(session.loops)} traces of these")
     return session
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -166,6 +167,32 @@ def test_a_daemon_that_closes_all_descriptors(tmp_path: Path) -> None:
         assert os.waitpid(child, 0)[1] == 0
         """
     check(run(tmp_path, text), 2)
+
+
+def test_a_daemon_that_lives_on_is_said(tmp_path: Path) -> None:
+    text = """
+        import os, time
+        import shared
+        ready, wait = os.pipe()
+        if os.fork() == 0:
+            shared.work()
+            os.write(wait, b"x")
+            os.setsid()
+            for descriptor in range(3):
+                os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
+            time.sleep(60)
+            os._exit(0)
+        os.read(ready, 1)
+    """
+    report = run(tmp_path, text)
+    ((daemon, found),) = pools(report).items()
+    try:
+        assert found == ("workers", 50, 50)
+        (told,) = report["notices"]
+        expected = f"a process of the program went on after its end (pid {daemon}): from then on nothing of it is seen"
+        assert told == expected
+    finally:
+        os.kill(daemon, signal.SIGKILL)
 
 
 def test_a_program_that_closes_all_descriptors_goes_on_unwatched(tmp_path: Path) -> None:

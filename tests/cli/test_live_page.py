@@ -17,7 +17,7 @@ from playwright.sync_api import expect
 from poolscope.config import from_mapping
 from poolscope.live.feed import Feed, pages
 from poolscope.metrics.families import serve_snapshots
-from poolscope.model import Snapshot
+from poolscope.snapshot import Snapshot
 
 SETTINGS = from_mapping({"listen": "127.0.0.1:0"})
 

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import browser_support
 import pytest
 import report_support
 from browser_support import drawn
+from msgspec.structs import replace
 from report_support import CWD
 
-from poolscope.model import Session
+from poolscope.model import Block, Frame, LoopTrace, Session
 from poolscope.rendering import html
 
 
@@ -24,27 +26,17 @@ def complaints() -> list[str]:
 @pytest.fixture
 def opened(browser: Any, tmp_path: Path, complaints: list[str]) -> Iterator[Any]:
     """Opens the page of a session."""
-    contexts = []
+    pages = []
 
-    def open_page(session: Session, *, width: int = 1000, scheme: str = "light") -> Any:
+    def open_page(session: Session, **how: Any) -> Any:
         path = tmp_path / "page.html"
         path.write_bytes(html.encode(session, CWD))
-        context = browser.new_context(
-            viewport={"width": width, "height": 800}, color_scheme=scheme, timezone_id="UTC", locale="en-GB"
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: complaints.append(dialog.message))
-        page.on("request", lambda request: request.url == path.as_uri() or complaints.append(request.url))
-        page.goto(path.as_uri())
-        page.wait_for_selector("html[data-drawn=true]")
-        return page
+        pages.append(browser_support.opened(browser, path, complaints, **how))
+        return pages[-1]
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.context.close()
     assert not complaints
 
 
@@ -102,10 +94,21 @@ def test_a_task_says_what_it_is(opened: Any) -> None:
     page = opened(report_support.hard_limit())
     page.locator("canvas.lanes").scroll_into_view_if_needed()
     box = page.locator("canvas.lanes").bounding_box()
-    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 8)
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 44)
     told = page.locator("figure.tasks .tip").inner_text()
     assert told.startswith("fetch: waited ")
     assert ", ran 200 ms, from 03:12:" in told
+
+
+def test_a_block_says_what_held_the_loop(opened: Any) -> None:
+    loops = (LoopTrace((Frame("/app/web.py", 7, "view"),), (Block(0.0, 3.0, 0),)),)
+    page = opened(replace(report_support.blocking_call(), loops=loops))
+    canvas = page.locator("figure.blocks canvas.lanes")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 8)
+    told = page.locator("figure.blocks .tip").inner_text()
+    assert told.startswith("/app/web.py:7 in view: held the loop for 3.00 s, from ")
 
 
 def test_the_slider_tells_what_another_size_does(opened: Any) -> None:

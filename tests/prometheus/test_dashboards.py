@@ -21,10 +21,10 @@ ROOT = Path(__file__).parents[2] / "dashboards"
 SHIPPED = ROOT / "grafana"
 #: Made by grafana/generate_schema from @grafana/schema.
 SCHEMA = Draft7Validator(json.loads((Path(__file__).parent / "grafana" / "dashboard.schema.json").read_text()))
-NAMES = ["overview", "pool", "loops"]
+NAMES = ["overview", "pool", "loops", "fleet"]
 #: What the data source for Prometheus reads of an annotation. Grafana's types know what all data sources have.
 OF_THE_DATA_SOURCE = {"expr", "titleFormat", "textFormat", "tagKeys"}
-VARIABLES = {"overview": "pool", "pool": "pool", "loops": "loop"}
+VARIABLES = {"overview": "pool", "pool": "pool", "loops": "loop", "fleet": "pool"}
 
 
 def board(name: str, form: str = "dashboards") -> dict[str, Any]:
@@ -141,6 +141,7 @@ JUDGING = {
     "Pools in trouble",
     "Limits in trouble",
     "Loops in trouble",
+    "Serial",
     "One at a time",
     "Targets down",
     "Oldest queued task",

@@ -19,7 +19,7 @@ from poolscope.config import from_mapping
 from poolscope.endpoint import Server
 from poolscope.errors import ListenError
 from poolscope.metrics.families import SnapshotCollector, serve_snapshots
-from poolscope.model import Snapshot
+from poolscope.snapshot import Snapshot
 
 SETTINGS = from_mapping({"listen": "127.0.0.1:0", "metrics": {"wait_buckets": [0.1, 1], "run_buckets": [0.1, 1]}})
 ONE = snapshot(pool("db", queue_depth=4))

@@ -19,7 +19,8 @@ from metrics_support import pool, snapshot
 from poolscope.endpoint import Server
 from poolscope.errors import ListenError
 from poolscope.metrics.families import serve_snapshots
-from poolscope.model import Finding, Snapshot
+from poolscope.model import Finding
+from poolscope.snapshot import Snapshot
 
 ONE = snapshot(pool("db", queue_depth=4))
 DETAILED = msgspec.structs.replace(ONE, details=(FINDING,))

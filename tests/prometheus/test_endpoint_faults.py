@@ -24,7 +24,7 @@ from poolscope.endpoint import Server
 from poolscope.endpoint.access import Access, Verdict
 from poolscope.endpoint.connections import MAX_REQUESTS, MAX_SILENT
 from poolscope.metrics.families import serve_snapshots
-from poolscope.model import Snapshot
+from poolscope.snapshot import Snapshot
 
 ONE = snapshot(pool("db", queue_depth=4))
 GOOD = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"

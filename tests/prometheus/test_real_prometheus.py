@@ -15,7 +15,7 @@ from prometheus_support import SHIPPED, Prometheus, answered, needed, targets, u
 from poolscope.config import from_mapping
 from poolscope.endpoint.passwords import make
 from poolscope.metrics.families import serve_snapshots
-from poolscope.model import Snapshot
+from poolscope.snapshot import Snapshot
 
 HOSTILE = 'quo"te\nline\\slash\0 größe ☃' + "x" * 150
 #: Too long for a label: cut.

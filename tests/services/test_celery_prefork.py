@@ -1,26 +1,21 @@
-"""Celery's worker processes, which are billiard's."""
+"""Celery's processes, driven into saturation and back."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
-from billiard import pool as billiard_pool
-from cli_support import python, script, watched
-from probe_support import FakeProbe
-from service_support import Ended
+from cli_support import environment, python, script
+from database_support import redis_server
+from service_support import Ended, serving, tool
 
-from poolscope.probe.adapters import billiard as adapter
-
-#: A worker of two processes, in which a thread is the client; the broker is in memory, and results are files.
-PROGRAM = """
-import os, signal, threading, time
+SHOP = """
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from celery import Celery
 
-app = Celery("shop", broker="memory://", backend="file://{folder}/results")
-app.conf.update(
-    broker_transport_options=dict(polling_interval=0.01), broker_connection_retry_on_startup=True,
-    worker_prefetch_multiplier=0, worker_hijack_root_logger=False, worker_redirect_stdouts=False,
-)
+app = Celery("shop", broker=os.environ["SHOP"], backend=os.environ["SHOP"], broker_connection_retry_on_startup=True)
 
 @app.task
 def fetch(number):
@@ -28,84 +23,74 @@ def fetch(number):
     return number * number
 
 @app.task
-def fail():
-    raise LookupError
+def fail(number):
+    raise ValueError(number)
 
-def ask():
-    results = [fetch.delay(number) for number in range(12)]
-    print(sum(result.get(timeout=50, interval=0.05, disable_sync_subtasks=False) for result in results))
-    failed = fail.delay()
-    print(type(failed.get(timeout=50, propagate=False, disable_sync_subtasks=False)).__name__, flush=True)
-    os.kill(os.getpid(), signal.SIGTERM)
+@app.task
+def many(count):
+    with ThreadPoolExecutor(2, thread_name_prefix="inside") as pool:
+        return sum(pool.map(len, ["x"] * count))
 
-if __name__ == "__main__":
-    os.makedirs("{folder}/results", exist_ok=True)
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    app.worker_main(["--quiet", "worker", "--pool=prefork", "--concurrency=2", "--loglevel=CRITICAL",
-                     "--without-mingle", "--without-gossip", "--without-heartbeat"])
+@app.task
+def end():
+    os.kill(os.getpid(), 9)
 """
+CLIENT = """
+from shop import end, fail, fetch, many
+
+def run(task, numbers):
+    results = [task.delay(number) for number in numbers]
+    return [result.get(timeout=50, propagate=False) for result in results]
+
+for number in range(4):
+    print(run(fetch, [number]))
+print(run(fetch, range(100)))
+for number in range(4):
+    print(run(fetch, [number]))
+print(run(fail, [1]), run(many, [30]))
+print(type(end.delay().get(timeout=50, propagate=False)).__name__)
+"""
+NAME = "celery.prefork"
+
+
+def driven(folder: Path, port: int, *, watched: bool) -> tuple[str, Ended]:
+    """What a client of a worker with three processes got, and how the worker ended."""
+    env = environment(PYTHONPATH=str(folder), SHOP=f"redis://127.0.0.1:{port}/{int(watched)}")
+    words = (tool("celery"), "-A", "shop", "worker", "-P", "prefork", "-c", "3", "--prefetch-multiplier", "40")
+    with serving(*words, "-l", "ERROR", folder=folder, watched=watched, env=env, listens=False) as server:
+        answers = python(script(folder, CLIENT, "client.py"), cwd=folder, env=env)
+        assert answers.status == 0, answers.err
+        return answers.out, server.stop(signal.SIGTERM)
 
 
 def test_more_tasks_than_processes(tmp_path: Path) -> None:
-    program = script(tmp_path, PROGRAM.format(folder=tmp_path))
-    outcome, report = watched(program, cwd=tmp_path)
-    assert outcome.status == 0, outcome.err
-    assert outcome.out.split()[:2] == ["506", "LookupError"]
-    ended = Ended(*outcome, report)
-    (pool,) = [pool for pool in ended.report["pools"] if pool["executor"].startswith("billiard.")]
-    assert (pool["kind"], pool["max_workers"], pool["peak_active"]) == ("process", 2, 2)
-    tasks = pool["tasks"]
-    assert (tasks["succeeded"], tasks["failed"], tasks["cancelled"]) == (12, 1, 0)
-    assert {function["name"]: function["started"] for function in pool["functions"]} == {
-        "__main__.fetch": 12,
-        "__main__.fail": 1,
+    script(tmp_path, SHOP, "shop.py")
+    with redis_server() as port:
+        plain, alone = driven(tmp_path, port, watched=False)
+        answers, ended = driven(tmp_path, port, watched=True)
+    assert answers == plain
+    assert ended.status == alone.status
+    pool = ended.pool(NAME)
+    assert (pool["kind"], pool["max_workers"], pool["peak_active"]) == ("process", 3, 3)
+    assert pool["tasks"] == {
+        "submitted": 111,
+        "started": 111,
+        "succeeded": 109,
+        "failed": 2,
+        "cancelled": 0,
+        "rejected": 0,
     }
-    assert pool["peak_queue_depth"] > 0
-    assert 0.1 <= pool["run_seconds"]["p50"] < 0.4
-
-
-ALONE = """
-    import os, time
-    from billiard.pool import Pool
-
-    def fetch(number):
-        time.sleep(0.05)
-        if number == 7:
-            raise LookupError(number)
-        return number
-
-    if __name__ == "__main__":
-        pool = Pool(2)
-        results = [pool.apply_async(fetch, (number,)) for number in range(20)]
-        found = 0
-        for result in results:
-            try:
-                found += result.get(30)
-            except LookupError as error:
-                print(type(error).__name__)
-        print(found, pool.map(abs, [-1, -2]))
-        pool.close()
-        pool.join()
-"""
-
-
-def test_billiard_by_itself(tmp_path: Path) -> None:
-    program = script(tmp_path, ALONE)
-    plain = python(program, cwd=tmp_path)
-    outcome, report = watched(program, cwd=tmp_path)
-    assert outcome == plain
-    (pool,) = report["pools"]
-    assert (pool["name"], pool["created_at"]) == ("__main__:<module>.pool", f"{tmp_path.name}/program.py:12")
-    assert (pool["tasks"]["succeeded"], pool["tasks"]["failed"]) == (19, 1)
-    assert [function["name"] for function in pool["functions"]] == ["__main__.fetch"]
-
-
-def test_an_unknown_version_is_left_alone(monkeypatch):
-    probe = FakeProbe()
-    monkeypatch.setattr(billiard_pool.ApplyResult, "_ack", lambda self: None)
-    before = dict(billiard_pool.ApplyResult.__dict__), dict(billiard_pool.Pool.__dict__)
-    adapter.patch(probe)
-    assert (dict(billiard_pool.ApplyResult.__dict__), dict(billiard_pool.Pool.__dict__)) == before
-    assert "its pools of processes are not watched" in str(probe.messages)
-    adapter.unpatch()
+    assert {function["name"]: function["started"] for function in pool["functions"]} == {
+        "shop.fetch": 108,
+        "shop.fail": 1,
+        "shop.many": 1,
+        "shop.end": 1,
+    }
+    [finding] = [found for found in pool["findings"] if found["pattern"] in ("batch", "async_then_serial")]
+    assert finding["cause"] == "blocking_io"
+    assert finding["until_seconds"] is not None
+    assert ended.warnings() == ([] if finding["pattern"] == "batch" else [finding])
+    # What a task makes in its process is in the same report.
+    inside = ended.pool("inside")
+    assert (inside["tasks"]["succeeded"], inside["max_workers"]) == (30, 2)
+    assert inside["pid"] != pool["pid"]

@@ -1,107 +1,132 @@
-"""dask's threads and distributed's: standard pools, whose tasks go by the functions of the graph."""
+"""Dask's workers, processes of a real cluster on this machine, driven into saturation and back."""
 
 from __future__ import annotations
 
-import threading
+import json
 from pathlib import Path
 
-import pytest
-from cli_support import script, watched
-from distributed import _concurrent_futures_thread as copied
-from probe_support import FakeProbe, Ledger
+from cli_support import environment, python, script, watched
+from service_support import Ended
 
-from poolscope.probe.adapters import distributed as adapter
+#: Two workers of two threads, gentle, overloaded, gentle again.
+PROGRAM = """
+import sys
+import time
+from distributed import Client, LocalCluster, worker_client
 
-THREADED = """
-    import time
-    import dask
+def fetch(number):
+    time.sleep(0.1)
+    return number * number
 
-    def fetch(number):
-        time.sleep(0.05)
-        return number * number
+def fail(number):
+    raise ValueError(number)
 
-    def add(numbers):
-        return sum(numbers)
+async def later(number):
+    return -number
 
-    print(dask.delayed(fetch)(3).compute(scheduler="threads", num_workers=4))
-    print(dask.delayed(add)([dask.delayed(fetch)(number) for number in range(24)]).compute(
-        scheduler="threads", num_workers=4))
-    print(dask.delayed(fetch)(3).compute(scheduler="synchronous"))
+def divided(number):
+    with worker_client() as client:
+        return sum(client.gather(client.map(fetch, [1000 + number, 2000 + number])))
+
+def main():
+    with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0") as cluster, Client(cluster) as client:
+        begin(client)
+        for number in range(4):
+            print(client.submit(fetch, number, pure=False).result())
+        print(sum(client.gather(client.map(fetch, range(80), pure=False))))
+        for number in range(4):
+            print(client.submit(fetch, number, pure=False).result())
+        print(client.submit(later, 3).result(), client.submit(divided, 5).result())
+        print(type(client.submit(fail, 3).exception()))
+        end(client)
+
+def begin(client):
+    pass
+
+def end(client):
+    pass
 """
-
-
-def test_the_threaded_scheduler(tmp_path: Path) -> None:
-    outcome, report = watched(script(tmp_path, THREADED), cwd=tmp_path)
-    assert outcome == (0, "9\n4324\n9\n", "")
-    # distributed makes a pool for itself as it is imported.
-    (pool,) = [pool for pool in report["pools"] if pool["name"] != "Dask-Offload"]
-    assert pool["name"] == "dask.threaded:get.pool"
-    assert (pool["kind"], pool["max_workers"], pool["peak_active"]) == ("thread", 4, 4)
-    assert pool["created_at"] == f"{tmp_path.name}/program.py:12"
-    assert {function["name"]: function["started"] for function in pool["functions"]} == {
-        "__main__.fetch": 25,
-        "__main__.add": 1,
-    }
-    assert not [notice for notice in report["notices"] if "dask" in notice]
-
-
-#: A cluster in one process: the worker's executor has two threads.
-CLUSTER = """
-    import time
-    from distributed import Client, LocalCluster
-
-    def fetch(number):
-        time.sleep(0.05)
-        return number
-
-    if __name__ == "__main__":
-        with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster:
-            with Client(cluster) as client:
-                print([client.submit(fetch, -number).result() for number in range(1, 4)])
-                print(sum(client.gather(client.map(fetch, range(24)))))
+RUN = """
+if __name__ == "__main__":
+    main()
 """
+#: The same, with our plugin: the report of all workers, and what their pages of metrics say meanwhile.
+WITH_PLUGIN = """
+import threading
+from poolscope.config.settings import Settings
+from poolscope.fleet.client import Access
+from poolscope.fleet.pages import Watch
+from poolscope.integrations.dask import WatchWorkers, report
+
+pages = None
+
+def scrape():
+    while True:
+        pages.scrape(time.time())
+        time.sleep(0.25)
+
+def begin(client):
+    global pages
+    client.register_plugin(WatchWorkers())
+    ports = client.run(lambda dask_worker: dask_worker.http_server.port)
+    pages = Watch([str(port) for port in ports.values()], Access(), Settings())
+    threading.Thread(target=scrape, daemon=True).start()
+
+def end(client):
+    with open("report.json", "wb") as file:
+        file.write(report(client).to_json())
+    verdicts, met = pages.judge(str)
+    print("met", met, sorted((each.state, each.pattern) for each in verdicts), file=sys.stderr)
+"""
+NAME = "dask.worker"
+#: All that comes goes to the workers at once: by default the scheduler keeps what they have no thread for.
+TO_WORKERS = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION": "inf"}
 
 
-def test_the_threads_of_a_distributed_worker(tmp_path: Path) -> None:
-    program = script(tmp_path, CLUSTER)
-    outcome, report = watched(program, cwd=tmp_path)
-    assert (outcome.status, outcome.out) == (0, "[-1, -2, -3]\n276\n"), outcome.err
-    [pool] = [pool for pool in report["pools"] if "fetch" in str(pool["functions"])]
-    assert pool["executor"] == "distributed.threadpoolexecutor.ThreadPoolExecutor"
-    assert (pool["kind"], pool["max_workers"], pool["peak_active"]) == ("thread", 2, 2)
-    assert {"name": "__main__.fetch", "started": 27}.items() <= pool["functions"][0].items()
-    assert pool["tasks"]["failed"] == 0
-    assert not [notice for notice in report["notices"] if "distributed " in notice]
+def check(report: dict) -> None:
+    """Both workers turned serial at that line, each in its row, and nothing else is wrong."""
+    rows = [row for row in report["pools"] if row["name"] == NAME]
+    assert len({row["pid"] for row in rows}) == len(rows) == 2
+    tasks: dict[str, int] = {}
+    for row in rows:
+        assert (row["kind"], row["executor"], row["max_workers"], row["peak_active"]) == (
+            "dask",
+            "distributed.worker.Worker",
+            2,
+            2,
+        )
+        assert row["tasks"]["cancelled"] == row["tasks"]["rejected"] == 0
+        for function in row["functions"]:
+            name = function["name"].rpartition(".")[2]
+            tasks[name] = tasks.get(name, 0) + function["started"]
+        [finding] = [found for found in row["findings"] if found["pattern"] in ("async_then_serial", "batch")]
+        assert finding["cause"] == "blocking_io"
+        frame = finding["frames"][0]
+        assert (Path(frame["file"]).name, frame["source"]) == ("program.py", "time.sleep(0.1)")
+        assert finding["until_seconds"] is not None
+    # A coroutine runs in the loop.
+    assert tasks == {"fetch": 90, "fail": 1, "divided": 1}
+    assert sum(row["tasks"]["failed"] for row in rows) == 1
+    assert {loop["pid"] for loop in report["event_loops"]} >= {row["pid"] for row in rows}
 
 
-def test_an_unknown_version_is_left_alone(monkeypatch):
-    probe = FakeProbe()
-    monkeypatch.setattr(copied.ThreadPoolExecutor, "submit", lambda self: None)
-    before = dict(copied.ThreadPoolExecutor.__dict__)
-    adapter.patch(probe)
-    assert dict(copied.ThreadPoolExecutor.__dict__) == before
-    assert "the threads of its workers are not watched" in str(probe.messages)
-    adapter.unpatch()
+def test_workers_of_a_program(tmp_path: Path) -> None:
+    program = script(tmp_path, PROGRAM + RUN)
+    env = environment(**TO_WORKERS)
+    plain = python(program, cwd=tmp_path, env=env)
+    outcome, report = watched(program, cwd=tmp_path, env=env)
+    assert (outcome.status, outcome.out) == (plain.status, plain.out)
+    assert outcome.status == 0, outcome.err
+    check(Ended(*outcome, report).report)
 
 
-def test_calls_that_are_cancelled_or_refused():
-    probe, gate, inside = FakeProbe(), threading.Event(), threading.Event()
-    adapter.patch(probe)
-    try:
-        pool = copied.ThreadPoolExecutor(1, "Workers")
-        running = pool.submit(lambda: (inside.set(), gate.wait(30)))
-        assert inside.wait(30)
-        queued = [pool.submit(abs, -3) for _ in range(2)]
-        assert queued[0].cancel()
-        book = Ledger(probe.recorders[0], probe)
-        book.only(submitted=3, running=1, queued=1, cancelled=1)
-        gate.set()
-        assert running.result(30)
-        pool.shutdown()
-        with pytest.raises(RuntimeError):
-            pool.submit(abs, -3)
-        book.only(submitted=3, succeeded=2, cancelled=1, rejected=1)
-        assert probe.recorders[0].name == "Workers"
-    finally:
-        adapter.unpatch()
-    assert not probe.faults
+def test_workers_of_a_cluster_by_our_plugin(tmp_path: Path) -> None:
+    program = script(tmp_path, PROGRAM + WITH_PLUGIN + RUN)
+    outcome = python(program, cwd=tmp_path, env=environment(**TO_WORKERS))
+    assert outcome.status == 0, outcome.err
+    report = json.loads((tmp_path / "report.json").read_text())
+    check(report)
+    assert len(report["processes"]) == 2
+    assert all(process["command"][0].startswith("tcp://127.0.0.1:") for process in report["processes"])
+    # The metrics that Dask has itself show the same from outside.
+    assert "'dask-worker': 2" in outcome.err

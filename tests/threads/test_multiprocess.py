@@ -25,13 +25,13 @@ from msgspec.structs import replace
 from poolscope.config import MetricsSettings, Settings
 from poolscope.errors import ListenError
 from poolscope.live.board import Board
-from poolscope.model import Snapshot
 from poolscope.multiprocess import peer, peer_client, processes, runtime_dir
 from poolscope.multiprocess.peer import Peer
 from poolscope.multiprocess.runtime_dir import open_folder
 from poolscope.multiprocess.serving import open_endpoint
 from poolscope.multiprocess.spool_dir import SpoolDir, SpoolError
 from poolscope.multiprocess.wire import VERSION, Told, encoded
+from poolscope.snapshot import Snapshot
 
 METRICS = MetricsSettings(wait_buckets=tuple(BOUNDS), run_buckets=tuple(BOUNDS))
 

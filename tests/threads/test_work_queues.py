@@ -20,7 +20,7 @@ from probe_support import FakeProbe, Ledger, mistake
 
 from poolscope.probe.interpreter import shapes
 from poolscope.probe.interpreter.shapes import Unfamiliar
-from poolscope.probe.limits import asyncio_queues, threading_queues, work_queue
+from poolscope.probe.limits import asyncio_queues, queue_registry, threading_queues, work_queue
 from poolscope.probe.settings import ProbeSettings
 
 LIMIT = 30  # seconds for what is sure to come
@@ -119,6 +119,22 @@ class Consumers:
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
+async def follow(probe, items, number, **how):
+    """Return so many consumers of a queue that holds items: each has ended one, and the row of the queue is open."""
+    consumers = Consumers(items, number, **how)
+    await turns()
+    probe.clock.now += LONG
+    await consumers.next()
+    probe.look()
+    return consumers
+
+
+def filled(items, number):
+    for item in range(number):
+        items.put_nowait(item)
+    return items
+
+
 # -- tasks -------------------------------------------------------------------------------------------------------------
 
 
@@ -126,14 +142,8 @@ class Consumers:
 @pytest.mark.parametrize("make", [asyncio.Queue, asyncio.LifoQueue, asyncio.PriorityQueue])
 def test_an_item_is_a_task_and_a_consumer_a_worker(probe, make, says_done):
     async def main():
-        items = make()
-        for number in range(6):
-            items.put_nowait(number)
-        consumers = Consumers(items, 2, says_done=says_done)
-        await turns()
-        probe.clock.now += LONG
-        await consumers.next()
-        probe.look()
+        items = filled(make(), 6)
+        consumers = await follow(probe, items, 2, says_done=says_done)
         book = ledger(probe)
         book.only(submitted=6, succeeded=2, running=2, queued=2)
         assert (book.workers, book.max_workers) == (2, 2)
@@ -236,9 +246,7 @@ def test_a_queue_without_consumers_is_none(probe, monkeypatch):
 
 def test_consumers_that_each_take_one_item_are_none(probe):
     async def main():
-        items = asyncio.Queue()
-        for number in range(20):
-            items.put_nowait(number)
+        items = filled(asyncio.Queue(), 20)
         probe.clock.now += LONG
         for _ in range(20):
             await asyncio.ensure_future(items.get())
@@ -292,14 +300,8 @@ def test_results_that_the_main_task_takes_are_none(probe):
 
 def test_one_consumer_is_enough(probe):
     async def main():
-        items = asyncio.Queue()
-        for number in range(5):
-            items.put_nowait(number)
-        consumers = Consumers(items, 1, says_done=False)
-        await turns()
-        probe.clock.now += LONG
-        await consumers.next()
-        probe.look()
+        items = filled(asyncio.Queue(), 5)
+        consumers = await follow(probe, items, 1, says_done=False)
         book = ledger(probe)
         book.only(submitted=5, succeeded=1, running=1, queued=3)
         assert book.max_workers == 1
@@ -310,14 +312,8 @@ def test_one_consumer_is_enough(probe):
 
 def test_a_consumer_that_is_gone_counts_until_the_others_have_gone_on(probe):
     async def main():
-        items = asyncio.Queue()
-        for number in range(40):
-            items.put_nowait(number)
-        consumers = Consumers(items, 3)
-        await turns()
-        probe.clock.now += LONG
-        await consumers.next()
-        probe.look()
+        items = filled(asyncio.Queue(), 40)
+        consumers = await follow(probe, items, 3)
         book = ledger(probe)
         consumers.tasks[0].cancel()
         await turns()
@@ -335,14 +331,8 @@ def test_a_consumer_that_is_gone_counts_until_the_others_have_gone_on(probe):
 
 def test_a_consumer_that_does_something_else_does_not_count(probe):
     async def main():
-        items = asyncio.Queue()
-        for number in range(40):
-            items.put_nowait(number)
-        consumers = Consumers(items, 2)
-        await turns()
-        probe.clock.now += LONG
-        await consumers.next()
-        probe.look()
+        items = filled(asyncio.Queue(), 40)
+        consumers = await follow(probe, items, 2)
         book = ledger(probe)
         await items.get()
         items.task_done()
@@ -387,14 +377,8 @@ def test_where_consumers_are_and_what_waits_for_them(probe):
 
 def test_what_they_use_is_at_most_what_their_loop_uses(probe):
     async def main():
-        items = asyncio.Queue()
-        for number in range(5):
-            items.put_nowait(number)
-        consumers = Consumers(items, 1)
-        await turns()
-        probe.clock.now += LONG
-        await consumers.next()
-        probe.look()
+        items = filled(asyncio.Queue(), 5)
+        consumers = await follow(probe, items, 1)
         readings = iter([500, 700, None, 650, 900])
         clocks = SimpleNamespace(thread=lambda _: next(readings))
         assert [probe.recorders[0].cpu(clocks) for _ in range(5)] == [0, 200, 200, 200, 450]
@@ -411,11 +395,7 @@ def test_items_that_call_something_go_by_its_name(probe):
         items = asyncio.Queue()
         for number in range(4):
             items.put_nowait((load, number))
-        consumers = Consumers(items, 1)
-        await turns()
-        probe.clock.now += LONG
-        await consumers.next()
-        probe.look()
+        consumers = await follow(probe, items, 1)
         book = ledger(probe)
         book.only(submitted=4, succeeded=1, running=1, queued=2)
         assert not any(book.tasks[task] < 0 for task in book.tasks)
@@ -499,6 +479,17 @@ class Workers:
             thread.join(LIMIT)
 
 
+def follow_threads(probe, items, number, **how):
+    """As `follow` does: each thread has ended one item, and is in the next one."""
+    workers = Workers(items, number, **how)
+    workers.started()
+    probe.clock.now += LONG
+    workers.next()
+    workers.started()
+    probe.look()
+    return workers
+
+
 def until(what):
     patience = time.monotonic() + LIMIT
     while not what():
@@ -509,15 +500,8 @@ def until(what):
 @pytest.mark.parametrize("says_done", [True, False])
 @pytest.mark.parametrize("make", [queue.Queue, queue.LifoQueue, queue.PriorityQueue])
 def test_threads_are_workers_too(probe, make, says_done):
-    items = make()
-    for number in range(6):
-        items.put(number)
-    workers = Workers(items, 2, says_done=says_done)
-    workers.started()
-    probe.clock.now += LONG
-    workers.next()
-    workers.started()
-    probe.look()
+    items = filled(make(), 6)
+    workers = follow_threads(probe, items, 2, says_done=says_done)
     book = ledger(probe)
     book.only(submitted=6, succeeded=2, running=2, queued=2)
     assert (book.workers, book.max_workers) == (2, 2)
@@ -536,12 +520,7 @@ def test_threads_that_wait_for_room_or_the_end(probe):
     items = queue.Queue(4)
     for number in range(4):
         items.put(number)
-    workers = Workers(items, 2, says_done=True)
-    workers.started()
-    probe.clock.now += LONG
-    workers.next()
-    workers.started()
-    probe.look()
+    workers = follow_threads(probe, items, 2, says_done=True)
 
     def produce():
         for number in range(5):
@@ -586,7 +565,7 @@ def test_a_log_that_a_listener_writes_is_none(probe):
     until(lambda: len(written) == 20)
     probe.look()
     listener.stop()
-    assert type(records._poolscope_items) is work_queue.Fresh
+    assert type(records._poolscope_items) is queue_registry.Fresh
     assert probe.recorders == []
 
 
@@ -634,15 +613,8 @@ def test_many_threads_at_once(probe):
 
 
 def test_what_is_cleared_past_us_counts_as_cancelled(probe):
-    items = queue.Queue()
-    for number in range(6):
-        items.put(number)
-    workers = Workers(items, 1)
-    workers.started()
-    probe.clock.now += LONG
-    workers.next()
-    workers.started()
-    probe.look()
+    items = filled(queue.Queue(), 6)
+    workers = follow_threads(probe, items, 1)
     with items.mutex:
         items.queue.clear()
     items.put(7)
@@ -656,15 +628,8 @@ def test_what_is_cleared_past_us_counts_as_cancelled(probe):
 
 @pytest.mark.skipif(not hasattr(queue.Queue, "shutdown"), reason="queues cannot be shut down before 3.13")
 def test_what_a_shutdown_drops_counts_as_cancelled(probe):
-    items = queue.Queue()
-    for number in range(6):
-        items.put(number)
-    workers = Workers(items, 1)
-    workers.started()
-    probe.clock.now += LONG
-    workers.next()
-    workers.started()
-    probe.look()
+    items = filled(queue.Queue(), 6)
+    workers = follow_threads(probe, items, 1)
     items.shutdown(immediate=True)
     ledger(probe).only(submitted=6, succeeded=1, running=1, cancelled=4)
     with pytest.MonkeyPatch.context() as patched:
@@ -766,15 +731,8 @@ def test_the_settings_turn_it_off():
 def test_one_that_is_in_use_when_the_patch_goes_works_on():
     made = Probe()
     threading_queues.patch(made)
-    items = queue.Queue()
-    for number in range(6):
-        items.put(number)
-    workers = Workers(items, 1)
-    workers.started()
-    made.clock.now += LONG
-    workers.next()
-    workers.started()
-    made.look()
+    items = filled(queue.Queue(), 6)
+    workers = follow_threads(made, items, 1)
     threading_queues.unpatch()
     ledger(made).only(submitted=6, succeeded=2, cancelled=4)
     workers.end()
@@ -791,11 +749,7 @@ def test_nothing_of_ours_keeps_a_queue_an_item_or_a_consumer(probe):
         for _ in range(5):
             items.put_nowait(Item())
         items.put_nowait(item)
-        consumers = Consumers(items, 2)
-        await turns()
-        probe.clock.now += LONG
-        await consumers.next()
-        probe.look()
+        consumers = await follow(probe, items, 2)
         assert len(probe.recorders) == 1
         await consumers.next()
         await consumers.next()
@@ -819,7 +773,7 @@ def test_thousands_of_short_lived_queues_leave_nothing(probe):
 
 
 def test_too_many_at_once_are_said(probe, monkeypatch):
-    monkeypatch.setattr(work_queue, "QUEUES_KEPT", 2)
+    monkeypatch.setattr(queue_registry, "QUEUES_KEPT", 2)
     made = [queue.Queue() for _ in range(4)]
     for items in made:
         items.put(1)

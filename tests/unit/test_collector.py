@@ -120,6 +120,26 @@ def test_what_was_sent_in_time_is_heard_however_late_it_is_read(setup: Setup, en
     assert judge.gone == [1] * ends
 
 
+def test_which_processes_live_on_is_known(setup: Setup) -> None:
+    setup.process(encode(("hello", 4, 711)), ends=False)
+    setup.process(encode(("hello", 4, 712)) + encode(("bye", 1)))
+    setup.run(patience_ns=0)
+    assert setup.collector.outliving() == [711]
+
+
+def test_a_forked_child_that_has_yet_to_speak_is_waited_for(setup: Setup) -> None:
+    # It has inherited the door, and connects only when it has something to say.
+    setup.process(encode(("door", 5)), ends=False)
+    tick = setup.judge.tick
+
+    def speak(now_ns: int) -> None:
+        tick(now_ns)
+        setup.process(encode(("hello", "child")))
+
+    setup.judge.tick = speak  # type: ignore[method-assign]
+    assert ["hello", "child"] in setup.run(patience_ns=SECOND).heard[2]
+
+
 def test_who_goes_on_to_talk_is_not_heard_for_ever(setup: Setup) -> None:
     setup.process(encode(("hello", "a")), ends=False)
     feed = setup.judge.feed

@@ -15,7 +15,8 @@ from poolscope.engine.ingest import criteria_for
 from poolscope.engine.pool_case import PoolCase
 from poolscope.errors import PoolscopeError
 from poolscope.messages import PROTOCOL, UNDERSTOOD
-from poolscope.model import PoolSnapshot, Thresholds
+from poolscope.model import Thresholds
+from poolscope.snapshot import PoolSnapshot
 
 FLOOD = [(0.5 + number * 0.01, 0.1, 1) for number in range(200)]
 

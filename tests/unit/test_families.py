@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 import poolscope
 from poolscope.config import Settings, from_mapping
 from poolscope.metrics.families import SnapshotCollector
-from poolscope.model import Snapshot
+from poolscope.snapshot import Snapshot
 
 #: A snapshot with a value for every metric.
 FULL = snapshot(

@@ -6,88 +6,16 @@ import base64
 import json
 import math
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from endpoint_support import certificate, secret
+from fleet_engine_support import NAMES, Answer, Request, Script, Server, engine_that, json_of
 
 from poolscope.errors import ListenError
 from poolscope.fleet.client import Access, Engine, EngineError, Refused, access, checked
-
-
-class Request(NamedTuple):
-    path: str
-    body: str
-    headers: dict[str, str]
-
-
-class Answer(NamedTuple):
-    status: int = 200
-    body: bytes = b""
-    headers: dict[str, str] = {}
-    #: Bytes that are promised and do not come.
-    missing: int = 0
-
-
-class Server(ThreadingHTTPServer):
-    """One that says nothing of clients that go away."""
-
-    def handle_error(self, *_: Any) -> None:
-        pass
-
-
-Script = Callable[[int, Request], Answer]
-
-
-def json_of(data: Any, **more: Any) -> bytes:
-    return json.dumps({"status": "success", "data": data, **more}).encode()
-
-
-NAMES = json_of(["a", "b"])
-
-
-@contextmanager
-def engine_that(script: Script, **options: Any) -> Iterator[tuple[Engine, list[Request], list[float]]]:
-    """A client of a server that answers the n-th request as the script says; what it was asked, and its pauses."""
-    asked: list[Request] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            length = int(self.headers.get("Content-Length", 0))
-            request = Request(
-                self.path,
-                self.rfile.read(length).decode(),
-                {name.lower(): value for name, value in self.headers.items()},
-            )
-            asked.append(request)
-            answer = script(len(asked), request)
-            self.send_response(answer.status)
-            for name, value in answer.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(answer.body) + answer.missing))
-            self.end_headers()
-            self.wfile.write(answer.body)
-
-        do_POST = do_GET  # noqa: N815  # as the base class has it
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    slept: list[float] = []
-    try:
-        url = f"http://127.0.0.1:{server.server_port}{options.pop('prefix', '')}"
-        yield Engine(url, sleep=slept.append, **options), asked, slept
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def error_of(script: Script, **options: Any) -> str:

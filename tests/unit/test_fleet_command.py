@@ -67,7 +67,7 @@ def test_progress_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> 
         (["fleet", "http://h", "--concurrency", "0"], "--concurrency 0: expected at least 1"),
         (["fleet", "http://h", "--timeout", "nan"], "--timeout nan: expected at least"),
         (["fleet", "ftp://h"], "is no address of an engine"),
-        (["fleet", "http://h", "--html", "a.html"], "unrecognized arguments: --html"),
+        (["fleet", "http://h", "--trace", "a.json"], "unrecognized arguments: --trace"),
         (["observe", "9000", "--interval", "1"], "--interval 1: expected at least 5 s"),
         (["observe", "9000", "--seconds", "-1"], "expected a time"),
         (["observe", "9000", "--config", "/nowhere.yaml"], "/nowhere.yaml: this settings file cannot be read"),

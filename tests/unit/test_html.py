@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 import struct
 import zlib
 from collections.abc import Callable
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 import report_support
+from html_support import Page, data_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from report_support import CWD
 from rules_support import causes_of_rules
 
-from poolscope.model import PATTERNS, PoolTrace, Session
-from poolscope.rendering import glossary, html
+from poolscope.model import PATTERNS, Block, Frame, LoopTrace, PoolTrace, Session
+from poolscope.rendering import glossary, html, page_data
 
 SESSIONS = [
     report_support.overlap,
@@ -33,43 +32,10 @@ SESSIONS = [
 ]
 
 
-class Page(HTMLParser):
-    """What a browser makes of it: elements with their attributes, and text by element."""
-
-    def __init__(self, page: bytes) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[tuple[str, str]] = []
-        self._open = ""
-        self.feed(page.decode())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._open = tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append((self._open, data))
-
-    def handle_endtag(self, tag: str) -> None:
-        self._open = ""
-
-    def all(self, tag: str) -> list[str]:
-        return [text for opened, text in self.texts if opened == tag and text.strip()]
-
-
-def data_of(page: Page) -> dict[str, Any]:
-    def refuse(word: str) -> None:
-        raise ValueError(word)
-
-    (text,) = [text for text in page.all("script") if text.startswith('{"started"')]
-    content: dict[str, Any] = json.loads(text, parse_constant=refuse)
-    return content
-
-
 def tasks_of(pool: dict[str, Any]) -> list[tuple[int, ...]]:
-    """(gap, wait, run, function) of each task, in units."""
-    numbers = struct.unpack(f"<{4 * pool['shown']}i", zlib.decompress(base64.b64decode(pool["tasks"])))
-    return list(zip(*(numbers[column * pool["shown"] :][: pool["shown"]] for column in range(4)), strict=True))
+    """(gap, wait, run, function, lane) of each task, in units."""
+    numbers = struct.unpack(f"<{5 * pool['shown']}i", zlib.decompress(base64.b64decode(pool["tasks"])))
+    return list(zip(*(numbers[column * pool["shown"] :][: pool["shown"]] for column in range(5)), strict=True))
 
 
 @pytest.mark.parametrize("made", SESSIONS)
@@ -144,11 +110,33 @@ def test_tasks_come_back_from_their_columns() -> None:
     session = replace(session, traces=(PoolTrace(("f", "g"), packed, ()),))
     (pool,) = data_of(Page(html.encode(session, CWD)))["pools"]
     assert (pool["shown"], pool["left_out"], pool["unit"]) == (3, 0, 1000)
-    assert tasks_of(pool) == [(1000, 2000, 4000, 0), (1000, 0, -1, 1), (3000, -1, -1, 0)]
+    assert tasks_of(pool) == [(1000, 2000, 4000, 0, 1), (1000, 0, -1, 1, 0), (3000, -1, -1, 0, -1)]
+    assert "A lane for each worker" not in html.encode(session, CWD).decode()
+
+
+def test_a_lane_is_a_worker_where_these_are_known() -> None:
+    numbers = [(0, 0, 0, 1000), (0, 0, 0, 3000), (0, 0, 1000, 2000), (0, 0, 3000, 4000)]
+    packed = struct.pack("<16q", *(number for task in numbers for number in task))
+    session = report_support.healthy_pools()
+    session = replace(session, traces=(PoolTrace(("f",), packed, (), struct.pack("<4q", 2, 1, 2, 2)),))
+    page = html.encode(session, CWD)
+    assert [task[4] for task in tasks_of(data_of(Page(page))["pools"][0])] == [1, 0, 1, 1]
+    assert "A lane for each worker" in page.decode()
+
+
+def test_a_loop_has_its_blocks_as_bars_and_in_a_table() -> None:
+    blocks = (Block(2.0, 0.5, 0), Block(1.0, 0.25, 5))
+    session = replace(report_support.blocking_call(), loops=(LoopTrace((Frame("/app/web.py", 7, "view"),), blocks),))
+    page = Page(html.encode(session, "/app"))
+    assert data_of(page)["loops"] == [
+        {"places": ["web.py:7 in view"], "blocks": [[1.0, 0.25, -1], [2.0, 0.5, 0]]},
+    ]
+    cells = page.all("td")
+    assert cells[-6:] == ["2.0 s", "500 ms", "web.py:7 in view", "1.0 s", "250 ms", "not known"]
 
 
 def test_the_last_tasks_are_kept_and_the_others_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(html, "MOST_TASKS", 10)
+    monkeypatch.setattr(page_data, "MOST_TASKS", 10)
     (pool,) = data_of(Page(html.encode(report_support.healthy_pools(), CWD)))["pools"]
     assert (pool["shown"], pool["left_out"]) == (10, 30)
 

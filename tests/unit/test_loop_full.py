@@ -64,7 +64,8 @@ def test_a_loop_that_computes_all_the_time_at_one_line() -> None:
     [
         ({}, "cpu_bound", "warning", "use_process_pool"),
         ({"cpu": 0.2, "other": 0.75, "share": 0.95}, "gil_contention", "warning", "use_process_pool"),
-        ({"cpu": 0.3, "delay": 0.65, "share": 0.95}, "cpu_bound", "warning", "use_process_pool"),
+        ({"cpu": 0.3, "delay": 0.65, "share": 0.95}, "host_descheduled", "info", "none"),
+        ({"cpu": 0.9, "delay": 0.05, "share": 0.95}, "cpu_bound", "warning", "use_process_pool"),
         ({"cpu": 0.15, "delay": 0.75, "share": 0.95}, "host_descheduled", "info", "none"),
         ({"cpu": 0.1, "late": 0.8, "share": 0.95}, "host_descheduled", "info", "none"),
         ({"cpu": 0.05, "still": 0.9, "share": 0.95}, "blocking_call", "warning", "await_instead"),
@@ -117,6 +118,24 @@ def test_a_loop_that_is_late_all_the_time_though_not_in_callbacks() -> None:
     found = full(history(), share=0.55, cpu=0.3, other=0.9, lag=0.04)
     assert found is not None
     assert found.cause == "gil_contention"
+
+
+@pytest.mark.parametrize("share", [0.4, 0.6])
+def test_a_loop_with_rest_is_late_only_while_it_is_in_a_callback(share: float) -> None:
+    """It is asked then: requests that compute for 40 ms make all that is asked 0 to 40 ms late, at any load."""
+    made = history()
+    for second in range(6):
+        made.load(load(2 + second, share))
+        for tenth in range(1, 10):
+            made.tick(LoopTick(1, at(2 + second + tenth / 10), [int(tenth * 0.004 * SECOND)], 5))
+    assert LoopFull.match(measure_load(made, 5 * SECOND)) is None
+
+
+def test_a_loop_that_others_slow_down_is_not_full_by_itself() -> None:
+    """Requests of 20 ms of CPU that take 50 ms on a machine with other work."""
+    found = full(history(), share=0.65, cpu=0.32, delay=0.33, lag=0.05)
+    assert found is not None
+    assert (found.cause, found.severity, found.lines) == ("host_descheduled", "info", ())
 
 
 def test_a_pause_is_rest() -> None:
@@ -230,3 +249,9 @@ def test_a_pool_behind_a_loop(share: float, held_share: float, cause: str, actio
         assert found.advice(scene).pool == "side"
         assert found.advice(scene).suggested_max_workers is None
         assert "coroutines of event loop 'side'" in found.sentence(scene)
+
+
+def test_a_load_tells_how_long_the_thread_lacked_a_cpu() -> None:
+    ready = iter(range(0, 100 * SECOND, SECOND // 4))
+    told = looks(Load(1, blocked_ns=100 * MS, ready=lambda: next(ready)), 121, at_work=True, cpu=0.6)
+    assert [message[6][9] for message in told] == [pytest.approx(0.25, rel=0.05)] * len(told)

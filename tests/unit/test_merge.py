@@ -17,7 +17,7 @@ from poolscope.config import MetricsSettings, Settings
 from poolscope.metrics import merge
 from poolscope.metrics.families import SnapshotCollector
 from poolscope.metrics.merge import DEAD_PID, merged, retired
-from poolscope.model import Snapshot
+from poolscope.snapshot import Snapshot
 
 SETTINGS = Settings(metrics=MetricsSettings(wait_buckets=tuple(BOUNDS), run_buckets=tuple(BOUNDS)))
 

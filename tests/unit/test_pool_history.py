@@ -315,7 +315,7 @@ def test_a_worker_that_is_started_for_a_task_is_not_idle(kind: str, knee: float)
     stretch = pool.occupancy.stretches.current
     assert stretch is not None
     assert stretch.begin_ns == ns(knee)
-    assert pool.occupancy.crests[stretch.begin_ns].queued == 4
+    assert pool.occupancy.peaks[stretch.begin_ns].queued == 4
     # What runs and what is queued are told as they are.
     assert (pool.occupancy.peak_active, pool.occupancy.peak_queue_depth) == (2, 5)
 

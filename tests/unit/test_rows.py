@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import os
 import random
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from poolscope.messages import PROTOCOL, LoopBlock, LoopOpened
 from poolscope.metrics.families import SnapshotCollector
 from poolscope.metrics.merge import merged
 from poolscope.metrics.monotonic import Floors
-from poolscope.model import Advice, Finding, PoolSnapshot, Severity, Snapshot
+from poolscope.model import Advice, Finding, Severity
+from poolscope.snapshot import PoolSnapshot, Snapshot
 
 SETTINGS = Settings(metrics=MetricsSettings(wait_buckets=tuple(BOUNDS), run_buckets=tuple(BOUNDS)))
 
@@ -312,9 +314,9 @@ def test_rows_that_take_too_much_are_made_lighter(monkeypatch: pytest.MonkeyPatc
         run.pool(0, number, f"pool-{number}", 100)
         run.judge.feed(0, ("pool_closed", number, ns(100)))
         if number == 15:
-            monkeypatch.setattr(ingest, "ENDED_BYTES_KEPT", 100_000)
+            monkeypatch.setattr(ingest, "ENDED_BYTES_KEPT", 125_000)
     assert len(run.judge._ingest.pool_rows) == 30
-    assert sum(row.bytes_kept for row in run.judge._ingest.pool_rows) <= 100_000 + 20_000
+    assert sum(row.bytes_kept for row in run.judge._ingest.pool_rows) <= 125_000 + 20_000
     session = run.judge.session(ns(100), command=[], started_at="now", exit_code=None)
     assert all(row.tasks.succeeded == 100 for row in session.report.pools)
     assert all(sum(each.started for each in row.functions) == 100 for row in session.report.pools)
@@ -341,6 +343,8 @@ def test_what_judging_needs_is_gone_with_a_process_and_its_report_stays() -> Non
     session = run.judge.session(ns(100), command=[], started_at="now", exit_code=None)
     assert session.traces[0].functions == ("app.work",)
     assert len(session.traces[0].tasks) == 8 * 32
+    # Of what waits no worker is known.
+    assert struct.unpack("<8q", session.traces[0].workers)[-3:] == (1, 0, 0)
 
 
 # -- notices -----------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from poolscope import session as sessions
 from poolscope.errors import SessionError
-from poolscope.model import Session, TaskCounts
+from poolscope.model import LoopTrace, Session, TaskCounts
 from poolscope.session import load, save
 
 MAGIC = b"poolscope session 1\n"
@@ -295,6 +295,17 @@ def test_half_a_task(tmp_path: Path) -> None:
     traces = (msgspec.structs.replace(small().traces[0], tasks=b"x" * 40),)
     session = msgspec.structs.replace(small(), traces=traces)
     assert "tasks of pool fetch are cut off" in refusal(write_value(tmp_path / "run.session", session))
+
+
+def test_workers_of_other_tasks(tmp_path: Path) -> None:
+    traces = (msgspec.structs.replace(small().traces[0], workers=b"x" * 4),)
+    session = msgspec.structs.replace(small(), traces=traces)
+    assert "tasks of pool fetch are cut off" in refusal(write_value(tmp_path / "run.session", session))
+
+
+def test_loops_that_do_not_fit_the_report(tmp_path: Path) -> None:
+    session = msgspec.structs.replace(small(), loops=(LoopTrace((), ()),))
+    assert "0 event loops but 1 traces of these" in refusal(write_value(tmp_path / "run.session", session))
 
 
 def test_a_refusal_names_a_hostile_path_in_one_line(tmp_path: Path) -> None:

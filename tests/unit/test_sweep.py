@@ -59,7 +59,7 @@ def swept(each: list[Due], workers: int, hands_out: bool) -> list[object]:
             (subject.peak_queued, subject.peak_occupied),
             list(subject.alone),
             (subject.stretches.current, list(subject.stretches.closed), subject.stretches.saturated_ns),
-            dict(subject.crests),
+            dict(subject.peaks),
         ]
     return found
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from poolscope.model import PoolTrace, Session, TimelinePoint
+from poolscope.model import Block, Frame, LoopTrace, PoolTrace, Session, TimelinePoint
 from poolscope.rendering import trace
 
 #: Of the trace event format: what each kind of event must and may have.
@@ -62,10 +62,13 @@ def told(session: Session) -> dict[str, Any]:
     return encoded
 
 
-def with_tasks(*tasks: tuple[int, int, int, int], names: tuple[str, ...] = ("f",)) -> Session:
+def with_tasks(
+    *tasks: tuple[int, int, int, int], names: tuple[str, ...] = ("f",), workers: tuple[int, ...] = ()
+) -> Session:
     session = report_support.healthy_pools()
     packed = struct.pack(f"<{4 * len(tasks)}q", *(number for task in tasks for number in task))
-    return replace(session, traces=(PoolTrace(functions=names, tasks=packed, timeline=()),))
+    trace = PoolTrace(functions=names, tasks=packed, timeline=(), workers=struct.pack(f"<{len(workers)}q", *workers))
+    return replace(session, traces=(trace,))
 
 
 def runs(encoded: dict[str, Any]) -> list[tuple[int, float, float]]:
@@ -99,6 +102,28 @@ def test_a_task_is_in_the_first_lane_that_is_free() -> None:
         "running 2",
         "running 3",
     ]
+
+
+def test_a_worker_has_a_track_of_its_own() -> None:
+    tasks = [(0, 0, 0, 1000), (0, 0, 500, 1500), (0, 0, 1600, 1700), (0, 0, -1, -1), (0, 0, 1800, 1900)]
+    encoded = told(with_tasks(*tasks, workers=(1, 2, 2, 0, 1)))
+    assert runs(encoded) == [(3, 0, 1), (4, 0.5, 1), (4, 1.6, 0.1), (3, 1.8, 0.1)]
+    names = {event["tid"]: event["args"]["name"] for event in encoded["traceEvents"] if event["name"] == "thread_name"}
+    assert names == {1: "findings", 2: "submitted", 3: "worker 1", 4: "worker 2"}
+
+
+def test_a_worker_that_has_ended_leaves_its_track_to_the_next() -> None:
+    tasks = [(0, 0, number * 1000, (number + 1) * 1000) for number in range(4)]
+    assert {track for track, _, _ in runs(told(with_tasks(*tasks, workers=(1, 2, 3, 4))))} == {3}
+
+
+def test_a_loop_has_a_track_of_its_blocks() -> None:
+    blocks = (Block(1.0, 0.25, 0), Block(2.0, 0.5, -1), Block(math.nan, 0.5, 0))
+    session = replace(with_tasks(), loops=(LoopTrace((Frame("app.py", 7, "view"),), blocks),))
+    report = replace(session.report, event_loops=(report_support.loop(),))
+    events = told(replace(session, report=report))["traceEvents"]
+    held = [(event["ts"], event["dur"], event["name"]) for event in events if event["ph"] == "X"]
+    assert held == [(1_000_000, 250_000, "view"), (2_000_000, 500_000, "?")]
 
 
 def test_an_arrow_leads_from_a_submission_to_its_start() -> None:

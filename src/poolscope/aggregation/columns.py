@@ -8,7 +8,7 @@ from typing import Any
 
 
 def told_apart(keys: list[int]) -> tuple[Sequence[int], int]:
-    """Return the functions of finished tasks, and how many failed, from function * 2 + failed of each."""
+    """Split `function * 2 + failed` of each finished task into the functions and the number of failures."""
     first = keys[0]
     if keys.count(first) == len(keys):
         return [first >> 1] * len(keys), (first & 1) * len(keys)
@@ -16,11 +16,11 @@ def told_apart(keys: list[int]) -> tuple[Sequence[int], int]:
 
 
 def listed(numbers: Sequence[int]) -> list[int]:
-    """Return the same as a list, which is read faster than the arrays of a frame."""
+    """Return the numbers as a list: it is read faster than the array of a frame."""
     return numbers.tolist() if isinstance(numbers, array) else list(numbers)
 
 
 def groups(flat: Sequence[int], size: int) -> Iterator[Any]:
-    """So many numbers at a time."""
+    """Yield so many numbers at a time."""
     items = iter(flat)
     return zip(*([items] * size), strict=True)

@@ -29,7 +29,7 @@ class FunctionTotals:
 
 
 class Durations:
-    """Call `add` or `estimate` for tasks that ended, `start` for one that runs."""
+    """Sums up waits and runs. Call `add` or `estimate` for tasks that ended, `start` for one that runs."""
 
     __slots__ = ("_grown", "_typical", "functions", "run", "wait")
 
@@ -48,7 +48,7 @@ class Durations:
         self._grown.add(function)
 
     def uncount(self, function: int) -> None:
-        """Take back one `start`: the task is counted again among those that ended."""
+        """Take back one `start`: the task will be counted among those that ended."""
         self.of(function).started -= 1
 
     def add(self, functions: Sequence[int], waits: list[int], runs: list[int]) -> None:
@@ -91,7 +91,7 @@ class Durations:
             self.run.add(function_runs, totals.run)
 
     def estimate(self, sums: PoolSums) -> None:
-        """Add tasks that ended of which only sums, the longest and a sample are known."""
+        """Add ended tasks that are known by their sums, their longest and a sample only."""
         samples: dict[int, tuple[list[int], list[int]]] = {}
         for function, wait, run in groups(sums.sample, 3):
             waits, runs = samples.setdefault(function, ([], []))
@@ -140,11 +140,11 @@ class Durations:
         return int(run.quantiles((0.5,))[0]) if run.count else 0
 
     def retire(self, unfinished: Iterable[int]) -> None:
-        """Let go of the distributions, but for the median runs of these functions."""
+        """Drop the distributions, except the median runs of these functions."""
         self._typical = {function: self._usual_ns(function) for function in unfinished}
         self.wait, self.run = Histogram(), Histogram()
         self.functions, self._grown = {}, set()
 
     def forget_runs(self) -> None:
-        """Let go of those medians too."""
+        """Drop those medians too."""
         self._typical = {}

@@ -6,9 +6,9 @@ from __future__ import annotations
 class Floor:
     """The highest value of each counter that was shown. Not thread-safe.
 
-    An integral counts what lasts up to now. The end of a task is known later than it comes, under a supervisor by up to
-    a tenth of a second: then the integral is smaller than the one shown before by that much. Prometheus takes a counter
-    that goes down for one that began anew, and counts its whole value a second time.
+    An integral counts a running task up to now. We learn of its end late, under a supervisor by up to a tenth of a
+    second. Then the integral becomes smaller than the value that was shown. Prometheus takes a counter that goes down
+    for a restarted one, and counts its whole value a second time.
     """
 
     __slots__ = ("_highest",)

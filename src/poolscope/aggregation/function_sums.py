@@ -39,7 +39,7 @@ class FunctionSum:
 
 
 class FunctionSums:
-    """Sums by name. Where there are too many names, those that used the workers least become one, `OTHER`."""
+    """Sums by name. Where there are too many names, those that used the workers least are merged into `OTHER`."""
 
     def __init__(self, most: int = FUNCTIONS_KEPT) -> None:
         self._most = most
@@ -65,7 +65,7 @@ class FunctionSums:
         self.bound()
 
     def bound(self, most: int | None = None) -> None:
-        """Keep the busiest names where there are more than `most`: some less, so that few calls have to choose."""
+        """Keep the busiest names if there are more than `most`: somewhat fewer, so that few calls have to choose."""
         most = self._most if most is None else most
         if len(self._sums) <= most:
             return
@@ -77,7 +77,7 @@ class FunctionSums:
         self.folded += len(folded)
 
     def reports(self) -> Iterable[FunctionReport]:
-        """As the report shows them, the busiest first."""
+        """Return them as the report shows them, the busiest first."""
         for name, sums in sorted(self._sums.items(), key=lambda item: -item[1].busy_ns):
             yield FunctionReport(
                 name=name,

@@ -32,12 +32,12 @@ def _range(key: int) -> tuple[int, int]:
 
 
 def _counted(ordered: Sequence[int]) -> dict[int, int]:
-    """How many of the values, which are in order and none negative, lie in each bucket."""
+    """Count the values, sorted and none negative, in each bucket."""
     counts: dict[int, int] = {}
     place, end = 0, len(ordered)
     while place < end:
         value = ordered[place]
-        # As `_key` and `_range` do it.
+        # The same steps as in `_key` and `_range`.
         shift = value.bit_length() - 6
         mantissa = value >> shift if shift > 0 else value
         after = bisect_left(ordered, (mantissa + 1) << shift if shift > 0 else value + 1, place)
@@ -66,7 +66,7 @@ class Histogram:
         count as 0."""
         if not values:
             return
-        # In order, each bucket and each bound costs one search, whatever lies between.
+        # In sorted values, each bucket and each bound costs one search, however many lie between.
         ordered = sorted(values)
         if ordered[0] < 0:
             ordered = [max(value, 0) for value in ordered]
@@ -158,7 +158,7 @@ class Histogram:
         return found
 
     def distribution(self) -> Distribution:
-        """As the report shows it, in seconds."""
+        """Return it as the report shows it, in seconds."""
         if not self.count:
             return Distribution()
         p50, p95, p99 = (value / 1e9 for value in self.quantiles((0.5, 0.95, 0.99)))

@@ -19,16 +19,23 @@ class KeptTasks:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._columns = (array("q"), array("q"), array("q"), array("q"))
+        # The fields of a task, and last its worker.
+        self._columns = tuple(array("q") for _ in range(5))
         self._known_from = 0  # the first of those before which no task is missing
 
     def add(
-        self, functions: Sequence[int], submitted: Sequence[int], started: Sequence[int], finished: Sequence[int]
+        self,
+        functions: Sequence[int],
+        submitted: Sequence[int],
+        started: Sequence[int],
+        finished: Sequence[int],
+        workers: Sequence[int],
     ) -> None:
-        """Tasks ended."""
+        """Add tasks that ended in these workers (0: in none)."""
         if not self.most:
             return
-        for column, numbers in zip(self._columns, (functions, submitted, started, finished), strict=True):
+        fields = (functions, submitted, started, finished, workers)
+        for column, numbers in zip(self._columns, fields, strict=True):
             column.extend(numbers)
         # A quarter at a time, so that the cost of moving is shared by many tasks.
         too_many = len(self._columns[0]) - self.most
@@ -38,7 +45,7 @@ class KeptTasks:
             self._known_from = max(0, self._known_from - too_many)
 
     def miss(self) -> None:
-        """Tasks are missing between those so far and those that come."""
+        """Note that tasks are missing between those so far and those to come."""
         self._known_from = len(self)
 
     def __len__(self) -> int:
@@ -48,11 +55,16 @@ class KeptTasks:
         return self._from(0)
 
     def _from(self, first: int) -> Iterator[KeptTask]:
-        return zip(*(column[first:] for column in self._columns), strict=True)
+        return zip(*(column[first:] for column in self._columns[:4]), strict=True)
 
     def known(self, most: int | None) -> Iterator[KeptTask]:
-        """Return the last `most` of them, or all, since no task is missing."""
+        """Return the last `most` of those since which no task is missing, or all of them."""
         return self._from(max(self._known_from, 0 if most is None else len(self) - most))
+
+    @property
+    def workers(self) -> Sequence[int]:
+        """The worker of each, in the same order; 0: none."""
+        return self._columns[4]
 
     def functions(self) -> set[int]:
         """Return the functions of all of them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from poolscope.aggregation.histogram import Histogram
 from poolscope.messages import BlockEvidence, Line, LoopBlock, LoopLoad, LoopOpened, LoopTick
@@ -12,13 +12,13 @@ from poolscope.messages import BlockEvidence, Line, LoopBlock, LoopLoad, LoopOpe
 BLOCKING_LINES = 200
 
 UNKNOWN = "unknown"
-#: So much of a line's blocks must have an established cause for it to be the line's.
+#: A cause is the line's if it was established for so much of its blocks.
 ESTABLISHED_SHARE = 0.25
-#: Causes of the loop's thread being at a line; of the others the line, if there is one, is another thread's.
+#: Causes at a line of the loop's own thread. With the other causes, the line is one of another thread, if any.
 _OWN_CAUSES = frozenset(("blocking_call", "cpu_bound", UNKNOWN))
 _OWN = "own"
 
-#: What of a block's evidence is added up: shares of its time, and counts.
+#: Fields of a block's evidence that are added up: shares of its time, and counts.
 SHARES = ("other", "gc", "late", "still", "held", "waited", "delay")
 COUNTS = ("futex_seen", "call_seen", "run_seen")
 
@@ -58,7 +58,7 @@ class BlockingLine:
         self._by_cause: dict[str, int] = {}
         self.open_cause = ""
         self.lines = tuple(lines)
-        #: What the loop's thread was last seen to be stopped at there (see `LoopBlock`).
+        #: What the loop's thread last waited for there (see `LoopBlock`).
         self.gate = ""
         self.first_ns = self.last_ns = first_ns
         self.blocks = self.total_ns = self.longest_ns = 0
@@ -68,7 +68,7 @@ class BlockingLine:
         self.measured_ns = 0
         #: Length of the block that still lasts, else 0.
         self.open_ns = 0
-        #: Whether a finding above info was made of it, where nothing else remembers that.
+        #: Whether it had a finding above info, where nothing else remembers that.
         self.warned = False
 
     def absorb(self, other: BlockingLine) -> None:
@@ -89,7 +89,7 @@ class BlockingLine:
 
     @property
     def longest_so_far_ns(self) -> int:
-        """The longest block, the one that lasts included."""
+        """Length of the longest block, including the one that still lasts."""
         return max(self.longest_ns, self.open_ns)
 
     def count(self, cause: str, length_ns: int) -> None:
@@ -97,12 +97,12 @@ class BlockingLine:
         self._by_cause[cause] = self._by_cause.get(cause, 0) + length_ns
 
     def mix(self) -> None:
-        """Note that these are blocks of several lines: no cause is that of all."""
+        """Note that these are blocks of several lines, which have no common cause."""
         self._by_cause = {UNKNOWN: self.total_ns}
 
     @property
     def cause(self) -> str:
-        """The cause that most of the blocks were established to have; "unknown" if few were."""
+        """The established cause of most blocks; "unknown" if few have one."""
         weights = dict(self._by_cause)
         if self.open_ns or not weights:
             cause = self.open_cause or self._first_cause
@@ -111,7 +111,7 @@ class BlockingLine:
         return most if weights[most] >= ESTABLISHED_SHARE * sum(weights.values()) else UNKNOWN
 
     def measure(self, evidence: BlockEvidence, length_ns: int) -> None:
-        """Add what was measured of a block of this length that has ended."""
+        """Add what was measured during a block of this length, which has ended."""
         self.measured_ns += length_ns
         for name in SHARES:
             self.measured[name] = self.measured.get(name, 0.0) + (getattr(evidence, name) or 0.0) * length_ns
@@ -134,14 +134,14 @@ class LoopHistory:
         self.lag = Histogram(lag_bounds)
         self.tasks = self.peak_tasks = 0
         self.blocked_ns = self.longest_ns = 0
-        #: What loops at work were told of, and when how late they were (the median of a tick, ns).
+        #: Reports of loops at work, and how late the loops were, with the time (the median of a tick, ns).
         self.loads: deque[LoopLoad] = deque(maxlen=_LOADS_KEPT)
         self.lags: deque[tuple[int, int]] = deque(maxlen=_LAGS_KEPT)
-        self._blocks: deque[tuple[int, int]] = deque(maxlen=_BLOCKS_KEPT)  # begin, end
+        self._blocks: deque[tuple[int, int, BlockingLine]] = deque(maxlen=_BLOCKS_KEPT)  # begin, end
         #: How many loops have begun to run.
         self.runs = 0
         self.lines: dict[tuple[str, Line | None], BlockingLine] = {}
-        #: Whether there were several; one may begin to run more than once, as asyncio does to end it.
+        #: Whether there were several; one loop may run more than once, as asyncio does to end it.
         self.several = False
         self._number = 0
         #: When the first of them began to run, and the last one stopped.
@@ -166,7 +166,7 @@ class LoopHistory:
         self.runs += 1
 
     def closed(self, loop: int, at_ns: int) -> None:
-        """Note that a loop stopped; a block that never ended keeps what is known of it."""
+        """Note that a loop stopped; keep what is known of a block that never ended."""
         since = self._running.pop(loop, None)
         if since is not None:
             self._ran_ns += max(0, at_ns - since)
@@ -187,11 +187,11 @@ class LoopHistory:
         self.peak_tasks = max(self.peak_tasks, message.tasks)
 
     def tasks_after(self, at_ns: int) -> int | None:
-        """Return how many tasks there were when they were counted next; None: that is not known."""
+        """Return the number of tasks at the first count after that time; None if there is none."""
         return next((tasks for counted_ns, tasks in self._counts if counted_ns >= at_ns), None)
 
     def tasks_before(self, at_ns: int) -> int | None:
-        """Return how many tasks there were when they were last counted before then; None: that is not known."""
+        """Return the number of tasks at the last count before that time; None if there is none."""
         return next((tasks for counted_ns, tasks in reversed(self._counts) if counted_ns <= at_ns), None)
 
     def load(self, message: LoopLoad) -> None:
@@ -199,12 +199,16 @@ class LoopHistory:
         self.loads.append(message)
 
     def blocked_within(self, begin_ns: int, end_ns: int) -> int:
-        """How long callbacks held the loops within a time, as far back as blocks are kept."""
-        lasting = ((started_ns, started_ns + line.open_ns) for line, started_ns in self._open.values())
-        return _overlap((*self._blocks, *lasting), begin_ns, end_ns)
+        """Return how long callbacks held the loops in this time, as far back as blocks are kept."""
+        return _overlap(((begin, end) for begin, end, _ in self.blocks()), begin_ns, end_ns)
+
+    def blocks(self) -> Iterator[tuple[int, int, BlockingLine]]:
+        """Return begin, end and line of the latest blocks; of those that last, the end so far."""
+        yield from self._blocks
+        yield from ((started_ns, started_ns + line.open_ns, line) for line, started_ns in self._open.values())
 
     def held_within(self, begin_ns: int, end_ns: int) -> int:
-        """Return the same, or the time that the loops were at work, as far as that was told, if that is longer."""
+        """Return the same, or the reported time at work if that is longer."""
         at_work = sum(
             round(load.share * _overlap(((load.since_ns, load.at_ns),), begin_ns, end_ns)) for load in self.loads
         )
@@ -220,14 +224,14 @@ class LoopHistory:
             line = self.lines.setdefault(key, BlockingLine(message.cause, message.lines, message.started_ns))
         line.gate = message.gate or line.gate
         if message.loop in self._open:
-            # Sampled again, the same block may turn out to be at another line.
+            # A later sample may find the same block at another line.
             mistaken = self._open.pop(message.loop)[0]
             mistaken.open_ns, mistaken.open_cause = 0, ""
         if message.ended_ns:
             line.last_ns = max(line.last_ns, message.ended_ns)
             length_ns = message.ended_ns - message.started_ns
             self._add(line, length_ns, message.cpu_share, UNKNOWN if key == _NO_LINE else message.cause)
-            self._blocks.append((message.started_ns, message.ended_ns))
+            self._blocks.append((message.started_ns, message.ended_ns, line))
             if message.evidence is not None:
                 line.measure(message.evidence, length_ns)
         else:
@@ -235,7 +239,7 @@ class LoopHistory:
             line.open_cause = UNKNOWN if key == _NO_LINE else message.cause
 
     def _key(self, message: LoopBlock) -> tuple[str, Line | None]:
-        """Return which line a block is counted at: one of the loop's thread is one, whatever its causes.
+        """Return the line that a block is counted at: for the loop's own thread always the same, with any cause.
 
         Where other threads held the GIL it is not always seen where: such blocks go with the line that is known, as
         long as there is one only.
@@ -254,7 +258,7 @@ class LoopHistory:
         return key
 
     def advance(self, now_ns: int) -> None:
-        """Note that what is open lasts until now at least."""
+        """Note that open blocks last at least until now."""
         for line, started_ns in self._open.values():
             line.open_ns = max(line.open_ns, now_ns - started_ns)
             line.last_ns = max(line.last_ns, now_ns)
@@ -270,7 +274,7 @@ class LoopHistory:
         self.longest_ns = max(self.longest_ns, length_ns)
 
     def absorb(self, ended: LoopHistory) -> None:
-        """Take over what ended loops of another name or process did."""
+        """Add what ended loops of another name or process did."""
         self.lag.merge(ended.lag)
         self.peak_tasks = max(self.peak_tasks, ended.peak_tasks)
         self.blocked_ns += ended.blocked_ns
@@ -288,7 +292,7 @@ class LoopHistory:
             self._fold_lines()
 
     def _fold_lines(self) -> None:
-        """Fold the lines that matter least into one unknown line."""
+        """Merge the least important lines into one unknown line."""
         rest = self.lines.pop(_NO_LINE, None) or BlockingLine(UNKNOWN, (), self._first_ns)
         lightest = sorted(self.lines, key=lambda key: (self.lines[key].warned, self.lines[key].total_ns))
         for key in lightest[: len(lightest) - BLOCKING_LINES // 2]:

@@ -1,16 +1,16 @@
 """How many workers were occupied, and how many tasks queued, at every moment: exact, not sampled.
 
-From each worker's own order of tasks it is known whether a task was already waiting when the worker ended the one
-before (a coupled start): between two such tasks the worker was never idle. So each coupled start merges with the end
-before it, and sweeping the remaining events in order of time gives saturation, its stretches, peaks and timeline.
+The order of a worker's tasks shows whether a task was already waiting when the worker ended the one before (a coupled
+start): between two such tasks the worker was never idle. So each coupled start merges with the end before it, and a
+sweep through the remaining events in order of time gives saturation, its stretches, peaks and timeline.
 
 A worker that was woken or started for a task is not idle either, though where others compute under the GIL it takes
 long until it is in the task. So a pool that wakes or starts one for each task while there is one (`hands_out`) is full
 once more tasks are in it than it has workers.
 
-A worker process that has ended a task and leaves an older one in the queue is not idle either: it is yet to unpickle
-that one, or it has ended itself, and another one has yet to take its place. So a pool whose workers take what they do
-by themselves (`pulls`) stays full meanwhile.
+A worker process that has ended a task and leaves an older one in the queue is not idle either: it still has to unpickle
+that task, or the process itself has ended and its replacement has not started yet. So a pool whose workers fetch their
+own tasks (`pulls`) stays full meanwhile.
 
 Pure: times (ns) come in with the events. Not thread-safe: the engine's owner guards it.
 """
@@ -29,7 +29,7 @@ from poolscope.aggregation.stretches import StretchTracker
 from poolscope.aggregation.sweep import ARRIVED, BEGAN, WENT_IDLE, WENT_ON, WITHDRAWN, Sweep
 from poolscope.model import TimelinePoint
 
-#: Of fewer workers it says nothing that they are occupied.
+#: With fewer workers, half of them being occupied says nothing.
 SEVERAL = 2
 #: Run times of unhindered tasks that are remembered.
 UNHINDERED_TASKS = 1_000
@@ -38,7 +38,7 @@ TIMELINE_POINTS = 2_400
 STEP_NS = 100_000_000
 
 
-#: As of `history`: of a pool that has ended.
+#: Stands in for the containers of a pool that has ended, as in `pool_history`.
 _NOTHING: deque[tuple[int, int]] = deque(maxlen=0)
 
 
@@ -81,7 +81,7 @@ class Occupancy:
 
     def __init__(self, max_workers: int, opened_ns: int, *, hands_out: bool = False, pulls: bool = False) -> None:
         self._pulls = pulls
-        # Workers that count as occupied and are in no task, and up to when that is taken off the timeline.
+        # Workers that count as occupied but are in no task, and up to when they are already off the timeline.
         self._away: dict[int, int] = {}
         self._sweep = Sweep(max_workers, opened_ns, hands_out=hands_out)
         self.stretches = self._sweep.stretches
@@ -89,7 +89,7 @@ class Occupancy:
         #: wait for the GIL that they hold, or for one of them to end, and so hardly ever have all of them at work.
         self.fills = StretchTracker()
         #: Peak of each stretch that has not been judged for the last time, by its begin.
-        self.crests = self._sweep.crests
+        self.peaks = self._sweep.peaks
         #: Function and run time (ns) of tasks that started while hardly any other worker was occupied, the latest ones.
         self.unhindered: deque[tuple[int, int]] = deque(maxlen=UNHINDERED_TASKS)
         # Times of what was not swept yet, by kind.
@@ -108,7 +108,7 @@ class Occupancy:
 
     @property
     def max_workers(self) -> int:
-        """How many workers there may be."""
+        """The largest number of workers that there may be."""
         return self._sweep.max_workers
 
     @max_workers.setter
@@ -139,7 +139,7 @@ class Occupancy:
         self._pending[WITHDRAWN].append(at_ns)
 
     def start(self, worker: int, submitted: int, started: int) -> bool:
-        """Take in that a worker begins a task; return whether the start was coupled."""
+        """Note that a worker begins a task; return whether the start was coupled."""
         coupled = submitted < self._last_ends.get(worker, -1)
         ended = self._ends.pop(worker, None)
         if self._away:
@@ -184,7 +184,7 @@ class Occupancy:
         return coupled
 
     def learn_runs(self, functions: Sequence[int], started: Sequence[int], runs: Sequence[int], latest_ns: int) -> None:
-        """Run times of tasks that ended, at `latest_ns` the last."""
+        """Take in run times of tasks that ended, the last one at `latest_ns`."""
         self._ended.append((latest_ns, functions, started, runs))
         if self._alone:
             for function, at, run_ns in zip(functions, started, runs, strict=True):
@@ -193,19 +193,19 @@ class Occupancy:
                     self.unhindered.append((function, run_ns))
 
     def note(self, wait_ns: int, finished: int) -> None:
-        """For the timeline: a wait that was seen, and tasks that finished."""
+        """Take in a wait and finished tasks for the timeline."""
         self._step.wait_ns = max(self._step.wait_ns, wait_ns)
         self._step.finished += finished
 
     def _take_off(self, worker: int, until_ns: int) -> None:
-        """Take off the timeline that the worker was in a task until then, if it was away."""
+        """Remove the time until then from the timeline if the worker was in no task."""
         since_ns = self._away.get(worker)
         if since_ns is not None and until_ns > since_ns:
             self._step.active_ns -= until_ns - since_ns
             self._away[worker] = until_ns
 
     def settle(self, until_ns: int, running: Collection[RunningTask], oldest_ns: int | None = None) -> None:
-        """Every event stamped before `until_ns` has come: work out what was occupied up to there.
+        """Compute occupancy up to `until_ns`: all events before that time have come.
 
         `running` are the tasks that run, and `oldest_ns` is when the task was submitted that is queued longest.
         """
@@ -218,7 +218,7 @@ class Occupancy:
             if self._pulls and oldest_ns is not None and oldest_ns < ended:
                 self._away.setdefault(worker, ended)
                 continue
-            # Nothing followed it by now: the worker went idle.
+            # No task has followed: the worker went idle.
             self._pending[WENT_IDLE].append(ended)
             del self._ends[worker]
             self._away.pop(worker, None)
@@ -262,7 +262,7 @@ class Occupancy:
         self.stretches.turn(False, sweep.swept_ns)
         self.stretches.finish()
         self.fills.finish()
-        # Some have come already, though they happened later.
+        # Some events that happened later have already come.
         self._step.started += sum(len(self._pending[kind]) for kind in (WENT_ON, BEGAN))
         for times in self._pending:
             times.clear()
@@ -276,7 +276,7 @@ class Occupancy:
         step.width_ns += max(0, until_ns - sweep.swept_ns)
         self.occupied_ns += max(0, until_ns - sweep.swept_ns) if finished else 0
         sweep.jump(until_ns, queued, len(running))
-        # By Little's law: as many as came in a second, for as long as one stayed.
+        # Little's law: arrivals per second, times how long each stayed.
         step.queued_ns += wait_ns
         step.active_ns += run_ns
         step.started += finished
@@ -300,7 +300,7 @@ class Occupancy:
     def _integrate(self, due: Sequence[Sequence[int]], until_ns: int) -> None:
         """Add changes to the sums of the queue and of the occupied workers, each from its time on."""
         begin_ns = self._sweep.swept_ns
-        # An event that came late counts from where we are.
+        # A late event counts from the present time.
         after = [
             len(times) * until_ns
             - (sum(times) if not times or times[0] >= begin_ns else sum(map(max, times, repeat(begin_ns))))
@@ -313,13 +313,13 @@ class Occupancy:
         step.started += len(due[WENT_ON]) + len(due[BEGAN])
 
     def _with_tasks(self, due: Sequence[Sequence[int]], until_ns: int) -> int:
-        """How long any task was in the pool up to then: before these changes are swept, each in order."""
+        """Return how long any task was in the pool up to then. Call it before these changes, each sorted, are swept."""
         sweep = self._sweep
         since_ns, inside = sweep.swept_ns, sweep.queued + sweep.occupied
         arrived, leaving = due[ARRIVED], [*due[WITHDRAWN], *due[WENT_ON], *due[WENT_IDLE]]
         if inside > len(leaving):
             return until_ns - since_ns
-        # One that comes as another one leaves comes first.
+        # At the same moment, a task comes before another one leaves.
         changes = sorted([at << 1 for at in arrived] + [at << 1 | 1 for at in leaving])
         occupied_ns = 0
         for change in changes:
@@ -331,7 +331,7 @@ class Occupancy:
         return occupied_ns + (until_ns - since_ns if inside > 0 else 0)
 
     def _note_unhindered(self, starts: Sequence[int], running: Collection[RunningTask]) -> None:
-        """Remember how long the tasks ran that started then, or that they are to be."""
+        """Remember the run times of the tasks that started then, now or once they have ended."""
         lasting = {task.started_ns for task in running}
         known: dict[int, tuple[int, int]] = {}
         for _, functions, started, runs in self._ended:
@@ -357,22 +357,22 @@ class Occupancy:
         self._step = _Step(at_ns)
 
     def retire(self) -> None:
-        """Keep only the timeline and the peaks: nothing more will come."""
+        """Keep only the timeline and the peaks: no more events will come."""
         self._pending = ([], [], [], [], [])
         self._ends, self._last_ends, self._alone, self._ended = {}, {}, set(), []
         self._away = {}
         self.unhindered = _NOTHING
-        self.crests = {}
+        self.peaks = {}
         self.fills.finish()
         self.fills.closed.clear()
 
     def forget_timeline(self) -> None:
-        """Let go of the timeline, too."""
+        """Drop the timeline too."""
         self._steps = []
 
     @property
     def kept_count(self) -> int:
-        """How many numbers the timeline is."""
+        """Return how many numbers the timeline holds."""
         return 7 * len(self._steps)
 
     def timeline(self, origin_ns: int) -> tuple[TimelinePoint, ...]:
@@ -393,7 +393,7 @@ class Occupancy:
 
 
 def _take_until(times: list[int], until_ns: int) -> list[int]:
-    """Take the times up to `until_ns` out of the list, in order."""
+    """Remove and return the times up to `until_ns`, sorted."""
     times.sort()
     place = bisect_right(times, until_ns)
     taken = times[:place]

@@ -42,8 +42,8 @@ STACK_SAMPLES = 600
 CPU_INTERVAL_NS = 350_000_000
 #: The latest arrivals, which show how regular they are.
 LATEST_ARRIVALS = 100
-#: How long (ns) a pool that says nothing is waited for. Where tasks compute, the probe gets at the GIL late, and what
-#: it then tells happened up to a second ago.
+#: How long (ns) to wait for a silent pool. Where tasks compute, the probe gets the GIL late, and then reports what
+#: happened up to a second ago.
 PATIENCE_NS = 2_000_000_000
 #: The kinds of pools that wake or start a worker for each task, while there is one that is idle or not started.
 HAND_OUT = ("thread", "interpreter")
@@ -51,12 +51,12 @@ HAND_OUT = ("thread", "interpreter")
 CANCELLED_TASKS = 5_000
 QUEUED_TASKS = 500
 #: The kinds whose workers take the next task as soon as they have ended one: one that does not has ended itself.
-PULL = ("process",)
+PULL = ("process", "dask")
 #: So many tasks of the record may stand before one that ended earlier.
 OUT_OF_ORDER = 500
 
 
-#: Of a pool that has ended: an empty deque takes half a kilobyte, and there may be a thousand such pools.
+#: Stands in for the deques of an ended pool: an empty one takes half a kilobyte, and a thousand pools may have ended.
 _NOTHING: deque[Any] = deque(maxlen=0)
 
 
@@ -83,10 +83,10 @@ class PoolHistory:
         self.name = opened.name
         self.pid = pid
         self.max_workers = self.peak_max_workers = opened.max_workers
-        #: What it is judged by: the last size that lets something run. A limiter may have no token left for a while.
+        #: The size to judge by: the last one above 0. A limiter may have no token left for a while.
         self.size = opened.max_workers or 1
         self.workers = self.peak_workers = 0
-        #: Since when no worker has been there, though tasks were queued.
+        #: Since when there has been no worker, though tasks were queued.
         self.gone_since_ns: int | None = None
         self.submitted = self.succeeded = self.failed = self.cancelled = self.rejected = self.broken = 0
         self.first_submit_ns: int | None = None
@@ -95,10 +95,10 @@ class PoolHistory:
         self.cancelled_wait_ns = 0
         #: How many of the tasks were chunks of `map`, and how many items were in them.
         self.chunks = self.items = 0
-        #: Tasks that ended of which nothing else is known, and since when each of them is.
+        #: Number of ended tasks that are known by number only, and since when each task is known.
         self.known_by_number = 0
         self.known_ns = opened.at_ns
-        # Tasks that ended, and sums of their waits and runs, that the timeline does not have yet.
+        # Ended tasks, and sums of their waits and runs, that are not in the timeline yet.
         self._skipped = [0, 0, 0]
         self.cpu_ns = 0
         self.durations = Durations(wait_bounds, run_bounds)
@@ -111,7 +111,7 @@ class PoolHistory:
         self.arrivals: deque[int] = deque(maxlen=LATEST_ARRIVALS)
         self._regularity: float | None = None
         self.cpu_readings: deque[CpuReading] = deque(maxlen=STACK_SAMPLES)
-        #: How long the workers waited for a CPU, in the same form.
+        #: How long the workers waited for a CPU, in the form of `CpuReading`.
         self.ready_readings: deque[CpuReading] = deque(maxlen=STACK_SAMPLES)
         self.stacks: deque[StackSample] = deque(maxlen=STACK_SAMPLES)
         #: Which workers were in a task, and since when.
@@ -119,7 +119,7 @@ class PoolHistory:
         self.replacements = Replacements()
         #: Workers with tasks that have ended, though their results had yet to be taken -> start of the last one.
         self.under_way: dict[int, int] = {}
-        #: Batch in which tasks were told last that ended.
+        #: The last batch with tasks that ended.
         self.last_told_ns: int | None = None
         #: What was seen between the tasks.
         self.handovers: deque[Handover] = deque(maxlen=STACK_SAMPLES)
@@ -192,7 +192,7 @@ class PoolHistory:
             running[worker] = RunningTask(function, submitted, started, coupled)
 
     def add_sums(self, sums: PoolSums) -> None:
-        """Take in what is known by numbers only."""
+        """Take in tasks that are known by number only."""
         self.tasks.queued.leave(listed(sums.left))
         self.submitted += sums.submitted
         if sums.submitted:
@@ -219,8 +219,7 @@ class PoolHistory:
             self._skip(sums)
 
     def _skip(self, sums: PoolSums) -> None:
-        """Note that the record goes on after a time of which tasks are missing: what is judged by all of them begins
-        anew."""
+        """Note that tasks are missing before the record goes on: what needs all of them begins anew."""
         lasting = {(worker, started) for worker, _, _, started in groups(sums.running, 4)}
         running = self.tasks.running
         for worker, seen in list(running.items()):
@@ -240,7 +239,7 @@ class PoolHistory:
 
     def _read_cpu(self, at_ns: int, cpu_ns: int) -> None:
         readings = self.cpu_readings
-        # A batch has the last reading again, unless a new one was due: then the workers have used none since.
+        # A batch repeats the last reading, unless a new one was due: then the workers have used no CPU since.
         if cpu_ns > self.cpu_ns or not readings or at_ns - readings[-1].at_ns > CPU_INTERVAL_NS:
             self.cpu_ns = max(self.cpu_ns, cpu_ns)
             readings.append(CpuReading(at_ns, self.cpu_ns))
@@ -293,7 +292,7 @@ class PoolHistory:
             else:
                 self.failed += 1
                 self.broken += 1
-            self.tasks.kept.add((function,), (submitted,), (-1,), (-1,))
+            self.tasks.kept.add((function,), (submitted,), (-1,), (-1,), (0,))
 
     def _finish_tasks(self, finished: Sequence[int]) -> None:
         if not finished:
@@ -331,7 +330,7 @@ class PoolHistory:
         self.failed += failed
         self.succeeded += len(keys) - failed
         self.recent.extend(functions, submitted, started, ended, coupled)
-        self.tasks.kept.add(functions, finished[2::5], finished[3::5], finished[4::5])
+        self.tasks.kept.add(functions, finished[2::5], finished[3::5], finished[4::5], finished[::5])
         self.last_finish_ns = max(self.last_finish_ns or 0, latest_ns)
         self.durations.add(functions, waits, runs)
         self.occupancy.learn_runs(functions, started, runs, latest_ns)
@@ -362,14 +361,14 @@ class PoolHistory:
         self.occupancy.retire()
 
     def forget_tasks(self) -> None:
-        """Let go of the tasks and the timeline of a pool that has ended, too."""
+        """Drop the tasks and the timeline of an ended pool too."""
         self.tasks.forget()
         self.durations.forget_runs()
         self.occupancy.forget_timeline()
 
     @property
     def kept_count(self) -> int:
-        """How many numbers the kept tasks and the timeline are, about."""
+        """Return about how many numbers the kept tasks and the timeline hold."""
         return self.tasks.numbers + self.occupancy.kept_count
 
     def _settle(self, until_ns: int) -> None:
@@ -381,19 +380,19 @@ class PoolHistory:
 
     @property
     def regularity(self) -> float:
-        """How regular the latest arrivals are (see `regularity`)."""
+        """Return how regular the latest arrivals are (see `regularity`)."""
         if self._regularity is None:
             self._regularity = regularity(self.arrivals)
         return self._regularity
 
     @property
     def started(self) -> int:
-        """Tasks that started."""
+        """Number of tasks that started."""
         return self.succeeded + self.failed - self.broken + len(self.running)
 
     @property
     def queue_depth(self) -> int:
-        """Tasks submitted, not started and not cancelled, as of the last batch."""
+        """Number of tasks submitted, not started and not cancelled, as of the last batch."""
         return self.tasks.queued.depth
 
     @property
@@ -402,7 +401,7 @@ class PoolHistory:
         return self.tasks.queued.oldest_ns
 
     def some_queued(self) -> tuple[list[tuple[int, int]], int]:
-        """(when submitted, function) of tasks that wait, and how many each stands for: of a long queue not all."""
+        """Return (when submitted, function) of queued tasks, a sample of a long queue, and how many each stands for."""
         return self.tasks.queued.some(QUEUED_TASKS)
 
     def queued_since(self, at_ns: int) -> int:
@@ -450,6 +449,6 @@ class PoolHistory:
         known = len(kept) if most is None else min(most, len(kept))
         if known >= ended:
             return None
-        # They are told in batches: the order of their ends is not quite that of the record.
+        # They come in batches: the record is not quite in the order of their ends.
         first = [finished for *_, finished in islice(kept.known(most), OUT_OF_ORDER)]
         return max([self.known_ns, *first])

@@ -30,14 +30,14 @@ class Recent:
         finished: Sequence[int],
         coupled: Sequence[bool],
     ) -> None:
-        """Tasks finished."""
+        """Add tasks that finished."""
         columns = self._columns
         columns[0].extend(functions)
         columns[1].extend(submitted)
         columns[2].extend(started)
         columns[3].extend(finished)
         columns[4].extend(coupled)
-        # A quarter too many at the most, so that the cost of moving is shared by many tasks.
+        # At most a quarter too many, so that many tasks share the cost of moving.
         if len(columns[0]) > self.most + self.most // 4:
             for column in columns:
                 del column[: len(column) - self.most]
@@ -59,7 +59,7 @@ class Recent:
 
     @property
     def oldest(self) -> RecentTask:
-        """The first of them. Raises IndexError if there is none."""
+        """Return the first of them. Raises IndexError if there is none."""
         functions, submitted, started, finished, coupled = self._columns
         place = -len(self)
         return functions[place], submitted[place], started[place], finished[place], coupled[place]

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 #: Fewer gaps between arrivals than this say nothing about how regular those are.
 GAPS_NEEDED = 10
-#: More regular than this counts no more: a clock that was kept so far may be left.
+#: The most that counts: arrivals that kept to a clock so far may cease to.
 MOST_REGULAR = 4.0
 
 

@@ -1,4 +1,4 @@
-"""The time in which tasks waited because a worker process had ended and another one had yet to take its place.
+"""The time in which tasks waited because a worker process had ended and its replacement had not started yet.
 
 Pure: times (ns) come in. Not thread-safe: its owner guards it.
 """
@@ -19,7 +19,7 @@ class Replacements:
     """
 
     def __init__(self) -> None:
-        # Worker -> when those of its processes were started of which no task is known (a start may be told before the
+        # Worker -> starts of those of its processes of which no task is known (a start may be reported before the
         # tasks of the process before it); and the end of its last task.
         self._begun: dict[int, deque[int]] = {}
         self._ends: dict[int, int] = {}
@@ -27,7 +27,7 @@ class Replacements:
 
     @property
     def known(self) -> bool:
-        """Whether the starts of workers are told, so that no gap means that none was replaced."""
+        """Whether worker starts are reported: then no gap means that no worker was replaced."""
         return bool(self._begun or self._ends)
 
     def began(self, worker: int, at_ns: int) -> None:

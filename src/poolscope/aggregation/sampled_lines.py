@@ -26,7 +26,7 @@ def worker_lines(
 
 
 def waiting_lines(samples: Iterable[StackSample], begin_ns: int, end_ns: int) -> LineCounts:
-    """Count where those were that waited for a limit."""
+    """Count the lines that waited for a limit."""
     counts: dict[tuple[Line, ...], int] = {}
     for sample in samples:
         if begin_ns <= sample.at_ns <= end_ns:

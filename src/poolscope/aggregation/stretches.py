@@ -31,7 +31,7 @@ class Stretch(msgspec.Struct, frozen=True):
 
     @property
     def saturated_ns(self) -> int:
-        """For how long of it the pool was saturated."""
+        """How long the pool was saturated in it."""
         return self.length_ns - self.bridged_ns
 
 
@@ -45,7 +45,7 @@ class StretchTracker:
         self._end = self._bridged = 0
         self._since: int | None = None
         self.saturated_ns = 0
-        #: Stretches that ended since they were last taken.
+        #: Stretches that ended since the owner last took them.
         self.closed: list[Stretch] = []
 
     def turn(self, saturated: bool, at_ns: int) -> None:
@@ -75,7 +75,7 @@ class StretchTracker:
             self._close()
 
     def cut(self, now_ns: int) -> None:
-        """End the stretch here; what is still saturated is the begin of another one."""
+        """End the stretch here; if the pool is still saturated, another one begins."""
         self.advance(now_ns)
         self._close()
         if self._since is not None:
@@ -87,7 +87,7 @@ class StretchTracker:
         self._begin, self._bridged = None, 0
 
     def finish(self) -> None:
-        """Note that the record ends here: what is open is closed."""
+        """Note that the record ends here: close an open stretch."""
         self._close()
         self._since = None
 

@@ -66,7 +66,7 @@ class Sweep:
         self.peak_queued = self.peak_occupied = 0
         self.stretches = StretchTracker()
         #: By the begin of their stretches.
-        self.crests: dict[int, Peak] = {}
+        self.peaks: dict[int, Peak] = {}
         #: Starts while hardly any other worker was occupied, since they were last taken.
         self.alone: list[int] = []
         self._hands_out = hands_out
@@ -88,15 +88,15 @@ class Sweep:
         return self.max_workers - occupied + 1 if self._hands_out and occupied > 0 else _NEVER
 
     def jump(self, at_ns: int, queued: int, occupied: int) -> None:
-        """Set the state at that time, whatever came before."""
+        """Set the state at that time, regardless of earlier events."""
         self.swept_ns = max(self.swept_ns, at_ns)
         self.queued, self.occupied = queued, occupied
         self.peak_queued, self.peak_occupied = max(self.peak_queued, queued), max(self.peak_occupied, occupied)
 
     def sweep(self, due: Sequence[Sequence[int]]) -> None:
-        """Take in the times of events by kind, each in order."""
+        """Take in the sorted times of events, by kind."""
         self._saturated = self.saturated
-        self._highest = self._known_crest()
+        self._highest = self._known_peak()
         arrived, withdrawn, went_on, went_idle, began = due
         if withdrawn or len(arrived) + len(went_on) < RUSH * (1 + len(went_idle) + len(began)):
             self._walk(_events(due))
@@ -117,7 +117,7 @@ class Sweep:
         peak_queued, peak_occupied, alone = self.peak_queued, self.peak_occupied, self.alone
         saturated, highest, arrivals = self._saturated, self._highest, self._arrivals
         least = self._least(occupied)
-        crest = None  # event, queue and arrivals
+        peak = None  # event, queue and arrivals
         for event in events:
             kind = event & KIND
             if kind == ARRIVED:
@@ -146,12 +146,12 @@ class Sweep:
                 if not saturated and queued < least:
                     continue
             if (queued >= least) is not saturated:
-                if crest is not None:
-                    self._set_crest(*crest)
-                    crest = None
+                if peak is not None:
+                    self._set_peak(*peak)
+                    peak = None
                 saturated = self._saturated = not saturated
                 self.stretches.turn(saturated, max(event >> KIND_BITS, self.swept_ns))
-                highest = self._known_crest()
+                highest = self._known_peak()
                 if saturated and kind == ARRIVED:
                     arrivals += 1
             if saturated and queued > highest:
@@ -162,9 +162,9 @@ class Sweep:
                     if not highest:
                         arrivals = waiting
                     highest = waiting
-                    crest = (event >> KIND_BITS, waiting, arrivals)
-        if crest is not None:
-            self._set_crest(*crest)
+                    peak = (event >> KIND_BITS, waiting, arrivals)
+        if peak is not None:
+            self._set_peak(*peak)
         self.queued, self.occupied, self._highest, self._arrivals = queued, occupied, highest, arrivals
         self.peak_queued, self.peak_occupied = peak_queued, peak_occupied
 
@@ -223,22 +223,22 @@ class Sweep:
         self.peak_queued = max(self.peak_queued, top)
         if top - on_their_way > self._highest:
             self._highest = top - on_their_way
-            self._set_crest(when[0], self._highest, when[1])
+            self._set_peak(when[0], self._highest, when[1])
 
-    def _known_crest(self) -> int:
-        """Return the highest queue of the stretch so far; 0 if it begins, or if there is none."""
+    def _known_peak(self) -> int:
+        """Return the highest queue of the stretch so far; 0 at its begin, or outside of one."""
         begin_ns = self.stretches.begin_ns
-        crest = self.crests.get(begin_ns) if self._saturated and begin_ns is not None else None
-        return crest.queued if crest is not None else 0
+        peak = self.peaks.get(begin_ns) if self._saturated and begin_ns is not None else None
+        return peak.queued if peak is not None else 0
 
-    def _set_crest(self, at_ns: int, queued: int, arrivals: int) -> None:
+    def _set_peak(self, at_ns: int, queued: int, arrivals: int) -> None:
         begin_ns = self.stretches.begin_ns
         assert begin_ns is not None
-        self.crests[begin_ns] = Peak(queued, max(at_ns, self.swept_ns), arrivals)
+        self.peaks[begin_ns] = Peak(queued, max(at_ns, self.swept_ns), arrivals)
 
 
 def _events(due: Sequence[Sequence[int]]) -> list[int]:
-    """Time by kind as events, in order."""
+    """Return the times by kind as sorted events."""
     events = [at << KIND_BITS | kind for kind, times in enumerate(due) for at in times]
     events.sort()
     return events

@@ -57,8 +57,7 @@ class TaskRecord:
         return [Task(at, run) for at, _, run in sorted(zip(submitted, starts, runs, strict=True))]
 
     def known(self, most: int | None = None, *, cancelled: bool = True) -> list[KeptTask]:
-        """Return the kept tasks, those that run and those that wait; `cancelled`: and those that ended without a
-        start."""
+        """Return the kept, the running and the waiting tasks; with `cancelled` also those that never started."""
         known = [task for task in self.kept.known(most) if cancelled or task[2] >= 0]
         known += [(task.function, task.submitted_ns, task.started_ns, -1) for task in self.running.values()]
         known += [(function, at, -1, -1) for at, function in islice(self.queued.waiting(), most)]
@@ -84,29 +83,32 @@ class TaskRecord:
         tasks = sorted(zip((max(at, begin_ns) for at in submitted), order, runs, strict=True))
         return [Task(at, run) for at, _, run in tasks]
 
-    def packed(self, origin_ns: int, functions: dict[int, int]) -> bytes:
-        """Return the kept tasks and those that have not ended, as a PoolTrace holds them.
+    def packed(self, origin_ns: int, functions: dict[int, int]) -> tuple[bytes, bytes]:
+        """Return the kept tasks and those that have not ended, and the worker of each, as a PoolTrace holds them.
 
         `functions` gives each function id its index there.
         """
-        tasks = list(self.kept)
-        tasks += [(task.function, task.submitted_ns, task.started_ns, -1) for task in self.running.values()]
-        tasks += [(function, at, -1, -1) for at, function in self.queued.waiting()]
-        packed = array("q")
+        tasks = list(zip(self.kept, self.kept.workers, strict=True))
+        running = self.running.items()
+        tasks += [((task.function, task.submitted_ns, task.started_ns, -1), worker) for worker, task in running]
+        tasks += [((function, at, -1, -1), 0) for at, function in self.queued.waiting()]
+        packed, workers = array("q"), array("q")
         # As they were in the queue, see `for_replay`.
-        for function, *moments in sorted(tasks, key=lambda task: (task[1], task[2] < 0, task[2])):
+        for (function, *moments), worker in sorted(tasks, key=lambda task: (task[0][1], task[0][2] < 0, task[0][2])):
             packed.append(functions[function])
             packed.extend(moment - origin_ns if moment >= 0 else -1 for moment in moments)
+            workers.append(worker)
         if sys.byteorder == "big":
             packed.byteswap()
-        return packed.tobytes()
+            workers.byteswap()
+        return packed.tobytes(), workers.tobytes()
 
     def function_ids(self) -> list[int]:
         """Return the functions of all tasks that `packed` holds."""
         return sorted(self.kept.functions() | self._open())
 
     def unfinished(self) -> set[int]:
-        """Return the functions of tasks that never ran, or run still."""
+        """Return the functions of tasks that never ran, or still run."""
         return self.kept.unstarted() | self._open()
 
     def _open(self) -> set[int]:
@@ -115,12 +117,12 @@ class TaskRecord:
         return functions | {function for _, function in self.queued.waiting()}
 
     def forget(self) -> None:
-        """Let go of all tasks."""
+        """Drop all tasks."""
         self.kept = KeptTasks(self.kept.most)
         self.queued = Backlog(partial(array, "q"))
         self.running.clear()
 
     @property
     def numbers(self) -> int:
-        """How many numbers the tasks are, about."""
-        return 4 * len(self.kept) + 2 * self.queued.depth + 4 * len(self.running)
+        """Return about how many numbers the tasks hold."""
+        return 5 * len(self.kept) + 2 * self.queued.depth + 4 * len(self.running)

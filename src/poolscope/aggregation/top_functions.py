@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 
-#: The name of all functions but the busiest, and of a function that is really called so.
+#: The name of all functions but the busiest, and of a function with that very name.
 OTHER = "other"
 
 #: Of one function: tasks started, and time of workers (ns).
@@ -36,7 +36,7 @@ class TopFunctions:
         self._functions: dict[str, _Function] = {}
         #: Those that have done something since the last count.
         self._changed: dict[str, _Function] = {}
-        #: Those that go by their names now, and those that ever did.
+        #: Functions shown by name now, and those that ever were.
         self._chosen: dict[str, _Function] = {}
         self._named: dict[str, _Function] = {}
         self._rest: Total | None = None
@@ -64,7 +64,7 @@ class TopFunctions:
             self._changed[name] = function
 
     def done(self) -> Iterator[tuple[str, int, int]]:
-        """All that functions have done, as `add` takes it."""
+        """Return all that functions have done, as `add` takes it."""
         return ((name, function.started, function.busy_ns) for name, function in self._functions.items())
 
     def count(self, among: Iterable[str] | None = None) -> None:
@@ -103,7 +103,7 @@ class TopFunctions:
             self._rest = rest_started, rest_ns
 
     def resize(self, limit: int) -> None:
-        """From now on at most `limit` functions go by their names."""
+        """Show at most `limit` functions by name from now on."""
         self._limit = limit
         self._choose(self._functions)
 
@@ -144,8 +144,7 @@ class TopFunctions:
         return len(self._functions)
 
     def shown(self) -> Iterator[tuple[str, Total]]:
-        """Return the functions that go by their names, with what was counted by them, and the rest, if any, as
-        `OTHER`."""
+        """Return the functions shown by name with their counts, and the rest, if any, as `OTHER`."""
         for name, function in self._chosen.items():
             yield name, (function.named_started, function.named_ns)
         if self._rest is not None:

@@ -43,7 +43,7 @@ class TurnLine:
         self.first_ns = self.last_ns = at_ns
         #: How often a thread or task was seen there, how many turns that were at the least, and the most at once.
         self.samples = self.turns = 0
-        #: In how many looks any was.
+        #: In how many looks any of them was there.
         self.looks = 0
         #: For how long, that while nothing else was under way, and the same times the number of what else was.
         self.waited_ns = self.alone_ns = self.others_ns = 0
@@ -77,12 +77,12 @@ class TurnLine:
 
     @property
     def at_once(self) -> float:
-        """How many threads or tasks were there at once."""
+        """Mean number of threads or tasks that were there at once."""
         return self.samples / self.looks if self.looks else 0.0
 
     @property
     def mean_others(self) -> float:
-        """How much else was under way meanwhile."""
+        """Mean number of other tasks under way meanwhile."""
         return self.others_ns / self.waited_ns if self.waited_ns else 0.0
 
 
@@ -93,7 +93,7 @@ class Turns:
 
     def __init__(self) -> None:
         self.lines: dict[tuple[Line, str], TurnLine] = {}
-        #: For how long threads and tasks of the row were seen waiting, at whatever line of the user's.
+        #: For how long threads and tasks of the row were seen waiting, at any line of the user's.
         self.waited_ns = 0
         #: The innermost lines of the user's, in a loop or not, by the time there.
         self.waiting: Counter[Line] = Counter()
@@ -106,7 +106,7 @@ class Turns:
 
     @property
     def most_waiting(self) -> Line | None:
-        """Where they waited longest, if they were seen."""
+        """Return the line where they waited longest, if they were seen."""
         return self.waiting.most_common(1)[0][0] if self.waiting else None
 
     def line(self, line: Line, gate: str, call: str, shared: str, at_ns: int) -> TurnLine | None:

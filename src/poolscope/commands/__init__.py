@@ -142,4 +142,5 @@ def parser_of_all(*, completing: bool = False) -> argparse.ArgumentParser:
     export.add_argument("what", choices=_EXPORTS)
     export.add_argument("folder", metavar="DIR", help="where to; made if need be")
     export.add_argument("--force", action="store_true", help="overwrite files that differ")
+    export.add_argument("--config", metavar="FILE", help="of rules: settings whose own mappings have rules too")
     return parser

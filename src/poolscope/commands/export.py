@@ -17,6 +17,8 @@ SHIPPED: dict[str, dict[str, str]] = {
     # The settings name the schema, for editors.
     "config": {"config/poolscope.yaml": ".", "config/poolscope.schema.json": "."},
 }
+#: The rules that are made of mappings.
+_FLEET = "fleet.yml"
 
 
 class ExportError(PoolscopeError):
@@ -25,17 +27,20 @@ class ExportError(PoolscopeError):
 
 def do(options: argparse.Namespace) -> int:
     """Write what was asked for, and say so."""
-    export(options.what, options.folder, force=options.force)
+    export(options.what, options.folder, force=options.force, config=options.config)
     tell([f"{options.what} written to {options.folder}"])
     return 0
 
 
-def export(what: str, folder: str, *, force: bool = False) -> list[str]:
+def export(what: str, folder: str, *, force: bool = False, config: str | None = None) -> list[str]:
     """Write what `SHIPPED` has under that name into `folder`, made if need be; the paths of all its files.
 
-    Files that are there already and differ are kept, unless `force`: then nothing is written. Raises ExportError.
+    Files that are there already and differ are kept, unless `force`: then nothing is written. `config` is a settings
+    file whose own mappings are to have rules. Raises ExportError, ConfigError.
     """
     content = _content(what)
+    if config is not None:
+        content |= _own_rules(what, config)
     targets = {os.path.normpath(os.path.join(folder, name)): data for name, data in content.items()}
     try:
         if os.path.exists(folder) and not os.path.isdir(folder):
@@ -54,6 +59,16 @@ def export(what: str, folder: str, *, force: bool = False) -> list[str]:
     except OSError as error:
         raise ExportError(f"cannot write to {folder}: {error.strerror}; name another directory") from error
     return list(targets)
+
+
+def _own_rules(what: str, config: str) -> dict[str, bytes]:
+    from poolscope.commands.fleet import settings_of
+    from poolscope.fleet import known, recording
+
+    if what != "rules":
+        raise ExportError(f"--config is of no use to {what}: only rules are made of settings")
+    mappings = known.together(settings_of(config).mappings, known.shipped())
+    return {os.path.join(".", _FLEET): recording.text(mappings).encode()}
 
 
 def shipped(path: str) -> str | None:

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from poolscope.rendering import outputs
 
 if TYPE_CHECKING:
     from poolscope.config import Settings
+    from poolscope.fleet.client import Engine
     from poolscope.fleet.layout import Clock
     from poolscope.fleet.report import Outcome
     from poolscope.fleet.survey import Survey, Surveyor
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 #: Progress is told from here on, and so often (s).
 _TELL_AFTER = 3.0
+#: Clocks that differ by less (s) are as good as equal.
+_CLOCK_SECONDS = 30.0
 #: As in `model.SEVERITIES`.
 _SEVERITIES = ("info", "warning", "critical")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what both commands on metrics take."""
-    outputs.add_options(parser, ["--json", "--markdown"])
+    outputs.add_options(parser, ["--json", "--html", "--markdown"])
     parser.add_argument("--config", metavar="FILE", help="settings: thresholds, pools on purpose, own mappings")
     parser.add_argument(
         "--fail-on",
@@ -86,7 +89,7 @@ def do(options: argparse.Namespace) -> int:
     clock = Clock(end)
     surveyor = survey.Surveyor(
         engine,
-        Range(begin, end, clock),
+        Range(begin, end, clock, points=points(wanted)),
         settings,
         match=matchers(options.match),
         budget=options.samples,
@@ -103,10 +106,22 @@ def do(options: argparse.Namespace) -> int:
         begin=begin,
         end=end,
         interval=found.interval,
-        notices=[*found.notices, *(f"{engine.url} warns: {text}" for text in engine.warnings)],
+        notices=[*found.notices, *_notices(engine)],
         cost=Cost(load.requests, load.samples, load.bytes, time.monotonic() - started),
     )
     return give(result, clock, wanted, options.fail_on)
+
+
+def _notices(engine: Engine) -> list[str]:
+    """Return what the engine says of its answers, and of the time."""
+    found = [f"{engine.url} warns: {text}" for text in engine.warnings]
+    if abs(engine.ahead) >= _CLOCK_SECONDS:
+        how = "ahead of" if engine.ahead > 0 else "behind"
+        found.append(
+            f"{engine.url} has a clock that is {abs(engine.ahead):.0f} s {how} this machine's, by which the time that "
+            "is looked at is meant: name it with --from and --to"
+        )
+    return found
 
 
 def _asked(surveyor: Surveyor, *, yes: bool) -> Survey:
@@ -135,12 +150,7 @@ def give(result: Outcome, clock: Clock, wanted: tuple[outputs.Output, ...], fail
     from poolscope.supervisor.supervisor import FAILED_STATUS
 
     for each in wanted:
-        data = (
-            result.report.to_json()
-            if each.option == "--json"
-            else layout.markdown(result, clock).encode("utf-8", "backslashreplace")
-        )
-        outputs.put(each, data)
+        outputs.put(each, _made(result, clock, each.option))
     if not wanted:
         output(lambda file: write(lambda medium: layout.lines(result, medium, clock), file))
     worst = result.groups[0].first if result.groups else None
@@ -148,6 +158,23 @@ def give(result: Outcome, clock: Clock, wanted: tuple[outputs.Output, ...], fail
         return 0
     complain(f"exit status {FAILED_STATUS}, as --fail-on {fail_on} wants it: {result.groups[0].headline(clock)}")
     return FAILED_STATUS
+
+
+def _made(result: Outcome, clock: Clock, option: str) -> bytes:
+    from poolscope.fleet import layout, page
+
+    if option == "--json":
+        return result.report.to_json()
+    if option == "--html":
+        return page.encode(result, clock)
+    return layout.markdown(result, clock).encode("utf-8", "backslashreplace")
+
+
+def points(wanted: Iterable[outputs.Output]) -> int:
+    """Return how many points of a finding are kept for pictures: none where none are wanted."""
+    from poolscope.fleet import page
+
+    return page.MOST_POINTS if any(each.option == "--html" for each in wanted) else 0
 
 
 def settings_of(path: str | None) -> Settings:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from poolscope.commands.console import Parser, UsageError, complain
-from poolscope.commands.fleet import add_options, give, settings_of
+from poolscope.commands.fleet import add_options, give, points, settings_of
 from poolscope.rendering import outputs
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def do(options: argparse.Namespace) -> int:
         if not watch.scrapes:
             raise
     end = time.time()
-    verdicts, met = watch.judge(clock)
+    verdicts, met = watch.judge(clock, points(wanted))
     result = outcome(
         verdicts,
         met,

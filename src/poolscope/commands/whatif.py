@@ -97,8 +97,7 @@ def _columns(trace: PoolTrace) -> tuple[Sequence[int], ...]:
 
 
 def _usual_runs(functions: Sequence[int], started: Sequence[int], finished: Sequence[int]) -> dict[int, int]:
-    """Return the median run of each function that has a task which has not ended; of all, where none of its tasks
-    has."""
+    """Return the median run of each function with an unfinished task; that of all tasks if none of its own ended."""
     same: dict[int, list[int]] = {function: [] for function, end in zip(functions, finished, strict=True) if end < 0}
     every: list[int] = []
     for function, begin, end in zip(functions, started, finished, strict=True):

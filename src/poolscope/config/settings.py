@@ -54,8 +54,7 @@ class EndpointSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What differs for the pools whose name matches the shell pattern `match`. Null: as everywhere else, or of any
-    kind."""
+    """What differs for pools whose name matches the shell pattern `match`. Null: as elsewhere, or of any kind."""
 
     match: str
     kind: str | None = None

@@ -87,8 +87,7 @@ def answer(site: Site, connection: Connection) -> None:
 
 
 def findings_json(findings: Sequence[Finding], *, frames: bool) -> bytes:
-    """Return a JSON list, the most severe first; without `frames` also without the lines of code that the texts
-    name."""
+    """Return a JSON list, the most severe first; without `frames`, the texts name no lines of code either."""
     ordered = sorted(findings, key=importance)
     shown = ordered if frames else [without_lines(finding) for finding in ordered]
     try:
@@ -291,8 +290,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _choices(header: str) -> list[tuple[str, dict[str, str]]]:
-    """Return what a header of the `Accept` family names, with its parameters: the most wanted first, without the
-    unwanted."""
+    """Return what a header of the `Accept` family wants, with its parameters, the most wanted first."""
     found = []
     for choice in header.lower().split(","):
         name, *pairs = (part.strip() for part in choice.split(";"))

@@ -20,17 +20,18 @@ from poolscope.engine.notifications import Callback, Notifications
 from poolscope.engine.pool_case import PoolCase
 from poolscope.engine.pool_row import PoolRow
 from poolscope.engine.self_health import SelfHealth
-from poolscope.model import Finding, Session, Snapshot
+from poolscope.model import Finding, Session
+from poolscope.snapshot import Snapshot
 
-#: Messages about this long ago have surely come, however late their batch: saturation is worked out up to there.
+#: All messages from this long ago have surely come, even in a late batch: saturation is computed up to there.
 SETTLE_INTERVALS = 2
 
 
 class Engine:
     """Keeps the histories of all watched processes and judges them.
 
-    Not thread-safe: the owner's lock goes around every call but `deliver`, which calls the log and the subscribers and
-    goes outside of it, so that those may ask for anything.
+    Not thread-safe: the owner holds its lock around every call except `deliver`. That one calls the log and the
+    subscribers, which may call the engine again.
     """
 
     def __init__(
@@ -41,11 +42,11 @@ class Engine:
         log: Callable[[str], None] | None = None,
         health: SelfHealth | None = None,
     ) -> None:
-        """`started_ns` is what the report's times count from; `health` is that of an engine before this one."""
+        """`started_ns` is the origin of the report's times; `health` that of the engine before this one, if any."""
         self._health = health or SelfHealth()
         self._notifications = Notifications(self._health, log)
         self._ingest = Ingest(settings, started_ns, self._health, self._notifications)
-        #: Pools and loops that could not be judged; what they do is still counted.
+        #: Pools and loops that could not be judged; they are still counted.
         self._unjudged: WeakSet[PoolCase | LoopRow] = WeakSet()
 
     def emptied(self) -> Engine:
@@ -53,7 +54,7 @@ class Engine:
         return Engine(self._ingest.settings, started_ns=self._ingest.origin_ns, health=self._health)
 
     def configure(self, settings: Settings) -> None:
-        """Judge by other settings from now on; histories stay."""
+        """Use other settings from now on; the histories stay."""
         self._ingest.configure(settings)
 
     # -- what comes in -------------------------------------------------------------------------------------
@@ -67,7 +68,7 @@ class Engine:
         self._ingest.take(source, raw)
 
     def lost(self, source: int, now_ns: int) -> None:
-        """Note that the connection of a process ended: all that it had is over."""
+        """Note that the connection of a process ended, and with it all its pools and loops."""
         self._ingest.lost(source, now_ns)
 
     def exited(self, pid: int, exit_code: int) -> None:
@@ -75,7 +76,7 @@ class Engine:
         self._ingest.exited(pid, exit_code)
 
     def watched_pids(self) -> set[int]:
-        """Return the processes that have said hello; of those that ended, the latest ones."""
+        """Return the pids of the processes that have said hello; of the ended ones, only the latest."""
         return {process.hello.pid for process in self._ingest.processes.values()} | self._ingest.ended.pids()
 
     def notice(self, text: str) -> None:
@@ -151,7 +152,7 @@ class Engine:
     # -- what goes out -------------------------------------------------------------------------------------
 
     def findings(self, now_ns: int) -> tuple[Finding, ...]:
-        """Return the findings so far, the most severe first; of very many, the first ones."""
+        """Return the findings so far, the most severe first; at most `views.FINDINGS_TOLD`."""
         return views.findings(self._ingest, now_ns)
 
     def snapshot(self, now_ns: int, *, details: bool = False) -> Snapshot:

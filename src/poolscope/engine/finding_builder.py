@@ -20,16 +20,16 @@ from poolscope.rules.reason import Diagnosis, Scene
 from poolscope.signals.pool_signals import PoolSignals
 from poolscope.signals.sizing import BatchCurve, Sizing, SplitSizes
 
-#: Gives the text of a line of a file, if it can be read.
+#: Returns the text of a line of a file, if it can be read.
 SourceOf = Callable[[str, int], str | None]
-#: Gives what is known of a function of the process.
+#: Returns what is known of a function of the process.
 FunctionOf = Callable[[int], FunctionNamed | None]
 
 #: The lines where workers are: at most this many are reported, each with at least this share.
 LINES_SHOWN = 3
 SHARE_SHOWN = 0.1
-#: Of the numbers that each finding has, those that say most, and those that say least. What is neither among them nor
-#: among the others of `evidence` is there for its cause, and comes before them.
+#: The numbers of each finding that say most, and those that say least. Numbers that only its cause has come before
+#: all of them.
 _MOST = ("wait_p50_seconds", "run_p50_seconds", "amplification", "effective_parallelism")
 _LEAST = (
     "unhindered_run_seconds",
@@ -52,7 +52,7 @@ _LEAST = (
     "coupling",
     "window_seconds",
 )
-#: Less waiting for a CPU (workers) is no evidence of anything.
+#: Fewer workers than this waiting for a CPU are no evidence of anything.
 READY_SHOWN = 0.1
 
 
@@ -60,7 +60,7 @@ class FindingBuilder:
     """Makes the findings of one pool."""
 
     def __init__(self, history: PoolHistory, *, origin_ns: int, function_of: FunctionOf, source_of: SourceOf) -> None:
-        """`origin_ns` is what the findings' times count from."""
+        """`origin_ns` is the origin of the findings' times."""
         self._history = history
         self._origin_ns = origin_ns
         self._function_of = function_of
@@ -76,7 +76,7 @@ class FindingBuilder:
         return self._source_of(file, line)
 
     def retire(self) -> None:
-        """Note that the pool has ended: let go of its process, except for the names of the functions that it ran."""
+        """Note that the pool has ended: drop its process, except the names of the functions that it ran."""
         self._function_of = {
             function: self._function_of(function) for function in self._history.tasks.function_ids()
         }.get
@@ -149,7 +149,7 @@ class FindingBuilder:
         )
 
     def burst(self, bursts: Bursts, longest: Judgement, sustain_seconds: float) -> Finding:
-        """Return the note that all bursts are together. `sustain_seconds` is what a finding takes."""
+        """Return one note for all bursts. A stretch of `sustain_seconds` would have been a finding."""
         longest_seconds, total = bursts.most_ns / 1e9, bursts.total_ns / 1e9
         what = longest.diagnosis.what
         # One that another pattern was found in counts as a burst only where it was too short.
@@ -181,7 +181,7 @@ class FindingBuilder:
         groups, total = worker_lines(self._history.stacks, begin_ns, end_ns, diagnosis.what.workers)
         if groups:
             return frames_of(groups, total, self._source_of, diagnosis.why.waiting)
-        # Nothing was sampled: the functions that hold the workers are the best information.
+        # Nothing was sampled: the functions that occupy the workers are the best information.
         busiest = max(self._history.functions.items(), key=lambda item: item[1].run.total, default=None)
         named = self._function_of(busiest[0]) if busiest is not None else None
         if named is None:
@@ -218,7 +218,7 @@ def frames_of(
 
 
 def ordered(values: Mapping[str, float], telling: Sequence[str]) -> dict[str, float]:
-    """Return the numbers with those first that say most of the finding (`telling`)."""
+    """Return the numbers, first those that say most about the finding (`telling`)."""
     rest = [*_MOST, *_LEAST]
     places = {name: place for place, name in enumerate([*telling, "", *(name for name in rest if name not in telling)])}
     return {name: values[name] for name in sorted(values, key=lambda name: places.get(name, places[""]))}
@@ -268,7 +268,7 @@ def evidence(signals: PoolSignals) -> dict[str, float]:
 
 
 def _between(signals: PoolSignals) -> dict[str, float | None]:
-    """Return the numbers of what was seen between the tasks, where it is a part of anything."""
+    """Return the numbers of what was seen between the tasks, if it matters to the finding."""
     seen = signals.between
     if seen is None:
         return {}

@@ -7,8 +7,9 @@ from collections.abc import Sequence, Set
 import msgspec
 
 from poolscope.engine.tracker import Sort
-from poolscope.model import SEVERITIES, Finding, FindingCount
+from poolscope.model import SEVERITIES, Finding
 from poolscope.rules import burst
+from poolscope.snapshot import FindingCount
 
 #: A finding that began (True) or ended.
 Event = tuple[Finding, bool]
@@ -44,7 +45,7 @@ def bursts_together(kind: str, name: str, findings: Sequence[Finding]) -> list[F
 
 
 def most_important(findings: Sequence[Finding], most: int = FINDINGS_KEPT) -> list[Finding]:
-    """Return at most so many findings, in their order: the most severe, and the last of these."""
+    """Return at most so many findings, in their order: the most severe, and of these the last."""
     if len(findings) <= most:
         return list(findings)
     places = sorted(range(len(findings)), key=lambda place: (SEVERITIES.index(findings[place].severity), place))
@@ -52,7 +53,7 @@ def most_important(findings: Sequence[Finding], most: int = FINDINGS_KEPT) -> li
 
 
 class FindingTally:
-    """How many findings of each sort began; the cases know which of them last."""
+    """Counts how many findings of each sort began; the cases know which of them last."""
 
     def __init__(self) -> None:
         self.totals: dict[Sort, int] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -71,15 +71,15 @@ ENDED_ROWS_KEPT = 1_000
 ENDED_LOOPS_KEPT = 100
 #: About how many bytes the rows of ended pools may take while the run goes on.
 ENDED_BYTES_KEPT = 64 << 20
-
-
 #: Processes with threads or processes of their own in turn.
 _PROGRAMS_KEPT = 100
-#: What is waited for of those.
+#: What those wait for.
 OWN_GATES = ("thread", "process")
 
-#: Functions of one process that have names; its probe gives no more of them than ten thousand.
+#: Functions of one process that keep their names; its probe names at most ten thousand.
 _FUNCTIONS_KEPT = 20_000
+
+_OfPool: TypeAlias = PoolBatch | PoolSums | WorkersReady | StackSample | HeldSample | WorkersStarted | Chunks | Handover
 
 
 def criteria_for(settings: Settings, pool: str, kind: str) -> Criteria:
@@ -96,15 +96,15 @@ def criteria_for(settings: Settings, pool: str, kind: str) -> Criteria:
 class Ingest:
     """All watched processes, by the key of their connection, and the rows that their pools and loops are shown as.
 
-    A pool that can no longer be judged keeps its counts, and is reported as a fault. What has ended is
-    kept as far as there is room; the rest is folded into rows that keep the totals.
+    A pool that can no longer be judged keeps its counts, and is reported as a fault. Ended pools and loops are kept as
+    long as there is room; then they are folded into rows that keep the totals.
     """
 
     def __init__(self, settings: Settings, origin_ns: int, health: SelfHealth, notifications: Notifications) -> None:
         self.settings = settings
         self.origin_ns = origin_ns
         self.health = health
-        #: The version of Python that the first process runs.
+        #: The Python version of the first process.
         self.python = "unknown"
         #: Those that have not ended.
         self.processes: dict[int, WatchedProcess] = {}
@@ -112,12 +112,12 @@ class Ingest:
         self.pool_rows: Rows[PoolRow] = Rows(self.tell, health.misjudged)
         self.loop_rows: Rows[LoopRow] = Rows(self.tell, health.misjudged)
         self.own_starts = OwnStarts()
-        #: About what the rows of pools take that have ended; at most too much.
+        #: Estimated bytes of the rows of ended pools; never too low.
         self._bytes_kept = 0
         self._sources = Sources()
         self._loops = SourceLoops()
         self._turns = SourceTurns()
-        #: What processes wait for in turn that is of no pool and no loop: threads and processes of their own.
+        #: Threads and processes of their own that processes wait for in turn.
         self.programs: dict[int, TurnFindings] = {}
         self._over = False
         self._notifications = notifications
@@ -128,7 +128,7 @@ class Ingest:
         self._run_bounds = [round(bound * 1e9) for bound in self.settings.metrics.run_buckets]
 
     def configure(self, settings: Settings) -> None:
-        """Use other settings from now on, also for what is there already."""
+        """Use other settings from now on, also for existing pools and loops."""
         before, self.settings = self.settings.metrics, settings
         self._measure()
         for row in self.pool_rows:
@@ -154,7 +154,7 @@ class Ingest:
         try:
             self._take(process, parse(raw))
         except Exception as error:
-            # One of a kind that this poolscope does not know, or with a name that is no text: the others still count.
+            # A message of an unknown kind, or with a name that is no text: the others still count.
             text = str(error) if isinstance(error, PoolscopeError) else f"{type(error).__name__}: {error}"
             self.health.failed("messages", f"process {process.hello.pid}: {text}")
 
@@ -175,41 +175,21 @@ class Ingest:
 
     def _take(self, process: WatchedProcess, message: Message) -> None:
         match message:
-            case PoolBatch():
+            case (
+                PoolBatch()
+                | PoolSums()
+                | WorkersReady()
+                | StackSample()
+                | HeldSample()
+                | WorkersStarted()
+                | Chunks()
+                | Handover()
+            ):
                 if (case := process.pools.get(message.pool)) is not None:
-                    try:
-                        case.history.fold(message)
-                    except Exception as error:
-                        self.drop(case, message.at_ns, error)
-            case PoolSums():
-                if (case := process.pools.get(message.pool)) is not None:
-                    known = case.history.known_by_number
-                    try:
-                        case.history.add_sums(message)
-                    except Exception as error:
-                        self.drop(case, message.at_ns, error)
-                    self.health.thinned(case.history.name, case.history.known_by_number - known)
+                    self._take_of_pool(case, message)
             case FunctionNamed():
                 if len(process.functions) < _FUNCTIONS_KEPT or message.function in process.functions:
                     process.functions[message.function] = message
-            case WorkersReady():
-                if (case := process.pools.get(message.pool)) is not None:
-                    case.history.note_ready(message.at_ns, message.ready_ns)
-            case StackSample():
-                if (case := process.pools.get(message.pool)) is not None:
-                    case.history.sample(message)
-            case HeldSample():
-                if (case := process.pools.get(message.pool)) is not None:
-                    case.history.held.append(message)
-            case WorkersStarted():
-                if (case := process.pools.get(message.pool)) is not None:
-                    case.history.note_started(message)
-            case Chunks():
-                if (case := process.pools.get(message.pool)) is not None:
-                    case.history.note_chunks(message)
-            case Handover():
-                if (case := process.pools.get(message.pool)) is not None:
-                    case.history.hand_over(message)
             case WaitSample():
                 process.waited(message)
             case TurnSample():
@@ -239,6 +219,34 @@ class Ingest:
             case Hello():
                 raise PoolscopeError(f"process {process.hello.pid} said hello twice")
 
+    def _take_of_pool(self, case: PoolCase, message: _OfPool) -> None:
+        history = case.history
+        match message:
+            case PoolBatch():
+                try:
+                    history.fold(message)
+                except Exception as error:
+                    self.drop(case, message.at_ns, error)
+            case PoolSums():
+                known = history.known_by_number
+                try:
+                    history.add_sums(message)
+                except Exception as error:
+                    self.drop(case, message.at_ns, error)
+                self.health.thinned(history.name, history.known_by_number - known)
+            case WorkersReady():
+                history.note_ready(message.at_ns, message.ready_ns)
+            case StackSample():
+                history.sample(message)
+            case HeldSample():
+                history.held.append(message)
+            case WorkersStarted():
+                history.note_started(message)
+            case Chunks():
+                history.note_chunks(message)
+            case Handover():
+                history.hand_over(message)
+
     def lost(self, source: int, now_ns: int) -> None:
         """See `Engine.lost`."""
         process = self.processes.pop(source, None)
@@ -257,7 +265,7 @@ class Ingest:
         self._bound(now_ns)
 
     def finish(self, now_ns: int) -> None:
-        """Note that the run is over: all that is left has ended, and is kept, however much it is."""
+        """Note that the run is over: all that is left has ended, and all of it is kept."""
         self._over = True
         for source in list(self.processes):
             self.lost(source, now_ns)
@@ -277,7 +285,7 @@ class Ingest:
             )
 
     def _bound(self, now_ns: int) -> None:
-        """Fold what has ended where there is too much of it."""
+        """Fold ended pools, loops and processes where there are too many."""
         if self._over:
             return
         gone = self.ended.fold(self._warned)

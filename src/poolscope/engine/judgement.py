@@ -1,4 +1,4 @@
-"""What the rules say of one stretch of a pool, and short stretches in sums. Pure."""
+"""What the rules say about one stretch of a pool, and the sums of short stretches. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Judgement(msgspec.Struct, frozen=True):
 
     @property
     def signals(self) -> PoolSignals:
-        """The numbers that it rests on."""
+        """The numbers that the diagnosis rests on."""
         return self.diagnosis.signals
 
 
@@ -29,15 +29,15 @@ class Bursts:
 
     def __init__(self) -> None:
         self.count = self.first_ns = self.last_ns = 0
-        #: Time saturated in all, and most in one of them: the gaps that a stretch bridges are in neither.
+        #: Saturated time of all stretches, and the most of one; both without the gaps that a stretch bridges.
         self.total_ns = self.most_ns = 0
-        #: From begin to end of the longest.
+        #: Length of the longest, from begin to end.
         self.longest_ns = 0
-        #: The stretch that stands for all of them.
+        #: The stretch that represents all of them.
         self.longest: Judgement | None = None
 
     def add(self, stretch: Stretch, judgement: Judgement | None) -> None:
-        """Count a stretch; one that was not judged never stands for the others."""
+        """Count a stretch; one that was not judged never represents the others."""
         if not self.count:
             self.first_ns = stretch.begin_ns
         self.count += 1

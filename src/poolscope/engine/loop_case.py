@@ -34,27 +34,27 @@ class LoopCase:
         self.history = history
         self._full_ns = int(SUSTAINS * sustain_seconds * 1e9)
         self._full: Tracker[LoopFull] = Tracker(hold_ns=LOOP_HOLD_NS, settle_ns=self._full_ns)
-        #: The load that was judged last, by its end.
+        #: End of the load that was judged last.
         self._loaded_ns = 0
         self._origin_ns = origin_ns
         self._source_of = source_of
         self._trackers: dict[BlockingLine, Tracker[LoopBlocked]] = {}
         self._past: list[Finding] = []
-        #: The last of those of each line.
+        #: The last finding of each line.
         self._kept: dict[BlockingLine, Finding] = {}
-        #: Findings that are no longer among those, however important.
+        #: Number of findings that were dropped, important ones included.
         self.left_out = 0
         self._final = False
         self._folded = False
 
     @property
     def _label(self) -> str:
-        """Return what sentences call it: a thread may have run loops of both kinds."""
+        """Return its name for sentences: a thread may have run loops of both kinds."""
         kind = "Event loop" if self.history.kind == "asyncio" else f"{self.history.kind} event loop"
         return f"{kind} {self.history.name!r}"
 
     def judge(self, now_ns: int) -> list[Event]:
-        """Look at the blocks so far. Returns what began and ended."""
+        """Judge the blocks so far. Returns the findings that began and ended."""
         if self._folded:
             return []
         self.history.advance(now_ns)
@@ -92,7 +92,7 @@ class LoopCase:
         return events + self._judge_load(now_ns)
 
     def _judge_load(self, now_ns: int) -> list[Event]:
-        """Look at how much of its time a loop is at work, where more was told of that."""
+        """Judge how much of its time a loop is at work, if there is a new report of that."""
         loads = self.history.loads
         if loads and loads[-1].at_ns != self._loaded_ns:
             self._loaded_ns = loads[-1].at_ns
@@ -109,7 +109,7 @@ class LoopCase:
         return []
 
     def finish(self, now_ns: int) -> list[Event]:
-        """Judge what is left, as the program has ended."""
+        """Judge the rest, as the program has ended."""
         self._final = True
         events = self.judge(now_ns)
         for line, tracker in self._trackers.items():
@@ -122,8 +122,8 @@ class LoopCase:
         return events
 
     def fold(self, now_ns: int) -> list[Event]:
-        """Make these ended loops one with others: only totals of their lines are left, which are not judged again.
-        Returns what ends with that."""
+        """Merge these ended loops with others: only totals of their lines are left, which are not judged again.
+        Returns the findings that end with that."""
         try:
             return [] if self._folded else self.finish(now_ns)
         finally:
@@ -133,12 +133,12 @@ class LoopCase:
             self._trackers, self._past, self._kept, self._folded = {}, full, {}, True
 
     def absorb(self, ended: LoopCase) -> None:
-        """Take over the totals of another one. Both are folded."""
+        """Add the totals of another case. Both are folded."""
         self.history.absorb(ended.history)
         self.left_out += ended.left_out
 
     def _whole(self, line: BlockingLine, now_ns: int) -> LoopBlocked:
-        """Return what the blocks of a line amount to, as if no more came."""
+        """Return what the blocks of a line amount to, as if no more of them came."""
         return LoopBlocked.match(measure_line(line, self.history, now_ns), final=True)
 
     def _totals(self, now_ns: int) -> list[Finding]:
@@ -153,7 +153,7 @@ class LoopCase:
         return most_important(sorted(found, key=lambda finding: finding.evidence["blocked_seconds"]))
 
     def findings(self, now_ns: int) -> tuple[Finding, ...]:
-        """All findings so far; lines that only deserve a note included."""
+        """All findings so far, including those of lines that only deserve a note."""
         if self._folded:
             return (*self._past, *self._totals(now_ns))
         again = {

@@ -5,8 +5,10 @@ from __future__ import annotations
 from poolscope.engine.finding_list import Event, FindingTally
 from poolscope.engine.loop_case import LoopCase
 from poolscope.engine.turn_case import TurnFindings
-from poolscope.model import Finding, FindingCount, LoopReport, LoopSnapshot
+from poolscope.messages import Line
+from poolscope.model import Block, Finding, Frame, LoopReport, LoopTrace
 from poolscope.rules.in_turn import Row
+from poolscope.snapshot import FindingCount, LoopSnapshot
 
 
 class LoopRow:
@@ -17,7 +19,7 @@ class LoopRow:
         self.case = case
         self.since_ns = since_ns
         self.tally = FindingTally()
-        #: What is waited for in turn in these loops; None: nothing is said of that.
+        #: What these loops wait for in turn; None if that is not known.
         self.turns: TurnFindings | None = None
 
     @property
@@ -44,7 +46,7 @@ class LoopRow:
         return history.runs.bit_length(), warned, history.blocked_ns
 
     def fold(self, now_ns: int) -> list[Event]:
-        """Make its ended loops one with others; return the findings that end with that."""
+        """Merge its ended loops with others; return the findings that end with that."""
         return self.case.fold(now_ns)
 
     def become(self, pid: int, name: str) -> None:
@@ -52,7 +54,7 @@ class LoopRow:
         self.case.history.pid, self.case.history.name = pid, name
 
     def absorb(self, ended: LoopRow) -> None:
-        """Take over the counts of another folded row, which is of no more use."""
+        """Add the counts of another folded row, which is then of no more use."""
         self.since_ns = min(self.since_ns, ended.since_ns)
         self.case.absorb(ended.case)
         self.tally.merge(ended.tally)
@@ -61,11 +63,11 @@ class LoopRow:
 
     @property
     def in_turn(self) -> Row:
-        """What rules about turns need to know of it."""
+        """What the rules about turns need to know about the row."""
         return Row(kind="loop", name=self.name)
 
     def findings(self, now_ns: int) -> tuple[Finding, ...]:
-        """All findings so far; notes included."""
+        """All findings so far, including notes."""
         turned = [] if self.turns is None else self.turns.findings(self.in_turn)
         return (*self.case.findings(now_ns), *turned)
 
@@ -87,6 +89,15 @@ class LoopRow:
             tasks=history.tasks,
             since_ns=self.since_ns,
         )
+
+    def trace(self, origin_ns: int) -> LoopTrace:
+        """Return what the session keeps of it; times from `origin_ns` on."""
+        places: dict[Line, int] = {}
+        blocks = []
+        for begin, end, line in self.case.history.blocks():
+            place = places.setdefault(line.lines[0], len(places)) if line.lines else -1
+            blocks.append(Block((begin - origin_ns) / 1e9, (end - begin) / 1e9, place))
+        return LoopTrace(tuple(Frame(*place) for place in places), tuple(blocks))
 
     def report(self, now_ns: int) -> LoopReport:
         """For the report."""

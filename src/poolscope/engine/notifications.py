@@ -17,10 +17,10 @@ Callback = Callable[[Finding, bool], None]
 
 
 class Notifications:
-    """What has happened and was not reported yet.
+    """Events that were not reported yet.
 
-    `deliver` may run in any thread without the lock that is held around the rest: it calls the program's code, which
-    may ask for anything.
+    `deliver` may run in any thread. Call it without the lock that is held around the rest: it calls the program's
+    code, which may call us.
     """
 
     def __init__(self, health: SelfHealth, log: Callable[[str], None] | None) -> None:
@@ -31,8 +31,7 @@ class Notifications:
         self._untold: deque[tuple[str | None, Finding, bool]] = deque(maxlen=1000)
 
     def add(self, row: PoolRow | LoopRow, event: Event, *, several: bool) -> None:
-        """Note that a finding of one of the row's pools or loops began or ended; `several` processes have one of that
-        name."""
+        """Note that a finding of the row began or ended; `several` processes have a pool or loop of that name."""
         finding, began = event
         if began:
             row.tally.began(finding)
@@ -41,7 +40,7 @@ class Notifications:
         self._untold.append((line, finding, began))
 
     def deliver(self) -> None:
-        """Tell the subscribers all of it, and the log once of each story, and what else cannot wait for the report."""
+        """Call the subscribers for each event; log one line for each story, and incidents."""
         while self._health.untold:
             self._say(self._health.untold.popleft())
         while self._untold:

@@ -1,4 +1,4 @@
-"""Threads and processes of no pool, by the line, or the library, that starts them. They are told, not judged."""
+"""Threads and processes of no pool, by the line or library that starts them. They are reported, not judged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from poolscope.messages import Started
 from poolscope.model import OwnStart
 from poolscope.rules.wording import are, children
 
-#: Lines and libraries that are told apart; what more of them start is counted together.
+#: Lines and libraries with counts of their own; all further ones share one.
 PLACES_KEPT = 50
 #: Characters of a name.
 _LONGEST = 200
@@ -44,7 +44,7 @@ class OwnStarts:
         self._found[key] = more
 
     def reports(self) -> tuple[OwnStart, ...]:
-        """Return them, where most were started first."""
+        """Return them, the most starts first."""
         return tuple(sorted(self._found.values(), key=lambda start: -start.count))
 
 

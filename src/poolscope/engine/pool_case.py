@@ -36,10 +36,10 @@ from poolscope.signals.scaling import growth
 from poolscope.signals.significance import Before
 from poolscope.signals.window import Window, before
 
-#: Gives the process's signals over [begin, end] ns.
+#: Returns the process's signals over [begin, end] ns.
 ProcessOf = Callable[[int, int], ProcessSignals]
 
-#: The latest tasks, by which it is told whether the submitters keep a fixed number of them in the pool.
+#: The latest tasks, which show whether the submitters keep a fixed number of them in the pool.
 POPULATION_TASKS = 2_000
 #: A long stretch is judged by its last part, so that what changed shows.
 WINDOW_NS = 60_000_000_000
@@ -57,7 +57,7 @@ REST_PER_OCCUPANT_NS = 400_000
 REST_NS = 500_000_000
 #: So many pools of a process may be full at once until each is judged less often still.
 FULL_POOLS = 8
-#: Told this much later than it could be, a finding has had time to see where the workers are.
+#: A finding may wait this long, so that samples can show where the workers are.
 PATIENCE_NS = 600_000_000
 #: A pool's finding is over when nothing has been found for this many times `sustain_seconds`: the next stretch of a
 #: flapping load takes one of them to be recognised.
@@ -66,7 +66,7 @@ HOLD_SUSTAINS = 4
 DEADLOCK_HOLD_NS = 2_000_000_000
 
 
-#: Of a pool that has ended.
+#: Stands in for what a pool that has ended no longer needs.
 _NO_WAITS = PoolWaits(0)
 
 
@@ -106,16 +106,16 @@ class PoolCase:
         sustain = self._sustain_ns
         self._tracker: Tracker[Judgement] = Tracker(hold_ns=HOLD_SUSTAINS * sustain, settle_ns=sustain // 2)
         self._rest_until_ns = self._full_rest_until_ns = 0
-        # Begin of a stretch, and what came before it.
+        # Begin of a stretch, and what was measured before it.
         self._before: tuple[int, Before] | None = None
         # The same, and whether runs grow with the number of busy workers.
         self._growing: tuple[int, bool | None] = -1, None
-        # End of the last deadlock or stall, or of what it left in the queue: until then it is what saturates the pool.
+        # End of the last deadlock or stall and of the queue that it left: until then it is what saturates the pool.
         self._released_ns = 0
         self._draining = False
         self._bursts = Bursts()
         self._past: list[Finding] = []
-        #: Findings that are no longer among those, however important.
+        #: Number of findings that were dropped, important ones included.
         self.left_out = 0
         self._final = False
 
@@ -131,7 +131,7 @@ class PoolCase:
 
     @property
     def active_sort(self) -> Sort | None:
-        """What sort of finding it is. Asked at each scrape, which has no use for its frames and words."""
+        """The sort of the lasting finding. Read at each scrape, which does not need its frames and words."""
         active = self._tracker.active
         return None if active is None else active.key
 
@@ -143,14 +143,14 @@ class PoolCase:
 
     @property
     def suggested(self) -> int | None:
-        """The size that is advised now."""
+        """The size to advise now."""
         active = self._tracker.active
         sizing = self._advisor.sizing
         return sizing.suggested if active is not None and active.item.diagnosis.sized and sizing else None
 
     @property
     def resting(self) -> bool:
-        """Nothing runs, is queued or lasts, and all that was told has been judged: another look would find the same."""
+        """Whether nothing runs, is queued or lasts, and all messages were judged: judging again would find the same."""
         history, occupancy = self.history, self.history.occupancy
         return (
             not history.running
@@ -174,7 +174,7 @@ class PoolCase:
             self._full.add(self.history.opened.pool)
 
     def judge(self, now_ns: int) -> list[Event]:
-        """Look at everything settled so far. Returns what began and ended."""
+        """Judge all that is settled so far. Returns the findings that began and ended."""
         events: list[Event] = []
         stretches = self.history.occupancy.stretches
         closed, stretches.closed = stretches.closed, []
@@ -219,7 +219,7 @@ class PoolCase:
         return (unseen or unread or making or cause.behind) and stretch.length_ns < self._sustain_ns + PATIENCE_NS
 
     def _deadlocked(self, deadlock: Deadlock, now_ns: int) -> list[Event]:
-        """Let a deadlock stand above all else, from when it is proven until it has not been seen for a while."""
+        """Give a deadlock precedence, from its proof until it has not been seen for a while."""
         active = self._tracker.active
         if now_ns - deadlock.at_ns >= DEADLOCK_HOLD_NS:
             self.waits.deadlock = None
@@ -236,8 +236,7 @@ class PoolCase:
         self._released_ns, self._draining = at_ns, True
 
     def _drain(self) -> None:
-        """Note that what a deadlock or a stall has left in the queue is part of it. After that another story may
-        begin."""
+        """Count the queue that a deadlock or stall has left as part of it. After that another finding may begin."""
         oldest_ns = self.history.oldest_submitted_ns
         if self._draining and (oldest_ns is None or oldest_ns >= self._released_ns):
             self._draining = False
@@ -246,15 +245,15 @@ class PoolCase:
             self._note_full()
 
     def _since_release(self, stretch: Stretch | None) -> Stretch | None:
-        """Return the stretch, unless a deadlock or a stall is part of it."""
+        """Return the stretch, unless it contains a deadlock or stall."""
         return stretch if stretch is not None and stretch.begin_ns >= self._released_ns else None
 
     def _stuck(self, now_ns: int) -> Judgement | None:
-        """Workers may be stuck while the others keep up with the load."""
+        """Judge whether workers are stuck while the others keep up with the load."""
         if not self.history.running:
             return None
         begin = min(task.started_ns for task in self.history.running.values())
-        # First what costs little: many pools have tasks that last, and hardly one has any that is stuck.
+        # The cheap test first: many pools have tasks that last, hardly any has a stuck one.
         if now_ns - begin < self.criteria.thresholds.stuck_task_seconds * 1e9 or now_ns < self._rest_until_ns:
             return None
         self._rest_until_ns = now_ns + REST_NS
@@ -264,7 +263,7 @@ class PoolCase:
         return item if item.diagnosis.pattern == "stuck_workers" else None
 
     def _looks_busy(self, now_ns: int) -> Judgement | None:
-        """All workers may have been taken for long, whether tasks are queued or not, and get hardly anything done."""
+        """Judge whether all workers are taken for long and get hardly anything done, with or without a queue."""
         fills = self.history.occupancy.fills
         closed, fills.closed = fills.closed, []
         active = self._tracker.active
@@ -272,7 +271,7 @@ class PoolCase:
         candidates = [each for each in [*closed, fills.current] if each is not None and each.length_ns >= long_ns]
         full = max(candidates, key=lambda each: each.length_ns, default=None)
         if active is not None and not looks_busy(active.item.diagnosis):
-            return None  # that is the story of it
+            return None  # a stretch explains it
         if full is None or full.saturated_ns < FULL_SHARE * full.length_ns or full.begin_ns < self._released_ns:
             return None
         if full.open and not self._final:
@@ -284,8 +283,7 @@ class PoolCase:
         return item if looks_busy(item.diagnosis) else None
 
     def _deserted(self, now_ns: int) -> Judgement | None:
-        """Return what is to say of a pool that has tasks and no worker: no stretch shows that, where none has begun a
-        task."""
+        """Judge a pool with tasks and no worker: no stretch shows that if no worker has ever begun a task."""
         history = self.history
         oldest_ns = history.oldest_submitted_ns
         gone = gone_seconds(history, now_ns)
@@ -299,7 +297,7 @@ class PoolCase:
         return item if item.diagnosis.pattern == "stalled" else None
 
     def finish(self, now_ns: int) -> list[Event]:
-        """Judge what is left, with all that was kept: the pool or the program has ended."""
+        """Judge the rest with all kept tasks: the pool or the program has ended."""
         self._final = True
         self._advisor.finish()
         self._full.discard(self.history.opened.pool)
@@ -307,13 +305,13 @@ class PoolCase:
         events = self.judge(now_ns)
         if self._tracker.active is not None:
             events += self._end(self._tracker.close())
-        # Before the names of its functions are gone.
+        # While the names of its functions are still known.
         self._past += self._builder.uncallable()
         return events
 
     def retire(self) -> None:
-        """Note that the pool has ended and was judged for the last time: let go of what only judging needs, its
-        process above all. What it did, and its findings, can still be read."""
+        """Note that the pool has ended and was judged for the last time: drop what only judging needs, above all its
+        process. Its history and findings stay readable."""
         self._builder.retire()
         self._advisor.retire()
         self._process_of, self._full, self._in_loop = _no_process, set(), lambda _: False
@@ -326,7 +324,7 @@ class PoolCase:
         return "unknown" if name is None else name
 
     def findings(self) -> tuple[Finding, ...]:
-        """All findings so far, the lasting one and the summed up bursts included."""
+        """All findings so far, including the lasting one and the note for all bursts."""
         active = self.active
         found = [*self._past, *([active] if active is not None else [])]
         if self._bursts.longest is not None:
@@ -358,13 +356,13 @@ class PoolCase:
             awaited_loop=self.loop_waits.awaited(window.begin_ns, window.end_ns, self.history.size),
         )
         signals = measure(self.history, stretch, window, around)
-        # A batch is a note: nothing is raised that could only be let go again.
+        # A batch is a note: it raises no finding that would only be withdrawn again.
         active = self._tracker.active
         noted = active is not None and _is_batch(active.item)
         criteria = msgspec.structs.replace(self.criteria, raised=raised and not noted)
         diagnosis = diagnose(signals, criteria)
         if isinstance(diagnosis.what, Burst) and diagnosis.what.amplified:
-            # Less is enough where tasks do not come at random.
+            # Less evidence is enough where tasks do not come at random.
             spans = self.history.tasks.spans(POPULATION_TASKS)
             ended = self.history.tasks.ended_within(stretch.begin_ns, stretch.end_ns, POPULATION_TASKS)
             population = closed_population(
@@ -391,13 +389,13 @@ class PoolCase:
             left = self._since_release(stretch)
             return self._judge_last(left, now_ns) if left is not None else []
         finally:
-            self.history.occupancy.crests.pop(stretch.begin_ns, None)
+            self.history.occupancy.peaks.pop(stretch.begin_ns, None)
 
     def _judge_last(self, stretch: Stretch, now_ns: int) -> list[Event]:
         active = self._tracker.active
         raised = active is not None and active.item.begin_ns == stretch.begin_ns
         if not raised and stretch.length_ns < min(self._sustain_ns, self._bursts.longest_ns):
-            # Shorter than the one that stands for them all: it only counts.
+            # Shorter than the one that represents them all: only count it.
             self._bursts.add(stretch, None)
             return self._absent(active.item.end_ns, now_ns) if active is not None else []
         item = self._diagnose(stretch, raised)
@@ -410,12 +408,12 @@ class PoolCase:
     def _offer(self, item: Judgement, since_ns: int, now_ns: int) -> list[Event]:
         active = self._tracker.active
         if active is not None and active.item.diagnosis.pattern == "stalled" and item.diagnosis.pattern != "stalled":
-            # Tasks finish again. What comes once the queue is worked off is another story.
+            # Tasks finish again. Once the queue is empty, another finding may begin.
             self._release(active.last_seen_ns)
             return self._end(self._tracker.close())
         events: list[Event] = []
         if active is not None and active.item.begin_ns != item.begin_ns and _is_batch(active.item) != _is_batch(item):
-            # A batch is a story of its own, and neither ends in trouble that comes later nor makes it a note.
+            # A batch is a finding of its own: later trouble does not end it, and it does not make that trouble a note.
             events, active = self._end(self._tracker.close()), None
         key = (item.diagnosis.pattern, item.diagnosis.cause, item.diagnosis.severity)
         refined = active is not None and item.diagnosis.why.established and not active.item.diagnosis.why.established

@@ -17,8 +17,9 @@ from poolscope.aggregation.top_functions import TopFunctions, Total
 from poolscope.engine.finding_list import Event, FindingTally, bursts_together, most_important
 from poolscope.engine.pool_case import PoolCase
 from poolscope.engine.turn_case import TurnFindings
-from poolscope.model import Concurrency, Finding, FindingCount, PoolReport, PoolSnapshot, PoolTrace, TaskCounts
+from poolscope.model import Concurrency, Finding, PoolReport, PoolTrace, TaskCounts
 from poolscope.rules.in_turn import Row
+from poolscope.snapshot import FindingCount, PoolSnapshot
 
 _COUNTERS = ("submitted", "rejected", "succeeded", "failed", "cancelled", "started", "cpu_ns", "chunks", "items")
 
@@ -29,7 +30,7 @@ _LIGHT_FUNCTIONS, _LIGHT_FINDINGS = 50, 5
 
 
 def _added(spreads: Sequence[Histogram]) -> tuple[int, ...]:
-    """Count per bucket of several distributions over the same bounds."""
+    """Add up the buckets of several distributions over the same bounds."""
     filled = [spread.buckets for spread in spreads if spread.count] or [spreads[0].buckets]
     return tuple(filled[0] if len(filled) == 1 else map(sum, zip(*filled, strict=True)))
 
@@ -50,9 +51,9 @@ class PoolRow:
         self.cases: list[PoolCase] = []
         self._pools = 0
         self.tally = FindingTally()
-        #: What is waited for in turn of these pools; None: nothing is said of that.
+        #: What is waited for in turn in these pools; None if that is not known.
         self.turns: TurnFindings | None = None
-        #: The pool that stands for the row where only one can: the one that did most.
+        #: The pool that represents the row where only one can: the one that did most.
         self._main: PoolCase | None = None
         self._past = dict.fromkeys(_COUNTERS, 0)
         self._past_busy_ns = self._past_queued_ns = 0
@@ -69,7 +70,7 @@ class PoolRow:
         self._seen_saturated: dict[PoolCase, int] = {}
         self._occupied_ns = 0
         self._seen_occupied: dict[PoolCase, int] = {}
-        #: Below the seconds busy and queued: what is known here to run may have ended meanwhile.
+        #: Keeps busy and queued seconds from going down: a task that seems to run may have ended meanwhile.
         self._floor = Floor()
         self._first_submit_ns: int | None = None
         self._peaks = {"workers": 0, "active": 0, "queue": 0, "max": 0}
@@ -84,7 +85,7 @@ class PoolRow:
             self._main = case
 
     def remove(self, case: PoolCase, now_ns: int) -> None:
-        """Note that a pool ended and has been judged for the last time: its totals stay."""
+        """Note that a pool ended and was judged for the last time: keep its totals."""
         self._shown = None
         self.tick()
         self.cases.remove(case)
@@ -109,13 +110,13 @@ class PoolRow:
             self._busiest.bound(FUNCTIONS_KEPT)
 
     def _add_findings(self, findings: Iterable[Finding], most: int | None = None) -> None:
-        """Keep those of pools that ended, too."""
+        """Keep the findings of a pool that ended."""
         found = bursts_together(self.kind, self.name, [*self._past_findings, *findings])
         self._past_findings = most_important(found) if most is None else most_important(found, most)
         self._past_left_out += len(found) - len(self._past_findings)
 
     def rebound(self, wait_bounds: Sequence[int], run_bounds: Sequence[int]) -> None:
-        """Other bounds (ns) of the histograms."""
+        """Set other bounds (ns) of the histograms."""
         self._shown = None
         for wait in (self._wait, *(case.history.wait for case in self.cases)):
             wait.rebound(wait_bounds)
@@ -123,12 +124,12 @@ class PoolRow:
             run.rebound(run_bounds)
 
     def resize(self, max_functions: int) -> None:
-        """Another number of functions that scrapes show by name."""
+        """Set another number of functions that scrapes show by name."""
         self._shown = None
         self._busiest.resize(max_functions)
 
     def fold(self, _now_ns: int) -> list[Event]:
-        """Return no events: its pools have ended, and their findings with them. It can join another row as it is."""
+        """Return no events: its pools and their findings have ended. The row can join another one as it is."""
         return []
 
     def become(self, pid: int, name: str) -> None:
@@ -139,7 +140,7 @@ class PoolRow:
         self.pid, self.name = pid, name
 
     def absorb(self, ended: PoolRow) -> None:
-        """Take over the counts of a row without live pools, which is of no more use."""
+        """Add the counts of a row without live pools, which is then of no more use."""
         self._shown = None
         self.since_ns = min(self.since_ns, ended.since_ns)
         self._pools += ended._pools
@@ -174,12 +175,12 @@ class PoolRow:
 
     @property
     def bytes_kept(self) -> int:
-        """About how many bytes a row takes after its pools have ended."""
+        """Estimated bytes of the row once its pools have ended."""
         numbers = self._leading().history.kept_count
         return numbers * _NUMBER + len(self._past_functions) * _FUNCTION + len(self._past_findings) * _FINDING
 
     def lighten(self) -> None:
-        """Let go of all but the totals: the tasks and the timeline, most functions and most findings."""
+        """Drop all but the totals: the tasks, the timeline, most functions and most findings."""
         self._shown = None
         self._forget_tasks()
         self._past_functions.bound(_LIGHT_FUNCTIONS)
@@ -216,7 +217,7 @@ class PoolRow:
         self._saturated_ns += grown
         self._occupied_ns += occupied_grown
         if self._scraped:
-            # As it comes, so that little is left for the next scrape. Before the first one nothing has its place yet.
+            # Count as tasks come: the next scrape has little left to do. Before the first one no names are chosen.
             for case in self.cases:
                 self._take_functions(case)
             self._busiest.count()
@@ -240,7 +241,7 @@ class PoolRow:
 
     @property
     def finished(self) -> int:
-        """Tasks that ran to their end, well or not."""
+        """Number of tasks that ran to their end, with or without success."""
         counts = self._counts()
         return counts["succeeded"] + counts["failed"]
 
@@ -252,12 +253,12 @@ class PoolRow:
 
     @property
     def findings_left_out(self) -> int:
-        """How many findings are not kept."""
+        """Number of findings that were dropped."""
         return self._past_left_out + sum(case.left_out for case in self.cases)
 
     @property
     def functions_folded(self) -> int:
-        """How many functions have become one, `other`."""
+        """Number of functions that were merged into `other`."""
         return self._past_functions.folded
 
     @staticmethod
@@ -291,7 +292,7 @@ class PoolRow:
         )
 
     def _count_functions(self, now_ns: int) -> None:
-        """For a scrape, which does not need their distributions."""
+        """Count what functions did for a scrape, which does not need their distributions."""
         running: dict[str, int] = {}
         for case in self.cases:
             self._take_functions(case)
@@ -312,7 +313,7 @@ class PoolRow:
 
     @property
     def in_turn(self) -> Row:
-        """What rules about turns need to know of it: its pools count together."""
+        """What the rules about turns need to know about the row: its pools count together."""
         run_ns = self._run.total + sum(case.history.run.total for case in self.cases)
         histories = [case.history for case in (self._leading(), *self.cases)]
         counts = self._counts()
@@ -337,7 +338,7 @@ class PoolRow:
         return self.tally.counts("pool", self.name, self.pid, active, self.since_ns)
 
     def snapshot(self, now_ns: int) -> PoolSnapshot:
-        """For a scrape. The same while all its pools rest: one that does something is awake until the next tick."""
+        """Return the row for a scrape: the same object while all pools rest. An active one rests only after a tick."""
         shown = self._shown
         if shown is None or shown.name != self.name or not all(case.resting for case in self.cases):
             shown = self._shown = self._snapshot(now_ns)
@@ -398,7 +399,7 @@ class PoolRow:
         )
 
     def _shown_of_past(self) -> tuple[float, ...]:
-        """Seconds busy and queued of the pools that ended, or those that were shown where they are more."""
+        """Return busy and queued seconds of the ended pools, or the values shown before if those are higher."""
         return self._floor.hold((self._past_busy_ns / 1e9, self._past_queued_ns / 1e9))
 
     def report(self, now_ns: int, origin_ns: int) -> tuple[PoolReport, PoolTrace]:
@@ -434,7 +435,7 @@ class PoolRow:
         return row, self._trace(leading, origin_ns)
 
     def _concurrency(self, now_ns: int) -> Concurrency:
-        """How many tasks ran at once while the row had any."""
+        """Return how many tasks ran at once while the row had any."""
         busy_ns = self._past_busy_ns + sum(case.history.busy_ns(now_ns) for case in self.cases)
         mean = min(busy_ns / self._occupied_ns, self._peaks["active"]) if self._occupied_ns else None
         return Concurrency(mean, self._peaks["active"])
@@ -443,8 +444,10 @@ class PoolRow:
         history = case.history
         ids = history.tasks.function_ids()
         indices = {function: index for index, function in enumerate(ids)}
+        tasks, workers = history.tasks.packed(origin_ns, indices)
         return PoolTrace(
             functions=tuple(map(case.name_of, ids)),
-            tasks=history.tasks.packed(origin_ns, indices),
+            tasks=tasks,
             timeline=history.occupancy.timeline(origin_ns),
+            workers=workers,
         )

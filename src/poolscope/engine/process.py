@@ -1,4 +1,4 @@
-"""What is known of one watched process, and of all those that have ended."""
+"""One watched process, and all those that have ended."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from poolscope.signals.limits import KINDS as LIMITS
 from poolscope.signals.measure import rate
 from poolscope.signals.pool_signals import ProcessSignals
 
-#: A process is read this often; a window needs a reading before its begin.
+#: How often a process reports its CPU time; a window needs a reading before its begin.
 _TICK_NS = 600_000_000
 #: Readings of its CPU time that are kept.
 _READINGS_KEPT = 600
-#: Kinds of pools whose workers are elsewhere: what they run is not told from what they have queued.
+#: Kinds of pools whose workers are in other processes or interpreters: running tasks look like queued ones.
 _UNTOLD = ("process", "interpreter")
-#: Processes that have ended and are reported one by one; the others are one row.
+#: Ended processes that are reported one by one; the others share a row.
 ENDED_KEPT = 100
 #: Characters of the command of a process that has ended.
 _COMMAND_KEPT = 10_000
@@ -38,12 +38,12 @@ class WatchedProcess:
         self.ended_ns: int | None = None
         self.exit_code: int | None = None
         self.alone = False
-        #: Its connection ended before it said that it would.
+        #: Its connection ended without a goodbye.
         self.silent = False
         self.overhead_ns = 0
         self.functions: dict[int, FunctionNamed] = {}
         self.pools: dict[int, PoolCase] = {}
-        #: Those of them that are in a stretch of saturation.
+        #: Pools that are in a stretch of saturation.
         self.full: set[int] = set()
         self.loops: dict[int, LoopRow] = {}
         self._cores_allowed: float | None = None
@@ -54,7 +54,7 @@ class WatchedProcess:
         self.turns = turns
 
     def ticked(self, tick: ProcessTick) -> None:
-        """Take in what the process as a whole has used."""
+        """Take in the CPU time of the whole process."""
         self._cpu.append(CpuReading(tick.at_ns, tick.cpu_ns))
         self._children.append(CpuReading(tick.at_ns, tick.children_ns))
         self.overhead_ns = tick.overhead_ns
@@ -77,7 +77,7 @@ class WatchedProcess:
             case.loop_waits.note(sample.at_ns, waits.get(pool, ()), loops)
 
     def signals(self, begin_ns: int, end_ns: int) -> ProcessSignals:
-        """Return what the process as a whole did in that time."""
+        """Return the signals of the whole process in that time."""
         used, children = (rate(own, begin_ns - _TICK_NS, end_ns + _TICK_NS) for own in (self._cpu, self._children))
         return ProcessSignals(used, self._cores_allowed, self.hello.gil, children)
 
@@ -109,7 +109,7 @@ class EndedProcess:
 
 
 class EndedProcesses:
-    """Those that have ended: the first one, those that warned and the latest one by one, and the others as totals."""
+    """The ended processes: the first, those that warned and the latest one by one, the others as totals."""
 
     def __init__(self) -> None:
         self._kept: list[EndedProcess] = []
@@ -120,11 +120,11 @@ class EndedProcesses:
 
     @property
     def folded(self) -> int:
-        """How many are reported only together."""
+        """Number of processes that are only in the totals."""
         return 0 if self._folded is None else self._folded.count
 
     def add(self, process: WatchedProcess, origin_ns: int) -> None:
-        """One more has ended."""
+        """Add a process that ended."""
         self.overhead_ns += process.overhead_ns
         self.under_way_ns += process.turns.under_way_ns
         self._kept.append(EndedProcess(process, origin_ns))
@@ -157,7 +157,7 @@ class EndedProcesses:
         return before - self.pids()
 
     def reports(self) -> Iterable[ProcessReport]:
-        """One by one, and at the end those that are reported together."""
+        """Return them one by one, the totals last."""
         yield from (ended.report for ended in self._kept)
         if self._folded is not None:
             yield self._folded
@@ -176,7 +176,7 @@ def _together(sum_: ProcessReport | None, ended: ProcessReport) -> ProcessReport
 
 
 def _shortened(command: tuple[str, ...]) -> tuple[str, ...]:
-    """At most so much of it: the command of a process may have megabytes."""
+    """Cut a command, which may have megabytes."""
     left = _COMMAND_KEPT
     kept: list[str] = []
     for word in command:

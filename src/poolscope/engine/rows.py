@@ -28,7 +28,7 @@ class Row(Protocol):
 
     @property
     def name(self) -> str:
-        """What it goes by."""
+        """Its name."""
 
     @property
     def pid(self) -> int:
@@ -36,21 +36,21 @@ class Row(Protocol):
 
     @property
     def alive(self) -> bool:
-        """Whether what it stands for has not ended."""
+        """Whether one of its pools or loops still lives."""
 
     @property
     def weight(self) -> tuple[int, bool, int]:
-        """How much is lost with it: how often what it stands for was made, as a name that comes back must go on
-        counting; whether it warned; and how much it did."""
+        """How much is lost with it: how often its pools or loops were made, as a name that comes back must go on
+        counting; whether one of them warned; and how much they did."""
 
     def fold(self, now_ns: int) -> list[Event]:
-        """Become part of another row, or stand for others; return the findings that end with that."""
+        """Prepare to join another row, or to take others in; return the findings that end with that."""
 
     def become(self, pid: int, name: str) -> None:
-        """Stand for another process, or another name, from now on."""
+        """Belong to another process, or have another name, from now on."""
 
     def absorb(self, ended: Any) -> None:
-        """Take over all that another one, which does not live, has counted."""
+        """Add all that another row, which does not live, has counted."""
 
 
 R = TypeVar("R", bound=Row)
@@ -101,7 +101,7 @@ class Rows(Generic[R]):
 
     def since_ns(self, now_ns: int) -> int:
         """Return what a row that is made now says of when its name began to count."""
-        # Before any name was given up, all that was counted under one is in its row.
+        # As long as no name was given up, each row has all that was ever counted under its name.
         return now_ns if self.names_folded else 0
 
     def revived(self, key: Key) -> None:
@@ -122,7 +122,7 @@ class Rows(Generic[R]):
                 self._move(key, (ENDED_PID, *key[1:]), now_ns)
 
     def bound(self, most_ended: int, now_ns: int) -> None:
-        """Where more rows have ended than that, folds a tenth of them: first those that share a name, then names."""
+        """Fold a tenth of the ended rows where there are more than that: first those that share a name, then names."""
         if len(self._ended) <= most_ended:
             return
         enough = most_ended - most_ended // 10
@@ -132,11 +132,11 @@ class Rows(Generic[R]):
                 self._move(key, (ENDED_PID, *key[1:]), now_ns)
         if len(self._ended) <= enough:
             return
-        # A name that something alive goes by is counted there: it cannot go down.
+        # A name that is still in use is counted in its row: it must not go down.
         living = {key[1] for key in self._living}
         names = dict.fromkeys(key[1] for key in self._ended if key[1] not in living)
         weights = {name: max(self._rows[key].weight for key in self._by_name[name]) for name in names}
-        # Of names that matter alike the one that ended first goes first.
+        # Of equally important names, the one that ended first goes first.
         for name in sorted(names, key=lambda name: weights[name]):
             if len(self._ended) <= enough:
                 break

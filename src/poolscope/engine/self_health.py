@@ -6,10 +6,10 @@ from collections import Counter, deque
 
 from poolscope.model import kind_of_notice
 
-#: The most notices that are kept, the one included that says how many are not, and the most characters of one.
+#: The most notices that are kept, including the one that counts the others, and the most characters of one.
 _NOTICES_KEPT = 100
 _LONGEST = 2_000
-#: Parts that are counted apart: a message may name any.
+#: The most parts with counts of their own: a message may name any.
 _PARTS_KEPT = 50
 _OTHER_PARTS = "other"
 
@@ -41,12 +41,12 @@ _MISSING = {
 }
 
 
-#: Of many that one notice stands for, so many are named in it.
+#: A notice for many processes names so many of them.
 _NAMED = 3
 
 
 class _Alike:
-    """Some that are reported together: how many, and the first of them."""
+    """Processes that are reported together: how many, and the first of them."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -59,7 +59,7 @@ class _Alike:
 
 
 class SelfHealth:
-    """Kept for as long as the process is judged, by however many judges."""
+    """Lives as long as the process is judged, over any number of engines."""
 
     def __init__(self) -> None:
         #: In order, each with its kind.
@@ -80,13 +80,13 @@ class SelfHealth:
             self._unwatched.setdefault(reason, _Alike()).add(process)
 
     def thinned(self, pool: str, tasks: int) -> None:
-        """Of so many more tasks of a pool only the numbers are known."""
+        """Note that so many more tasks of a pool are known by number only."""
         if tasks:
             self._thinned.add(repr(pool), tasks)
 
     def notice(self, text: str) -> None:
-        """Something that could not be seen or was switched off; each text is kept once, and a hundred of them. Where
-        there are more, one of the kind goes that there are most of: no kind hides another."""
+        """Keep a notice of what could not be seen or was switched off: each text once, a hundred in all. If there are
+        more, one of the most frequent kind goes: no kind hides another."""
         text = text[:_LONGEST]
         if text in self._notices:
             return
@@ -112,7 +112,7 @@ class SelfHealth:
         return tuple(told)
 
     def incident(self, text: str) -> None:
-        """Tell a notice that does not wait for the report: something has happened to the program."""
+        """Keep a notice and log it at once: something has happened to the program."""
         if text[:_LONGEST] not in self._notices:
             self.untold.append(f"warning: {text}")
             self.notice(text)

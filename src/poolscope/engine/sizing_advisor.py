@@ -1,4 +1,4 @@
-"""What a replay says about the size of a pool, worked out anew as time goes on. Pure.
+"""What a replay says about the size of a pool, computed again as time goes on. Pure.
 
 Not thread-safe: the engine's owner guards it.
 """
@@ -34,7 +34,7 @@ from poolscope.signals.sizing import (
     suggest,
 )
 
-#: Gives the pools of the same process that live.
+#: Returns the live pools of the same process.
 OthersOf = Callable[[], Iterable[PoolHistory]]
 
 #: Actions that change the size, or would.
@@ -52,7 +52,7 @@ FEEDERS = 8
 
 
 class SizingAdvisor:
-    """Keeps what is advised about the size of one pool, or about the sizes of two in its place."""
+    """Keeps the advice about the size of one pool, or of two pools in its place."""
 
     def __init__(self, history: PoolHistory, *, others_of: OthersOf = tuple) -> None:
         self._history = history
@@ -73,7 +73,7 @@ class SizingAdvisor:
         self._most: int | None = LIVE_REPLAY
 
     def update(self, judgement: Judgement, now_ns: int, sustain_ns: int, *, changed: bool) -> None:
-        """Work out what such a finding needs, if it has changed or enough time has passed since."""
+        """Compute what such a finding needs, if it is new or enough time has passed."""
         diagnosis = judgement.diagnosis
         due = changed or now_ns - self._at_ns >= RESIZE_NS
         if diagnosis.sized and (due or self.sizing is None):
@@ -84,22 +84,22 @@ class SizingAdvisor:
             self._rebatch(judgement, now_ns)
 
     def conclude(self, judgement: Judgement, now_ns: int, sustain_ns: int) -> None:
-        """Note that a finding ends, with the number for the last time."""
+        """Compute the advice for the last time: the finding ends."""
         if judgement.diagnosis.sized:
             self._resize(judgement, now_ns, sustain_ns)
         if judgement.diagnosis.pattern == "batch":
             self._rebatch(judgement, now_ns)
 
     def forget(self) -> None:
-        """No finding lasts any more."""
+        """Note that no finding lasts any more."""
         self.sizing = self.split = self.batch = None
 
     def finish(self) -> None:
-        """Note that the pool has ended: what comes now is worked out of all tasks that were kept."""
+        """Note that the pool has ended: from now on use all kept tasks."""
         self._most = None
 
     def retire(self) -> None:
-        """Let go of the other pools."""
+        """Drop the other pools."""
         self._others_of = tuple
 
     def curve(self, findings: Sequence[Finding]) -> tuple[SizingPoint, ...] | None:
@@ -157,9 +157,9 @@ class SizingAdvisor:
         )
 
     def _reloop(self, judgement: Judgement, now_ns: int, population: int) -> None:
-        """Replay a closed loop with its population, if that can be told."""
+        """Replay a closed loop with its population, if that is known."""
         self._closed_curve, size = (), self._history.size
-        # Of a limit only what waits is known, not what passes freely.
+        # A limit only shows what waits for it, not what passes freely.
         known = judgement.signals.limit is None and agrees(self._record(judgement), size)
         loop = self._loop(judgement, now_ns) if known else None
         if loop is not None:

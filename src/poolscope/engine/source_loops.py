@@ -32,7 +32,7 @@ class SourceLoops:
         self._lines: dict[tuple[str, int], bool] = {}
 
     def __call__(self, line: Line) -> bool:
-        """Whether the line is in a loop around a timed wait, a get, an accept or a recv; False: not, or not known."""
+        """Whether the line is in a loop around a timed wait, a get, an accept or a recv; False if not, or not known."""
         file, number, _ = line
         key = (file, number)
         if key not in self._lines:

@@ -23,7 +23,7 @@ class Sources:
 
     def __init__(self) -> None:
         self._lines: dict[tuple[str, int, int | None], str | None] = {}
-        # What makes a time of `perf_counter_ns` one since 1970.
+        # Difference between a time since 1970 and one of `perf_counter_ns`.
         self._epoch_ns = time.time_ns() - time.perf_counter_ns()
 
     def line(self, file: str, number: int, started_ns: int | None = None) -> str | None:
@@ -40,14 +40,14 @@ class Sources:
 
 def _changed_since(file: str, at_ns: int) -> bool:
     try:
-        # By the system, not the file's own date: to copy or unpack a file may give it any.
+        # By the system's change time, not the file's own date: copying or unpacking may set any date.
         return os.stat(file).st_ctime_ns > at_ns
     except (OSError, ValueError):
-        return False  # it is not there at all
+        return False  # the file does not exist
 
 
 def _read(file: str, number: int) -> str | None:
-    known = file in linecache.cache  # as of a notebook's cells, in the program itself
+    known = file in linecache.cache  # such as the cells of a notebook
     if not known and not _is_readable(file):
         return None
     try:

@@ -1,4 +1,4 @@
-"""What is worth a line while the program runs: one story, one warning. Pure.
+"""Which findings deserve a line in the log while the program runs: one story, one warning. Pure.
 
 A story is what one event of the program's makes of its pools and loops: a finding and what it becomes, the findings of
 pools of one name, a deadlock in each of its pools, and pools that wait for the one that is full.
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from poolscope.model import SEVERITIES, Finding
 from poolscope.rules.wording import moment
 
-#: Findings that last, of which it is known to which story they belong. The oldest are forgotten first.
+#: Lasting findings whose story is remembered. The oldest are forgotten first.
 _MOST_KEPT = 1_000
 
 
@@ -33,7 +33,7 @@ class Whose(NamedTuple):
 
 
 class _Story:
-    """What has been told of it: causes by pattern, and the worst severity."""
+    """What was logged of it: causes by pattern, and the worst severity."""
 
     __slots__ = ("severity", "told")
 
@@ -42,14 +42,14 @@ class _Story:
         self.severity = SEVERITIES.index(finding.severity)
 
     def adds(self, finding: Finding) -> bool:
-        """Whether that is a pattern or cause that it did not have."""
+        """Whether this pattern or cause is new to it."""
         key = (finding.pattern, finding.cause)
         new = key not in self.told
         self.told.add(key)
         return new
 
     def worsens(self, finding: Finding) -> bool:
-        """Whether it is now more severe."""
+        """Whether this is more severe than before."""
         severity = SEVERITIES.index(finding.severity)
         worse = severity > self.severity
         self.severity = max(severity, self.severity)
@@ -57,7 +57,7 @@ class _Story:
 
 
 class _Member(NamedTuple):
-    """A finding that lasts, as it last was."""
+    """The last state of a finding that lasts."""
 
     whose: Whose
     finding: Finding
@@ -97,7 +97,7 @@ class Stories:
         return f"over: {whose}: {finding.pattern} ({finding.cause}), {lasted}"
 
     def _joined(self, whose: Whose, finding: Finding) -> _Member | None:
-        """Return one that the finding is the same story as: in the same process, if there is one."""
+        """Return a member of the story that the finding belongs to, preferably in the same process."""
         return min(self._alike(whose, finding), key=lambda member: member.whose.pid != whose.pid, default=None)
 
     def _alike(self, whose: Whose, finding: Finding) -> Iterator[_Member]:
@@ -127,12 +127,12 @@ def _sort(whose: Whose, finding: Finding) -> tuple[object, ...]:
 
 
 def _linked(finding: Finding, whose: Whose, other: Finding) -> bool:
-    """Whether the finding points at the pool that the other one is of."""
+    """Whether the finding points at the pool of the other one."""
     if whose.kind != "pool" or finding.advice.pool != whose.name:
         return False
     return finding.cause in _POINTING or finding.pattern == other.pattern == "deadlock"
 
 
 def _waits(finding: Finding, joined: _Member | None) -> bool:
-    """Whether all that is new is a pool that waits for one whose story has been told."""
+    """Whether the only news is a pool that waits for another one, whose story was logged."""
     return joined is not None and _linked(finding, joined.whose, joined.finding)

@@ -1,4 +1,4 @@
-"""When a finding begins, is refined, and ends. Pure: times (ns) come in.
+"""Decides when a finding begins, is refined, and ends. Pure: times (ns) come in.
 
 A pool has at most one finding above info at a time. One begins at once when it is diagnosed. It ends when its stretch
 has been over, or its diagnosis gone, for `hold_ns`: shorter pauses belong to it, so that flapping load gives one
@@ -17,7 +17,7 @@ Sort = tuple[str, str, str]
 
 
 class Episode(Generic[Item]):
-    """One finding while it is made: since when, and what it last was."""
+    """One finding in the making: since when, and its last state."""
 
     __slots__ = (
         "detected_ns",
@@ -36,7 +36,7 @@ class Episode(Generic[Item]):
         self.since_ns = since_ns
         self.detected_ns = now_ns
         self.last_seen_ns = now_ns
-        #: End of what was seen, once it is not seen any more.
+        #: When it was last seen, once it is not seen any more.
         self.until_ns: int | None = None
         self.rival: Sort | None = None
         self.rival_since_ns = 0
@@ -73,7 +73,7 @@ class Tracker(Generic[Item]):
         return True
 
     def absent(self, until_ns: int, now_ns: int) -> Episode[Item] | None:
-        """Nothing is diagnosed now, and what was ended at `until_ns`; returns the finding if that ends it."""
+        """Note that nothing is diagnosed now, after `until_ns`; return the finding if that ends it."""
         active = self.active
         if active is None:
             return None
@@ -84,12 +84,12 @@ class Tracker(Generic[Item]):
         return self.close()
 
     def withdraw(self) -> Episode[Item] | None:
-        """Forget the active finding, if there is one, as it was none, and return it."""
+        """Remove and return the active finding, if any: it proved to be wrong."""
         active, self.active = self.active, None
         return active
 
     def close(self) -> Episode[Item] | None:
-        """End the active finding, if there is one, and return it."""
+        """End the active finding, if any, and return it."""
         active = self.withdraw()
         if active is not None:
             self.ended = active

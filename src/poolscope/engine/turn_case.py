@@ -22,10 +22,10 @@ from poolscope.signals.in_turn import InRow, InTurn, Told
 
 #: Says what the source says of a line and what is waited for there.
 TurnOf = Callable[[Line, str], InTurn | InRow | Told]
-#: Gives the lines of the row that a turn is of; None if it is of none.
+#: Returns the lines of the row that a turn belongs to; None if it belongs to none.
 TurnsOf = Callable[[Turn], Turns | None]
 
-#: A sample stands for no more than this (ns), however late it comes.
+#: The most time (ns) that a sample represents, however late it comes.
 MOST_NS = 500_000_000
 CAUSES: tuple[type[InTurnCause], ...] = (AwaitedInTurn, WaitsForSlowest)
 #: Findings of one row.
@@ -92,7 +92,7 @@ class TurnFindings:
     """The lines of a row, and the findings that they make."""
 
     def __init__(self, *, origin_ns: int, source_of: SourceOf, sustain_seconds: float) -> None:
-        """`origin_ns` is what the findings' times count from."""
+        """`origin_ns` is the origin of the findings' times."""
         self.turns = Turns()
         self._origin_ns = origin_ns
         self._source_of = source_of
@@ -106,7 +106,7 @@ class TurnFindings:
                     yield line, found
 
     def findings(self, row: Row) -> list[Finding]:
-        """Return a note for each line, those at which most time was spent first."""
+        """Return a note for each line, the most time first."""
         found = []
         if (chunk := self._one_chunk(row)) is not None:
             lines = () if chunk.line is None else (chunk.line,)
@@ -116,7 +116,7 @@ class TurnFindings:
         return found[:FINDINGS_KEPT]
 
     def covered_ns(self, row: Row) -> int:
-        """For how long findings that may be the verdict were seen."""
+        """Return for how long findings that may be the verdict were seen."""
         if self._one_chunk(row) is not None:
             return round(row.occupied_seconds * 1e9)
         return sum(line.waited_ns for line, found in self._found(row) if found.alone)

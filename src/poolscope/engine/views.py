@@ -24,19 +24,18 @@ from poolscope.model import (
     PoolTrace,
     Report,
     Session,
-    Snapshot,
-    Subject,
 )
 from poolscope.ranking import rank
 from poolscope.rules.in_turn import PATTERN, Row
 from poolscope.rules.wording import are, counted
+from poolscope.snapshot import Snapshot, Subject
 
-#: Findings that are listed together; those beyond still stand with their pools and loops.
+#: The most findings in one list; all others are still with their pools and loops.
 FINDINGS_TOLD = 500
 
-#: A verdict by findings that only inform: they cover so much of the time.
+#: Findings that only inform may be the verdict if they cover so much of the time.
 COVERED = 0.5
-#: What is of neither a pool nor a loop.
+#: The subject of what is about neither a pool nor a loop.
 OF_PROGRAM = Row(kind="program")
 
 T = TypeVar("T")
@@ -44,12 +43,12 @@ RowOf = TypeVar("RowOf", PoolRow, LoopRow)
 
 
 def findings(ingest: Ingest, now_ns: int) -> tuple[Finding, ...]:
-    """Return the findings so far, the most severe first, of many as many as `FINDINGS_TOLD`."""
+    """Return the findings so far, the most severe first, at most `FINDINGS_TOLD`."""
     return tuple(finding for _, finding in _told(ingest, now_ns))
 
 
 def _told(ingest: Ingest, now_ns: int) -> list[tuple[Subject, Finding]]:
-    """Return the same, each with what it is about."""
+    """Return the same, each with its subject."""
     age = (now_ns - ingest.origin_ns) / 1e9
     pools = _of_pools(ingest, lambda row: (Subject("pool", row.name, age), row.findings()))
     loops = _of_loops(ingest, lambda row: (Subject("loop", row.name, age), row.findings(now_ns)))
@@ -89,8 +88,7 @@ def session(
     exit_code: int | None,
     own_cpu_seconds: float,
 ) -> Session:
-    """Return the report as of now, and what it was made from. `own_cpu_seconds` were spent outside the watched
-    processes."""
+    """Return the report as of now and its sources. `own_cpu_seconds` were spent outside the watched processes."""
     pools = _of_pools(ingest, lambda row: row.report(now_ns, ingest.origin_ns))
     loops = _of_loops(ingest, lambda row: row.report(now_ns))
     pools.sort(key=lambda pool: (pool[0].pid, pool[0].first_submit_seconds or 0.0))
@@ -123,7 +121,8 @@ def session(
         overhead=Overhead(cost, cost / duration if duration > 0 else 0.0),
         own_starts=starts,
     )
-    return Session(report, tuple(trace for _, trace in pools))
+    blocks = _of_loops(ingest, lambda row: row.trace(ingest.origin_ns))
+    return Session(report, tuple(trace for _, trace in pools), tuple(blocks))
 
 
 def _of_less(
@@ -132,7 +131,7 @@ def _of_less(
     loops: Sequence[LoopReport],
     found: Sequence[Finding],
 ) -> Iterator[str]:
-    """Return what is not reported one by one, because there was so much of it."""
+    """Return notices of what is only reported in sums, because there was so much of it."""
     if processes := ingest.ended.folded:
         yield (
             f"{processes:,} processes that have ended are reported together, as process {ENDED_PID}: "
@@ -168,7 +167,7 @@ def _verdict(ingest: Ingest, found: Sequence[Finding], now_ns: int) -> str:
 
 
 def _in_turn(ingest: Ingest) -> bool:
-    """Whether what goes on one after the other covers half of the time in which anything was under way."""
+    """Whether waiting in turn covers half of the time in which anything was under way."""
     covered = sum(turns.covered_ns(OF_PROGRAM) for turns in ingest.programs.values())
     rows: list[PoolRow | LoopRow] = [*ingest.pool_rows, *ingest.loop_rows]
     covered += sum(row.turns.covered_ns(row.in_turn) for row in rows if row.turns is not None)
@@ -192,7 +191,7 @@ def _of_loops(ingest: Ingest, read: Callable[[LoopRow], T]) -> list[T]:
 def _of_each(
     ingest: Ingest, rows: Iterable[RowOf], read: Callable[[RowOf], T], name_of: Callable[[RowOf], str]
 ) -> list[T]:
-    """Return what `read` says of each row. One that it fails at is left out, and reported."""
+    """Return what `read` returns for each row. A row that it fails at is left out, and reported."""
     found = []
     for row in rows:
         try:

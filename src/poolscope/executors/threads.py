@@ -40,8 +40,7 @@ if TYPE_CHECKING:
 
 
 def _shape_of(module: Any) -> str | None:
-    """Return the shape of the standard executor, or None: then ours is that one with another constructor, and says
-    so."""
+    """Return the shape of the standard executor, or None: then ours only has another constructor, and says so."""
     try:
         return shapes.thread_pool(module)
     except shapes.Unfamiliar as reason:
@@ -80,8 +79,7 @@ def _work(
     idle: list[None],
     watch: Watch | None,
 ) -> None:
-    """Live as a worker thread: the standard one's, with a token in `idle` for each worker that found no
-    work."""
+    """Live as a worker thread, like the standard one; `idle` has a token for each worker that found no work."""
     try:
         context.initialize()
     except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import ssl
 import threading
@@ -12,6 +13,7 @@ import urllib.parse
 import urllib.request
 from array import array
 from collections.abc import Callable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
 
 import msgspec
@@ -80,12 +82,15 @@ class Engine:
         timeout: float = 60.0,
         retries: int = 3,
         sleep: Callable[[float], None] = time.sleep,
+        now: Callable[[], float] = time.time,
     ) -> None:
         """`url` is where the engine is, with the prefix before `/api/v1`. Raises EngineError for one that is none."""
         self.url = checked(url)
         self.load = Load()
         self.warnings: dict[str, None] = {}
-        self._access, self._timeout, self._retries, self._sleep = access, timeout, retries, sleep
+        #: By how much its clock is ahead of ours (s), as far as its answers tell.
+        self.ahead = 0.0
+        self._access, self._timeout, self._retries, self._sleep, self._now = access, timeout, retries, sleep, now
         self._lock = threading.Lock()
         self._opener = opener(self.url, access)
 
@@ -163,6 +168,7 @@ class Engine:
             self.load.requests += 1
         try:
             with self._opener.open(request, timeout=self._timeout) as answer:
+                self._compare(answer.headers.get("Date", ""))
                 body: bytes = answer.read(MOST_BYTES + 1)
         except urllib.error.HTTPError as error:
             with error:
@@ -174,6 +180,11 @@ class Engine:
         with self._lock:
             self.load.bytes += len(body)
         return body
+
+    def _compare(self, date: str) -> None:
+        """Take note of the engine's clock, which a header shows by the second."""
+        with contextlib.suppress(ValueError, OverflowError):
+            self.ahead = parsedate_to_datetime(date).timestamp() - self._now()
 
     def _fail_of_status(self, error: urllib.error.HTTPError) -> NoReturn:
         status = error.code

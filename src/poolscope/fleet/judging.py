@@ -14,28 +14,27 @@ import msgspec
 from poolscope.config import mappings
 from poolscope.config.settings import Settings
 from poolscope.fleet.causes import CAUSES, PATTERNS, FleetScene
+from poolscope.fleet.drawn import thinned
 from poolscope.fleet.loops import judge_loop
 from poolscope.fleet.readings import STRETCH_SCRAPES, Counter, Reading, Stretch, stretches
 from poolscope.fleet.sampled import Dependency, Process, Sampled, measure
 from poolscope.fleet.samples import PoolKey, Samples
-from poolscope.fleet.verdicts import Knee, Verdict, finding, too_little
+from poolscope.fleet.unsettled import full, waiting
+from poolscope.fleet.verdicts import Knee, Verdict, finding, healthy, too_little
 from poolscope.model import Advice, Severity
 from poolscope.ranking import importance
 from poolscope.rules.reason import Criteria, Diagnosis
 from poolscope.rules.table import diagnose
 from poolscope.rules.wording import counted, seconds
 
-#: Less than this is too little to judge by: samples, seconds, and tasks done.
+#: Less than this is too little to judge by: samples, and seconds.
 LEAST_SAMPLES = 8
 LEAST_SECONDS = 120.0
-LEAST_DONE = 20
 #: Stretches of a pool that are looked at, the longest first.
 MOST_STRETCHES = 5
 #: What begins so soon after a process (s) and is over this soon is its warm-up.
 STARTED_SECONDS = 120.0
 WARMED_SECONDS = 300.0
-#: More of the time than this without scrapes is not seen to be healthy.
-GAPS_SHARE = 0.1
 #: A full queue is one at this part of the scrapes.
 QUEUE_FULL_SHARE = 0.5
 #: Growth of a .NET pool that starves: threads a second, and so many samples in a row (Microsoft's guide to it).
@@ -55,6 +54,8 @@ class Range(msgspec.Struct, frozen=True):
     show: Moment
     #: Less than this is too little to judge by.
     least_seconds: float = LEAST_SECONDS
+    #: Points of a finding's samples that are kept for a picture.
+    points: int = 0
 
 
 class Instance:
@@ -150,17 +151,23 @@ class Instance:
         ]
 
     def _judge(self, key: PoolKey, reading: Reading, when: Range, settings: Settings, alone: float | None) -> Verdict:
+        verdict = self._verdict(key, reading, when, settings, alone)
+        if not when.points or verdict.state != "finding" or verdict.severity == "info":
+            return verdict
+        return msgspec.structs.replace(verdict, drawn=thinned(reading, when.points))
+
+    def _verdict(self, key: PoolKey, reading: Reading, when: Range, settings: Settings, alone: float | None) -> Verdict:
         span = reading.at[-1] - reading.at[0] if len(reading.at) else 0.0
         if len(reading.at) < LEAST_SAMPLES or span < when.least_seconds:
             return too_little(key, reading, f"{counted(len(reading.at), 'sample')} over {seconds(span)}")
         if reading.mapping.kind == "loop":
             return judge_loop(key, reading, self.cores, when.end, when.show)
         if reading.queued is None or reading.mapping.tier == "C":
-            return _full(key, reading, when)
+            return full(key, reading, when.end, when.show)
         if "grows_when_starved" in reading.mapping.traps:
             return self._starved(key, reading, when)
         if reading.limit is None or reading.active is None or reading.mapping.tier == "D":
-            return _waiting(key, reading, when)
+            return waiting(key, reading, when.end, when.show)
         return self._pool(key, reading, when, settings, alone)
 
     def _pool(self, key: PoolKey, reading: Reading, when: Range, settings: Settings, alone: float | None) -> Verdict:
@@ -177,7 +184,7 @@ class Instance:
             return msgspec.structs.replace(worst, evidence={**worst.evidence, "stretches": float(len(long))})
         if found:
             return _burst(key, reading, found, when)
-        return _healthy(key, reading)
+        return healthy(key, reading)
 
     def _stretch(
         self,
@@ -235,7 +242,7 @@ class Instance:
         """Judge a pool that grows slowly while its tasks block (.NET)."""
         size, queued = reading.size, reading.queued
         if size is None or queued is None:
-            return _waiting(key, reading, when)
+            return waiting(key, reading, when.end, when.show)
         grows = [False] * len(reading.at)
         for at in range(1, len(reading.at)):
             rate = (size[at] - size[at - 1]) / (reading.at[at] - reading.at[at - 1])
@@ -271,21 +278,7 @@ class Instance:
                 },
                 advice=Advice("none", f"{words.size}. {words.look}."),
             )
-        return _waiting(key, reading, when)
-
-
-def _healthy(key: PoolKey, reading: Reading) -> Verdict:
-    """Return the healthy verdict where enough was seen for it."""
-    span = reading.at[-1] - reading.at[0]
-    missing = sum(end - begin for begin, end in reading.gaps)
-    if missing > GAPS_SHARE * span:
-        return too_little(key, reading, f"not scraped for {seconds(missing)} of {seconds(span)}")
-    done = reading.done.total[-1] if reading.done is not None else None
-    if done is not None and done < LEAST_DONE:
-        return too_little(key, reading, f"{counted(round(done), 'task')} done")
-    if done is None and not any(value > 0 for value in reading.active or ()):
-        return too_little(key, reading, "nothing ran at any scrape")
-    return Verdict(key=key, title=reading.mapping.title, tier=reading.mapping.tier, state="healthy")
+        return waiting(key, reading, when.end, when.show)
 
 
 def _burst(key: PoolKey, reading: Reading, found: Sequence[Stretch], when: Range) -> Verdict:
@@ -309,78 +302,13 @@ def _burst(key: PoolKey, reading: Reading, found: Sequence[Stretch], when: Range
     )
 
 
-def _full(key: PoolKey, reading: Reading, when: Range) -> Verdict:
-    """Judge a pool whose queue is not known: it may be full, which is no fault in itself."""
-    found = [each for each in stretches(reading.full(), reading.breaks) if each.scrapes >= STRETCH_SCRAPES]
-    if not found:
-        return _healthy(key, reading)
-    longest = max(found, key=lambda each: each.scrapes)
-    limit = reading.mean(reading.limit, longest.first, longest.last) or 0.0
-    what = "its queue holds tasks that are not due" if reading.is_delay_queue else "how many wait is in no metric"
-    knee = Knee.of(reading, longest.first)
-    return finding(
-        key,
-        reading,
-        longest,
-        when.end,
-        pattern="full",
-        cause="unknown",
-        severity="info",
-        summary=(
-            f"Pool {key.name!r} has all of its {limit:.0f} workers busy since {knee.text(when.show)}: whether tasks "
-            f"wait is not known, as {what}."
-        ),
-        evidence={"workers": limit, "scrapes": float(longest.scrapes), **_rates(reading, longest)},
-        advice=Advice("none", f"If its tasks are late: {_lower(reading.mapping.words.size, key)}."),
-    )
-
-
-def _lower(text: str, key: PoolKey) -> str:
-    told = text.replace("{pool}", repr(key.name))
-    return told[:1].lower() + told[1:]
-
-
-def _waiting(key: PoolKey, reading: Reading, when: Range) -> Verdict:
-    """Judge a pool whose limit is not known: something may wait, and it is not known for what."""
-    flags = [value >= 1 for value in reading.queued or ()]
-    found = [each for each in stretches(flags, reading.breaks) if each.scrapes >= STRETCH_SCRAPES]
-    if not found:
-        return _healthy(key, reading)
-    longest = max(found, key=lambda each: each.scrapes)
-    knee = Knee.of(reading, longest.first)
-    depth = reading.mean(reading.queued, longest.first, longest.last) or 0.0
-    return finding(
-        key,
-        reading,
-        longest,
-        when.end,
-        pattern="queued",
-        cause="unknown",
-        severity="info",
-        summary=(
-            f"{depth:.1f} tasks of {key.name!r} wait on average since {knee.text(when.show)}: whether it is full is "
-            "not known, as its limit is in no metric."
-        ),
-        evidence={"queue_mean": depth, "scrapes": float(longest.scrapes), **_rates(reading, longest)},
-        advice=Advice("none", f"{reading.mapping.words.look.replace('{pool}', repr(key.name))}."),
-    )
-
-
-def _rates(reading: Reading, stretch: Stretch) -> dict[str, float]:
-    rate, run = (
-        reading.throughput(stretch.first, stretch.last),
-        reading.run_seconds(stretch.first, stretch.last),
-    )
-    found = {"throughput_per_second": rate, "run_seconds": run}
-    return {name: value for name, value in found.items() if value is not None}
-
-
 def _warm_up(reading: Reading, stretch: Stretch, when: Range, started: float | None) -> str | None:
     """Return what had just begun where a stretch began with it and was soon over; None where it was no warm-up."""
     begin, end = reading.at[stretch.first], reading.at[stretch.last]
     if stretch.last == len(reading.at) - 1 or end - begin > WARMED_SECONDS:
         return None
-    if started is not None:
+    # A start that is to come is by another clock.
+    if started is not None and started <= begin:
         return "its process" if begin - started <= STARTED_SECONDS else None
     starts = [reading.at[at] for at in reading.breaks if at <= stretch.first]
     if reading.at[0] - when.begin > 2 * reading.interval:

@@ -53,7 +53,7 @@ class Clock:
 def lines(outcome: Outcome, medium: Medium, clock: Clock) -> Iterator[Line]:
     """Return the report for a terminal."""
     report = outcome.report
-    yield from _headline(outcome)
+    yield headline(outcome)
     worse = [group for group in outcome.groups if group.first.severity != "info"]
     notes = [group for group in outcome.groups if group.first.severity == "info"]
     for group in worse[:MOST_GROUPS]:
@@ -70,10 +70,11 @@ def lines(outcome: Outcome, medium: Medium, clock: Clock) -> Iterator[Line]:
         yield from _wrapped(_covered(row), medium, 0, "dim")
     for notice in report.notices:
         yield from _wrapped(f"notice: {notice}", medium, 0, "dim")
-    yield from _wrapped(_small_print(report), medium, 0, "dim")
+    yield from _wrapped(small_print(report), medium, 0, "dim")
 
 
-def _headline(outcome: Outcome) -> Iterator[Line]:
+def headline(outcome: Outcome) -> Line:
+    """Return the verdict and its sentence."""
     report = outcome.report
     first = outcome.groups[0].first if outcome.groups else None
     word = report.verdict
@@ -93,7 +94,7 @@ def _headline(outcome: Outcome) -> Iterator[Line]:
             else "nothing could be judged"
         )
     )
-    yield ((word, style), (f"  {text}", ""))
+    return ((word, style), (f"  {text}", ""))
 
 
 def _group(group: Group, medium: Medium, clock: Clock) -> Iterator[Line]:
@@ -129,7 +130,8 @@ def _covered(row: Coverage) -> str:
     )
 
 
-def _small_print(report: FleetReport) -> str:
+def small_print(report: FleetReport) -> str:
+    """Say what was looked at, and what that cost."""
     cost = report.cost
     every = (
         f"; scraped about every {seconds(report.interval_seconds)}, and what is shorter is not seen"
@@ -185,5 +187,5 @@ def markdown(outcome: Outcome, clock: Clock) -> str:
     ]
     told += table(("kind of pool", "tier", "pools", "fine", "with a finding", "too little"), rows)
     told += [f"- {as_text(medium, notice)}" for notice in report.notices]
-    told += ["", f"<sub>{as_text(medium, _small_print(report))}</sub>"]
+    told += ["", f"<sub>{as_text(medium, small_print(report))}</sub>"]
     return "\n".join(told) + "\n"

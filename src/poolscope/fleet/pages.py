@@ -136,12 +136,14 @@ class Watch:
         name = found[0].decode()
         return name in self._names or name.endswith(self._suffixes)
 
-    def judge(self, show: Moment) -> tuple[list[Verdict], dict[str, int]]:
-        """Return the verdicts so far, and how many pools of each mapping there are."""
+    def judge(self, show: Moment, points: int = 0) -> tuple[list[Verdict], dict[str, int]]:
+        """Return the verdicts so far, and how many pools of each mapping there are; findings keep so many points for
+        a picture."""
         verdicts: list[Verdict] = []
         met: dict[str, int] = defaultdict(int)
         interval = self.interval or LEAST_INTERVAL
-        when = Range(self._times[0], self._times[-1], show, (LEAST_SAMPLES - 1) * min(interval, LEAST_INTERVAL))
+        least = (LEAST_SAMPLES - 1) * min(interval, LEAST_INTERVAL)
+        when = Range(self._times[0], self._times[-1], show, least, points)
         for series in self._series.values():
             names = {each.labels["__name__"] for each in series.values()}
             assembly = Assembly(known.present(self._known, names))

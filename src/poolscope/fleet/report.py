@@ -119,6 +119,9 @@ class Outcome(msgspec.Struct, frozen=True):
 
     report: FleetReport
     groups: tuple[Group, ...]
+    #: The time that was looked at (s since the epoch).
+    begin: float
+    end: float
 
 
 def outcome(
@@ -148,7 +151,7 @@ def outcome(
         notices=tuple(notices),
         cost=cost,
     )
-    return Outcome(report, tuple(found))
+    return Outcome(report, tuple(found), begin, end)
 
 
 def rfc3339(at: float) -> str:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from statistics import median
 
 import msgspec
 
@@ -123,11 +126,30 @@ class Assembly:
 
 
 def _grid(times: Iterable[Numbers[float]]) -> Numbers[float]:
-    """All times in order. Series of one target have the same, unless one of them began or ended."""
+    """All times in order. Series of one target have the same, unless one of them began or ended, or bears times of its
+    own: then those of the longest stand for what is less than half a scrape away from them."""
     first, *others = times
     if all(each == first for each in others):
         return first
-    return array("d", sorted(set(first).union(*others)))
+    at = max((first, *others), key=len)
+    within = _half(at)
+    more = array("d")
+    for time in sorted(set().union(first, *others)):
+        if abs(at[_nearest(at, time)] - time) > within and (not more or time - more[-1] > within):
+            more.append(time)
+    return array("d", sorted((*at, *more))) if more else at
+
+
+def _half(at: Numbers[float]) -> float:
+    """Half of the time between two scrapes."""
+    return median(b - a for a, b in pairwise(at)) / 2 if len(at) > 1 else 0.0
+
+
+def _nearest(at: Numbers[float], time: float) -> int:
+    place = bisect_left(at, time)
+    if place == len(at) or (place and time - at[place - 1] <= at[place] - time):
+        return place - 1
+    return place
 
 
 _Found = Mapping[str, Mapping[frozenset[tuple[str, str]], Series]]
@@ -154,8 +176,12 @@ def _values(source: mappings.Source, prefix: str, found: _Found, at: Numbers[flo
 def _on(series: Series, at: Numbers[float]) -> Numbers[float]:
     if series.at == at:
         return series.values
-    known = dict(zip(series.at, series.values, strict=True))
-    return array("d", [known.get(time, math.nan) for time in at])
+    values, within = array("d", [math.nan]) * len(at), _half(at)
+    for time, value in zip(series.at, series.values, strict=True):
+        place = _nearest(at, time)
+        if abs(at[place] - time) <= within:
+            values[place] = value
+    return values
 
 
 def _sum(parts: Sequence[Numbers[float]]) -> Numbers[float]:

@@ -21,7 +21,7 @@ from poolscope.config.settings import Settings
 from poolscope.errors import PoolscopeError
 from poolscope.fleet import known
 from poolscope.fleet.client import Engine, Refused
-from poolscope.fleet.judging import GAPS_SHARE, LEAST_DONE, LEAST_SAMPLES, Instance, Range
+from poolscope.fleet.judging import LEAST_SAMPLES, Instance, Range
 from poolscope.fleet.readings import RUN_TASKS, RUN_WINDOW_SECONDS, STRETCH_SCRAPES
 from poolscope.fleet.samples import (
     NAMESPACE,
@@ -32,7 +32,7 @@ from poolscope.fleet.samples import (
     Target,
     key_of,
 )
-from poolscope.fleet.verdicts import Verdict
+from poolscope.fleet.verdicts import GAPS_SHARE, LEAST_DONE, Verdict
 from poolscope.rules.wording import counted
 
 #: Samples that one query may bring, and queries at a time.

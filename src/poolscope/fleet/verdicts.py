@@ -7,9 +7,15 @@ from typing import Literal
 
 import msgspec
 
+from poolscope.fleet.drawn import Point
 from poolscope.fleet.readings import GAP_INTERVALS, Reading, Stretch
 from poolscope.fleet.samples import PoolKey
 from poolscope.model import Advice, Finding, Severity
+from poolscope.rules.wording import counted, seconds
+
+#: More of the time than this without scrapes, or fewer tasks done, is not seen to be healthy.
+GAPS_SHARE = 0.1
+LEAST_DONE = 20
 
 
 class Knee(msgspec.Struct, frozen=True, order=True):
@@ -48,6 +54,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     summary: str = ""
     evidence: dict[str, float] = {}
     advice: Advice = Advice("none", "")
+    #: Its samples for a picture, where pictures are wanted.
+    drawn: tuple[Point, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -73,6 +81,20 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 def too_little(key: PoolKey, reading: Reading, why: str) -> Verdict:
     """Return that there is too little to judge by."""
     return Verdict(key=key, title=reading.mapping.title, tier=reading.mapping.tier, state="insufficient", why=why)
+
+
+def healthy(key: PoolKey, reading: Reading) -> Verdict:
+    """Return the healthy verdict where enough was seen for it."""
+    span = reading.at[-1] - reading.at[0]
+    missing = sum(end - begin for begin, end in reading.gaps)
+    if missing > GAPS_SHARE * span:
+        return too_little(key, reading, f"not scraped for {seconds(missing)} of {seconds(span)}")
+    done = reading.done.total[-1] if reading.done is not None else None
+    if done is not None and done < LEAST_DONE:
+        return too_little(key, reading, f"{counted(round(done), 'task')} done")
+    if done is None and not any(value > 0 for value in reading.active or ()):
+        return too_little(key, reading, "nothing ran at any scrape")
+    return Verdict(key=key, title=reading.mapping.title, tier=reading.mapping.tier, state="healthy")
 
 
 def finding(

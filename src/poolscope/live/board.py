@@ -12,11 +12,12 @@ import msgspec
 
 from poolscope.discretion import without_lines
 from poolscope.live.history import Batch, History, LoopSeries, PoolSeries
-from poolscope.model import IN_TURN, SEVERITIES, TASKS_NEEDED, Finding, Subject
+from poolscope.model import IN_TURN, SEVERITIES, TASKS_NEEDED, Finding
 from poolscope.ranking import importance
 from poolscope.rendering.text import Medium
 from poolscope.rules.wording import counted
 from poolscope.signals.limits import KINDS as LIMITS
+from poolscope.snapshot import Subject
 
 #: What one view shows of each; the rest is counted.
 MOST_POOLS, MOST_LOOPS, MOST_FINDINGS, MOST_BANDS = 50, 20, 20, 50

@@ -19,7 +19,7 @@ from poolscope.probe.interpreter.unpatched import allocate_lock
 from poolscope.rendering.text import Medium
 
 if TYPE_CHECKING:
-    from poolscope.model import Snapshot
+    from poolscope.snapshot import Snapshot
 
 #: A look is taken where the last one is older (s): a little less than the second in which views ask.
 PERIOD_SECONDS = 0.9

@@ -14,8 +14,8 @@ from operator import sub
 from typing import NamedTuple, TypeVar
 
 from poolscope.metrics.merge import buckets, pool_sum
-from poolscope.model import LoopSnapshot, PoolSnapshot, Snapshot
 from poolscope.signals.limits import KINDS as LIMITS
+from poolscope.snapshot import LoopSnapshot, PoolSnapshot, Snapshot
 
 #: Rates and percentiles are of so many seconds.
 WINDOW_SECONDS = 10.0

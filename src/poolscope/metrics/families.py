@@ -27,7 +27,7 @@ from poolscope.config import DEFAULT_LISTEN, Settings
 from poolscope.endpoint import Page, Server
 from poolscope.metrics.merge import buckets, pool_sum, up
 from poolscope.metrics.monotonic import Floors, Key, TaskLabels
-from poolscope.model import FindingCount, LoopSnapshot, PoolSnapshot, Snapshot
+from poolscope.snapshot import FindingCount, LoopSnapshot, PoolSnapshot, Snapshot
 
 __all__ = ["Server", "SnapshotCollector", "serve_snapshots"]
 

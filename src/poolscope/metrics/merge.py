@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from poolscope.aggregation.top_functions import OTHER
-from poolscope.model import FindingCount, LoopSnapshot, PoolSnapshot, Snapshot
+from poolscope.snapshot import FindingCount, LoopSnapshot, PoolSnapshot, Snapshot
 
 #: The process that the rows of the dead are shown for.
 DEAD_PID = 0

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from poolscope.aggregation.floor import Floor
 from poolscope.aggregation.top_functions import TopFunctions, Total
-from poolscope.model import PoolSnapshot
+from poolscope.snapshot import PoolSnapshot
 
 #: Values of the identifying labels: (pool,) or (pool, pid), likewise for loops and findings.
 Key = tuple[str, ...]

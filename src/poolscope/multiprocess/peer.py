@@ -16,7 +16,6 @@ from poolscope.endpoint.base import url_of
 from poolscope.errors import ListenError
 from poolscope.live.feed import Feed, own_command, pages
 from poolscope.metrics.families import serve_snapshots
-from poolscope.model import Snapshot
 from poolscope.multiprocess import peer_client, processes
 from poolscope.multiprocess.leader import Leader
 from poolscope.multiprocess.peer_server import AnsweringSocket, answer
@@ -25,6 +24,7 @@ from poolscope.multiprocess.spool_dir import SCRAPE_PATIENCE, SpoolDir, SpoolErr
 from poolscope.multiprocess.totals import Counts
 from poolscope.probe.interpreter.native_thread import NativeThread
 from poolscope.probe.interpreter.unpatched import allocate_lock, sleep
+from poolscope.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from poolscope.metrics.families import Failed

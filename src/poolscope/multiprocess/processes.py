@@ -44,8 +44,7 @@ def lives(name: str) -> bool:
 
 
 def family() -> str:
-    """Return the name of the parent if that runs the same interpreter, as a server that forks its workers does; else
-    ""."""
+    """Return the name of the parent if it runs the same interpreter, as a forking server does; else ""."""
     parent = os.getppid()
     try:
         if os.readlink(f"/proc/{parent}/exe") == os.readlink("/proc/self/exe"):

@@ -11,13 +11,13 @@ from poolscope.config import DEFAULT_LISTEN, Settings, listen_address
 from poolscope.errors import ListenError
 from poolscope.live.feed import Feed, own_command, pages
 from poolscope.metrics.families import serve_snapshots
-from poolscope.model import Snapshot
 from poolscope.multiprocess.native_host import hosted
 from poolscope.multiprocess.peer import Peer
 from poolscope.multiprocess.spool_dir import SpoolError
 from poolscope.probe.forks import go_on, others_run
 from poolscope.probe.interpreter.unpatched import allocate_lock
 from poolscope.probe.startup import exit_hooks
+from poolscope.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from poolscope.endpoint import Endpoint

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 
 from poolscope.errors import PoolscopeError
 from poolscope.metrics.merge import retired
-from poolscope.model import Snapshot
 from poolscope.multiprocess import processes
 from poolscope.multiprocess.wire import MAX_BYTES, VERSION, Dead, Told, decoded, encoded
 from poolscope.probe.interpreter.unpatched import allocate_lock, sleep
+from poolscope.snapshot import Snapshot
 
 _SOCKET, _TOLD = ".sock", ".told"
 _DEAD, _LOCK, _HOLDER = "dead", "lock", "holder"
@@ -170,8 +170,7 @@ class SpoolDir:
         return [last.snapshot for name in self.told() if name not in dead and (last := self.last(name)) is not None]
 
     def leave(self, name: str, *, replaced: bool = False) -> None:
-        """Note that the peer ends in order. The last one leaves nothing behind, if none will follow. Under the
-        lock."""
+        """Note that the peer ends in order. The last one cleans up if none will follow. Call it under the lock."""
         self.step_down(name)
         if not replaced and not self._others(name):
             self._clear()

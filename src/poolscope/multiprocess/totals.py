@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from poolscope.config import MetricsSettings
 from poolscope.metrics.merge import merged
-from poolscope.model import Snapshot
 from poolscope.multiprocess import peer_client, processes
 from poolscope.multiprocess.spool_dir import SCRAPE_PATIENCE, SpoolDir
 from poolscope.multiprocess.wire import VERSION, Told, encoded
 from poolscope.probe.interpreter.unpatched import allocate_lock
+from poolscope.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from poolscope.metrics.families import Failed

@@ -6,7 +6,8 @@ from typing import TypeVar
 
 import msgspec
 
-from poolscope.model import Snapshot, storable
+from poolscope.model import storable
+from poolscope.snapshot import Snapshot
 
 #: Messages of peers of another version are dropped.
 VERSION = 1

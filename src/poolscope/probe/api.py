@@ -1,4 +1,4 @@
-"""What the parts of the probe use of it. `runtime` implements it; nothing below that imports it."""
+"""The interface of the probe for its parts. `runtime` implements it; nothing below imports that."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
         @property
         def overslept_ns(self) -> int:
-            """How late our thread has woken up, in sum (ns)."""
+            """How late our thread has woken up, in total (ns)."""
 
         def wake(self) -> None:
             """Start our thread if it does not run. Called before the first event; cheap after that."""
@@ -52,28 +52,28 @@ if TYPE_CHECKING:
             """Return what the settings say about a pool of this name and kind."""
 
         def add_job(self, period_seconds: float, job: Callable[[int], object]) -> Callable[[], None]:
-            """Have our thread call `job(now_ns)` every so often; return what ends that."""
+            """Have our thread call `job(now_ns)` at this interval; return a function that ends that."""
 
         def emit(self, message: tuple[Any, ...]) -> None:
             """Queue a message (see `poolscope.messages`)."""
 
         def notice(self, text: str) -> None:
-            """Tell once what could not be seen, or was switched off."""
+            """Report once what could not be seen, or was switched off."""
 
         def warn(self, text: str) -> None:
             """Do the same, and log it, unless a parent does."""
 
         def incident(self, text: str) -> None:
-            """Tell once of what has happened to the program."""
+            """Report once what has happened to the program."""
 
         def fail(self, part: str, exc: BaseException) -> None:
-            """Tell of a failure of ours."""
+            """Report a failure of ours."""
 
 
 class _Registered:
-    """What is above registers with this, as nothing here imports it."""
+    """Holds what upper layers register, as nothing here imports them."""
 
-    #: Gives the probe of this process: `runtime.current`.
+    #: Returns the probe of this process: `runtime.current`.
     current: Callable[[], Any]
     #: Gives a process that nothing else watches its own engine.
     local_engine: Callable[[Any], object] | None = None
@@ -83,7 +83,7 @@ registered = _Registered()
 
 
 def current() -> ProbeApi:
-    """Return the probe of this process, which is made on first use. After a fork it is another one for those that were
-    given one before."""
+    """Return the probe of this process, which is made on first use. After a fork, parts that were given a probe may get
+    another one."""
     probe: ProbeApi = registered.current()
     return probe

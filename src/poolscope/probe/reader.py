@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PROCESS_INTERVAL_NS = 500_000_000
 #: How long a reader waits for another one (seconds).
 FLUSH_PATIENCE = 1.0
-#: How soon a sink is asked again to send what it could not send at once; if there is nothing, practically never.
+#: How soon a sink may send again what it could not send at once; with nothing left, practically never.
 SEND_AGAIN_NS = 5_000_000
 SEND_NEVER_NS = 1 << 62
 
@@ -62,7 +62,7 @@ class Reader:
         self.samplers = Samplers(self._clock, self._cpu, outlet.push, self._fail, self._tell)
         #: Whether pools are not read any more.
         self.given_up = False
-        # Taken by readers only. `_reading_thread` is the thread that holds it: a sink cannot flush.
+        # Only readers take it. `_reading_thread` is the thread that holds it: a sink must not flush.
         self._lock = allocate_lock()
         self._reading_thread: int | None = None
         self._process_told_ns: int | None = None
@@ -136,13 +136,13 @@ class Reader:
     # -- in our thread -------------------------------------------------------------------------------------
 
     def drain(self, now_ns: int) -> None:
-        """Read all pools, look closer at the full ones, and hand it over."""
+        """Read all pools, look closer at the full ones, and deliver the messages."""
         # Not under the lock: this imports, and a thread that imports may be waiting to read.
         if not self._find_engine() or not self.enter(FLUSH_PATIENCE):
             return
         try:
             self._find_parent()
-            # Whether a quiet pool was shut down is asked now and then only.
+            # Check only now and then whether quiet pools were shut down.
             full = self._pools.read(ask_all=self._process_due(now_ns))
             # A closer look reads files, and each read releases the GIL: where tasks compute, that takes a second.
             self._outlet.deliver()
@@ -186,7 +186,7 @@ class Reader:
                 self.leave()
 
     def _give_up(self, part: str, exc: BaseException) -> None:
-        """Stop reading pools: so they must not go on recording. Under the lock."""
+        """Stop reading pools, and so stop them from recording. Call it under the lock."""
         self.given_up = True
         self._ticker.remove(self._drain_job)
         self._fail(part, exc)

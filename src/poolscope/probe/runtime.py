@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 #: How long a fork waits for our thread to end (seconds).
 FORK_PATIENCE = 0.2
 #: How long the end of the process waits for our thread to end (seconds), which is woken up for it. A thread that the
-#: interpreter stops in the midst of an import keeps its lock, and whatever imports that module last waits for ever.
+#: interpreter stops during an import keeps its lock, and a later import of that module waits for ever.
 EXIT_PATIENCE = 5.0
 
 
@@ -186,7 +186,7 @@ class Probe:
 
     @property
     def supervised(self) -> bool:
-        """Whether a parent judges this process: then it neither judges itself nor logs failures of ours."""
+        """Whether a parent judges this process. If so, it does not judge itself and logs no failures of ours."""
         return self._report.supervised
 
     @supervised.setter
@@ -218,8 +218,8 @@ class Probe:
             return
         try:
             if not self.supervised:
-                # Our thread will import what judges. Meanwhile `dataclasses`, in an import of the program's, would take
-                # a `typing` that is half there: it looks into `sys.modules` without waiting.
+                # Our thread will import the engine. Meanwhile `dataclasses`, in an import of the program's, would find
+                # a half-imported `typing`: it looks into `sys.modules` without waiting.
                 import typing  # noqa: F401
             ticker.wake()
         except Exception as exc:
@@ -235,11 +235,11 @@ class Probe:
 
     @property
     def overslept_ns(self) -> int:
-        """How late our thread has woken up, in sum (ns)."""
+        """How late our thread has woken up, in total (ns)."""
         return self._ticker.overslept_ns
 
     def tick(self) -> None:
-        """Do what is due now. Our thread's work; tests with a clock of their own call it by hand."""
+        """Do what is due now. Our thread calls it; so do tests with a clock of their own."""
         self._ticker.tick()
 
     def flush(self, timeout: float = FLUSH_PATIENCE, *, process: bool = True) -> bool:
@@ -252,7 +252,7 @@ class Probe:
         return self._reader.flush(timeout, process=process)
 
     def _read_last(self) -> None:
-        # A process that has yet to look for its engine keeps its records for it.
+        # A process that has not looked for its engine yet keeps its records for it.
         if self._outlet.sinks or not self._something_opened:
             self._reader.drain(self.clock())
         self._reader.thread_ended()
@@ -271,7 +271,7 @@ class Probe:
         try:
             default_sink(self)
         except BaseException as exc:
-            # Then what is recorded is read and dropped.
+            # Without an engine, records are read and dropped.
             self.fail("judge", exc)
         finally:
             self._seeking_engine = False

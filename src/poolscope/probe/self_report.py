@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-#: Failures that nothing has fetched, beyond which more of them are not kept.
+#: The most failures to keep until they are fetched.
 _FAULTS_KEPT = 1000
 
 
@@ -30,7 +30,7 @@ class SelfReport:
         self._told: set[str] = set()
 
     def notice(self, text: str) -> None:
-        """Tell once what could not be seen, or was switched off."""
+        """Report once what could not be seen, or was switched off."""
         if text not in self._told:
             self._told.add(text)
             self._emit(("notice", text))
@@ -45,7 +45,7 @@ class SelfReport:
                 logging.getLogger("poolscope").warning("%s", text)
 
     def incident(self, text: str) -> None:
-        """Tell once of what has happened to the program: at once, by the log or by the parent."""
+        """Report once what has happened to the program, at once: in the log, or through the parent."""
         if not self.supervised:
             self.warn(text)
         elif text not in self._told:

@@ -1,4 +1,4 @@
-"""What the probe must know of the settings, as plain values: it reads no YAML and validates nothing.
+"""The settings that the probe needs, as plain values: it reads no YAML and validates nothing.
 
 The user's settings were checked by `poolscope.config` before they come here.
 """

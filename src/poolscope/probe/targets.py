@@ -63,6 +63,18 @@ def _twisted() -> Any:
     return twisted
 
 
+def _dask() -> Any:
+    from poolscope.probe.adapters import dask
+
+    return dask
+
+
+def _celery_prefork() -> Any:
+    from poolscope.probe.adapters import celery_prefork
+
+    return celery_prefork
+
+
 def _anyio() -> Any:
     from poolscope.probe.adapters import anyio
 
@@ -73,12 +85,6 @@ def _aiosqlite() -> Any:
     from poolscope.probe.adapters import aiosqlite
 
     return aiosqlite
-
-
-def _billiard() -> Any:
-    from poolscope.probe.adapters import billiard
-
-    return billiard
 
 
 def _loky() -> Any:
@@ -209,16 +215,10 @@ def _cheroot() -> Any:
     return cheroot
 
 
-def _dask() -> Any:
-    from poolscope.probe.adapters import dask
+def _dask_threads() -> Any:
+    from poolscope.probe.adapters import dask_threads
 
-    return dask
-
-
-def _distributed() -> Any:
-    from poolscope.probe.adapters import distributed
-
-    return distributed
+    return dask_threads
 
 
 def _grpc() -> Any:
@@ -251,11 +251,11 @@ POOLS: Families = {
     "s3transfer": (_s3transfer, ("s3transfer.futures", "s3transfer.manager")),
     "waitress": (_waitress, ("waitress.task",)),
     "twisted": (_twisted, ("twisted.python.threadpool", "twisted.internet.base")),
+    "dask": (_dask, ("distributed.worker",)),
+    "celery prefork": (_celery_prefork, ("celery.worker.worker", "celery.concurrency.prefork")),
     "anyio": (_anyio, ("anyio._backends._asyncio", "anyio._backends._trio")),
     "aiosqlite": (_aiosqlite, ("aiosqlite.core",)),
     "cheroot": (_cheroot, ("cheroot.server",)),
-    "billiard": (_billiard, ("billiard.pool",)),
-    "distributed": (_distributed, ("distributed._concurrent_futures_thread",)),
     "loky": (_loky, ("loky.process_executor", "joblib.externals.loky.process_executor")),
     "trio": (_trio, ("trio._threads", "trio.to_thread", "trio._path")),
     # The package comes first: its module makes an executor as it is imported.
@@ -276,8 +276,8 @@ POOLS: Families = {
     "threading queues": (_threading_queues, ("queue",)),
 }
 
-#: Those that load what records before the program has a pool. Until then greenlets may take the place of threads, and
-#: are to be met as such: beside them these are not watched.
+#: Families whose parts are loaded before the program has a pool. Greenlets may replace threads until then; if they do,
+#: these are not watched.
 LIMITS = (
     *("asyncio limits", "anyio limits", "threading limits", "asyncio queues", "threading queues", "other executors"),
     *("sqlalchemy", "psycopg_pool", "redis", "urllib3", "httpcore", "aiohttp", "asyncpg", "pymongo"),
@@ -291,9 +291,7 @@ LOOPS: Families = {"loops": (_loops, ("asyncio.base_events", "uvloop", "trio._co
 WRAPPING: dict[str, Loader] = {
     "apscheduler.executors.base": _apscheduler,
     "celery.concurrency.base": _celery,
-    "dask.local": _dask,
-    "distributed.utils": _dask,
-    "distributed.worker": _dask,
+    "dask.local": _dask_threads,
     "grpc._server": _grpc,
     "gunicorn.workers.gthread": _gunicorn,
     "joblib._utils": _joblib,

@@ -18,7 +18,7 @@ _LONGEST_WAIT = 1.0
 
 
 class Job:
-    """Something to do every `period_ns`. A late job runs once, not as often as it was missed.
+    """A job to run every `period_ns`. A late one runs once, not as often as it was missed.
 
     `due_ns` is written by the thread that ticks, and by `wake` while none does; `period_ns` may be set by any thread.
     """
@@ -52,7 +52,7 @@ class Ticker:
         self._failed = failed
         self._last = last
         self._jobs: list[Job] = []
-        #: How late the thread has woken up, in sum (ns): no thread runs while the process is stopped or starved.
+        #: How late the thread has woken up, in total (ns): no thread runs while the process is stopped or starved.
         self.overslept_ns = 0
         self._life: NativeThread | None = None
         self._starting = allocate_lock()
@@ -73,7 +73,7 @@ class Ticker:
         return job
 
     def remove(self, job: Job) -> None:
-        """Take a job out; done already if it is not there."""
+        """Remove a job. Does nothing if it is not there."""
         try:
             self._jobs.remove(job)
         except ValueError:
@@ -93,7 +93,7 @@ class Ticker:
                 self._failed(job.part, exc)
 
     def seconds_to_next(self) -> float:
-        """Return how long nothing will be due (ns), as far as is known now: a new job shortens it."""
+        """Return how long (ns) nothing will be due, unless a new job comes."""
         due = min([job.due_ns for job in list(self._jobs)], default=None)
         if due is None:
             return _LONGEST_WAIT

@@ -8,31 +8,22 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import math
 import os
-import zlib
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from html import escape
 from importlib import resources
 from itertools import chain
-from typing import Any
 
-from poolscope.model import IN_TURN, Finding, LoopReport, PoolReport, PoolTrace, Report, Session, storable
+from poolscope.model import IN_TURN, Finding, LoopReport, LoopTrace, PoolReport, PoolTrace, Report, Session
 from poolscope.ranking import importance
-from poolscope.rendering import glossary
-from poolscope.rendering.tasks import tasks
-from poolscope.rendering.text import Medium
+from poolscope.rendering import glossary, page_data
+from poolscope.rendering.text import Medium, began_of, finite
 from poolscope.rules.wording import counted
 
-#: The last tasks of a pool that a page has, which keep 200,000 in all below 3 MB.
-MOST_TASKS = 200_000
-#: Points of a pool's timeline in its picture, and in its table.
-_MOST_POINTS = 2_000
-_MOST_ROWS = 60
-_MOST_POOLS = 100
+#: Rows of the table of a pool's timeline, and of a loop's blocks.
+_MOST_ROWS, _MOST_BLOCKS = 60, 20
 _MOST_FRAMES = 5
 _STYLES = ("uPlot.min.css", "page.css")
 _SCRIPTS = ("uPlot.iife.min.js", "page.js")
@@ -42,7 +33,9 @@ def encode(session: Session, cwd: str | None = None) -> bytes:
     """Return the page; paths below `cwd` (None: the working directory) are shown relative to it."""
     medium = Medium(width=160, encoding=None, cwd=os.getcwd() if cwd is None else cwd)
     title = f"poolscope: {session.report.verdict.replace('_', ' ')}"
-    return document(medium, title, session.report.poolscope_version, _body(medium, session), _data(session))
+    return document(
+        medium, title, session.report.poolscope_version, _body(medium, session), page_data.encode(session, medium)
+    )
 
 
 def document(medium: Medium, title: str, version: str, body: Iterable[str], data: str, *, connect: str = "") -> bytes:
@@ -90,29 +83,31 @@ def _body(medium: Medium, session: Session) -> Iterator[str]:
         yield "<h2>What was found</h2>"
     for finding in worse:
         yield from finding_told(medium, report, finding, began, headline=finding is worse[0], linked=True)
-    for index, (pool, trace) in enumerate(zip(report.pools[:_MOST_POOLS], session.traces, strict=False)):
+    for index, (pool, trace) in enumerate(zip(report.pools[: page_data.MOST_POOLS], session.traces, strict=False)):
         yield from _pool(medium, index, pool, trace)
-    if len(report.pools) > _MOST_POOLS:
-        yield f"<p>and {counted(len(report.pools) - _MOST_POOLS, 'more pool')}</p>"
+    if len(report.pools) > page_data.MOST_POOLS:
+        yield f"<p>and {counted(len(report.pools) - page_data.MOST_POOLS, 'more pool')}</p>"
     if report.event_loops:
         yield "<h2>Event loops</h2>"
         header = ("event loop", "kind", "pid", "blocked", "longest block", "lag p95", "peak tasks")
-        yield from _table(header, (_loop(medium, loop) for loop in report.event_loops))
+        yield from table(header, (_loop(medium, loop) for loop in report.event_loops))
+        for index, (loop, blocks) in enumerate(zip(report.event_loops, session.loops, strict=False)):
+            yield from _blocks(medium, index, loop, blocks)
     notes = [finding for finding in ranked if finding.severity == "info"]
-    yield from _list("Notes", (_text(medium, finding.summary) for finding in notes))
-    yield from _list("Not seen, or switched off", (_text(medium, notice) for notice in report.notices))
-    yield from _words(report, worse)
+    yield from listed("Notes", (_text(medium, finding.summary) for finding in notes))
+    yield from listed("Not seen, or switched off", (_text(medium, notice) for notice in report.notices))
+    yield from words(worse, glossary.TERMS if report.pools else {})
     yield "</main>"
     overhead = f"overhead {medium.seconds(report.overhead.cpu_seconds)} CPU ({medium.percent(report.overhead.share)})"
     yield f"<footer>poolscope {_text(medium, report.poolscope_version)}, {overhead}</footer>"
 
 
-def _words(report: Report, findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield what the words on the page mean."""
+def words(findings: Sequence[Finding], terms: Mapping[str, str]) -> Iterator[str]:
+    """Return what the words of these findings mean, and more terms, as markup."""
     patterns, causes = {finding.pattern for finding in findings}, {finding.cause for finding in findings}
     told = {word: text for word, text in glossary.PATTERNS.items() if word in patterns}
     told |= {word: text for word, text in glossary.CAUSES.items() if word in causes}
-    told |= glossary.TERMS if report.pools else {}
+    told |= terms
     if told:
         yield '<h2>What the words mean</h2><dl class="words">'
         yield from (f'<div id="{_anchor(word)}"><dt>{word}</dt><dd>{text}</dd></div>' for word, text in told.items())
@@ -151,15 +146,10 @@ def finding_told(
     headline: bool,
     linked: bool = False,
 ) -> Iterator[str]:
-    """Return a finding as markup, without its sentence if that is the `headline`; `linked` to what `_words` says."""
+    """Return a finding as markup, without its sentence if that is the `headline`; `linked` to what `words` says."""
     until = report.duration_seconds if finding.until_seconds is None else finding.until_seconds
     yield f'<article class="{finding.severity}">'
-    pattern, cause = _text(medium, finding.pattern), _text(medium, finding.cause)
-    if linked and finding.pattern in glossary.PATTERNS:
-        pattern = f'<a href="#{_anchor(finding.pattern)}">{pattern}</a>'
-    if linked and finding.cause in glossary.CAUSES:
-        cause = f'<a href="#{_anchor(finding.cause)}">{cause}</a>'
-    yield f"<h3>{pattern}, cause {cause}</h3>"
+    yield named(medium, finding, linked=linked)
     if not headline:
         yield f"<p>{_text(medium, finding.summary)}</p>"
     times = "" if began is None else f" ({_time(began, finding.since_seconds)} to {_time(began, until)})"
@@ -174,14 +164,30 @@ def finding_told(
             yield f"<pre>{_text(medium, source)}</pre>"
     if finding.advice.text:
         yield f'<p class="advice">{_text(medium, finding.advice.text, 800)}</p>'
-    if finding.evidence:
-        yield "<details><summary>Evidence</summary><dl>"
-        for name, value in finding.evidence.items():
-            told = medium.seconds(value) if name.endswith("_seconds") else medium.number(value)
-            words = name.removesuffix("_seconds").replace("_", " ")
-            yield f"<div><dt>{_text(medium, words, 60)}</dt><dd>{told}</dd></div>"
-        yield "</dl></details>"
+    yield from evidence_told(medium, finding)
     yield "</article>"
+
+
+def named(medium: Medium, finding: Finding, *, linked: bool) -> str:
+    """Return the heading of a finding as markup; `linked` to what `words` says."""
+    pattern, cause = _text(medium, finding.pattern), _text(medium, finding.cause)
+    if linked and finding.pattern in glossary.PATTERNS:
+        pattern = f'<a href="#{_anchor(finding.pattern)}">{pattern}</a>'
+    if linked and finding.cause in glossary.CAUSES:
+        cause = f'<a href="#{_anchor(finding.cause)}">{cause}</a>'
+    return f"<h3>{pattern}, cause {cause}</h3>"
+
+
+def evidence_told(medium: Medium, finding: Finding) -> Iterator[str]:
+    """Return the numbers of a finding as markup."""
+    if not finding.evidence:
+        return
+    yield "<details><summary>Evidence</summary><dl>"
+    for name, value in finding.evidence.items():
+        told = medium.seconds(value) if name.endswith("_seconds") else medium.number(value)
+        label = name.removesuffix("_seconds").replace("_", " ")
+        yield f"<div><dt>{_text(medium, label, 60)}</dt><dd>{told}</dd></div>"
+    yield "</dl></details>"
 
 
 def _pool(medium: Medium, index: int, pool: PoolReport, trace: PoolTrace) -> Iterator[str]:
@@ -211,13 +217,12 @@ def _pool(medium: Medium, index: int, pool: PoolReport, trace: PoolTrace) -> Ite
         )
         yield "<details><summary>The same as a table</summary>"
         header = ("from the start", "running", "queued", "longest wait", "started", "finished")
-        yield from _table(header, _timeline_rows(medium, trace))
+        yield from table(header, _timeline_rows(medium, trace))
         yield "</details>"
     if trace.tasks:
         yield (
-            f'<figure class="tasks" data-pool="{index}" tabindex="0" hidden><figcaption>Tasks that ran beside each'
-            ' other, in the colour of their function; a lane is no particular worker. <span class="legend"></span>'
-            "</figcaption>"
+            f'<figure class="tasks" data-pool="{index}" tabindex="0" hidden><figcaption>{_lanes_are(trace)}'
+            ' <span class="legend"></span></figcaption>'
             f'<div><canvas class="lanes" role="img" aria-label="Tasks of {name} in lanes over time"></canvas></div>'
             '<div class="tip" aria-live="off"></div></figure>'
         )
@@ -235,10 +240,15 @@ def _pool(medium: Medium, index: int, pool: PoolReport, trace: PoolTrace) -> Ite
             for function in pool.functions
         )
         yield "<h3>Functions</h3>"
-        yield from _table(("function", "started", "busy", "wait p50", "wait p95", "run p50", "run p95"), rows)
+        yield from table(("function", "started", "busy", "wait p50", "wait p95", "run p50", "run p95"), rows)
     if pool.sizing:
         yield from _sizing(medium, index, pool)
     yield "</section>"
+
+
+def _lanes_are(trace: PoolTrace) -> str:
+    lanes = "A lane for each worker" if trace.workers else "Tasks that ran beside each other"
+    return f"{lanes}, and the queue above. Tasks have the colour of their function."
 
 
 def _sizing(medium: Medium, index: int, pool: PoolReport) -> Iterator[str]:
@@ -260,7 +270,7 @@ def _sizing(medium: Medium, index: int, pool: PoolReport) -> Iterator[str]:
         )
         for point in pool.sizing
     )
-    yield from _table(("workers", "wait p50", "wait p95", "all done in"), rows)
+    yield from table(("workers", "wait p50", "wait p95", "all done in"), rows)
     yield '<p class="facts">Run times are taken as recorded, whatever the number of workers.</p></details>'
 
 
@@ -276,7 +286,35 @@ def _loop(medium: Medium, loop: LoopReport) -> Sequence[str]:
     return [name, _text(medium, loop.kind), str(loop.pid), *map(medium.seconds, times), f"{loop.peak_tasks:,}"]
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+def _blocks(medium: Medium, index: int, loop: LoopReport, trace: LoopTrace) -> Iterator[str]:
+    if not trace.blocks:
+        return
+    name = _text(medium, medium.name(loop.name))
+    yield f"<h3>Blocks of {name}</h3>"
+    yield (
+        f'<figure class="blocks" data-loop="{index}" tabindex="0" hidden><figcaption>While a bar lasts, one callback'
+        ' keeps the loop from all others. Bars have the colour of their line. <span class="legend"></span></figcaption>'
+        f'<div><canvas class="lanes" role="img" aria-label="Blocks of {name} over time"></canvas></div>'
+        '<div class="tip" aria-live="off"></div></figure>'
+    )
+    longest = sorted(trace.blocks, key=lambda block: -finite(block.seconds))[:_MOST_BLOCKS]
+    words = "The same as a table" if len(longest) == len(trace.blocks) else f"The longest {len(longest)} as a table"
+    yield f"<details><summary>{words}</summary>"
+    places = dict(enumerate(page_data.places(medium, trace)))
+    rows = (
+        (
+            medium.moment(block.at_seconds),
+            medium.seconds(block.seconds),
+            _text(medium, places.get(block.place, "not known")),
+        )
+        for block in longest
+    )
+    yield from table(("from the start", "held the loop for", "line"), rows)
+    yield "</details>"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Return a table as markup; its cells are markup."""
     yield (
         '<div class="scroll"><table><thead><tr>'
         + "".join(f"<th>{name}</th>" for name in header)
@@ -287,7 +325,8 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str
     yield "</tbody></table></div>"
 
 
-def _list(title: str, items: Iterable[str]) -> Iterator[str]:
+def listed(title: str, items: Iterable[str]) -> Iterator[str]:
+    """Return a list with its title as markup, if there is an item; items are markup."""
     told = [f"<li>{item}</li>" for item in items]
     if told:
         yield f"<h2>{title}</h2><ul>{''.join(told)}</ul>"
@@ -296,14 +335,6 @@ def _list(title: str, items: Iterable[str]) -> Iterator[str]:
 def _text(medium: Medium, text: str, most: int = 500) -> str:
     """Return a text of the program's that HTML shows as it is."""
     return escape(medium.clean(text, most))
-
-
-def began_of(report: Report) -> datetime | None:
-    """Return when the program started; None if that is not known."""
-    try:
-        return datetime.fromisoformat(report.started_at).astimezone()
-    except (ValueError, OverflowError):
-        return None
 
 
 def _day(began: datetime) -> str:
@@ -315,80 +346,6 @@ def _time(began: datetime, seconds: float) -> str:
         return (began + timedelta(seconds=seconds)).strftime("%H:%M:%S")
     except (OverflowError, ValueError):
         return "?"
-
-
-# --- data of the pictures
-
-
-def _data(session: Session) -> str:
-    report = session.report
-    began = began_of(report)
-    pools = zip(report.pools[:_MOST_POOLS], session.traces, strict=False)
-    content = {
-        "started": 0.0 if began is None else began.timestamp(),
-        "duration": _finite(report.duration_seconds),
-        "pools": [_pool_data(pool, trace, report.duration_seconds) for pool, trace in pools],
-    }
-    # `<` would begin an end tag or a comment.
-    return json.dumps(storable(content), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-
-
-def _pool_data(pool: PoolReport, trace: PoolTrace, duration: float) -> dict[str, Any]:
-    points = trace.timeline[:: max(1, math.ceil(len(trace.timeline) / _MOST_POINTS))]
-    fields = ("at_seconds", "active", "queued", "wait_seconds")
-    packed, shown, left_out, unit = _packed(trace)
-    medium = Medium(width=160, encoding=None, cwd="")
-    findings = [
-        {
-            "severity": finding.severity,
-            "since": _finite(finding.since_seconds),
-            "until": _finite(duration if finding.until_seconds is None else finding.until_seconds),
-        }
-        for finding in pool.findings
-    ]
-    sizing = [
-        [point.workers, *map(_finite, (point.wait_p50_seconds, point.wait_p95_seconds, point.makespan_seconds))]
-        for point in pool.sizing or ()
-    ]
-    return {
-        "max_workers": pool.max_workers,
-        "functions": [medium.clean(name, 120) for name in trace.functions],
-        "findings": findings,
-        "sizing": sizing,
-        "timeline": [[round(_finite(getattr(point, field)), 4) for point in points] for field in fields],
-        "tasks": packed,
-        "shown": shown,
-        "left_out": left_out,
-        "unit": unit,
-    }
-
-
-def _packed(trace: PoolTrace) -> tuple[str, int, int, int]:
-    """Return the last tasks in columns, how many they are, how many are left out, and the unit of their times (ns).
-
-    Columns of 32-bit integers: time since the submission before, wait, run (-1 for what had not happened), function.
-    """
-    kept = [task for task in tasks(trace) if task.submitted >= 0]
-    left_out = max(0, len(kept) - MOST_TASKS)
-    kept = sorted(kept[left_out:], key=lambda task: task.submitted)
-    longest = max((max(task.submitted, task.started, task.finished) for task in kept), default=0)
-    unit = max(1000, math.ceil(longest / (2**31 - 1)))
-    columns = tuple(array("i") for _ in range(4))
-    before = 0
-    for task in kept:
-        at = task.submitted // unit
-        wait = max(0, task.started // unit - at) if task.started >= 0 else -1
-        run = max(0, (task.finished - task.started) // unit) if task.finished >= 0 <= task.started else -1
-        function = task.function if 0 <= task.function < len(trace.functions) else -1
-        for column, value in zip(columns, (at - before, wait, run, function), strict=True):
-            column.append(value)
-        before = at
-    data = b"".join(column.tobytes() for column in columns)
-    return base64.b64encode(zlib.compress(data, 6)).decode(), len(kept), left_out, unit
-
-
-def _finite(value: float) -> float:
-    return value if math.isfinite(value) else 0.0
 
 
 def _asset(name: str) -> str:

@@ -13,9 +13,9 @@ from html import escape
 
 from poolscope.model import Finding, PoolReport, PoolTrace, Report, Session
 from poolscope.ranking import importance
-from poolscope.rendering.html import began_of, finding_told, headline
+from poolscope.rendering.html import finding_told, headline
 from poolscope.rendering.terminal import DEFAULT_WIDTH, render
-from poolscope.rendering.text import Medium
+from poolscope.rendering.text import Medium, began_of
 from poolscope.rendering.timeline import Column, columns, span
 from poolscope.rules.wording import counted
 

@@ -11,10 +11,11 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import Literal, NamedTuple, TextIO
 
+from poolscope.model import Report
 from poolscope.plain import escaped, fitting
 from poolscope.rules.wording import counted, minutes
 
@@ -235,6 +236,18 @@ def more(number: int, noun: str, *, indent: int = 0) -> list[Line]:
     return [((f"{' ' * indent}and {counted(number, f'more {noun}')}", "dim"),)] if number > 0 else []
 
 
+def hanging(medium: Medium, word: Span, text: str, style: Style = "bold") -> Iterator[Line]:
+    """Return a word and a wrapped text to the right of it."""
+    margin = line_cells((word,)) + 2
+    for index, line in enumerate(medium.wrap(text, medium.width - margin)):
+        yield (word, ("  ", ""), (line, style)) if index == 0 else ((" " * margin + line, style),)
+
+
+def finite(value: float) -> float:
+    """Return the number; 0 for one that is infinite or none."""
+    return value if math.isfinite(value) else 0.0
+
+
 def _cells(char: str) -> int:
     if unicodedata.east_asian_width(char) in "WF":
         return 2
@@ -270,3 +283,11 @@ def _encodes(text: str, encoding: str | None) -> bool:
     except (UnicodeError, LookupError):
         return False
     return True
+
+
+def began_of(report: Report) -> datetime | None:
+    """Return when the program started; None if that is not known."""
+    try:
+        return datetime.fromisoformat(report.started_at).astimezone()
+    except (ValueError, OverflowError):
+        return None

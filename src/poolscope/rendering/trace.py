@@ -1,8 +1,8 @@
 """A recorded run as a timeline for Perfetto and chrome://tracing: trace events as JSON.
 
 https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU has the format; times in it are
-microseconds. Each pool is a process of its own there: a track for what was found, one for submissions, and a lane for
-each task that runs beside others. A session does not say which worker ran a task: lanes are filled from the first on.
+microseconds. Each pool is a process of its own there: a track for what was found, one for submissions, and one for each
+worker; where workers are not known, as many as tasks that run beside each other. A loop has a track of its blocks.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import heapq
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
-from poolscope.model import Finding, LoopReport, PoolReport, PoolTrace, Session, TimelinePoint, storable
-from poolscope.rendering.tasks import FOREVER_NS, tasks
+from poolscope.model import Finding, LoopReport, LoopTrace, PoolReport, PoolTrace, Session, TimelinePoint, storable
+from poolscope.rendering.tasks import FOREVER_NS, lanes, tasks
 
 #: The most that tasks may take of a file (bytes), for viewers read some hundred MB: the shortest are left out.
 MOST_BYTES = 90_000_000
@@ -26,7 +27,8 @@ _NAME = 80
 #: What an event of a task takes beside its name (bytes), at most.
 _EVENT_BYTES = 72
 
-_FINDINGS, _SUBMISSIONS, _FIRST_LANE = 1, 2, 3  # tracks of a pool
+_FINDINGS, _SUBMISSIONS, _FIRST_WORKER = 1, 2, 3  # tracks of a pool
+_BLOCKS = 2  # beside what was found of a loop
 
 Event = dict[str, Any]
 
@@ -36,6 +38,7 @@ class _Task(NamedTuple):
     submitted_ns: int
     started_ns: int
     finished_ns: int
+    worker: int
 
 
 def encode(session: Session, *, compressed: bool = False) -> bytes:
@@ -76,22 +79,27 @@ def _events(session: Session, kept: Sequence[Sequence[_Task]], about: dict[str, 
     report = session.report
     arrows = _longest_waits(kept)
     for number, (pool, trace, its) in enumerate(zip(report.pools, session.traces, kept, strict=True), 1):
-        yield from _names(number, f"pool {pool.name} (pid {pool.pid}, {pool.max_workers} workers)", _lanes(its))
+        tracks = lanes((task.started_ns, task.finished_ns, task.worker) for task in its)
+        of = "worker" if trace.workers else "running"
+        names = {_FIRST_WORKER + place: f"{of} {place + 1}" for place in range(max(tracks, default=-1) + 1)}
+        names |= {_SUBMISSIONS: "submitted"} if names else {}
+        yield from _names(number, f"pool {pool.name} (pid {pool.pid}, {pool.max_workers} workers)", names)
         yield from _marks(number, pool, report.duration_seconds)
         yield from _counters(number, trace.timeline)
-        yield from _runs(number, its, arrows)
-    for number, loop in enumerate(report.event_loops, len(report.pools) + 1):
-        yield from _names(number, f"event loop {loop.name} (pid {loop.pid}, {loop.kind})", 0)
+        yield from _runs(number, zip(tracks, its, strict=True), arrows)
+    loops = zip_longest(report.event_loops, session.loops)
+    for number, (loop, blocks) in enumerate(loops, len(report.pools) + 1):
+        yield from _names(
+            number, f"event loop {loop.name} (pid {loop.pid}, {loop.kind})", {_BLOCKS: "blocks"} if blocks else {}
+        )
         yield from _marks(number, loop, report.duration_seconds)
+        yield from _blocks(number, blocks) if blocks else ()
     if "left_out" in about:
         yield {"ph": "i", "s": "g", "pid": 1, "tid": _FINDINGS, "ts": 0, "name": f"not shown: {about['left_out']}"}
 
 
-def _names(number: int, process: str, lanes: int) -> Iterator[Event]:
-    names = {_FINDINGS: "findings"}
-    if lanes:
-        names[_SUBMISSIONS] = "submitted"
-    names |= {_FIRST_LANE + lane: f"running {lane + 1}" for lane in range(lanes)}
+def _names(number: int, process: str, tracks: dict[int, str]) -> Iterator[Event]:
+    names = {_FINDINGS: "findings", **tracks}
     yield {"ph": "M", "pid": number, "tid": 0, "name": "process_name", "args": {"name": process}}
     yield {"ph": "M", "pid": number, "tid": 0, "name": "process_sort_index", "args": {"sort_index": number}}
     for track, name in names.items():
@@ -113,6 +121,23 @@ def _marks(number: int, row: PoolReport | LoopReport, duration: float) -> Iterat
         yield {"ph": "i", "s": "p", **where, "name": name}
 
 
+def _blocks(number: int, trace: LoopTrace) -> Iterator[Event]:
+    """Return the blocks of a loop, each with the name of the function that held it."""
+    for block in trace.blocks:
+        if not all(map(math.isfinite, (block.at_seconds, block.seconds))):
+            continue
+        place = trace.places[block.place] if block.place in range(len(trace.places)) else None
+        yield {
+            "ph": "X",
+            "pid": number,
+            "tid": _BLOCKS,
+            "ts": max(0, round(block.at_seconds * 1e6)),
+            "dur": max(0, round(block.seconds * 1e6)),
+            "name": "?" if place is None else place.function[-_NAME:],
+            "args": {} if place is None else {"line": f"{place.file}:{place.line}"},
+        }
+
+
 def _arguments(finding: Finding) -> dict[str, Any]:
     lines = [f"{frame.file}:{frame.line} in {frame.function}" for frame in finding.frames[:5]]
     return {"summary": finding.summary, "advice": finding.advice.text, "lines": lines}
@@ -132,10 +157,10 @@ def _tasks(trace: PoolTrace, duration: float) -> Iterator[_Task]:
     """Those that started. One that had not ended when the record did ends there."""
     end_ns = int(duration * 1e9)
     names = [name[-_NAME:] for name in trace.functions]
-    for function, submitted, started, finished in tasks(trace):
+    for function, submitted, started, finished, worker in tasks(trace):
         if 0 <= started < FOREVER_NS:
             name = names[function] if 0 <= function < len(names) else "?"
-            yield _Task(name, submitted, started, max(started, finished if finished >= 0 else end_ns))
+            yield _Task(name, submitted, started, max(started, finished if finished >= 0 else end_ns), worker)
 
 
 def _thinned(pools: list[list[_Task]]) -> tuple[list[list[_Task]], int]:
@@ -158,47 +183,25 @@ def _thinned(pools: list[list[_Task]]) -> tuple[list[list[_Task]], int]:
     return thinned, len(sizes) - sum(map(len, thinned))
 
 
-def _lanes(tasks: Sequence[_Task]) -> int:
-    """Return how many run at once at most."""
-    return max((lane for lane, _ in _in_lanes(tasks)), default=-1) + 1
-
-
-def _in_lanes(tasks: Sequence[_Task]) -> Iterator[tuple[int, _Task]]:
-    """Each task with the first lane that is free when it starts, in order of starts."""
-    busy: list[tuple[int, int]] = []  # until, lane
-    free: list[int] = []
-    lanes = 0
-    for task in sorted(tasks, key=lambda task: task.started_ns):
-        while busy and busy[0][0] <= task.started_ns:
-            heapq.heappush(free, heapq.heappop(busy)[1])
-        if free:
-            lane = heapq.heappop(free)
-        else:
-            lane = lanes
-            lanes += 1
-        heapq.heappush(busy, (task.finished_ns, lane))
-        yield lane, task
-
-
 def _longest_waits(pools: Sequence[Sequence[_Task]]) -> int:
     """Return the wait (ns) from which on a task gets an arrow."""
     waits = heapq.nlargest(MOST_ARROWS + 1, (task.started_ns - task.submitted_ns for tasks in pools for task in tasks))
     return max(1, waits[-1] + 1 if len(waits) > MOST_ARROWS else 1)
 
 
-def _runs(number: int, tasks: Sequence[_Task], arrows_from_ns: int) -> Iterator[str]:
-    """Return the events of tasks, as JSON: there may be a million of them."""
+def _runs(number: int, tasks: Iterable[tuple[int, _Task]], arrows_from_ns: int) -> Iterator[str]:
+    """Return the events of tasks, each with its track, as JSON: there may be a million of them."""
     names: dict[str, str] = {}
-    for lane, task in _in_lanes(tasks):
+    for track, task in tasks:
         name = names.get(task.name)
         if name is None:
             name = names[task.name] = _json(task.name).decode()
         start = f"{task.started_ns / 1e3:.3f}"
-        where = f'"pid":{number},"tid":{_FIRST_LANE + lane},"ts":{start}'
+        where = f'"pid":{number},"tid":{_FIRST_WORKER + track},"ts":{start}'
         yield f'{{"ph":"X",{where},"dur":{(task.finished_ns - task.started_ns) / 1e3:.3f},"name":{name}}}'
         if 0 <= task.submitted_ns <= task.started_ns - arrows_from_ns:
-            # The number of a submission is unique in its pool only by time, lane and function.
-            flow = f'"cat":"wait","name":"waits","id":"{number}.{lane}.{task.started_ns}"'
+            # The number of a submission is unique in its pool only by time, worker and function.
+            flow = f'"cat":"wait","name":"waits","id":"{number}.{track}.{task.started_ns}"'
             origin = f'"pid":{number},"tid":{_SUBMISSIONS},"ts":{task.submitted_ns / 1e3:.3f}'
             yield f'{{"ph":"X",{origin},"dur":0.001,"name":{name}}}'
             yield f'{{"ph":"s",{origin},{flow}}}'

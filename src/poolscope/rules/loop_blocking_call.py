@@ -9,6 +9,8 @@ from poolscope.signals.loop_evidence import LITTLE, BlockSignals
 
 #: This many answers of the kernel are more than chance.
 SEEN_OFTEN = 2
+#: A thread that uses less of a core does next to nothing but wait.
+HARDLY = 0.1
 
 
 class BlockingCall(LoopCause, frozen=True):
@@ -43,5 +45,7 @@ class BlockingCall(LoopCause, frozen=True):
         if signals.ready > signals.waits:
             return False
         # The thread slept and woke up often, and the CPU that others used does not explain it: short calls, if those
-        # are most, and if the kernel, where it was asked, has not seen it elsewhere.
-        return signals.slept >= MOST and e.call_seen >= e.futex_seen + signals.ready
+        # are most, and if the kernel, where it was asked, has not seen it elsewhere. Of a thread that computes too it
+        # has to be known that it did not lack a CPU.
+        known = e.delay is not None or e.call_seen > 0 or e.cpu < HARDLY
+        return known and signals.slept >= MOST and e.call_seen >= e.futex_seen + signals.ready

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from poolscope.rules.loop_cause import LOOK, MOST, LoopCause, computed_anywhere, others_compute, slowed_down
-from poolscope.signals.loop_evidence import LITTLE, BlockSignals
+from poolscope.signals.loop_evidence import BlockSignals
 
 
 class LoopComputes(LoopCause, frozen=True):
@@ -26,10 +26,10 @@ class LoopComputes(LoopCause, frozen=True):
             return False
         if e.held >= MOST:
             # One call kept the GIL. If it got less than a whole core, other programs had the rest.
-            return signals.explains(e.cpu)
+            return signals.blocks(e.cpu)
         if slowed_down(signals):
             return computed_anywhere(signals)
         if e.cpu >= MOST * (1 - min(e.late, MOST)) * (1 - signals.delay):
             return True
         # The thread was mostly ready to run, and something that is not measured slowed it down.
-        return signals.ready > signals.waits and not others_compute(signals) and e.cpu >= LITTLE
+        return signals.ready > signals.waits and not others_compute(signals) and computed_anywhere(signals)

@@ -17,6 +17,7 @@ from poolscope.rules.loop_host_descheduled import HostDescheduled
 from poolscope.rules.loop_many_callbacks import ManyCallbacks
 from poolscope.rules.loop_unknown import LoopUnknown
 from poolscope.rules.wording import percent, place, seconds
+from poolscope.signals.loop_evidence import LITTLE
 from poolscope.signals.loop_load import LoadSignals, Share
 
 #: A loop has no rest from this part of its time in callbacks on, over so many times `sustain_seconds`.
@@ -53,11 +54,13 @@ class LoopFull(msgspec.Struct, frozen=True):
         """Match where more than one task was there, and the loop had no rest or was far later than with rest."""
         if signals is None or signals.tasks < 2 or signals.blocked_share > BLOCKED_SHARE:
             return None
-        lag, rest = signals.lag_p50_seconds, signals.rest_lag_seconds
-        late = lag is not None and rest is not None and lag > LATE_SECONDS and lag >= LATER * rest
-        if signals.share < FULL_SHARE and not late:
-            return None
-        return cls(signals, _cause(signals))
+        full = signals.share >= FULL_SHARE or _is_late(signals, signals.lag_p50_seconds)
+        why = _cause(signals)
+        if why not in (GilContention, HostDescheduled):
+            if signals.own_share >= FULL_SHARE or _is_late(signals, signals.own_lag_p50_seconds):
+                return cls(signals, why)
+            why, full = HostDescheduled, full and signals.block.delay >= LITTLE
+        return cls(signals, why) if full else None
 
     @property
     def pattern(self) -> str:
@@ -104,6 +107,12 @@ class LoopFull(msgspec.Struct, frozen=True):
                 return Advice(call.action, call.text)
             return Advice(self.why.action, COMPUTES)
         return Advice(self.why.action, self.why.text)
+
+
+def _is_late(signals: LoadSignals, lag: float | None) -> bool:
+    """Whether this lag (s) is far longer than at rest."""
+    rest = signals.rest_lag_seconds
+    return lag is not None and rest is not None and lag > LATE_SECONDS and lag >= LATER * rest
 
 
 def _cause(signals: LoadSignals) -> type[LoopCause]:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from poolscope.messages import Line, LoopBlock
 from poolscope.rules.loop_cause import MOST, NEARLY_ALL, LoopCause, computed_anywhere, slowed_down
-from poolscope.signals.loop_evidence import BlockSignals
+from poolscope.signals.loop_evidence import LITTLE, BlockSignals
 
 
 class HostDescheduled(LoopCause, frozen=True):
@@ -26,7 +26,11 @@ class HostDescheduled(LoopCause, frozen=True):
         e = signals.evidence
         if e.late >= MOST and signals.used < MOST:
             return True
-        if e.cpu is None or e.held >= MOST or not slowed_down(signals):
+        if e.cpu is None:
+            return False
+        if e.held >= MOST:
+            return _lost_its_cpu(signals)
+        if not slowed_down(signals):
             return False
         return not computed_anywhere(signals) and signals.used < NEARLY_ALL
 
@@ -34,3 +38,12 @@ class HostDescheduled(LoopCause, frozen=True):
     def blamed(cls, _block: LoopBlock) -> Sequence[Line]:
         """Blame no line."""
         return ()
+
+
+def _lost_its_cpu(signals: BlockSignals) -> bool:
+    """Whether a call that kept the GIL computed for less than a block takes, and its thread is not known to have slept.
+
+    On a CPU of its own it would have been over before.
+    """
+    cpu, delay = signals.evidence.cpu or 0.0, signals.evidence.delay
+    return cpu >= LITTLE and not signals.blocks(cpu) and (delay is None or delay >= LITTLE)

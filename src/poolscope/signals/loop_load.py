@@ -32,6 +32,11 @@ class LoadSignals(msgspec.Struct, frozen=True, kw_only=True):
     #: Median of how late the loop ran what was due, then and when it had rest; None: it never had, or was not measured.
     lag_p50_seconds: float | None
     rest_lag_seconds: float | None
+    #: Part of the time in callbacks, and the first of the lags over all of the time, on a machine with nothing else to
+    #: do: without the time in which the thread was ready but on no CPU, and as if its own callbacks alone made the loop
+    #: late. It is asked while it is in one, and late at no other time.
+    own_share: float
+    own_lag_p50_seconds: float | None
     tasks: int
     block: BlockSignals
     #: Part of the time at work in which samples show the loop in a callback. A loop with many short callbacks is mostly
@@ -66,20 +71,32 @@ def measure_load(history: LoopHistory, window_ns: int) -> LoadSignals | None:
     total_ns = sum(load.at_ns - load.since_ns for load in loads)
     lags = [lag for at_ns, lag in history.lags if begin_ns <= at_ns <= end_ns]
     rest = _at_rest(history)
+    share = sum(load.share * (load.at_ns - load.since_ns) for load in loads) / total_ns
+    evidence = _together(loads)
+    own_share = max(evidence.cpu or 0.0, share - (evidence.delay or 0.0))
     return LoadSignals(
         since_ns=begin_ns,
         until_ns=end_ns,
-        share=sum(load.share * (load.at_ns - load.since_ns) for load in loads) / total_ns,
+        share=share,
         blocked_share=history.blocked_within(begin_ns, end_ns) / total_ns,
         lag_p50_seconds=median(lags) / 1e9 if lags else None,
         rest_lag_seconds=median(rest) / 1e9 if rest else None,
+        own_share=own_share,
+        own_lag_p50_seconds=_over_all_time(lags, own_share) / 1e9 * own_share / share if lags and share else None,
         tasks=min(load.tasks for load in loads),
-        block=measure_block(_together(loads)),
+        block=measure_block(evidence),
         inside_share=sum(weight for load in loads for _, weight in load.lines)
         / max(1.0, sum(load.share * (load.at_ns - load.since_ns) for load in loads)),
         lines=_shares([load.lines for load in loads]),
         busy=_shares([load.busy for load in loads]),
     )
+
+
+def _over_all_time(lags: Sequence[int], share: float) -> int:
+    """Return the median over all of the time of what is 0 but for this share of it, in which it is one of `lags`."""
+    if share <= 0.5:
+        return 0
+    return sorted(lags)[int((1 - 0.5 / share) * len(lags))]
 
 
 def _at_rest(history: LoopHistory) -> list[int]:

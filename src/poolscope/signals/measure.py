@@ -270,14 +270,14 @@ class _Seen:
     def crowd(self) -> LoadTest:
         """Return what shows whether random arrivals bring about such a stretch."""
         history, stretch, queued = self._history, self._stretch, self._queued
-        crest = history.occupancy.crests.get(stretch.begin_ns)
+        peak = history.occupancy.peaks.get(stretch.begin_ns)
         return LoadTest(
             workers=history.size,
             stretch_seconds=stretch.length_ns / 1e9,
-            queue=crest.queued if crest is not None else 0,
+            queue=peak.queued if peak is not None else 0,
             inside=queued.workers if queued is not None else 0.0,
-            arrivals=crest.arrivals if crest is not None else 0,
-            seconds=(crest.at_ns - stretch.begin_ns) / 1e9 if crest is not None else 0.0,
+            arrivals=peak.arrivals if peak is not None else 0,
+            seconds=(peak.at_ns - stretch.begin_ns) / 1e9 if peak is not None else 0.0,
             runs=sums(self._window.runs) if self._enough else Runs(),
             before=self._around.came_before,
             regularity=history.regularity,

@@ -69,6 +69,8 @@ class _Connection:
         self.spoke = False
         #: Whether it only brings connections of others (see `probe.transport.channel.Door`).
         self.is_door = False
+        #: The process as it says itself; 0: it has not yet.
+        self.pid = 0
 
     def feed(self, data: bytes) -> list[list[Any]]:
         """Return what it said."""
@@ -77,6 +79,8 @@ class _Connection:
         for message in messages:
             if message[0] == "process_tick" and len(message) > 1 and isinstance(message[1], int):
                 self.told_ns = max(self.told_ns, message[1])
+            elif message[0] == "hello" and len(message) > 2 and isinstance(message[2], int):
+                self.pid = message[2]
         return messages
 
 
@@ -115,6 +119,10 @@ class Collector:
         with self._ending:
             if not self._closed:
                 os.write(self._wake_write, b"x")
+
+    def outliving(self) -> list[int]:
+        """Return the processes that still were there when `run` returned."""
+        return sorted(connection.pid for connection in self._open if connection.pid)
 
     def close(self) -> None:
         """Let go of the sockets, once. Not during `run`."""
@@ -163,7 +171,7 @@ class Collector:
         if self._selector.select(0):
             self._late_rounds += late
             return self._late_rounds > LATE_ROUNDS
-        return late or all(connection.is_door for connection in self._open)
+        return late or not self._open
 
     def _round(self, timeout_seconds: float) -> bool:
         """Read once from each connection that has something; return whether one had."""

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from poolscope import probe
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from poolscope.endpoint import Server
     from poolscope.engine import Engine
     from poolscope.live.feed import Feed
-    from poolscope.model import Session, Snapshot
+    from poolscope.model import Session
+    from poolscope.snapshot import Snapshot
     from poolscope.supervisor.children import Children
     from poolscope.supervisor.collector import Collector
     from poolscope.supervisor.live_door import LiveDoor
@@ -46,6 +47,9 @@ STATUS_SECONDS = 10.0
 
 #: So many pools are named beside a name that none of them has.
 NAMES_SHOWN = 10
+
+#: So many processes that outlive the program are named.
+PIDS_SHOWN = 5
 
 _NOT_SEEN = "no Python process was seen: only Python 3.11 or later, started without -I, -E and -S, is watched"
 
@@ -215,6 +219,8 @@ class Watch:
                 engine.exited(pid, exit_code)
                 if not self._collector.connections:
                     engine.notice(_NOT_SEEN)
+                if outliving := self._collector.outliving():
+                    engine.notice(_outlived(outliving))
                 engine.finish(ended_ns)
                 return self._missed(self._session(ended_ns, exit_code))
         except Exception:
@@ -409,3 +415,10 @@ def _site() -> str:
 def _as_text(argument: str) -> str:
     # Arguments may be bytes that are no text; a report must be.
     return argument.encode("utf-8", "backslashreplace").decode()
+
+
+def _outlived(pids: Sequence[int]) -> str:
+    """Return what is said of processes that go on without the program."""
+    shown = ", ".join(map(str, pids[:PIDS_SHOWN])) + (", ..." if len(pids) > PIDS_SHOWN else "")
+    what = "a process" if len(pids) == 1 else f"{len(pids):,} processes"
+    return f"{what} of the program went on after its end (pid {shown}): from then on nothing of it is seen"

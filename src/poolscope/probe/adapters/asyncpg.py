@@ -12,9 +12,9 @@ import sys
 
 from poolscope.probe.adapters.clients import Client
 from poolscope.probe.interpreter.shapes import needs_parameters, needs_use
-from poolscope.probe.limits.connections import ATTRIBUTE, users_frame
+from poolscope.probe.limits.connections import ATTRIBUTE
 from poolscope.probe.limits.lending import Lender
-from poolscope.probe.limits.naming import site_of
+from poolscope.probe.limits.naming import site_of, users_frame
 from poolscope.probe.recording.pool_watch import report
 
 TYPE_CHECKING = False

@@ -10,8 +10,8 @@ import sys
 
 from poolscope.probe.adapters.clients import Client
 from poolscope.probe.interpreter.shapes import needs_parameters, needs_use
-from poolscope.probe.limits.connections import place_of_user
 from poolscope.probe.limits.lending import Lender
+from poolscope.probe.limits.naming import place_of_user
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -166,8 +166,7 @@ class _Patch(Patch):
     shutting_down = staticmethod(sys.is_finalizing)
 
     def watch(self, bounded: Any) -> _BoundedWatch | None:
-        """Return the watch of the executor inside, opened unless it is; None if there is none, or it is not to be
-        watched."""
+        """Return the watch of the executor inside, opened if need be; None if it is missing or not to be watched."""
         inner = bounded._executor
         if getattr(type(inner), "_poolscope_own", False):
             return None  # the drop-in executor records itself

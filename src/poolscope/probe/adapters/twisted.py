@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import functools
 import sys
-from _thread import RLock
 from weakref import ref
 
 from poolscope.probe.adapters import unfamiliar
-from poolscope.probe.executors.patching import Patch
+from poolscope.probe.executors.patching import Patch, Switch
 from poolscope.probe.executors.wrapped import WrappedTask
 from poolscope.probe.interpreter.imports import imported, in_flight
 from poolscope.probe.recording.pool_watch import ATTRIBUTE, UNOPENED, Instances, size_from_settings
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from poolscope.probe.recording.pool_watch import Watch
+
+_MODULE = "twisted.python.threadpool"
 
 
 class _Call(WrappedTask):
@@ -101,10 +102,24 @@ def _prefix(pool: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
-# Reentrant: a finalizer that runs while we are inside may uninstall.
-_lock = RLock()
-_current: _Patch | None = None
-_last_probe: Any = None
+def _familiar(probe: Any) -> bool:
+    missing = _missing(sys.modules[_MODULE])
+    if missing:
+        unfamiliar(probe, "Twisted", f"its thread pools are not watched: no {missing} in twisted.python.threadpool")
+    return not missing
+
+
+def _put_on(probe: Any) -> _Patch:
+    state = _Patch(probe)
+    cls = sys.modules[_MODULE].ThreadPool
+    state.put(cls, ATTRIBUTE, UNOPENED)
+    state.put(cls, "callInThreadWithCallback", _call_in_thread(state, cls.callInThreadWithCallback))
+    state.put(cls, "adjustPoolsize", _adjust(state, cls.adjustPoolsize))
+    state.put_constructor(cls, "", lambda _: None, state.watch)
+    return state
+
+
+_switch = Switch(_instances, _familiar, _put_on)
 
 
 def patch(probe: Any) -> None:
@@ -112,37 +127,16 @@ def patch(probe: Any) -> None:
 
     An unknown version is left alone, and the probe gets a notice.
     """
-    global _current, _last_probe
     if not any(getattr(each, "func", None) is _tell_of_reactor for each in probe.before_flush):
         probe.before_flush.append(functools.partial(_tell_of_reactor, probe))
-    with _lock:
-        module: Any = imported("twisted.python.threadpool")
-        if _current is not None or module is None or in_flight(module):
-            return
-        missing = _missing(module)
-        if missing:
-            unfamiliar(probe, "Twisted", f"its thread pools are not watched: no {missing} in twisted.python.threadpool")
-            return
-        state = _Patch(probe)
-        # A pool that outlives the patch is the same pool under the next one.
-        if _last_probe is not probe:
-            _instances.forget(owned=False)
-        _last_probe = probe
-        cls = module.ThreadPool
-        state.put(cls, ATTRIBUTE, UNOPENED)
-        state.put(cls, "callInThreadWithCallback", _call_in_thread(state, cls.callInThreadWithCallback))
-        state.put(cls, "adjustPoolsize", _adjust(state, cls.adjustPoolsize))
-        state.put_constructor(cls, "", lambda _: None, state.watch)
-        _current = state
+    module = imported(_MODULE)
+    if module is not None and not in_flight(module):
+        _switch.on(probe)
 
 
 def unpatch() -> None:
     """Put everything back as it was. Does nothing if nothing is patched."""
-    global _current
-    with _lock:
-        if _current is not None:
-            _current.take_off()
-            _current = None
+    _switch.off()
 
 
 def _tell_of_reactor(probe: Any) -> None:

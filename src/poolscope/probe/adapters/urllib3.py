@@ -11,8 +11,9 @@ import sys
 
 from poolscope.probe.adapters.clients import Client
 from poolscope.probe.interpreter.shapes import needs_parameters, needs_use
-from poolscope.probe.limits.connections import ATTRIBUTE, made_by_user, place_of_user
+from poolscope.probe.limits.connections import ATTRIBUTE
 from poolscope.probe.limits.lending import Lender
+from poolscope.probe.limits.naming import made_by_user, place_of_user
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import functools
 import sys
-from _thread import RLock
 from types import FunctionType, MethodType
 from weakref import ref
 
 from poolscope.probe.adapters import unfamiliar
-from poolscope.probe.executors.patching import Patch
+from poolscope.probe.executors.patching import Patch, Switch
 from poolscope.probe.executors.wrapped import WrappedTask
 from poolscope.probe.recording.pool_watch import ATTRIBUTE, UNOPENED, Instances, size_from_settings
 
@@ -132,10 +131,24 @@ def _behind_proxy_headers(application: Any) -> Any:
     return application
 
 
-# Reentrant: a finalizer that runs while we are inside may uninstall.
-_lock = RLock()
-_current: _Patch | None = None
-_last_probe: Any = None
+def _familiar(probe: Any) -> bool:
+    missing = _missing(sys.modules["waitress.task"])
+    if missing:
+        unfamiliar(probe, "waitress", f"its threads are not watched: no {missing} in waitress.task")
+    return not missing
+
+
+def _put_on(probe: Any) -> _Patch:
+    state = _Patch(probe)
+    cls = sys.modules["waitress.task"].ThreadedTaskDispatcher
+    state.put(cls, ATTRIBUTE, UNOPENED)
+    state.put(cls, "add_task", _add_task(state, cls.add_task))
+    state.put(cls, "set_thread_count", _set_thread_count(state, cls.set_thread_count))
+    state.put_constructor(cls, "", lambda _: None, state.watch)
+    return state
+
+
+_switch = Switch(_instances, _familiar, _put_on)
 
 
 def patch(probe: Any) -> None:
@@ -143,35 +156,12 @@ def patch(probe: Any) -> None:
 
     An unknown version is left alone, and the probe gets a notice.
     """
-    global _current, _last_probe
-    with _lock:
-        module: Any = sys.modules["waitress.task"]
-        if _current is not None:
-            return
-        missing = _missing(module)
-        if missing:
-            unfamiliar(probe, "waitress", f"its threads are not watched: no {missing} in waitress.task")
-            return
-        state = _Patch(probe)
-        # A server that outlives the patch is the same pool under the next one.
-        if _last_probe is not probe:
-            _instances.forget(owned=False)
-        _last_probe = probe
-        cls = module.ThreadedTaskDispatcher
-        state.put(cls, ATTRIBUTE, UNOPENED)
-        state.put(cls, "add_task", _add_task(state, cls.add_task))
-        state.put(cls, "set_thread_count", _set_thread_count(state, cls.set_thread_count))
-        state.put_constructor(cls, "", lambda _: None, state.watch)
-        _current = state
+    _switch.on(probe)
 
 
 def unpatch() -> None:
     """Put everything back as it was. Does nothing if nothing is patched."""
-    global _current
-    with _lock:
-        if _current is not None:
-            _current.take_off()
-            _current = None
+    _switch.off()
 
 
 def _missing(module: Any) -> str | None:

@@ -65,8 +65,7 @@ class _Patch(Patch):
     everyone = True
 
     def watch(self, executor: Any, made: bool = False) -> Watch | None:
-        """Open the pool of `executor`: when it is made, or with its first task if it is older than this
-        patch."""
+        """Open the pool of `executor`: when it is made, or with its first task if it is older than this patch."""
         if not (self.active and self.everyone) or getattr(type(executor), "_poolscope_own", False):
             return None  # the drop-in executor records itself
         if type(executor).__module__ == "gevent.threadpool":

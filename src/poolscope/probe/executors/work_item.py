@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
 
 class _Submitting(threading.local):
-    """What this thread is submitting, as (watch of the pool, function), until the work item is made; then its
-    future."""
+    """What this thread is submitting: (watch of the pool, function) until the work item exists, then its future."""
 
     task: tuple[Watch, int] | None = None
     future: Any = None

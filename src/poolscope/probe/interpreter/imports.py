@@ -85,8 +85,7 @@ class ImportWatch:
             sys.meta_path.insert(0, self)
 
     def stop(self, late: Iterable[str] = ()) -> None:
-        """Call nothing any more, but for the modules `late`, which are being imported now, and leave
-        `sys.meta_path`."""
+        """Leave `sys.meta_path`, and stop calling, except for the modules `late`, which are being imported now."""
         self._active = False
         self._late = set(late)
         # By identity, and in place: another thread may import at this moment.

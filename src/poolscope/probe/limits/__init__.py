@@ -1,2 +1,1 @@
-"""Bounds on how much goes on at once that are no executors: semaphores and locks, each as a pool of holds, and queues
-with consumers."""
+"""Bounds on concurrency other than executors: semaphores, locks and connections as pools of holds; work queues."""

@@ -9,19 +9,16 @@ One that was made before the patch has a queue of its own, and is not seen.
 
 from __future__ import annotations
 
-import os
 import sys
-from _thread import RLock
 from collections import deque
 from functools import partial
 from weakref import ref
 
-from poolscope.probe.executors.patching import Patch
-from poolscope.probe.interpreter.imports import imported
-from poolscope.probe.interpreter.shapes import Unfamiliar, anyio_limits, missed
+from poolscope.probe.interpreter.shapes import anyio_limits
 from poolscope.probe.limits.asyncio_locks import current_task
 from poolscope.probe.limits.coroutines import look
-from poolscope.probe.limits.limit import Hold, Limits
+from poolscope.probe.limits.limit import Hold
+from poolscope.probe.limits.module_patch import LimitPatch
 from poolscope.probe.limits.naming import site_of
 from poolscope.probe.recording.pool_watch import report
 
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
     from typing import Any
 
+    from poolscope.probe.executors.patching import Patch
     from poolscope.probe.limits.limit import Limit
 
 MODULE = "anyio._backends._asyncio"
@@ -177,66 +175,38 @@ def _returns(waiters: Waiters, limit: Limit) -> None:
         waiters.__class__ = Waiters
 
 
-class _State:
-    """What is patched. Changed under `lock` only."""
+class _State(LimitPatch):
+    """The patch of the module, and the code of its methods."""
 
     def __init__(self) -> None:
-        # Reentrant: a finalizer that runs while we are inside may uninstall.
-        self.lock = RLock()
-        self.patch: Patch | None = None
-        self.module: Any = None
-        self.limits = Limits()
+        super().__init__(MODULE, "anyio's semaphores and locks")
         self.gates: dict[CodeType, str] = {}
         self.releases: tuple[CodeType, ...] = ()
+
+    def check(self, module: Any) -> None:
+        """See `ModulePatch`, here and below."""
+        anyio_limits(module)
+
+    def put(self, patch: Patch, module: Any) -> None:
+        """Replace the constructors."""
+        self.gates = {module.Lock.acquire.__code__: "lock", module.Semaphore.acquire.__code__: "semaphore"}
+        self.releases = (module.Lock.release.__code__, module.Semaphore.release.__code__)
+        for cls in (module.Lock, module.Semaphore):
+            patch.put_noted_constructor(cls, partial(_equip, cls))
 
 
 _state = _State()
 
 
-def _forked() -> None:
-    _state.lock = RLock()  # a thread of the parent may have held it
-    _state.limits.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
-
-
 def patch(probe: Any) -> None:
     """Watch anyio's semaphores and locks that are made from now on. Does nothing if that is so already, or they are
     not as we know them."""
-    with _state.lock:
-        module = imported(MODULE)
-        if module is None or not probe.settings.limits:
-            return
-        if _state.patch is not None:
-            if _state.module is module and _state.patch.probe is probe:
-                return
-            _take_off()
-        try:
-            anyio_limits(module)
-        except Unfamiliar as reason:
-            probe.notice(missed("anyio's semaphores and locks are not watched", reason))
-            return
-        _state.gates = {module.Lock.acquire.__code__: "lock", module.Semaphore.acquire.__code__: "semaphore"}
-        _state.releases = (module.Lock.release.__code__, module.Semaphore.release.__code__)
-        state = Patch(probe)
-        for cls in (module.Lock, module.Semaphore):
-            state.put_noted_constructor(cls, partial(_equip, cls))
-        _state.patch, _state.module = state, module
+    _state.on(probe)
 
 
 def unpatch() -> None:
     """Put everything back as it was. Does nothing if nothing is patched."""
-    with _state.lock:
-        _take_off()
-
-
-def _take_off() -> None:
-    if _state.patch is not None:
-        _state.patch.take_off()
-        _state.patch = None
-        _state.limits.end()
+    _state.off()
 
 
 def _equip(cls: Any, owner: Any, frame: FrameType) -> None:

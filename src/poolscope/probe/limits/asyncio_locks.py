@@ -8,18 +8,15 @@ methods themselves stay as they are, and with them order, fairness and cancellat
 
 from __future__ import annotations
 
-import os
 import sys
-from _thread import RLock
 from collections import deque
 from functools import partial, update_wrapper
 from weakref import ref
 
-from poolscope.probe.executors.patching import Patch
-from poolscope.probe.interpreter.imports import imported
-from poolscope.probe.interpreter.shapes import Unfamiliar, asyncio_limits, missed
+from poolscope.probe.interpreter.shapes import asyncio_limits
 from poolscope.probe.limits.coroutines import look
-from poolscope.probe.limits.limit import Hold, Limit, Limits
+from poolscope.probe.limits.limit import Hold, Limit
+from poolscope.probe.limits.module_patch import LimitPatch
 from poolscope.probe.limits.naming import site_of
 from poolscope.probe.recording.pool_watch import report
 
@@ -28,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import CodeType, FrameType
     from typing import Any
+
+    from poolscope.probe.executors.patching import Patch
 
 MODULE = "asyncio.locks"
 #: Where a semaphore or lock keeps its site and its size, as they were when it was made.
@@ -200,68 +199,39 @@ def _left(limit: Limit, release: FrameType) -> int | None:
     return left
 
 
-class _State:
-    """What is patched. Changed under `lock` only."""
+class _State(LimitPatch):
+    """The patch of the module, and the code of its methods."""
 
     def __init__(self) -> None:
-        # Reentrant: a finalizer that runs while we are inside may uninstall.
-        self.lock = RLock()
-        self.patch: Patch | None = None
-        self.module: Any = None
-        self.limits = Limits()
+        super().__init__(MODULE, "semaphores and locks of asyncio")
         self.gates: dict[CodeType, str] = {}
         self.current_task: Callable[[], Any] = lambda: None
+
+    def check(self, module: Any) -> None:
+        """See `ModulePatch`, here and below."""
+        asyncio_limits(module)
+
+    def put(self, patch: Patch, module: Any) -> None:
+        """Replace the constructors, and what is called when something is about to wait."""
+        lock = _Codes(module.Lock, "lock", "_wake_up_first")
+        semaphore = _Codes(module.Semaphore, "semaphore", "_wake_up_next")
+        self.gates = {lock.acquire: "lock", semaphore.acquire: "semaphore"}
+        for cls, codes in ((module.Lock, lock), (module.Semaphore, semaphore)):
+            patch.put_noted_constructor(cls, _note_semaphore if codes.kind == "semaphore" else _note_lock)
+            patch.put(cls, "_get_loop", _get_loop(patch, cls, codes))
 
 
 _state = _State()
 
 
-def _forked() -> None:
-    _state.lock = RLock()  # a thread of the parent may have held it
-    _state.limits.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
-
-
 def patch(probe: Any) -> None:
-    """Watch the semaphores and locks of asyncio. Does nothing if they are watched already, or are not as we know
-    them."""
-    with _state.lock:
-        module = imported(MODULE)
-        if module is None or not probe.settings.limits:
-            return
-        if _state.patch is not None:
-            if _state.module is module and _state.patch.probe is probe:
-                return
-            _take_off()
-        try:
-            asyncio_limits(module)
-        except Unfamiliar as reason:
-            probe.notice(missed("semaphores and locks of asyncio are not watched", reason))
-            return
-        state = Patch(probe)
-        lock = _Codes(module.Lock, "lock", "_wake_up_first")
-        semaphore = _Codes(module.Semaphore, "semaphore", "_wake_up_next")
-        _state.gates = {lock.acquire: "lock", semaphore.acquire: "semaphore"}
-        for cls, codes in ((module.Lock, lock), (module.Semaphore, semaphore)):
-            state.put_noted_constructor(cls, _note_semaphore if codes.kind == "semaphore" else _note_lock)
-            state.put(cls, "_get_loop", _get_loop(state, cls, codes))
-        _state.patch, _state.module = state, module
+    """Watch the semaphores and locks of asyncio. Does nothing if that is so already, or if we do not know them."""
+    _state.on(probe)
 
 
 def unpatch() -> None:
     """Put everything back as it was. Does nothing if nothing is patched."""
-    with _state.lock:
-        _take_off()
-
-
-def _take_off() -> None:
-    if _state.patch is not None:
-        _state.patch.take_off()
-        _state.patch = None
-        _state.limits.end()
+    _state.off()
 
 
 def _note_semaphore(semaphore: Any, frame: FrameType) -> None:

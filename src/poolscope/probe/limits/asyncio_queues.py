@@ -16,7 +16,9 @@ from poolscope.probe.interpreter.shapes import asyncio_queues
 from poolscope.probe.limits.asyncio_locks import current_task
 from poolscope.probe.limits.coroutines import place_of, stacks
 from poolscope.probe.limits.queue_patch import QueueFamily, older
-from poolscope.probe.limits.work_queue import WorkQueue, WorkQueues, stamps_for
+from poolscope.probe.limits.queue_registry import WorkQueues
+from poolscope.probe.limits.stamps import stamps_for
+from poolscope.probe.limits.work_queue import WorkQueue
 from poolscope.probe.recording.virtual_workers import VirtualWorker
 
 TYPE_CHECKING = False
@@ -51,9 +53,9 @@ class TaskQueue(WorkQueue):
         """See `WorkQueue`, here and below."""
         return current_task()
 
-    def outermost(self, who: Any) -> FrameType | None:
+    def outermost(self, taker: Any) -> FrameType | None:
         """Return the frame of the task's own coroutine: around it are those of the loop."""
-        coroutine = who.get_coro()
+        coroutine = taker.get_coro()
         frame: FrameType | None = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
         return frame
 
@@ -71,13 +73,13 @@ class TaskQueue(WorkQueue):
         if frame.f_code is get_nowait and (frame.f_back is None or frame.f_back.f_code is not get):
             _hear_polls()
 
-    def has_ended(self, who: Any) -> bool:
+    def has_ended(self, taker: Any) -> bool:
         """Whether a task is done."""
-        return bool(who.done())
+        return bool(taker.done())
 
-    def is_main(self, who: Any) -> bool:
+    def is_main(self, taker: Any) -> bool:
         """Whether a loop was started to run this task."""
-        callbacks = getattr(who, "_callbacks", None) or ()
+        callbacks = getattr(taker, "_callbacks", None) or ()
         return any(_RUNS_MAIN in getattr(callback, "__qualname__", "") for callback, _ in callbacks)
 
     def attach(self, queue: Any, recorder: PoolRecorder) -> None:
@@ -123,7 +125,7 @@ def _look(record: TaskQueue, weak: ref[Any], most: int) -> tuple[list[Any], list
     (see `PoolRecorder.look`)."""
     held: dict[Any, list[int]] = {}
     for consumer in list(record.consumers.values())[:most]:
-        task, running = consumer.who(), consumer.log.running
+        task, running = consumer.taker(), consumer.log.running
         if task is None or running is None:
             continue
         lines, spot, gate = place_of(task, {})
@@ -153,7 +155,7 @@ def _items(queue: Any) -> Any:
 
 
 def _follow(queues: WorkQueues, queue: Any, site: Site, complete: bool) -> WorkQueue:
-    stamps = stamps_for(queue, _family.patched)
+    stamps = stamps_for(queue, _family.module)
     return TaskQueue(queues, site, stamps, complete=complete)
 
 
@@ -210,7 +212,7 @@ def _hear_polls() -> None:
     """Replace `empty`, which most programs need not pay for."""
     if _family.lock.acquire(blocking=False):  # another thread that holds it takes the patch off
         try:
-            patch, queue = _family.patch, _family.patched.Queue
+            patch, queue = _family.patch, _family.module.Queue
             if patch is not None and queue.empty is not _empty:
                 patch.put(queue, "empty", _empty)
         finally:

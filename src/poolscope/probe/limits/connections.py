@@ -13,64 +13,34 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from _thread import allocate_lock, get_ident
+from _thread import allocate_lock
 from collections import deque
-from threading import local
 from time import thread_time_ns
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from weakref import ref
 
-from poolscope.probe.interpreter.stacks import DEPTH_LIMIT, is_user_file, user_place
-from poolscope.probe.interpreter.unpatched import current_frames
 from poolscope.probe.limits.asyncio_locks import current_task
-from poolscope.probe.limits.coroutines import AWAIT, place_of
+from poolscope.probe.limits.coroutines import stacks
+from poolscope.probe.limits.holders import LEAKED, Places, Sign, this_thread
 from poolscope.probe.limits.limit import LIMITS_KEPT, Permit
-from poolscope.probe.limits.naming import site_of
+from poolscope.probe.limits.naming import site_of, users_frame
 from poolscope.probe.recording.pool_watch import AWAITED, UNREAD_LIMIT, open_watch, report, task_here
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from types import CodeType, FrameType
     from typing import Any
 
     from poolscope.probe.executors.patching import Patch
     from poolscope.probe.interpreter.stacks import Line, Site
-    from poolscope.probe.limits.lending import Lender
     from poolscope.probe.recording.pool_watch import Watch
     from poolscope.probe.recording.recorder import WorkerLog
 
 KIND = "connections"
 #: Where a client's pool keeps our record of it.
 ATTRIBUTE = "_poolscope_connections"
-#: Gates of what has a connection (see `poolscope.messages.Stack`): it uses it; what took it has ended.
-USES, LEAKED = "client", "leaked"
 
 _getframe = sys._getframe
-#: Where these have their frame, and what they await. No other attribute is asked for, which may be the program's code.
-_AWAITS = {
-    CoroutineType: ("cr_frame", "cr_await"),
-    GeneratorType: ("gi_frame", "gi_yieldfrom"),
-    AsyncGeneratorType: ("ag_frame", "ag_await"),
-}
-
-
-class _Sign:
-    """A thread, for as long as it lives."""
-
-    __slots__ = ("__weakref__", "ident", "weak")
-
-    def __init__(self) -> None:
-        self.ident = get_ident()
-        self.weak = ref(self)
-
-
-class _Thread(local):
-    def __init__(self) -> None:
-        self.sign = _Sign()
-
-
-_thread = _Thread()
 
 
 class Loan:
@@ -121,7 +91,7 @@ class Loan:
         if self.task is not None:
             log, running = self.task
             return log.running is not running
-        return type(holder) is not _Sign and bool(holder.done())
+        return type(holder) is not Sign and bool(holder.done())
 
 
 class Connections:
@@ -152,13 +122,22 @@ class Connections:
         "watch",
     )
 
-    def __init__(self, owner: Any, patch: Patch, lender: Lender, site: Site | None) -> None:
-        """`site` is where the pool was made, if that is known."""
+    def __init__(
+        self,
+        owner: Any,
+        patch: Patch,
+        site: Site | None,
+        *,
+        capacity: Callable[[Any], int | None],
+        tasks: bool,
+        libraries: tuple[str, ...],
+    ) -> None:
+        """`site` is where the pool was made, if that is known; the others are as `lending.Lender` has them."""
         self._owner = ref(owner)
         self.patch = patch
-        self._capacity = lender.capacity
-        self.tasks = lender.tasks
-        self.libraries = lender.libraries
+        self._capacity = capacity
+        self.tasks = tasks
+        self.libraries = libraries
         self.site = site
         #: It is older than the patch: some of what is out is not known.
         self.older = True
@@ -188,7 +167,7 @@ class Connections:
         if task is not None:
             loan.asks = ref(task)
         else:
-            loan.asks = _thread.sign.weak
+            loan.asks = this_thread.sign.weak
             loan.task = task_here()
         if full:
             self.waits(loan)
@@ -203,7 +182,7 @@ class Connections:
         if not self._arrives(watch, loan):
             return
         self.waiting[id(loan)] = loan
-        if type(loan.asks) is ref and type(holder := loan.asks()) is _Sign:
+        if type(loan.asks) is ref and type(holder := loan.asks()) is Sign:
             AWAITED[holder.ident] = watch.recorder
 
     def took(self, loan: Loan, key: Any, connection: Any) -> None:
@@ -243,7 +222,7 @@ class Connections:
 
     def own(self) -> Any:
         """Return what the calling thread took last and has not given back; None if there is nothing."""
-        weak = _thread.sign.weak
+        weak = this_thread.sign.weak
         keys = [loan.item and loan.item() for loan in list(self.out.values()) if loan.asks is weak]
         return keys[-1] if keys else None
 
@@ -251,7 +230,7 @@ class Connections:
         """Note that a loan waits no more. Returns whether it did."""
         if self.waiting.pop(id(loan), None) is None:
             return False
-        if type(holder := loan.asks and loan.asks()) is _Sign:
+        if type(holder := loan.asks and loan.asks()) is Sign:
             AWAITED.pop(holder.ident, None)
         return True
 
@@ -270,7 +249,7 @@ class Connections:
             permit = watch.recorder.add(Permit)
         permit.holder = loan.asks
         permit.running = (loan.function, loan.submitted, now)
-        if loan.asks is _thread.sign.weak:
+        if loan.asks is this_thread.sign.weak:
             loan.cpu_ns = thread_time_ns()
         loan.permit = permit
 
@@ -287,7 +266,7 @@ class Connections:
             permit.finished.extend((permit.worker, function * 2, submitted, started, now))
             permit.running = permit.holder = None
             permit.ended_ns = now
-        if loan.cpu_ns >= 0 and loan.asks is _thread.sign.weak:
+        if loan.cpu_ns >= 0 and loan.asks is this_thread.sign.weak:
             self._used.append(thread_time_ns() - loan.cpu_ns)
         self._free.append(permit)
 
@@ -376,7 +355,7 @@ class Connections:
     def look(self, most: int) -> tuple[list[Any], list[Any]]:
         """Return where what has a connection is, and where what waits for one is, as `poolscope.messages.Stack` has it:
         at most so many of each. Of one that is lost, the line that took it."""
-        places = _Places(self.libraries)
+        places = Places(self.libraries)
         held: dict[Any, list[int]] = {}
         waiting: dict[Any, list[int]] = {}
         try:
@@ -386,77 +365,16 @@ class Connections:
                 if permit is None or running is None:
                     continue
                 lost = loan.lost()
-                place = ((loan.line(),), loan.at, LEAKED) if lost else places.of(loan)
+                place = ((loan.line(),), loan.at, LEAKED) if lost else places.of(loan.asks)
                 if place is not None and permit.running is running:
                     held.setdefault(place, []).extend((permit.worker, running[0], running[2]))
             for loan in list(self.waiting.values())[:most]:
-                place = places.of(loan)
+                place = places.of(loan.asks)
                 if place is not None:
                     waiting.setdefault((*place[:2], KIND), []).extend((0, loan.function, loan.submitted))
         finally:
             places.frames.clear()
-        return _stacks(held), _stacks(waiting)
-
-
-class _Places:
-    """Where threads and tasks are now. Holds frames: `frames` is to be cleared."""
-
-    def __init__(self, libraries: tuple[str, ...]) -> None:
-        self.frames = current_frames()
-        self._libraries = libraries
-
-    def of(self, loan: Loan) -> tuple[tuple[Line, ...], int, str] | None:
-        """Return lines, instruction and gate of what asks, if it is known."""
-        holder = loan.asks and loan.asks()
-        if holder is None:
-            return None
-        if type(holder) is not _Sign:
-            lines, spot, gate = place_of(holder, {})
-            uses = self._uses(_coroutine_modules(holder))
-        else:
-            frame = self.frames.get(holder.ident)
-            if frame is None:
-                return None
-            lines, spot = user_place(frame)
-            modules = list(_modules(frame))
-            uses = self._uses(modules)
-            # In a builtin that it calls itself: that may be one of the client's, in C.
-            gate = AWAIT if modules and not uses else ""
-            frame = None
-        return (tuple(lines), spot, USES if uses else gate) if lines else None
-
-    def _uses(self, modules: Iterable[object]) -> bool:
-        return any(isinstance(name, str) and name.partition(".")[0] in self._libraries for name in modules)
-
-
-def _modules(frame: FrameType | None) -> Iterable[object]:
-    """Yield the modules of what the user's innermost line has called."""
-    for _ in range(DEPTH_LIMIT):
-        if frame is None or is_user_file(frame.f_code.co_filename):
-            return
-        yield frame.f_globals.get("__name__")
-        frame = frame.f_back
-
-
-def _coroutine_modules(task: Any) -> list[object]:
-    """Return the modules of what the user's innermost coroutine awaits."""
-    awaited = task.get_coro()
-    modules: list[object] = []
-    for _ in range(DEPTH_LIMIT):
-        names = _AWAITS.get(type(awaited))
-        frame = None if names is None else getattr(awaited, names[0])
-        if names is None or frame is None:
-            break
-        if is_user_file(frame.f_code.co_filename):
-            modules.clear()
-        else:
-            modules.append(frame.f_globals.get("__name__"))
-        awaited = getattr(awaited, names[1])
-    return modules
-
-
-def _stacks(found: dict[Any, list[int]]) -> list[Any]:
-    return [[list(lines), spot, tasks, gate] for (lines, spot, gate), tasks in found.items()]
+        return stacks(held), stacks(waiting)
 
 
 def _cpu_ns(weak: ref[Connections], told: list[int], _: Any) -> int:
@@ -469,40 +387,6 @@ def _cpu_ns(weak: ref[Connections], told: list[int], _: Any) -> int:
 def _look(weak: ref[Connections], most: int) -> tuple[list[Any], list[Any]]:
     record = weak()
     return ([], []) if record is None else record.look(most)
-
-
-def users_frame(frame: FrameType) -> FrameType:
-    """Return the innermost frame of the user's, from this one outwards, through greenlets; else this one."""
-    found: FrameType | None = frame
-    greenlet: Any = None
-    for _ in range(DEPTH_LIMIT):
-        if found is None:
-            greenlets = sys.modules.get("greenlet")
-            greenlet = getattr(greenlet or (greenlets and greenlets.getcurrent()), "parent", None)
-            found = getattr(greenlet, "gr_frame", None)
-            if found is None:
-                break
-        if is_user_file(found.f_code.co_filename):
-            return found
-        found = found.f_back
-    return frame
-
-
-def made_by_user(frame: FrameType | None) -> bool:
-    """Whether what is being made in this frame is so at a line of the user's, and not by a library for itself."""
-    while frame is not None and (frame.f_code.co_name == "__init__" or _is_ours(frame)):
-        frame = frame.f_back
-    return frame is not None and is_user_file(frame.f_code.co_filename)
-
-
-def _is_ours(frame: FrameType) -> bool:
-    name = frame.f_globals.get("__name__")
-    return isinstance(name, str) and name.startswith("poolscope.")
-
-
-def place_of_user(frame: FrameType) -> str:
-    """Return the user's innermost line, as a place ("package/file.py:12")."""
-    return site_of(users_frame(frame))[0]
 
 
 # By id, weakly: the records of pools, and those that are open as rows. Single dict operations only.

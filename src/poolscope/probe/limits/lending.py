@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import sys
 
-from poolscope.probe.limits.connections import ATTRIBUTE, Connections, failed, remember, users_frame
-from poolscope.probe.limits.naming import site_of
+from poolscope.probe.limits.connections import ATTRIBUTE, Connections, failed, remember
+from poolscope.probe.limits.naming import site_of, users_frame
 from poolscope.probe.recording.pool_watch import report
 
 TYPE_CHECKING = False
@@ -58,7 +58,7 @@ class Lender:
 
     def new(self, owner: Any, patch: Patch, site: Site | None) -> Connections:
         """Return a record that stands beside that of the pool."""
-        record = Connections(owner, patch, self, site)
+        record = Connections(owner, patch, site, capacity=self.capacity, tasks=self.tasks, libraries=self.libraries)
         remember(record)
         return record
 

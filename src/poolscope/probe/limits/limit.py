@@ -60,8 +60,7 @@ class Permit(VirtualWorker):
 
 
 class Hold:
-    """One hold, from when it is asked for. `key` is the `id` of what asks (0: not known), `outer` another hold that it
-    has."""
+    """One hold, from its request on. `key` is the `id` of the holder (0: not known), `outer` its other hold."""
 
     # Of the class until they are known: to set each costs where one waits.
     cpu_ns = -1  # what its thread had used when it got it (ns); -1: not known
@@ -365,8 +364,8 @@ class Limits:
     ) -> Limit | None:
         """Return the record of a limit at which something waits for the first time; None if there is to be none.
 
-        `site` is where it was made (see `naming.site_of`), if that is known: else who waits there first stands for who
-        made it. `look` says where its holders and what waits for it are. Never raises because of a failure of ours.
+        `site` is where it was made (see `naming.site_of`); if that is not known, it is where something first waits.
+        `look` returns where its holders are and what waits for it. Never raises because of a failure of ours.
         """
         probe = None
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from poolscope.probe.interpreter.stacks import DEPTH_LIMIT, is_user_file
 from poolscope.probe.interpreter.stored import variable
@@ -10,6 +11,7 @@ from poolscope.probe.interpreter.stored import variable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType, FrameType
+    from typing import Any
 
     from poolscope.probe.interpreter.stacks import Site
 
@@ -68,3 +70,37 @@ def _place(frame: FrameType) -> str:
 
 def _makes_for_others(module: object) -> bool:
     return isinstance(module, str) and module.partition(".")[0] in _MAKERS
+
+
+def users_frame(frame: FrameType) -> FrameType:
+    """Return the innermost frame of the user's, from this one outwards, through greenlets; else this one."""
+    found: FrameType | None = frame
+    greenlet: Any = None
+    for _ in range(DEPTH_LIMIT):
+        if found is None:
+            greenlets = sys.modules.get("greenlet")
+            greenlet = getattr(greenlet or (greenlets and greenlets.getcurrent()), "parent", None)
+            found = getattr(greenlet, "gr_frame", None)
+            if found is None:
+                break
+        if is_user_file(found.f_code.co_filename):
+            return found
+        found = found.f_back
+    return frame
+
+
+def made_by_user(frame: FrameType | None) -> bool:
+    """Whether what is being made in this frame is so at a line of the user's, and not by a library for itself."""
+    while frame is not None and (frame.f_code.co_name == "__init__" or _is_ours(frame)):
+        frame = frame.f_back
+    return frame is not None and is_user_file(frame.f_code.co_filename)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    name = frame.f_globals.get("__name__")
+    return isinstance(name, str) and name.startswith("poolscope.")
+
+
+def place_of_user(frame: FrameType) -> str:
+    """Return the user's innermost line, as a place ("package/file.py:12")."""
+    return site_of(users_frame(frame))[0]

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from _thread import RLock
 from collections import deque
 from functools import update_wrapper
 
-from poolscope.probe.executors.patching import Patch
-from poolscope.probe.interpreter.imports import imported
-from poolscope.probe.interpreter.shapes import Unfamiliar, missed
 from poolscope.probe.interpreter.stacks import is_user_file
+from poolscope.probe.limits.module_patch import ModulePatch
 from poolscope.probe.limits.naming import site_of
-from poolscope.probe.limits.work_queue import ATTRIBUTE, LOOK_SECONDS, Fresh, WorkQueues
+from poolscope.probe.limits.queue_registry import ATTRIBUTE, LOOK_SECONDS, Fresh, WorkQueues
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, FrameType
     from typing import Any
+
+    from poolscope.probe.executors.patching import Patch
 
 #: So many places at which queues are made are remembered. A program may make code as it runs.
 PLACES_KEPT = 10_000
@@ -41,9 +39,8 @@ def _outside(frame: FrameType | None, queue: Any) -> FrameType | None:
     return frame
 
 
-class QueueFamily:
-    """The queues of one module, and what is patched of it. Changed under `lock` only; hooks may be called by any
-    thread."""
+class QueueFamily(ModulePatch):
+    """The queues of one module, and what is patched of it."""
 
     def __init__(
         self,
@@ -54,11 +51,8 @@ class QueueFamily:
         methods: Callable[[Any], dict[Any, dict[str, Any]]],
     ) -> None:
         """`check` raises Unfamiliar; `methods` gives what to replace in each class of the module."""
-        # Reentrant: a finalizer that runs while we are inside may uninstall.
-        self.lock = RLock()
-        self.module = module
+        super().__init__(module, f"queues of {module.partition('.')[0]}")
         self.queues = queues
-        self.patch: Patch | None = None
         self._check = check
         self._methods = methods
         self._ours: dict[str, set[Any]] = {}
@@ -66,62 +60,35 @@ class QueueFamily:
         self._made_at: dict[tuple[int, int], tuple[CodeType, Fresh]] = {}
         # Classes whose queues can be followed.
         self._plain: set[type] = set()
-        #: The module that is patched.
-        self.patched: Any = None
         self._stop_job: Callable[[], None] | None = None
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forked)
 
-    def _forked(self) -> None:
-        self.lock = RLock()  # a thread of the parent may have held it
+    def check(self, module: Any) -> None:
+        """See `ModulePatch`, here and below."""
+        self._check(module)
+
+    def put(self, patch: Patch, module: Any) -> None:
+        """Replace the constructor, `task_done`, and the methods that the family names."""
+        patch.put_noted_constructor(module.Queue, self._made)
+        patch.put(module.Queue, "task_done", self._task_done(module.Queue.task_done))
+        self.queues.probe = patch.probe
+        self.queues.askers = module.Queue.get.__code__, module.Queue.get_nowait.__code__
+        self._ours, self._plain = {}, set()
+        for cls, methods in self._methods(module).items():
+            for name, ours in methods.items():
+                patch.put(cls, name, ours)
+                self._ours.setdefault(name, set()).add(ours)
+
+    def end(self) -> None:
+        """Look at the queues no more."""
+        if self._stop_job is not None:
+            self._stop_job()
+            self._stop_job = None
+        self.queues.end()
+
+    def forget(self) -> None:
+        """Begin anew."""
         self._stop_job = None
         self.queues.forget()
-
-    # -- patching ----------------------------------------------------------------------------------------------
-
-    def on(self, probe: Any) -> None:
-        """Watch the queues that are made from now on. Does nothing if that is so already, or they are not as we know
-        them."""
-        with self.lock:
-            module = imported(self.module)
-            if module is None or not probe.settings.limits:
-                return
-            if self.patch is not None:
-                if self.patched is module and self.patch.probe is probe:
-                    return
-                self._take_off()
-            try:
-                self._check(module)
-            except Unfamiliar as reason:
-                probe.notice(missed(f"queues of {self.module.partition('.')[0]} are not watched", reason))
-                return
-            state = Patch(probe)
-            # Other threads make queues from here on.
-            self.patched = module
-            state.put_noted_constructor(module.Queue, self._made)
-            state.put(module.Queue, "task_done", self._task_done(module.Queue.task_done))
-            self.queues.probe = probe
-            self.queues.askers = module.Queue.get.__code__, module.Queue.get_nowait.__code__
-            self._ours, self._plain = {}, set()
-            for cls, methods in self._methods(module).items():
-                for name, ours in methods.items():
-                    state.put(cls, name, ours)
-                    self._ours.setdefault(name, set()).add(ours)
-            self.patch = state
-
-    def off(self) -> None:
-        """Put everything back as it was. Does nothing if nothing is patched."""
-        with self.lock:
-            self._take_off()
-
-    def _take_off(self) -> None:
-        if self.patch is not None:
-            self.patch.take_off()
-            self.patch = None
-            if self._stop_job is not None:
-                self._stop_job()
-                self._stop_job = None
-            self.queues.end()
 
     def _made(self, queue: Any, frame: FrameType) -> None:
         """Note where a queue of the user's was made. What libraries make for themselves is left alone."""
@@ -134,7 +101,7 @@ class QueueFamily:
             return
         _set(queue, ATTRIBUTE, None)
         made: FrameType | None = frame
-        if kind.__init__ is not self.patched.Queue.__init__:
+        if kind.__init__ is not self.module.Queue.__init__:
             made = _outside(frame, queue)
         if made is None or not is_user_file(made.f_code.co_filename):
             return

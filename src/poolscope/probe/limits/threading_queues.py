@@ -19,7 +19,9 @@ from poolscope.probe.interpreter.stacks import is_user_file, user_place
 from poolscope.probe.interpreter.unpatched import current_frames, replaced
 from poolscope.probe.limits.coroutines import stacks
 from poolscope.probe.limits.queue_patch import QueueFamily, older
-from poolscope.probe.limits.work_queue import WorkQueue, WorkQueues, stamps_for
+from poolscope.probe.limits.queue_registry import WorkQueues
+from poolscope.probe.limits.stamps import stamps_for
+from poolscope.probe.limits.work_queue import WorkQueue
 from poolscope.probe.recording.pool_watch import in_task
 from poolscope.probe.recording.virtual_workers import ThreadBinding
 from poolscope.probe.sampling.waits import self_of, traced
@@ -76,9 +78,9 @@ class ThreadQueue(WorkQueue):
         """Note that its thread has ended."""
         log.depart(-1)
 
-    def is_main(self, who: Any) -> bool:
+    def is_main(self, taker: Any) -> bool:
         """Whether it is the main thread."""
-        return bool(who.ident == threading.main_thread().ident)
+        return bool(taker.ident == threading.main_thread().ident)
 
     def is_at_work(self) -> bool:
         """Whether the calling thread is in a task of a pool."""
@@ -94,7 +96,7 @@ def _waiting(weak: ref[Any], most: int) -> list[Any]:
     queue = weak()
     if queue is None or traced() or not (queue.not_full._waiters or queue.all_tasks_done._waiters):
         return []
-    gates = {_family.patched.Queue.put.__code__: "put", _family.patched.Queue.join.__code__: "join"}
+    gates = {_family.module.Queue.put.__code__: "put", _family.module.Queue.join.__code__: "join"}
     found: dict[Any, list[int]] = {}
     frames = current_frames()
     frame = caller = None
@@ -118,7 +120,7 @@ def _items(queue: Any) -> Any:
 
 
 def _follow(queues: WorkQueues, queue: Any, site: Site, complete: bool) -> WorkQueue:
-    stamps = stamps_for(queue, _family.patched)
+    stamps = stamps_for(queue, _family.module)
     return ThreadQueue(queues, site, stamps, get_ident, complete=complete)
 
 
@@ -127,7 +129,7 @@ def _by_user(frame: FrameType | None) -> bool:
     Greenlets in the place of threads would all be one."""
     if replaced():
         return False
-    names = _family.patched.__dict__
+    names = _family.module.__dict__
     while frame is not None and frame.f_globals is names:
         frame = frame.f_back
     return frame is not None and is_user_file(frame.f_code.co_filename)

@@ -10,20 +10,19 @@ A semaphore that was made before the patch has a condition of its own, and is no
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
-from _thread import RLock, get_ident
+from _thread import get_ident
 from functools import partial
 from time import thread_time_ns
 from weakref import ref
 
-from poolscope.probe.executors.patching import Patch
 from poolscope.probe.interpreter.imports import imported
-from poolscope.probe.interpreter.shapes import Unfamiliar, missed, threading_limits
+from poolscope.probe.interpreter.shapes import threading_limits
 from poolscope.probe.interpreter.stacks import user_place
 from poolscope.probe.interpreter.unpatched import current_frames, replaced
-from poolscope.probe.limits.limit import Hold, Limits
+from poolscope.probe.limits.limit import Hold
+from poolscope.probe.limits.module_patch import LimitPatch
 from poolscope.probe.limits.naming import site_of
 from poolscope.probe.recording.pool_watch import report
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
     from typing import Any
 
+    from poolscope.probe.executors.patching import Patch
     from poolscope.probe.limits.limit import Limit
 
 MODULE = "threading"
@@ -247,64 +247,38 @@ def _look(limit: Limit, most: int) -> tuple[list[Any], list[Any]]:
     )
 
 
-class _State:
-    """What is patched. Changed under `lock` only."""
+class _State(LimitPatch):
+    """The patch of the module, and the code of its methods."""
 
     def __init__(self) -> None:
-        # Reentrant: a finalizer that runs while we are inside may uninstall.
-        self.lock = RLock()
-        self.patch: Patch | None = None
-        self.limits = Limits()
+        super().__init__(MODULE, "semaphores of threading")
         self.acquire: CodeType = threading.Semaphore.acquire.__code__
         self.notify: CodeType = threading.Condition.notify.__code__
         self.releases: tuple[CodeType, ...] = ()
+
+    def check(self, module: Any) -> None:
+        """See `ModulePatch`, here and below."""
+        threading_limits(module)
+
+    def put(self, patch: Patch, module: Any) -> None:
+        """Replace the constructor."""
+        self.releases = (module.Semaphore.release.__code__, module.BoundedSemaphore.release.__code__)
+        patch.put_noted_constructor(module.Semaphore, partial(_equip, module.Semaphore))
 
 
 _state = _State()
 
 
-def _forked() -> None:
-    _state.lock = RLock()  # a thread of the parent may have held it
-    _state.limits.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
-
-
 def patch(probe: Any) -> None:
     """Watch the semaphores of threading that are made from now on. Does nothing if that is so already, or they are not
     as we know them."""
-    with _state.lock:
-        module = imported(MODULE)
-        if module is not threading or not probe.settings.limits or replaced():
-            return
-        if _state.patch is not None:
-            if _state.patch.probe is probe:
-                return
-            _take_off()
-        try:
-            threading_limits(module)
-        except Unfamiliar as reason:
-            probe.notice(missed("semaphores of threading are not watched", reason))
-            return
-        _state.releases = (module.Semaphore.release.__code__, module.BoundedSemaphore.release.__code__)
-        state = Patch(probe)
-        state.put_noted_constructor(module.Semaphore, partial(_equip, module.Semaphore))
-        _state.patch = state
+    if imported(MODULE) is threading and not replaced():
+        _state.on(probe)
 
 
 def unpatch() -> None:
     """Put everything back as it was. Does nothing if nothing is patched."""
-    with _state.lock:
-        _take_off()
-
-
-def _take_off() -> None:
-    if _state.patch is not None:
-        _state.patch.take_off()
-        _state.patch = None
-        _state.limits.end()
+    _state.off()
 
 
 def _equip(cls: Any, semaphore: Any, frame: FrameType) -> None:

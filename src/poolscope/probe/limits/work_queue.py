@@ -1,12 +1,10 @@
-"""One work queue: the items in it, who takes them, and what is recorded of that.
+"""One work queue: its items, its consumers, and what is recorded of both.
 
 An item is a task of a pool: submitted when it is put, started when a consumer takes it, finished when that says
 `task_done` or asks for the next one. Consumers are the workers: tasks or threads that come back for more.
 
-A queue is followed from its first item on, for a while. Where no item has to wait it is then left at rest, which costs
-nothing, until it is seen to hold items twice in a row. Whether it is a work queue is told by our own thread
-(`WorkQueues.look`): it opens the row, with all that was noted since. What runs in the program's threads only notes, and
-logs nothing: the lock of the queue may be held, and the log may go through that queue.
+What runs in the program's threads only notes, and logs nothing: the lock of the queue may be held, and the log may go
+through that queue. Our own thread opens the row, with all that was noted since (`queue_registry.py`).
 
 The queue refers to its record, and the record to the queue, its items and its consumers weakly or not at all.
 """
@@ -19,28 +17,36 @@ from functools import partial
 from types import FunctionType, MethodType
 from weakref import ref
 
-from poolscope.probe.interpreter.blame import is_ours
 from poolscope.probe.interpreter.stacks import DEPTH_LIMIT, is_user_file
-from poolscope.probe.recording.pool_watch import UNREAD_LIMIT, open_watch, report
+from poolscope.probe.limits.stamps import ByItem
+from poolscope.probe.recording.pool_watch import UNREAD_LIMIT, open_watch
 from poolscope.probe.recording.virtual_workers import VirtualWorker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from types import CodeType, FrameType
-    from typing import Any
+    from typing import Any, Protocol
 
     from poolscope.probe.interpreter.stacks import Site
     from poolscope.probe.recording.pool_watch import Watch
 
-    #: The number of what an item calls (0: nothing that is known), and when it was put (ns).
-    Stamp = tuple[int, int]
+    class Registry(Protocol):
+        """What a record needs of that of all queues of its family (see `queue_registry.WorkQueues`)."""
 
-#: Where a queue keeps its record, a `Fresh` one before its first item; None: it is not followed.
-ATTRIBUTE = "_poolscope_items"
+        probe: Any
+        askers: tuple[CodeType, ...]
+
+        def rest(self, queue: Any, record: WorkQueue) -> None:
+            """Leave a queue at rest."""
+
+        def failed(self, queue: Any, record: WorkQueue | None, exc: BaseException) -> None:
+            """Give up a queue as a hook of ours has failed."""
+
+
 #: The kind of its pool.
 KIND = "queue"
-#: So many items that are taken show whether any has to wait, and who takes them.
+#: So many taken items show whether any has to wait, and which consumers take them.
 LOOKED_AT = 128
 #: A queue that has not proven to be one of work by then is none: it is a library's, a stock, or of results.
 DECIDED_AT = 8 * LOOKED_AT
@@ -52,108 +58,14 @@ UNPROVEN_LIMIT = 50_000
 AWAY_NS = 1_000_000_000
 #: A consumer that is gone counts until so many items for each were taken: it may be the end of all.
 TAKES_EACH = 4
-#: So many queues are followed or at rest at once. A program may have one for each of its clients.
-QUEUES_KEPT = 1_000
-#: How often our thread looks at them (s).
-LOOK_SECONDS = 0.1
 
 #: What an item may be that calls a function: it, or a tuple that begins with it.
 _CALLING = frozenset((tuple, FunctionType, MethodType, partial))
 
-_getframe, _set = sys._getframe, object.__setattr__
+_getframe = sys._getframe
 
 
-class InOrder(deque):  # type: ignore[type-arg]  # subscripting it costs at run time
-    """The stamps of a queue that gives out what came first."""
-
-    add = deque.append
-
-    def next(self, _: object) -> Stamp:
-        """Take out the stamp of what is taken next."""
-        stamp: Stamp = self.popleft()
-        return stamp
-
-    def fill(self, number: int, stamp: Stamp) -> None:
-        """Note items that came unseen, before the others."""
-        self.extendleft([stamp] * number)
-
-    def spare(self) -> Stamp:
-        """Take out the stamp of an item that has gone unseen."""
-        return self.next(None)
-
-
-class LastFirst(list):  # type: ignore[type-arg]  # likewise
-    """The stamps of a queue that gives out what came last."""
-
-    add = list.append
-
-    def next(self, _: object) -> Stamp:
-        """See `InOrder`, here and below."""
-        stamp: Stamp = self.pop()
-        return stamp
-
-    def fill(self, number: int, stamp: Stamp) -> None:
-        """Put them below the others."""
-        self[:0] = [stamp] * number
-
-    def spare(self) -> Stamp:
-        """Take the newest: what clears a queue takes all."""
-        return self.next(None)
-
-
-class ByItem:
-    """The stamps of a queue that gives out items in an order of its own, by their `id`."""
-
-    __slots__ = ("_known", "_loose", "_number")
-
-    def __init__(self) -> None:
-        self._known: dict[int, list[Stamp]] = {}
-        self._loose: list[Stamp] = []
-        self._number = 0
-
-    def __len__(self) -> int:
-        return self._number
-
-    def add_for(self, item: object, stamp: Stamp) -> None:
-        """Note an item that is put."""
-        self._known.setdefault(id(item), []).append(stamp)
-        self._number += 1
-
-    def next(self, item: object) -> Stamp:
-        """See `InOrder`, here and below."""
-        stamps = self._known.get(id(item))
-        if stamps is None:
-            return self.spare()
-        self._number -= 1
-        stamp = stamps.pop(0)
-        if not stamps:
-            del self._known[id(item)]
-        return stamp
-
-    def fill(self, number: int, stamp: Stamp) -> None:
-        """Note items that are not known."""
-        self._loose += [stamp] * number
-        self._number += number
-
-    def spare(self) -> Stamp:
-        """Take out one that is not known, if there is any."""
-        self._number -= 1
-        if self._loose:
-            return self._loose.pop()
-        key, stamps = self._known.popitem()
-        if len(stamps) > 1:
-            self._known[key] = stamps[1:]
-        return stamps[0]
-
-
-def stamps_for(queue: Any, module: Any) -> Any:
-    """Return what keeps the stamps of a queue of this module's."""
-    if isinstance(queue, module.PriorityQueue):
-        return ByItem()
-    return LastFirst() if isinstance(queue, module.LifoQueue) else InOrder()
-
-
-class _Who(ref):  # type: ignore[type-arg]  # likewise
+class _Taker(ref):  # type: ignore[type-arg]  # subscripting it costs at run time
     """A task or thread, weakly, and the consumer that it is."""
 
     __slots__ = ("consumer",)
@@ -165,52 +77,21 @@ class Consumer:
     """One that takes items. `function` is the one that does, 0 if that is a library's; `held` the `id` of the last
     item; `takes` how many it took; `ended_ns` when it was done with the last one."""
 
-    __slots__ = ("ended_ns", "function", "held", "key", "log", "takes", "who")
+    __slots__ = ("ended_ns", "function", "held", "key", "log", "taker", "takes")
 
-    def __init__(self, who: _Who, key: int, function: int, log: VirtualWorker) -> None:
-        self.who = who
+    def __init__(self, taker: _Taker, key: int, function: int, log: VirtualWorker) -> None:
+        self.taker = taker
         self.key = key
         self.function = function
         self.log = log
         self.held = self.takes = self.ended_ns = 0
 
 
-class Fresh:
-    """Stands for the record of a queue that has had no item."""
-
-    __slots__ = ("queues", "site")
-
-    def __init__(self, site: Site, queues: WorkQueues) -> None:
-        self.site = site
-        self.queues = queues
-
-    def __reduce__(self) -> Any:
-        return type(None), ()
-
-    def arrives(self, queue: Any, item: Any, held: int) -> None:
-        """See `WorkQueue`, here and below."""
-        record = self.queues.begin(queue, self, _getframe(2))
-        if record is not None:
-            record.arrives(queue, item, held)
-
-    def takes(self, queue: Any, item: Any, held: int) -> None:
-        """Begin with an item that came past us."""
-        record = self.queues.begin(queue, self, _getframe(2))
-        if record is not None:
-            record.takes(queue, item, held)
-
-    def asks(self, queue: Any, caller: FrameType) -> None:
-        """There is nothing to note."""
-
-    def done(self, queue: Any) -> None:
-        """There is nothing to note."""
-
-
 class WorkQueue:
     """The record of one queue. `arrives`, `takes`, `asks` and `done` are called by what uses the queue, one at a time
     but for the last, and never raise because of a failure of ours; the others are our own thread's.
 
-    A family of queues says in a subclass who its consumers are.
+    A family of queues defines its consumers in a subclass.
     """
 
     __slots__ = (
@@ -244,9 +125,9 @@ class WorkQueue:
         "watch",
     )
 
-    def __init__(self, queues: WorkQueues, site: Site, stamps: Any, key: Callable[[], int], *, complete: bool) -> None:
-        """`complete`: from its first item on. `key` returns the same number for the same task or thread at work, while
-        that lives."""
+    def __init__(self, queues: Registry, site: Site, stamps: Any, key: Callable[[], int], *, complete: bool) -> None:
+        """`complete`: from its first item on. `key` returns a number for the task or thread at work, unique while it
+        lives."""
         probe = queues.probe
         self.queues = queues
         self.site = site
@@ -264,8 +145,8 @@ class WorkQueue:
         self.logs: list[VirtualWorker] = []
         self.free: deque[Any] = deque()
         self.consumers: dict[int, Consumer] = {}
-        #: Those whose task or thread is gone, as `_Who`.
-        self.dead: deque[_Who] = deque()
+        #: Those whose task or thread is gone, as `_Taker`.
+        self.dead: deque[_Taker] = deque()
         #: What the items go by that do not call anything: the function of the first consumer.
         self.function = 0
         self.puts = self.taken = self.waited = self.put_back = self.by_workers = 0
@@ -286,7 +167,7 @@ class WorkQueue:
         """Return the task or thread that is at work; None: not known."""
         raise NotImplementedError
 
-    def outermost(self, _who: Any) -> FrameType | None:
+    def outermost(self, _taker: Any) -> FrameType | None:
         """Return the outermost frame of what is at work, where there are others around it."""
         return None
 
@@ -304,11 +185,11 @@ class WorkQueue:
         """Note that what had this log is gone."""
         self.free.append(log)
 
-    def has_ended(self, _who: Any) -> bool:
+    def has_ended(self, _taker: Any) -> bool:
         """Whether a task or thread that is still there has come to its end."""
         return False
 
-    def is_main(self, who: Any) -> bool:
+    def is_main(self, taker: Any) -> bool:
         """Whether it is what the program begins with, and not one that was started to take items."""
         raise NotImplementedError
 
@@ -341,7 +222,7 @@ class WorkQueue:
             self.queues.failed(queue, self, exc)
 
     def asks(self, queue: Any, caller: FrameType) -> None:
-        """Note that one who is at `caller` sees that there is no item."""
+        """Note that a consumer, at `caller`, sees that there is no item."""
         if caller.f_code in self.queues.askers:
             self.done(queue, says_so=False)
 
@@ -397,13 +278,13 @@ class WorkQueue:
         own, submitted = stamps.next(item)
         key = self.key()
         consumer = self.consumers.get(key)
-        if consumer is None or consumer.who() is None:
-            who = self.current()
+        if consumer is None or consumer.taker() is None:
+            taker = self.current()
             frame = _getframe(3)  # `get`, which has called `_get`, which has called us
-            if who is None or frame.f_code.co_name == "shutdown":
+            if taker is None or frame.f_code.co_name == "shutdown":
                 self.cancelled.extend((own or self.function, submitted, now))
                 return
-            consumer = self._meet(who, key, frame)
+            consumer = self._meet(taker, key, frame)
         log = consumer.log
         if log.running is not None:
             self._end(consumer, now)
@@ -417,10 +298,10 @@ class WorkQueue:
             if self.taken >= LOOKED_AT and (not self.waited or self.taken >= UNPROVEN_LIMIT):
                 self.over = True
 
-    def _meet(self, who: Any, key: int, frame: FrameType) -> Consumer:
+    def _meet(self, taker: Any, key: int, frame: FrameType) -> Consumer:
         """Return a new consumer, which is at work."""
         self._bury()
-        function = self._function(frame, self.outermost(who))
+        function = self._function(frame, self.outermost(taker))
         if not self.function:
             self.function = function
         free = self.free
@@ -431,7 +312,7 @@ class WorkQueue:
             self.logs.append(log)
         self.begin(log)
         self.met(frame)
-        weak = _Who(who, self.dead.append)
+        weak = _Taker(taker, self.dead.append)
         weak.consumer = consumer = Consumer(weak, key, function, log)
         self.consumers[key] = consumer
         return consumer
@@ -493,12 +374,12 @@ class WorkQueue:
         self._bury()
         now, alive = self.clock(), 0
         for consumer in list(self.consumers.values()):
-            who = consumer.who()
-            if who is None or self.has_ended(who):
+            taker = consumer.taker()
+            if taker is None or self.has_ended(taker):
                 self._release(consumer)
             elif consumer.log.running is not None or not self.stamps or now - consumer.ended_ns < AWAY_NS:
                 alive += 1
-            del who
+            del taker
         if alive >= self.last_size:
             self.size_mark = self.taken
         elif alive and self.taken - self.size_mark >= TAKES_EACH * self.last_size:
@@ -523,8 +404,8 @@ class WorkQueue:
         """Whether the only consumer takes what others have finished."""
         if self.said_done:
             return False
-        who = only.who()
-        return who is not None and (self.is_main(who) or 2 * self.by_workers > self.puts)
+        taker = only.taker()
+        return taker is not None and (self.is_main(taker) or 2 * self.by_workers > self.puts)
 
     def open(self, queue: Any, find_probe: Callable[[], Any]) -> None:
         """Open its row, with all that was noted. Never raises because of a failure of ours."""
@@ -555,128 +436,3 @@ class WorkQueue:
         watch = self.watch
         if watch is not None:
             self._match(0, self.clock())
-
-
-class WorkQueues:
-    """All queues of a family that are followed or at rest, weakly. Any thread may use it; `look` is our thread's."""
-
-    def __init__(
-        self,
-        follow: Callable[[WorkQueues, Any, Site, bool], WorkQueue],
-        items: Callable[[Any], Any],
-        may_begin: Callable[[FrameType | None], bool],
-    ) -> None:
-        """`follow(self, queue, site, complete)` makes a record; `items` gives those of a queue; `may_begin` says
-        whether a queue is followed from what has been called from this frame on."""
-        self._follow = follow
-        self.items = items
-        self._may_begin = may_begin
-        #: The probe that they are recorded by.
-        self.probe: Any = None
-        #: Code of the methods that ask for an item.
-        self.askers: tuple[CodeType, ...] = ()
-        # By id. Single dict operations only.
-        self._known: dict[int, tuple[ref[Any], Site]] = {}
-        # Those at rest that held items when they were last looked at.
-        self._holding: set[int] = set()
-        self._failures: deque[BaseException] = deque()
-        self._full = self._told = False
-
-    def begin(self, queue: Any, fresh: Fresh, frame: FrameType) -> WorkQueue | None:
-        """Follow a queue from its first item on; None: it is one too many, or not to be followed yet. Never raises
-        because of a failure of ours."""
-        try:
-            if not self._may_begin(frame):
-                return None
-            known, key = self._known, id(queue)
-            if len(known) >= QUEUES_KEPT:
-                self._full = True
-                _set(queue, ATTRIBUTE, None)
-                return None
-            record = self._follow(self, queue, fresh.site, True)
-            known[key] = ref(queue, partial(known.pop, key)), fresh.site
-            _set(queue, ATTRIBUTE, record)
-            return record
-        except Exception as exc:
-            self.failed(queue, None, exc)
-            return None
-
-    def rest(self, queue: Any, record: WorkQueue) -> None:
-        """Leave a queue at rest; for good, if its pool was given up."""
-        _set(queue, ATTRIBUTE, None)
-        if record.watch is not None:
-            self._known.pop(id(queue), None)
-
-    def failed(self, queue: Any, record: WorkQueue | None, exc: BaseException) -> None:
-        """Give up a queue as a hook of ours has failed. Raises `exc` again if it is the program's."""
-        if not is_ours(exc):
-            try:
-                raise exc
-            finally:
-                del exc
-        _set(queue, ATTRIBUTE, None)
-        self._known.pop(id(queue), None)
-        if record is not None:
-            record.over = True
-            if record.watch is not None:
-                record.watch.recorder.given_up = True
-        self._failures.append(exc)
-
-    def look(self, find_probe: Callable[[], Any]) -> None:
-        """Open the rows of those that have proven to be work queues, and follow those at rest that hold items."""
-        self._tell(find_probe)
-        held, self._holding = self._holding, set()
-        for key, (weak, site) in list(self._known.items()):
-            queue = weak()
-            if queue is None:
-                continue
-            record = getattr(queue, ATTRIBUTE, None)
-            if record is None:
-                if self.items(queue):
-                    self._holding.add(key)
-                    if key in held:
-                        _set(queue, ATTRIBUTE, self._follow(self, queue, site, False))
-            elif isinstance(record, WorkQueue) and record.watch is None:
-                self._judge(key, queue, record, find_probe)
-            del queue
-
-    def _tell(self, find_probe: Callable[[], Any]) -> None:
-        while self._failures:
-            report(find_probe(), self._failures.popleft())
-        if self._full and not self._told:
-            self._told = True
-            find_probe().notice(f"more than {QUEUES_KEPT} queues hold items: the others are not seen")
-
-    def _judge(self, key: int, queue: Any, record: WorkQueue, find_probe: Callable[[], Any]) -> None:
-        proven = record.proven()
-        if proven:
-            record.open(queue, find_probe)
-        elif proven is None:
-            record.over = True
-            _set(queue, ATTRIBUTE, None)
-            self._known.pop(key, None)
-
-    def _present(self) -> Iterable[tuple[Any, Any]]:
-        """Return those that are there, and the record of each (None: at rest)."""
-        for weak, _ in list(self._known.values()):
-            queue = weak()
-            if queue is not None:
-                yield queue, getattr(queue, ATTRIBUTE, None)
-
-    def end(self) -> None:
-        """Follow none of them any more."""
-        for queue, record in self._present():
-            _set(queue, ATTRIBUTE, None)
-            if isinstance(record, WorkQueue):
-                record.close()
-        self._known.clear()
-
-    def forget(self) -> None:
-        """In a forked child: the records are the parent's, and each queue begins anew."""
-        self._holding.clear()
-        self._failures.clear()
-        for weak, site in list(self._known.values()):
-            queue = weak()
-            if queue is not None:
-                _set(queue, ATTRIBUTE, Fresh(site, self))
-        self._known.clear()

@@ -1,1 +1,1 @@
-"""Event loops: who watches them, what is seen, and what is measured."""
+"""Event loops: the watch of each, what is seen of it, and what is measured."""

@@ -1,8 +1,8 @@
 """From looks at a loop to its blocks: what held it, since when, and what was seen meanwhile. Pure: times (ns) come in.
 
 A block is one callback that held the loop for `blocked_ns` or more. Many short ones that make the loop late are lag,
-not a block. Where the loop could not run whatever its callbacks did (see `Evidence.starved`), no single callback
-needs to be found: then the block is the time in which nothing was answered.
+not a block. Where the loop could not run for a reason outside of its callbacks (see `Evidence.starved`), no single
+callback needs to be found: then the block is the time in which the loop answered nothing.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     Line = tuple[str, int, str]
     Lines = tuple[Line, ...]
 
-#: A block that lasts is told again this often.
+#: How often a lasting block is reported again.
 REPEAT_NS = 500_000_000
-#: Lines of one block that are told apart.
+#: The most lines of one block to count apart.
 _LINES_KEPT = 200
 
 
@@ -55,7 +55,7 @@ class Observation:
 
 
 class _Span:
-    """A time in which the loop did not get on, in one callback or (root None) at all."""
+    """A time in which the loop made no progress, in one callback or (root None) at all."""
 
     __slots__ = (
         "base",
@@ -142,7 +142,7 @@ class BlockTracker:
         self._prev: Counters | None = None
         #: No callback that runs now began before this: the loop was seen between two of them.
         self._floor_ns = 0
-        #: What came before this has been told as a block.
+        #: All before this was reported as a block.
         self._told_until_ns = 0
 
     @property
@@ -159,7 +159,7 @@ class BlockTracker:
         self._floor_ns = counters.at_ns
 
     def look(self, look: Observation) -> list[Message]:
-        """Take in what was seen."""
+        """Take in one look."""
         out: list[Message] = []
         at, prev = look.counters.at_ns, self._prev
         span = self._span
@@ -196,14 +196,14 @@ class BlockTracker:
     def _end_of_callback(self, span: _Span, at_ns: int) -> int:
         """When a callback ended that was over by `at_ns`, as well as can be told.
 
-        Whatever else ran since the last look is counted with it: at most what fits between two looks. If we came late,
-        nothing is known of it but that it ran then.
+        Other callbacks since the last look are counted with it: at most what fits between two looks. If we came late,
+        we only know that it ran then.
         """
         known = span.last.at_ns + self._period_ns
         return at_ns if at_ns <= known + self._period_ns else known
 
     def _see_stuck(self, look: Observation, prev: Counters | None, out: list[Message]) -> None:
-        """Follow the time in which the loop answers nothing, whatever runs."""
+        """Follow the time in which the loop answers nothing, in any callback or none."""
         at, since = look.counters.at_ns, look.pending_ns
         late = prev is not None and at - prev.at_ns >= self._period_ns + self._blocked_ns // 2
         if since is None and prev is not None and late and look.counters.silenced:
@@ -238,7 +238,7 @@ class BlockTracker:
                 self._end_stuck(stuck, (self._prev or stuck.last).at_ns, out)
 
     def _take_over(self, span: _Span) -> None:
-        """Make the span of a callback the open block, in place of what was open before."""
+        """Make the span of a callback the open block, replacing the one before."""
         stuck, self._stuck = self._stuck, None
         if span.block:
             return
@@ -264,7 +264,7 @@ class BlockTracker:
         return out
 
     def close(self, at_ns: int) -> list[Message]:
-        """Take in that the loop stopped, and forget it."""
+        """Note that the loop stopped, and begin anew."""
         out: list[Message] = []
         if self._span is not None:
             self._end_callback(self._span, self._end_of_callback(self._span, at_ns), out)
@@ -274,7 +274,7 @@ class BlockTracker:
         return out
 
     def ongoing(self, at_ns: int) -> list[Message]:
-        """Return what is open now, told again."""
+        """Report the open block again."""
         for span in (self._span, self._stuck):
             if span is not None and span.block:
                 span.told_ns = at_ns
@@ -287,7 +287,7 @@ class BlockTracker:
                 return
             self._take_over(span)
         out.append(self._message(span, self._evidence(span), at_ns))
-        # What is still not answered counts from here on.
+        # An unanswered beat counts from here on.
         self._stuck = None
         self._told_until_ns = at_ns
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     Lines = tuple[tuple[str, int, str], ...]
 
-#: Threads whose clocks are read at once; of more, only these are ever named.
+#: The most threads whose clocks are read at once; only these can be named.
 _THREADS_LIMIT = 64
-#: Less than this (ns) since the last reading is no computing.
+#: Less CPU time (ns) than this since the last reading does not count as computing.
 _WORTH_NS = 1_000_000
 
 
@@ -32,7 +32,7 @@ class BusyThreads:
         self._complete = False
 
     def read(self, frames: dict[int, FrameType] | None) -> list[tuple[int, Lines, int]]:
-        """(Ident, lines, CPU ns since the last reading) of the other threads that computed meanwhile.
+        """Return (ident, lines, CPU ns since the last reading) of the other threads that computed meanwhile.
 
         Without frames, only reads. The first reading has nothing to compare with.
         """
@@ -52,11 +52,11 @@ class BusyThreads:
                 before = 0  # it has started since
             if before is not None and now - before >= _WORTH_NS:
                 lines = tuple(user_lines(frames.get(ident)))
-                # A pool's worker that has left the task meanwhile is at no line that anybody could change.
+                # A pool's worker that has left the task meanwhile is at no line of the program.
                 if lines and is_user_file(lines[0][0]):
                     busy.append((ident, lines, now - before))
         self._used = used
-        # Only of threads that were all there last time is it known that a missing one is new.
+        # Only if the last reading had all threads is one that it lacks known to be new.
         self._complete = complete
         return busy
 
@@ -67,8 +67,7 @@ class BusyThreads:
 
 
 def known_threads() -> dict[int, Any]:
-    """Return the threads that `threading` knows, by their identifiers; none where it is not imported or not as we know
-    it."""
+    """Return the threads that `threading` knows, by their identifiers; none if it is not imported, or unfamiliar."""
     threading = sys.modules.get("threading")
     try:
         return {} if threading is None else thread_table(threading)

@@ -1,4 +1,4 @@
-"""What was measured of a loop while it did not get on: the difference of two looks, as a judge is told it. Pure."""
+"""What was measured of a loop while it made no progress: the difference of two looks, as the engine gets it. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
     Told = tuple[int, int, float | None, float, float, float, float, float, float, float | None, int, int, int, bool]
 
-#: Most of the time, or most of a core; nearly all, and a little of it.
+#: Shares of the time, or of a core: most, nearly all, and a little.
 _MOST = 0.5
 _NEARLY_ALL = 0.8
 _LITTLE = 0.2
@@ -114,10 +114,10 @@ class Evidence:
 
     @property
     def starved(self) -> bool:
-        """Whether the loop could not get on whatever its callbacks did, so that no single one needs to be found.
+        """Whether the loop was held from outside of its callbacks, so that no single one needs to be found.
 
-        Garbage was collected, the process got no CPU, or other threads had the GIL. Which of these is for the judge to
-        say; here it decides whether there is a block to tell of.
+        Garbage was collected, the process got no CPU, or other threads had the GIL. The engine decides which of these;
+        here it only matters that there is a block to report.
         """
         return self._collected or self._stopped or self._deprived
 
@@ -131,10 +131,16 @@ class Evidence:
         used = (self.cpu or 0.0) + self.other
         if self.late >= _MOST and used < _MOST:
             return True
-        if self.cpu is None or self.held >= _MOST or (self.delay or 0.0) < _MOST:
+        if self.cpu is None:
+            return False
+        long = self.cpu * self.wall_ns >= self.blocked_ns
+        if self.held >= _MOST:
+            # A call that computes for less than a block lost its CPU, unless its thread is known to have slept.
+            return self.cpu >= _LITTLE and not long and (self.delay is None or self.delay >= _LITTLE)
+        if (self.delay or 0.0) < _MOST:
             return False
         # It would have been a block on any machine, or it was this process's own threads that took the CPUs.
-        computed = self.cpu >= _LITTLE and self.cpu * self.wall_ns >= self.blocked_ns
+        computed = self.cpu >= _LITTLE and long
         return not computed and used < _NEARLY_ALL
 
     @property

@@ -20,14 +20,13 @@ if TYPE_CHECKING:
 _KERNEL = "ipykernel"
 _FRAMES_LIMIT = 200
 
-# Unique in the process, whatever is patched, unpatched and patched again.
+# Unique in the process, also across several patches.
 _next_number = count(1).__next__
 _numbers = LOOPS
 
 
 def number_of(loop: Any) -> int:
-    """Return the number of this very loop, now and when it runs again. Raises TypeError if it cannot be referred to
-    weakly."""
+    """Return the number of this loop, the same in each run. Raises TypeError if it takes no weak reference."""
     key = id(loop)
     known = _numbers.get(key)
     if known is not None and known[0]() is loop:

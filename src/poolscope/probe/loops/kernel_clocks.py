@@ -1,6 +1,6 @@
-"""Readings that tell why a thread does not get on: collections, the kernel's view of it, our own wake-ups.
+"""Readings that show why a thread makes no progress: collections, the kernel's view of it, our own wake-ups.
 
-Readings only: nothing here keeps a thread, a frame or a loop, or decides.
+Readings only: nothing here keeps a thread, a frame or a loop, or judges.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
     Clock = Callable[[], int]
 
-#: Collections that are remembered between two readings; of more, the oldest are forgotten.
+#: The most collections to remember between two readings; the oldest are forgotten first.
 _COLLECTIONS_KEPT = 4096
 #: Numbers of the system call `futex`, by machine.
 _FUTEX = {"x86_64": 202, "aarch64": 98}.get(os.uname().machine if hasattr(os, "uname") else "")
 
 
 class GcTime:
-    """Time spent in garbage collections, whatever thread they run in: they hold the GIL.
+    """Time spent in garbage collections, in any thread: they hold the GIL.
 
     The callback that the collector calls consists of C functions alone. In one written in Python, the handler of a
     signal that came during a collection would run, and what it raises (Ctrl-C) would be printed and lost. `install`
@@ -51,7 +51,7 @@ class GcTime:
         self._callback: Callable[..., Any] = partial(getattr, phases)
 
     def install(self) -> None:
-        """Begin to count; nothing if it does already."""
+        """Begin to count. Does nothing if it counts already."""
         if self._callback not in gc.callbacks:
             # One that was going on at `remove` has a start without an end.
             self._begun.clear()
@@ -59,14 +59,14 @@ class GcTime:
             gc.callbacks.append(self._callback)
 
     def remove(self) -> None:
-        """Count no more."""
+        """Stop counting."""
         try:
             gc.callbacks.remove(self._callback)
         except ValueError:
             pass
 
     def total_ns(self, now_ns: int) -> int:
-        """Nanoseconds so far, with the collection that is going on."""
+        """Return the nanoseconds so far, including the present collection."""
         begun, done = self._begun, self._done
         while done:
             end = done.popleft()

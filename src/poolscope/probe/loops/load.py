@@ -1,6 +1,6 @@
 """How much of its time an event loop is at work, and where: added up from looks at it. Pure: times (ns) come in.
 
-Told only of a loop that has little rest, or is late: an idle one costs nothing.
+Only a loop that has little rest, or is late, is reported: an idle one costs nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from poolscope.probe.loops.evidence import Evidence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from poolscope.probe.loops.meter import Counters
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     Message = tuple[Any, ...]
     Lines = tuple[tuple[str, int, str], ...]
 
-#: Told this often.
+#: How often it is reported.
 TOLD_NS = 1_000_000_000
-#: Part of the time at work from which on it is told.
+#: The share of time at work from which on it is reported.
 WORTH_SHARE = 0.5
-#: A loop that is so late is told of as well.
+#: A loop that is this late is reported as well.
 LATE_NS = 10_000_000
-#: Lines of each kind that are told apart, and told.
+#: The most lines of each kind to count apart, and to report.
 _LINES_KEPT = 200
 _LINES_TOLD = 10
 
@@ -40,21 +40,28 @@ class LoopLoad:
         "_lag_ns",
         "_lines",
         "_loop",
+        "_ready",
+        "_ready_ns",
         "_seen_ns",
         "_tasks",
         "told",
     )
 
-    def __init__(self, loop: int, *, blocked_ns: int, gil: bool = True) -> None:
+    def __init__(
+        self, loop: int, *, blocked_ns: int, gil: bool = True, ready: Callable[[], int | None] | None = None
+    ) -> None:
+        """`ready` says how long the loop's thread was ready to run so far, but on no CPU (ns), if that is known."""
         self._loop = loop
         self._blocked_ns = blocked_ns
         self._gil = gil
-        #: Whether it was worth telling last time.
+        self._ready = ready
+        #: Whether it was reported last time.
         self.told = False
         self._begin(None)
 
     def _begin(self, base: Counters | None) -> None:
         self._base: Counters | None = base
+        self._ready_ns = None if base is None or self._ready is None else self._ready()
         self._at_work_ns = self._seen_ns = 0
         self._lag_ns = 0
         self._lines: dict[Lines, int] = {}
@@ -68,7 +75,7 @@ class LoopLoad:
     def look(
         self, now: Counters, *, at_work: bool, lines: Lines, others: Sequence[tuple[Lines, int]], tasks: int
     ) -> list[Message]:
-        """Take in a look, and return what there is to tell. The time since the last one counts as this one finds it."""
+        """Take in a look, and return what to report. The state of this look counts for all time since the last one."""
         base = self._base
         if base is None:
             self._begin(now)
@@ -84,13 +91,15 @@ class LoopLoad:
         return self.tell(now) if self._seen_ns >= TOLD_NS else []
 
     def tell(self, now: Counters) -> list[Message]:
-        """Return the load since the last time, if it is worth telling, and begin anew."""
+        """Return the load since the last report, if it deserves one, and begin anew."""
         base, at_work, lag_ns = self._base, self._at_work_ns, self._lag_ns
-        lines, busy, tasks = self._lines, self._busy, self._tasks
+        lines, busy, tasks, ready_ns = self._lines, self._busy, self._tasks, self._ready_ns
         self._begin(now)
         if base is None or now.at_ns <= base.at_ns:
             return []
         evidence = Evidence.between(base, now, self._blocked_ns, self._gil)
+        if ready_ns is not None and self._ready_ns is not None:
+            evidence.delay = max(0, self._ready_ns - ready_ns) / evidence.wall_ns
         share = max(at_work / evidence.wall_ns, evidence.cpu or 0.0)
         self.told = share >= WORTH_SHARE or lag_ns >= LATE_NS
         if not self.told:

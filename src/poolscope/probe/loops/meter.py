@@ -71,7 +71,7 @@ class Counters:
     `other_cpu_ns` is the CPU time of all threads but the loop's and ours; `late_ns` how late our looks were without
     having waited for the GIL; `still_ns` the time in which the loop's thread never woke up; `delay_ns` its time
     without a CPU though ready, in the `measured_ns` in which that was asked; `held_ns` the time in which it kept the
-    GIL from us in one call, `waited_ns` that in which anybody kept it from us; the `*_seen` count answers of the
+    GIL from us in one call, `waited_ns` that in which any thread did; the `*_seen` count answers of the
     kernel.
     `silenced` is of this look alone: it came late, and that was the doing of the GIL or the machine, surely not ours.
     """
@@ -177,7 +177,7 @@ class Meter:
         own = 0 if self._first else max(0, now.own_cpu_ns - last.own_cpu_ns)
         measured = now.overslept_ns is not None and last.overslept_ns is not None
         overslept = (now.overslept_ns or 0) - (last.overslept_ns or 0)
-        # What our thread was busy with is no lateness of the machine's.
+        # Time in which our own thread was busy is no lateness of the machine.
         late = overslept if measured else gap - self.period_ns - own
         waited = late >= self.period_ns and not on_time and self._count_late(last, now, late, measured)
         loop_cpu = still = 0
@@ -234,7 +234,7 @@ class Meter:
             self._delay_ns += max(0, delay_ns - before[1])
 
     def saw_kernel(self, wait: str) -> None:
-        """Take in an answer of `vitals.kernel_wait`."""
+        """Take in an answer of `kernel_clocks.kernel_wait`."""
         if wait == "futex":
             self._futex_seen += 1
         elif wait == "call":

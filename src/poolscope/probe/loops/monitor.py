@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from _thread import allocate_lock, get_ident, get_native_id
+from functools import partial
 from itertools import count
 
 from poolscope.probe.interpreter.blame import is_ours
@@ -42,26 +43,25 @@ if TYPE_CHECKING:
 LOOKS = 4
 #: How long a thread that starts or stops a loop waits for a look that is under way (seconds).
 PATIENCE = 0.5
-#: A loop that does not run, though it was not said to have stopped, is given up after this.
+#: A loop that does not run, though we heard of no stop, is dropped after this.
 LOST_NS = 1_000_000_000
-#: The clocks of the other threads are read this often though nothing is wrong, to compare with when something is.
+#: How often to read the clocks of other threads while nothing is wrong, for later comparison.
 BASELINE_NS = 500_000_000
-#: In a suspected block the kernel is asked in every n-th look: that gives the GIL away.
+#: In a suspected block, every n-th look asks the kernel, which gives the GIL away.
 KERNEL_LOOKS = 4
-#: Of a loop without rest, what the other threads compute is looked at in every n-th look.
+#: With a loop without rest, every n-th look reads what other threads compute.
 BUSY_LOOKS = 4
 #: Of a core; of the time since the last look: enough to be looked at.
 _BUSY = 0.2
 _SOME = 0.3
 _HALF = 0.5
 
-#: So many looks that found the lock taken mean that the thread that took it was interrupted (Ctrl-C) before it could
-#: let go.
+#: After so many looks that found the lock taken, its owner was interrupted (Ctrl-C) before it could release it.
 _MISSED = 40
 
 _PART = "eventloop"
 
-# Unique in the process, whatever is patched, unpatched and patched again.
+# Unique in the process, also across several patches.
 _next_block = count(1).__next__
 
 
@@ -93,7 +93,7 @@ class Monitor:
         self._last_ns: int | None = None
         self._baseline_ns = 0
         self._missed = 0
-        #: Says at what the thread of a held loop is stopped; made when it is first needed, None once it has failed.
+        #: Finds what the thread of a held loop waits for; made when it is first needed, None once it has failed.
         self._stops: LoopStops | None = None
         self._stops_made = False
 
@@ -131,13 +131,13 @@ class Monitor:
         return known is not None and known.loop() is loop and self._pid == getpid()
 
     def _enters(self, loop: Any) -> bool:
-        """Whether this loop begins to run, as far as it says itself. Its class may have methods of its own."""
+        """Whether this loop says that it begins to run. Its class may have methods of its own."""
         try:
             known = self._running.get(id(loop))
             if known is not None and id(known.loop()) == id(loop):
                 if loop.is_running():
                     return False
-                self._close(known)  # of its last run, whose end we were not told
+                self._close(known)  # of its last run, whose end we missed
             number_of(loop)
             return not loop.is_closed()
         except Exception as exc:
@@ -170,7 +170,9 @@ class Monitor:
             ),
             meter=Meter(period_ns, int(sys.getswitchinterval() * 1e9)),
             clock=self.probe.clock,
-            load=LoopLoad(number, blocked_ns=blocked_ns, gil=gil_enabled()),
+            load=LoopLoad(
+                number, blocked_ns=blocked_ns, gil=gil_enabled(), ready=partial(run_delay_ns, get_native_id())
+            ),
             familiar=UNUSED if kind == "trio" else self._familiar,
         )
 
@@ -215,7 +217,7 @@ class Monitor:
             self._release(lock)
 
     def _release(self, lock: LockType) -> None:
-        """After what was done under the lock: the job goes with the last loop, and comes for one that did not wait."""
+        """Finish what the lock guarded: remove the job with the last loop, add it for a loop that did not wait."""
         try:
             remove = self._rest()
         finally:
@@ -239,7 +241,7 @@ class Monitor:
         self.probe.emit(("loop_closed", watch.number, now))
 
     def _rest(self) -> Callable[[], None] | None:
-        """With no loop left: takes off the collector's callback, and returns what takes off the job."""
+        """With no loop left, remove the collector's callback, and return what removes the job."""
         if self._running:
             return None
         self._gc_time.remove()
@@ -247,12 +249,12 @@ class Monitor:
         return remove
 
     def stop(self) -> None:
-        """Watch nothing more; loops that run go on unwatched."""
+        """Stop watching; running loops go on unwatched."""
         for watch in list(self._running.values()):
             self._close(watch)
 
     def flush(self) -> None:
-        """Tell of the blocks that last, and of the lags so far. Returns without if a look takes too long."""
+        """Report lasting blocks and the lags so far. Gives up if a look takes too long."""
         lock = self._lock
         if self._pid != getpid() or not lock.acquire(timeout=PATIENCE):
             return
@@ -267,12 +269,12 @@ class Monitor:
             self._release(lock)
 
     def _drop(self, watch: LoopWatch, exc: Exception) -> None:
-        """Drop a loop that could not be asked or looked at: its class may have methods of its own. The others go on."""
+        """Drop a loop that could not be read: its class may have methods of its own. The others go on."""
         self._end(watch)
         self.probe.notice(unwatched(watch.label, exc))
 
     def _give_up(self, exc: Exception) -> None:
-        """Look have failed, so no loop is watched any more. Under the lock; the job goes with its release."""
+        """Stop watching all loops, as looks have failed. Call it under the lock; the job goes with its release."""
         self._given_up = True
         watches = list(self._running.values())
         self._running.clear()
@@ -283,7 +285,7 @@ class Monitor:
     # -- looks ---------------------------------------------------------------------------------------------
 
     def job(self, now_ns: int) -> None:  # noqa: ARG002 - jobs get the time; we read it when we have looked
-        """One look at each loop. If that fails, no loop is watched any more."""
+        """Look at each loop once. If that fails, no loop is watched any more."""
         lock = self._lock
         if not lock.acquire(timeout=self._period_ns / 1e9):
             self._missed += 1
@@ -328,7 +330,7 @@ class Monitor:
                 self._ask_kernel(watch, before, watch.counters)
 
     def _all_rest(self) -> bool:
-        """Whether all loops have slept since the last look. Then there is nothing to see, and this look is cheap."""
+        """Whether all loops have slept since the last look. Then this look is cheap: there is nothing to see."""
         now = self.probe.clock()
         watches = list(self._running.values())
         cpu = {}
@@ -359,7 +361,7 @@ class Monitor:
             self.probe.emit(message)
 
     def _lost(self, watch: LoopWatch) -> bool:
-        """Whether the loop is gone or has stopped without telling us. Then it is closed."""
+        """Whether the loop is gone or has stopped unnoticed. Closes it then."""
         loop = watch.loop()
         try:
             running = False if loop is None else loop.is_running()
@@ -381,7 +383,7 @@ class Monitor:
     def _places(
         self, watches: list[LoopWatch], suspects: list[LoopWatch]
     ) -> tuple[dict[LoopWatch, tuple[object, Lines]], list[tuple[int, Lines, int]]]:
-        """Where each loop is, and, where one is suspected to be held, what all threads are busy with."""
+        """Return where each loop is and, if one may be held, what all threads are busy with."""
         decoys = [watch.decoys() for watch in watches]
         frames: dict[int, FrameType] = current_frames()
         places: dict[LoopWatch, tuple[object, Lines]] = {}
@@ -398,14 +400,14 @@ class Monitor:
             )
             busy = self._threads.read(frames) if suspects or loaded else []
         finally:
-            # It holds our own frame too, and with that itself.
+            # The dict has our own frame, and so refers to itself.
             frame = None
             frames.clear()
             decoys.clear()
         return places, busy
 
     def _gate(self, watch: LoopWatch, frame: FrameType | None) -> str:
-        """Return what the thread of a loop is stopped at; "" if that is not known."""
+        """Return what the thread of a loop waits for; "" if that is not known."""
         if not self._stops_made:
             self._stops_made = True
             from poolscope.probe.loops.stops import LoopStops
@@ -423,7 +425,7 @@ class Monitor:
     def _ask_kernel(self, watch: LoopWatch, before: Counters, now: Counters) -> None:
         """Ask the kernel about a loop that is off the CPU: what the clocks cannot tell.
 
-        Also of one that does not wake up: or a moment before that would stand for all of the block.
+        Also about one that does not wake up: else an answer from before would count for the whole block.
         """
         gap = max(1, now.at_ns - before.at_ns)
         if now.loop_cpu_ns is None or before.loop_cpu_ns is None:
@@ -438,9 +440,9 @@ class Monitor:
 
 
 def _is_busy(before: Counters | None, now: Counters | None) -> bool:
-    """Whether a loop that is seen between two callbacks is not idle, all the same.
+    """Whether a loop that is seen between two callbacks is busy all the same.
 
-    One that polls often gives the GIL away there each time, so that this is where we mostly find it.
+    A loop that polls often gives the GIL away there each time, so that we mostly find it there.
     """
     if before is None or now is None or before.loop_cpu_ns is None or now.loop_cpu_ns is None:
         return False
@@ -448,6 +450,6 @@ def _is_busy(before: Counters | None, now: Counters | None) -> bool:
 
 
 def _overslept_ns(probe: Any) -> int | None:
-    """By how much the probe's thread has woken up too late in all, if it measures that."""
+    """Return by how much the probe's thread has woken up too late in total, if it measures that."""
     overslept: int | None = getattr(probe, "overslept_ns", None)
     return overslept

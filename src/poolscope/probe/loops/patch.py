@@ -1,7 +1,7 @@
 """Watches event loops: how late they run what is due, and which callback holds them.
 
-`run_forever` is patched in place, so that every loop is known from its start to its end, whatever runs it. What is done
-with it is in `monitor`.
+`run_forever` is patched in place, so that every loop is known from its start to its end, however it is run. `monitor`
+watches the loops.
 
 Loops that run in a way of their own (Qt's, wx's, those that nest) say so to asyncio, by `_set_running_loop`, which is
 patched as well: there they are met, watched if they are like asyncio's, and told of if not.
@@ -38,7 +38,7 @@ class _Patch:
 
     def undo(self) -> None:
         if vars(self.cls).get("run_forever") is not self.wrapper:
-            return  # another patch lies over ours, which passes everything through from now on
+            return  # another patch wraps ours, which passes everything through from now on
         if self.own:
             self.cls.run_forever = self.original
         else:
@@ -122,7 +122,7 @@ def _meet(monitor: Monitor, loop: Any) -> None:
 
 
 class _State:
-    """What is patched. Changed under `lock` only."""
+    """The patched classes. Changed under `lock` only."""
 
     def __init__(self) -> None:
         self.lock = allocate_lock()
@@ -184,7 +184,7 @@ def patch(probe: ProbeApi) -> None:
 
 
 def unpatch() -> None:
-    """Put everything back, and stops watching. Does nothing if nothing is patched."""
+    """Put everything back, and stop watching. Does nothing if nothing is patched."""
     with _state.lock:
         monitor, _state.monitor = _state.monitor, None
         while _state.patches:
@@ -194,7 +194,7 @@ def unpatch() -> None:
 
 
 def flush() -> None:
-    """Tell, in the calling thread, of blocks that last and lags that were not told yet."""
+    """Report lasting blocks and new lags, in the calling thread."""
     monitor = _state.monitor
     if monitor is not None:
         monitor.flush()
@@ -216,8 +216,7 @@ def _kind(loop: Any) -> str:
 
 
 def _base_of_task() -> int | None:
-    """Return the `id` of the frame below the task we are in: under uvloop, that which runs the loop. None outside of
-    tasks."""
+    """Return the `id` of the frame below our task: under uvloop, the one that runs the loop. None outside of tasks."""
     try:
         task = sys.modules["asyncio.tasks"].current_task()
         frame = None if task is None else getattr(task.get_coro(), "cr_frame", None)

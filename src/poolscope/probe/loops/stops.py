@@ -1,7 +1,6 @@
-"""At what the thread of a held event loop is stopped, where that tells what to do: read from its frames.
+"""What the thread of a held event loop waits for, where that shows what to do: read from its frames.
 
-What only shows in frames of C code is not seen. Nothing of the program is called, and no frame or future is held after
-a call returns.
+Waits in C code do not show. We call no code of the program, and hold no frame or future after a call returns.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
     from typing import Any
 
-#: Callbacks of a loop that are looked at for the one that starts a coroutine.
+#: Callbacks of a loop to look through for the one that starts a coroutine.
 _READY_LIMIT = 1000
-#: Frames looked at, from the innermost outwards.
+#: Frames to look at, from the innermost outwards.
 _DEPTH = 8
 
 
@@ -114,7 +113,7 @@ class LoopStops:
 
 
 def _is_queued(future: Any, loop: Any) -> bool:
-    """Whether `run_coroutine_threadsafe` has made this future, and the loop has not got to its coroutine yet."""
+    """Whether `run_coroutine_threadsafe` made this future, and the loop has not started its coroutine yet."""
     ready = vars(loop).get("_ready") if hasattr(loop, "__dict__") else None
     if ready is None:
         return False

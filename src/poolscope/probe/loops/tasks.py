@@ -1,7 +1,7 @@
-"""How many unfinished tasks a loop has, by asyncio's register of them, at a cost that many tasks do not raise.
+"""How many unfinished tasks a loop has, from asyncio's register of them, at a cost that does not grow with them.
 
-They are counted in the loop's thread, where no task comes or goes meanwhile, and where one that goes with the last
-reference to it is at home.
+They are counted in the loop's thread: no task comes or goes meanwhile, and one that is freed with its last reference is
+freed in its own thread.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SHARE = 1 / 3
 _ENOUGH = 100
 #: nor believed to be less, as the references of a crowd of tasks that comes at once would be taken for few tasks.
 _SHARE_AT_LEAST = 0.2
-#: Where a count goes.
+#: Where to put a count.
 _KEY = "tasks"
 
 
@@ -49,16 +49,15 @@ class TaskCount:
         self._copied_ns: int | None = None
 
     def ask(self, loop: Any, noted: dict[str, int], now_ns: int) -> Iterator[object]:
-        """Return an iterator whose next item notes the number of the loop's tasks, for `take`. To be drawn in its
-        thread."""
+        """Return an iterator that notes the number of the loop's tasks, for `take`, when it is drawn in its thread."""
         self._asked = 0
         tasks: Any = sys.modules["asyncio.tasks"]
         if self._register != TABLE:
             return map(noted.setdefault, repeat(_KEY), map(_by_sample, repeat(loop)))
         if tasks._scheduled_tasks or tasks._eager_tasks:
             return repeat(None)  # tasks that are none of asyncio's, and would be asked by their own methods
-        # A table can only be copied as a whole, so the references to the loop say first whether it is short. They are
-        # too many where tasks are gone and the collector has yet to see it.
+        # A table can only be copied as a whole, so the references to the loop tell first whether it is short. There are
+        # too many of them if tasks have ended and were not collected yet.
         references = sys.getrefcount(loop)
         expected = round(references * self._share)
         if expected > TASKS_LOOKED_AT:

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     Message = tuple[Any, ...]
     Lines = tuple[tuple[str, int, str], ...]
 
-#: A loop that is between two callbacks is asked for a beat this often only: an idle one should stay asleep.
+#: How often to post a beat to a loop that is between two callbacks: an idle one should stay asleep.
 IDLE_BEAT_NS = 250_000_000
-#: Its tasks are counted this often at most.
+#: Its tasks are counted at most this often.
 TASKS_NS = 500_000_000
-#: Frames walked from the innermost to the callback's first: Python's own limit, and some.
+#: Frames to walk from the innermost to the callback's first: Python's own limit, and some.
 _ROOT_LIMIT = 2000
 #: Modules with the `_run_once` of a loop: where one runs within a callback, that is not what holds it.
 _TURNS = ("asyncio.base_events", "nest_asyncio", "nest_asyncio2")
@@ -63,8 +63,7 @@ class HandleRoot:
 
 
 def stamp_into(ran: dict[str, int], clock: Clock, *others: Iterator[object]) -> Callable[[], object]:
-    """Return a callable, all in C, that keeps the time of its first call as `ran["at"]`, and then draws from the
-    others."""
+    """Return a callable, all in C, that keeps the time of its first call as `ran["at"]` and draws from `others`."""
     stamps = map(ran.setdefault, repeat("at"), starmap(clock, repeat(())))
     return partial(next, zip(stamps, *others, strict=False))
 
@@ -158,7 +157,7 @@ class LoopWatch:
         self.name = name
         self.ident = ident
         self.native_id = native_id
-        #: Not seen to begin, so that its end must be looked for.
+        #: We did not see it begin, so we must look for its end.
         self.adopted = adopted
         self.tracker = tracker
         self.meter = meter
@@ -166,7 +165,7 @@ class LoopWatch:
         self.counters: Counters | None = None
         self.idle_since_ns: int | None = None
         self.looks = 0
-        #: What its thread is stopped at, if the loop is suspected to be held and that is known.
+        #: What its thread waits for, if the loop may be held and that is known.
         self.gate = ""
         self._idle = False
         self._quiet: Reading | None = None
@@ -192,7 +191,7 @@ class LoopWatch:
 
     @property
     def pending_ns(self) -> int | None:
-        """Since when a beat has not been answered."""
+        """Since when a beat is unanswered."""
         return None if self._beat is None else self._beat[0]
 
     def collect(self) -> list[Message]:
@@ -214,7 +213,7 @@ class LoopWatch:
         return self.tracker.ran(at)
 
     def post(self, now_ns: int, *, asked: bool) -> None:
-        """Have the loop run a beat if none is under way, and there is reason to: `asked`, or it was long ago.
+        """Post a beat to the loop if none is under way, and there is reason to: `asked`, or the last was long ago.
 
         Raises what the loop raises, but for its being closed.
         """
@@ -261,7 +260,7 @@ class LoopWatch:
         return [bytes(self._root_bytes) for _ in range(_DECOYS)]
 
     def locate(self, frame: FrameType | None) -> tuple[object, Lines]:
-        """(Which callback the loop is in, its lines) or (None, ()), from the innermost frame of its thread."""
+        """Return (the callback that the loop is in, its lines) or (None, ()), by the innermost frame of its thread."""
         root = self._root_frame(frame)
         if root is None:
             self._root_bytes = 0
@@ -276,8 +275,7 @@ class LoopWatch:
         return (None if handle is None else HandleRoot(ref(handle))), lines
 
     def _current_task(self) -> HandleRoot | None:
-        """Return the task whose step uvloop runs: what tells it from the next one, at whatever address that has its
-        frame."""
+        """Return the task whose step uvloop runs: another one than the next, even if their frames have one address."""
         loop, tasks = self.loop(), sys.modules.get("asyncio.tasks")
         if loop is None or tasks is None or self.kind != "uvloop":
             return None
@@ -319,7 +317,7 @@ class LoopWatch:
         *,
         suspected: bool = True,
     ) -> list[Message]:
-        """Take in what was seen, and return what there is to tell; `busy` as from `BusyThreads.read`."""
+        """Take in one look, and return what to report; `busy` as from `BusyThreads.read`."""
         others = [(busy_lines, cpu_ns) for ident, busy_lines, cpu_ns in busy if ident != self.ident]
         self.looks += 1
         messages: list[Message] = []
@@ -345,16 +343,16 @@ class LoopWatch:
 
     @property
     def full(self) -> bool:
-        """Whether it had little rest, or was late, when that was last asked."""
+        """Whether it had little rest, or was late, at the last look."""
         return self.load is not None and self.load.told
 
     def last_load(self) -> list[Message]:
-        """Return what is left to tell of its work, as it has stopped."""
+        """Return the last report of its work, as it has stopped."""
         return [] if self.load is None or self.counters is None else self.load.tell(self.counters)
 
     def _due(self) -> bool:
-        """Whether callbacks wait to be run. One that polls gives the GIL away there, so that this is where it is mostly
-        found, however much it has to do."""
+        """Whether callbacks wait to be run. A loop that polls gives the GIL away there: we mostly find it there, even
+        if it is busy."""
         loop = self.loop()
         # Not by an attribute of a class of the program's.
         ready = getattr(loop, "__dict__", {}).get("_ready") if self.kind == "asyncio" else None
@@ -384,7 +382,7 @@ class LoopWatch:
         )
 
     def rest(self, reading: Reading) -> None:
-        """In place of a look at a loop that is `unmoved`: only keeps what to compare the next look with."""
+        """Replace a look at a loop that is `unmoved`: only keep what the next look compares with."""
         self._quiet = reading
 
 

@@ -33,24 +33,24 @@ class PoolCalls:
     """
 
     def __init__(self, watch: Watch, pool: Any) -> None:
-        """For a pool that has no worker yet."""
+        """Begin for a pool that has no worker yet."""
         self.watch = watch
         self.tasks: dict[int, Task] = {}
         self._table = WorkerTable(watch, pool._processes, self.tasks)
-        # By worker and number of the call: what was lost with its process, until the results before it have come.
+        # By worker and number of the call: calls lost with their process, until the results before them have come.
         self._lost: dict[tuple[int, int], tuple[Task | None, int]] = {}
         self._over = False
         # Reentrant: a finalizer that runs while we are inside may end another pool.
         self._lock = RLock()
 
     def arrived(self, job: int, index: int, task: Task) -> None:
-        """Note that a task is about to go to where the workers take it from."""
+        """Note that a task is about to go into the pipe to the workers."""
         self.tasks[work_id(job, index)] = task
         if self._over:
             self._cancel()
 
     def arrived_all(self, job: int, count: int, task: Task) -> None:
-        """Note that `count` tasks of one `map` are about to go there; the first one is recorded as arrived already."""
+        """Note that `count` tasks of one `map` are about to go there; the first one's arrival is already recorded."""
         self.tasks.update(dict.fromkeys((work_id(job, index) for index in range(count)), task))
         self.watch.arrivals.extend(task * (count - 1))
         if self._over:
@@ -70,7 +70,7 @@ class PoolCalls:
         try:
             with self._lock:
                 key = work_id(job, index)
-                # It counts as running as long as it is there, and as ended before it is not.
+                # As long as it is in `tasks` it counts as running: record its end before it leaves.
                 worker = self._table.record(self.tasks.get(key), not result[0], stamps)
                 self.tasks.pop(key, None)
                 if self._lost:
@@ -80,7 +80,7 @@ class PoolCalls:
         return item[:3]
 
     def process(self, make: Callable[..., Any], context: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """In place of the pool's `Process`, which is `make`: the same, but for what it runs."""
+        """Stand in for the pool's `Process`, which is `make`: the process only runs something else."""
         worker = None
         try:
             worker = self._table.take(lambda worker: worker.process is not None and not alive(worker.process))
@@ -134,7 +134,7 @@ class PoolCalls:
                             self._lost[worker.worker, number] = self.tasks.pop(key, None), started
                         self._settle(worker)
                     worker.assign(None)  # an ended process must not be found held
-            # First, as another thread may be in the midst of submitting.
+            # First of all, as another thread may be submitting.
             self._over = True
             self._cancel()
         except Exception as exc:

@@ -8,9 +8,9 @@ arrives when the pool takes it out of the call that submits it: at once, except 
 `ThreadPool`: the function of each task is wrapped (`_Task`). The threads of the pool keep the queues that they have, so
 this works for a pool that is in use as well.
 
-`Pool`: a wrapped function could not be pickled. Its workers report what they do (`multiprocessing_calls`), so
-the pool is opened where it is about to make the first of them: where it looks up `Process`. It is too late for a pool
-that has workers already.
+`Pool`: a wrapped function could not be pickled. Its workers report their calls (`multiprocessing_calls`), so the pool
+is opened when it is about to make the first worker: when it looks up `Process`. For a pool that has workers it is too
+late.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class _TaskQueue:
     def _recorded(self, task: _Submitted) -> _Submitted:
         _, _, fn, args, _ = task
         watch = self._watch
-        # An iterable that raised has this for a task, which is none of the program's.
+        # If the iterable raised, this stands in for a task; it is none of the program's.
         if fn is not self._reraises:
             try:
                 if watch.own or _switch.current is not None:
@@ -126,7 +126,7 @@ class _TaskQueue:
         return task
 
     def _arrived(self, task: _Submitted, arrived: Task) -> _Submitted:
-        """Take a task that has arrived and has its function; return what goes on in its place."""
+        """Record the arrival of a task with this function; return the task that goes on in its place."""
         raise NotImplementedError
 
 
@@ -138,8 +138,8 @@ class _ThreadQueue(_TaskQueue):
         return job, index, _Task(fn, self._watch, *arrived), args, kwargs
 
 
-#: Tasks of one `map` that are recorded at once, at most. Of a greater one, each is when the pool takes it: the program
-#: must not pay for all of them with its memory.
+#: The most tasks of one `map` to record at once. Those of a longer one are recorded as the pool takes them: the
+#: program must not pay for all of them with its memory.
 _AT_ONCE = 100_000
 
 
@@ -250,7 +250,7 @@ _thread_pools = Instances("multiprocessing", functools.partial(_sizer, methodcal
 _process_pools = Instances("process", functools.partial(_sizer, alive), _equip_processes)
 
 
-#: What is lost where only the pools of processes have an unknown shape.
+#: What is not watched if only the pools of processes have an unknown shape.
 _UNKNOWN = "multiprocessing's pools of processes are not watched"
 
 
@@ -269,7 +269,7 @@ class _Patch(Patch):
         return "multiprocessing" if isinstance(pool, self._threads) else "process"
 
     def used(self, pool: Any) -> None:
-        """Open a pool that has been made, or has been there before and is used, if it is not too late."""
+        """Open a new pool, or an older one that is being used, if it is not too late."""
         if not self.active or getattr(pool, ATTRIBUTE, None) is not UNOPENED:
             return
         if isinstance(pool, self._threads):

@@ -4,8 +4,8 @@ How a call is recorded exactly once: it is in `Calls.tasks` from its arrival on,
 there, which is one step with and without the GIL, records its end. What a worker did is written only by the thread that
 manages the pool, or under the lock of `_Guess`.
 
-Processes that were there before we were stamp nothing. Their calls leave the pipe in the order in which they
-entered it, so with n processes the n oldest are taken to run (`_Guess`).
+Processes that are older than our patch stamp nothing. Their calls leave the pipe in the order in which they entered it,
+so with n processes we assume that the n oldest run (`_Guess`).
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from poolscope.probe.recording.pool_watch import Watch
     from poolscope.probe.recording.recorder import WorkerLog
 
-#: What is lost where this Python has workers, or chunks of `map`, of an unknown shape.
+#: What is not seen if this Python has workers, or chunks of `map`, of an unknown shape.
 _STARTS = "when the tasks of process pools start is estimated"
 _CHUNKS = "the functions of ProcessPoolExecutor.map are not told"
 
 
 class _Guess:
-    """Which calls run where no worker tells: the oldest, as many as there are workers.
+    """Assumes which calls run where no worker reports it: the oldest, as many as there are workers.
 
     Any thread may call `begin` and `end`.
     """
@@ -64,12 +64,12 @@ class _Guess:
             self._go_on()
 
     def drop(self, work_id: int) -> bool:
-        """Note that a call ends without a result. Returns whether it was taken to run, and so has failed."""
+        """Note that a call ends without a result. Returns whether it counts as running, and so as failed."""
         with self._lock:
             self._waiting.pop(work_id, None)
             if work_id not in self._busy:
                 return False
-            # Nothing takes its place: if this worker was killed, so are the others.
+            # No other call takes its place: if this worker was killed, so were the others.
             self._record(work_id, self._calls.tasks.pop(work_id, None), True)
             return True
 
@@ -180,7 +180,7 @@ class Calls:
         """Take what came back, in the managing thread, before it sets the future."""
         work_id = getattr(item, "work_id", None)
         if work_id is None:
-            return  # a worker says that it ends
+            return  # a worker reports its end
         task = self.tasks.get(work_id)
         failed = item.exception is not None
         stamps = item.__dict__.pop("_poolscope", None)
@@ -215,8 +215,8 @@ class Calls:
             record(*task)
 
     def _lost(self, work_id: int) -> bool:
-        """Whether the call had started in a worker, whose results will not come any more: then it has failed,
-        and so have those that the worker had before it."""
+        """Whether the call had started in a worker that sends no more results: then it has failed, and so have the
+        worker's calls before it."""
         for worker in () if self._table is None else self._table.all:
             calls = list(worker.calls())
             if not any(call[1] == work_id for call in calls):
@@ -228,7 +228,7 @@ class Calls:
         return False
 
     def process(self, make: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """In place of `Process` of the executor's context, which is `make`: the same, but for what it runs.
+        """Stand in for `Process` of the executor's context, which is `make`: the process only runs something else.
 
         Under the executor's `_shutdown_lock`.
         """

@@ -1,9 +1,9 @@
 """What runs in the worker processes of a watched pool: it notes when each call starts and ends.
 
-A new interpreter loads this file by its path, so poolscope need not be importable there, and this imports the standard
-library only. The calls themselves, their arguments and their results pass as they are.
+A new interpreter loads this file by its path, so poolscope need not be importable there, and the file imports the
+standard library only. Calls, arguments and results pass unchanged.
 
-`perf_counter_ns` is the clock of the machine: what is stamped here can be compared with stamps of the parent.
+`perf_counter_ns` is the clock of the machine: its stamps can be compared with those of the parent.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from multiprocessing.heap import BufferWrapper
     from typing import Any
 
-#: How many of its latest calls a worker shows to the parent: the one that it is in, and those before it whose
-#: results are still under way. There may be many short calls, where the thread that takes the results is held up.
+#: How many of its latest calls a worker shows to the parent: the present one, and those before it whose results are
+#: still under way. These may be many short calls if the thread that takes the results is held up.
 SHOWN = 256
 #: Integers of a shown call: its number (the worker's first is 1), its work id, when it started (ns), and whether its
 #: result was put into the pipe.
@@ -89,7 +89,7 @@ def work(
 
 
 def _show_place(shown: memoryview[int], worker: int) -> None:
-    """Have it shown where a call is that lasts, if this process is watched. Never raises."""
+    """Show where a lasting call is, if this process is watched. Never raises."""
     if "poolscope.probe.runtime" not in sys.modules:
         return
     try:
@@ -102,7 +102,7 @@ def _show_place(shown: memoryview[int], worker: int) -> None:
         forked = __name__ == "poolscope.probe.processes.processchild"
         worker_place.show(shown[(worker - 1) * PER_WORKER : worker * PER_WORKER], shown[at : at + PLACE], forked=forked)
     except Exception:
-        pass  # then the line of a call that lasts is not known
+        pass  # then the lines of lasting calls are not known
 
 
 def _without_us(exc: BaseException) -> None:

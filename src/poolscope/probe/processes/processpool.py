@@ -48,7 +48,7 @@ def watch_traffic(executor: Any, watch: Watch, calls: Calls) -> None:
     """Have `calls` hear of what goes into an executor and comes back. Under its `_shutdown_lock`."""
     queue, reader = executor._work_ids, executor._result_queue._reader
     put, get, recv = type(queue).put, type(queue).get, type(reader).recv
-    # Weakly: nothing of ours may keep an object, or an end of a pipe, longer than without us.
+    # Weakly: we must not keep an object, or an end of a pipe, alive.
     weak_queue, weak_reader = ref(queue), ref(reader)
 
     def put_id(work_id: int) -> None:
@@ -59,7 +59,7 @@ def watch_traffic(executor: Any, watch: Watch, calls: Calls) -> None:
         put(weak_queue(), work_id)
 
     def get_id(*args: Any, **kwargs: Any) -> Any:
-        # The managing thread begins: the workers are forked by now, before which the probe's thread has ended.
+        # The managing thread begins: the workers are forked by now. The probe's thread had ended before that.
         weak_queue().__dict__.pop("get", None)
         watch.probe.wake()
         return get(weak_queue(), *args, **kwargs)
@@ -82,7 +82,7 @@ def _hands(executor: Any) -> Callable[[], tuple[Any, Any]]:
 
     def hands() -> tuple[Any, Any]:
         pool = weak()
-        # The queue of calls has a thread of its own, that pickles them.
+        # The queue of calls pickles them in a thread of its own.
         sender = getattr(getattr(pool, "_call_queue", None), "_thread", None)
         return sender, getattr(pool, "_executor_manager_thread", None)
 
@@ -116,7 +116,7 @@ def _is_patched() -> bool:
 
 def sizer(executor: Any) -> Callable[[], tuple[int, int] | None]:
     """Return what says how many processes an executor has, and may have."""
-    # The executor lets go of its processes before they end.
+    # The executor drops its processes before they end.
     weak, processes, max_workers = ref(executor), executor._processes, executor._max_workers
     if processes is None:
         processes = {}  # shut down

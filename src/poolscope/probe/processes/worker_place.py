@@ -1,9 +1,9 @@
-"""Where a worker process is in a call that lasts: shown by a thread of ours in the worker, read by the parent.
+"""The place of a worker process in a lasting call: a thread of ours in the worker shows it, the parent reads it.
 
 The frames of another process cannot be seen from outside. So in a worker of a watched process a thread looks once a
 second at the call that the worker is in, and writes the place of one that lasts into the shared memory of the pool.
-It is below `threading`, and ends before a fork, as the one of the probe does. It imports nothing: in a forked process a
-thread that is not there may have been in the midst of the same import.
+It is below `threading`, and ends before a fork, as the probe's thread does. It imports nothing: in a forked process the
+lock of an import may belong to a thread that only the parent has.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Line = tuple[str, int, str]
 
-#: How often the worker is looked at, and from when on a call lasts.
+#: How often to look at the worker, and from when on a call counts as lasting.
 LOOK_NS = 1_000_000_000
 HELD_NS = 1_000_000_000
 #: How long a fork waits for the thread to end (seconds).
@@ -46,7 +46,7 @@ class Place:
     def write(self, number: int, lines: list[Line], spot: int, gate: str) -> None:
         """Show the place of call `number`, if there is room for it."""
         text = _packed(lines, spot, gate)
-        self._shown[0] = 0  # who reads another number before and after does not use it
+        self._shown[0] = 0  # a reader that finds another number after its reading does not use it
         if len(text) > len(self._text):
             return
         self._text[: len(text)] = text
@@ -85,7 +85,7 @@ def _unpacked(text: bytes) -> tuple[list[Line], int, str]:
 
 
 class _Looker:
-    """Looks at the main thread of a worker, which is the one that runs its calls."""
+    """Looks at the main thread of a worker, which runs its calls."""
 
     def __init__(self, calls: memoryview[int], place: Place, *, forked: bool) -> None:
         """`forked`: the locks of this process are copies, as another process had them."""
@@ -115,12 +115,12 @@ class _Looker:
                 gate = INHERITED
             self._place.write(number, lines, spot, gate)
         finally:
-            # Held, they would keep the locals of the task alive.
+            # Frames that we held would keep the locals of the task alive.
             del frame, frames
 
 
 def _ignore(_part: str, _error: BaseException) -> None:
-    """Note nothing: then the line is not shown any more."""
+    """Ignore the failure: the line is then no longer shown."""
 
 
 def show(calls: memoryview[int], place: memoryview[int], *, forked: bool) -> None:

@@ -1,4 +1,4 @@
-"""The worker processes of a watched pool, and what each of them shows in shared memory of the calls that it is in.
+"""The worker processes of a watched pool, and the calls that each of them shows in shared memory.
 
 `processchild` writes there, in the workers.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Stamps = tuple[int, int, int, int, int]
 
 
-#: It is timed of one in so many results of a worker how long it was under way.
+#: For one in so many results of a worker we time how long it was under way.
 RETURNS_TIMED = 8
 
 
@@ -69,7 +69,7 @@ class Worker(WorkerLog):
         self._told_ns = 0
 
     def assign(self, process: Any) -> None:
-        """Note that another process, or none, takes the place of one that has ended."""
+        """Note that another process, or none, replaces one that has ended."""
         self._ended_ns += self.seen_ns
         self.seen_ns = 0
         self.process = process
@@ -77,7 +77,7 @@ class Worker(WorkerLog):
     def cpu_now(self, clocks: CpuClocks) -> int | None:  # noqa: D102 - see `WorkerLog`
         process = self.process
         now = clocks.child(process.pid) if process is not None and alive(process) else None
-        # The greatest yet: a process may have been replaced while we looked.
+        # Return the greatest value yet: a process may have been replaced while we looked.
         self._told_ns = max(self._told_ns, self._ended_ns + max(now or 0, self.seen_ns))
         return self._told_ns
 
@@ -112,7 +112,7 @@ class ProcessWorker(Worker):
             yield call[:3]
 
     def under_way(self) -> tuple[int, int] | None:
-        """Return worker and start of its latest call that has ended, if the result has yet to be taken; else None."""
+        """Return worker and start of its latest ended call, if the result is still under way; else None."""
         started, number = None, self.recorded
         for _ in range(SHOWN):
             number += 1
@@ -123,12 +123,11 @@ class ProcessWorker(Worker):
         return None if started is None else (self.worker, started)
 
     def last_number(self) -> int:
-        """Of the last call that is shown; 0 if there was none. For when the worker has ended, or has yet to begin."""
+        """Return the number of the last shown call; 0 if there is none. For a worker that has ended, or not begun."""
         return max(self._shown[::ENTRY])
 
     def interrupted(self) -> tuple[int, int, int] | None:
-        """Return the call that an ended worker was in, as in `calls`; None if it was in none, or if its result was
-        sent."""
+        """Return the call that an ended worker was in, as in `calls`; None if there is none, or its result was sent."""
         number = self.last_number()
         call = self._call(number)
         if call is None or call[3]:
@@ -158,8 +157,8 @@ class ProcessWorker(Worker):
 
     @property
     def running(self) -> tuple[int, int, int] | None:
-        """The call that the worker is in. One whose result is under way comes first: a reader must see its
-        end before it sees the next."""
+        """The call that the worker is in. A call whose result is under way comes first: a reader must see its end
+        before it sees the next one."""
         for _, work_id, started in self.calls():
             task = self._tasks.get(work_id)
             return None if task is None else (*task, started)
@@ -186,7 +185,7 @@ class WorkerTable:
         self._shared.create_memoryview()[:] = bytes(size)
 
     def take(self, is_free: Callable[[ProcessWorker], bool]) -> ProcessWorker | None:
-        """Return a worker that can have another process; None if the processes of all have not ended."""
+        """Return a worker that can have another process; None if all have a process that has not ended."""
         for worker in self.all:
             if is_free(worker):
                 return worker

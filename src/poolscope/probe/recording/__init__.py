@@ -1,1 +1,1 @@
-"""What a pool writes down of each task, and what is read of it: no task waits for a reader."""
+"""What a pool records of each task, and how it is read: no task waits for a reader."""

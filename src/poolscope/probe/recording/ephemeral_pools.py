@@ -1,8 +1,8 @@
-"""Pools that a library makes for a moment, one for each request for example, recorded and shown as one.
+"""Pools that a library makes for a moment, such as one for each request: recorded and shown as one.
 
-Opening, reading and closing a pool costs more than what such a pool does. No task of one waits for a worker of another
-one, so each by itself says little. The pool that stands for them has as many workers as all of them had lately: it is
-full when all of them are.
+Opening, reading and closing a pool costs more than the work of such a pool. No task of one waits for a worker of
+another one, so each by itself says little. The pool that represents them has as many workers as all of them had lately:
+it is full when all of them are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from poolscope.probe.interpreter.stacks import Site
 
-#: The size of the pool is the most members in so many readings: what happened is judged a little later.
+#: The size of the pool is the most members in so many readings, as tasks are judged a little later.
 READINGS = 5
 
 
@@ -30,7 +30,7 @@ class EphemeralPools:
     """Members that come and go, each with one worker. Any thread may add one."""
 
     def __init__(self, name: str, kind: str, executor: str) -> None:
-        """`executor` is the class path that is shown."""
+        """`executor` is the class path to show."""
         self.name = name
         self.watch: EphemeralWatch | None = None
         self._kind = kind
@@ -59,19 +59,19 @@ class EphemeralPools:
         return watch
 
     def count(self) -> int:
-        """How many there are now."""
+        """Return the number of members now."""
         return len(self._members)
 
     def threads(self) -> int:
-        """How many threads of theirs have not ended."""
+        """Return the number of their threads that have not ended."""
         return 0 if self.watch is None else len(self.watch.threads)
 
     def members(self) -> list[Any]:
-        """Those that there are now."""
+        """Return the present members."""
         return [member for weak in list(self._members.values()) if (member := weak()) is not None]
 
     def forget(self) -> None:
-        """In a forked child, or under another probe: the watch was the other's."""
+        """Begin anew in a forked child, or under another probe: the watch was the other's."""
         self._lock = RLock()  # a thread of the parent may have held it
         self._members.clear()
         self._before.clear()
@@ -119,7 +119,7 @@ class PlacedEphemeralPools(EphemeralPools):
 
     @property
     def workers(self) -> VirtualWorkers | None:
-        """The virtual workers of all; None if they are not watched."""
+        """Return the virtual workers of all members; None if they are not watched."""
         if self._workers is None and self.watch is not None:
             # As many as there are tasks at once: none waits for a task of another pool.
             self._workers = VirtualWorkers(self.watch.recorder, lambda: sys.maxsize, lent=self._lent)

@@ -1,4 +1,4 @@
-"""Which function a task is: a small number on the hot path, a name worked out once.
+"""Which function a task runs: a small number on the hot path, a name that is found once.
 
 A submitted callable may be anything: a mock that answers every attribute, an object whose `__getattr__`
 raises, a partial of a partial. So only exact types are looked into, and only through the slots that the
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 OTHER = 0
 
 #: Wrappers of libraries around the user's functions, by full name: functions, and classes whose instances are
-#: called. An adapter adds to it, before it records tasks or when the first of them is met (`meet`).
+#: called. An adapter adds to it before it records tasks, or when the first one appears (`meet`).
 WRAPPERS: dict[str, Wrapper] = {}
 #: Stands for the id of one of them.
 _WRAPPER = -1
 
-#: Ends the name of what was submitted and cannot be called: its place is where it was submitted. The engine knows it
-#: (`rules/called_not_passed.py`).
+#: Suffix of the name of what was submitted though it cannot be called; its place is where it was submitted. The engine
+#: knows it (`rules/called_not_passed.py`).
 NOT_CALLABLE = " (not callable)"
 
 #: How many partials, methods and context runs around a callable are looked through.
@@ -79,8 +79,7 @@ def _type_name(cls: type) -> str:
 
 
 def _runs_in_context(fn: Any) -> bool:
-    """Whether the builtin `fn` is the `run` of a context, which `to_thread` and gRPC put around a
-    callable."""
+    """Whether the builtin `fn` is the `run` of a context, which `to_thread` and gRPC put around a callable."""
     return type(fn.__self__) is Context and fn.__name__ == "run"
 
 
@@ -117,15 +116,6 @@ def _call(fn: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], dict[st
     return fn, args, keywords
 
 
-def _closed_over(fn: FunctionType) -> dict[str, Any]:
-    """Return what a function of a library's has of the one that made it."""
-    cells = zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=False)
-    try:
-        return {name: cell.cell_contents for name, cell in cells}
-    except ValueError:  # not all are there yet
-        return {}
-
-
 def _code_behind(fn: FunctionType) -> CodeType:
     """Return the code of the function that decorators were put around, as `functools.wraps` notes it."""
     for _ in range(_DEPTH):
@@ -148,7 +138,7 @@ def _place_of_instance(cls: type) -> Place:
 
 
 def _place_of_mistake(cls: type) -> Place:
-    """Return the name of what is no function, and the user's line that submits it."""
+    """Return a name for something that is no function, and the user's line that submits it."""
     from poolscope.probe.interpreter.stacks import user_lines
 
     lines = user_lines(_getframe(1))
@@ -209,7 +199,7 @@ class FunctionTable:
         return self._identify(fn, args, _DEPTH)
 
     def of_code(self, code: CodeType, names: dict[str, Any]) -> int:
-        """Return the id of a function that runs, by its code and the names of its module."""
+        """Return the id of a running function, by its code and the names of its module."""
         known = self._ids.get(id(code))
         if known is None:
             place = _dotted(names.get("__name__"), code.co_qualname), code.co_filename, code.co_firstlineno
@@ -262,14 +252,11 @@ class FunctionTable:
             return OTHER
 
     def _behind(self, fn: Any, args: tuple[Any, ...], depth: int) -> int:
-        """Return the id of what a library's wrapper calls; its own id where that cannot be seen. What it has closed
-        over counts as keywords."""
+        """Return the id of what a library's wrapper calls; its own id where that cannot be seen."""
         fn, args, keywords = _call(fn, args)
         place = _place(fn)
         if type(fn) is not FunctionType:
             args = (fn, *args)
-        elif fn.__closure__ is not None:
-            keywords = {**_closed_over(fn), **keywords}
         try:
             inner = WRAPPERS[place[0]](args, keywords) if depth else None
         except Exception as exc:

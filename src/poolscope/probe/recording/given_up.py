@@ -1,8 +1,8 @@
-"""Futures that nothing waits for any more, though their tasks run: what asks for them has given up.
+"""Futures that nothing waits for any more, though their tasks run.
 
-To cancel a running future does nothing to its task. It says that the result is not wanted: so it is with `wait_for` and
-any other cancelled task of asyncio. `as_completed` with a timeout waits until then. Any thread may note one; held
-weakly.
+Cancelling a running future does not stop its task. It shows that the result is not wanted: `wait_for` and any other
+cancelled task of asyncio do that. `as_completed` with a timeout waits until then. Any thread may note a future; they
+are held weakly.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _futures: dict[int, ref[Any]] = {}
 # The same, and until when (ns) something waits for them.
 _until: dict[int, tuple[ref[Any], int]] = {}
 
-#: So many of those are remembered.
+#: The most of those to remember.
 UNTIL_LIMIT = 4_000
 
 
@@ -34,7 +34,7 @@ def note(future: Any) -> None:
 
 
 def note_until(futures: Iterable[Any], until_ns: int) -> None:
-    """Note futures that are waited for until then. May raise what a class of the program's raises."""
+    """Note futures that something waits for until then. May raise what a class of the program's raises."""
     for future in futures:
         if len(_until) >= UNTIL_LIMIT:
             _forget_done()

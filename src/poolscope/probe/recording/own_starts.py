@@ -1,8 +1,8 @@
-"""Threads and processes that are started by hand and not by a pool: how many, and where. What they do is not recorded.
+"""Threads and processes that are started by hand and not by a pool: how many, and where. Their work is not recorded.
 
 `start` of `threading.Thread` and of multiprocessing's processes is replaced by one that counts, after the thread or
-process has started. It adds no frame to what that runs, and is alone in a program without pools: whatever else watches
-the process is loaded when there is something to count.
+process has started. It adds no frame to their stack. In a program without pools it is the only part of ours: all else
+is loaded when there is something to count.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 #: Module -> the class whose `start` is replaced, and what it starts.
 _TARGETS = {"threading": ("Thread", "thread"), "multiprocessing.process": ("BaseProcess", "process")}
-#: Modules that stand between a class and who calls its `start`.
+#: Modules between a class and the caller of its `start`.
 _BETWEEN = ("threading", "multiprocessing.process", "multiprocessing.context")
-#: Places that are told apart.
+#: The most places with counts of their own.
 _PLACES_KEPT = 1000
 
 
@@ -44,7 +44,7 @@ class _Place:
 
 
 class _State:
-    """What is replaced, and what was counted. Changed under `lock` only."""
+    """The replacements and the counts. Changed under `lock` only."""
 
     def __init__(self) -> None:
         # Reentrant: a signal handler or a finalizer may start a thread while we are inside.
@@ -77,7 +77,7 @@ def exclude(packages: frozenset[str]) -> None:
 
 
 def await_first(first: Callable[[], object]) -> None:
-    """Count without a probe, from now on; call `first` when there is something to tell one of."""
+    """Count without a probe from now on; call `first` when there is something to report."""
     with _state.lock:
         if _state.probe is None:
             _state.first = first
@@ -85,12 +85,12 @@ def await_first(first: Callable[[], object]) -> None:
 
 
 def started() -> int:
-    """Return how many threads and processes this process has started, of pools too, as far as it was counted."""
+    """Return how many threads and processes this process has started, those of pools included, since we count."""
     return _state.started
 
 
 def patch(probe: Any) -> None:
-    """Count, and tell this probe of it. Does nothing where greenlets stand for threads."""
+    """Count for this probe. Does nothing where greenlets replace threads."""
     with _state.lock:
         _state.probe, _state.first = probe, None
         _hook()
@@ -109,7 +109,7 @@ def unpatch() -> None:
 
 
 def flush() -> None:
-    """Tell of what was counted since the last time."""
+    """Report what was counted since the last report."""
     with _state.lock:
         for key, place in list(_state.places.items()):
             _tell(key, place)
@@ -158,7 +158,7 @@ def _failed(exc: BaseException) -> None:
 def _note(what: str, child: Any, frame: FrameType | None) -> None:
     state = _state
     if not state.hooks:
-        return  # put back, and another tool has kept ours
+        return  # the original is back, but another tool has kept ours
     state.started += 1
     while frame is not None and frame.f_globals.get("__name__") in _BETWEEN:
         frame = frame.f_back
@@ -202,13 +202,13 @@ def _place(frame: FrameType) -> str:
 
 
 def _over(what: str, child: Any) -> bool:
-    """Whether what was started before is known to have ended; nothing of it is changed by the question."""
+    """Whether what was started before is known to have ended. Asking changes nothing."""
     if child is None:
         return True
     if what == "thread":
         threading = sys.modules["threading"]
         return not threading.Thread.is_alive(child)
-    # To ask a process whether it is alive would take its exit status from what waits for it.
+    # Asking a process whether it is alive would take its exit status from the code that waits for it.
     return getattr(getattr(child, "_popen", None), "returncode", None) is not None
 
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     Size = Callable[[], tuple[int, int] | None]
 
-#: Integers in a recorder's `arrivals` that were not collected, beyond which we stop recording that pool:
-#: the probe's thread is gone, and the program must not pay for it with its memory.
+#: With more uncollected integers in a recorder's `arrivals` than this we stop recording that pool: the probe's thread
+#: is gone, and the program must not pay for it with its memory.
 UNREAD_LIMIT = 4_000_000
 
 
@@ -105,8 +105,7 @@ class Watch:
         self.identify: Callable[[Any, tuple[Any, ...]], int] = probe.functions.identify
 
     def attend(self) -> bool:
-        """Check on the reader, before an arrival when none waits to be drained, or far too many do. False: give
-        up."""
+        """Check on the reader, before the first undrained arrival, or if far too many wait. False: give up."""
         if self.recorder.given_up:
             return False
         if len(self.arrivals) < UNREAD_LIMIT:
@@ -288,7 +287,7 @@ def task_here() -> tuple[WorkerLog, tuple[int, int, int]] | None:
 
 
 def as_text(name: Any) -> str:
-    """Return the name of a pool: programs give numbers, paths and members of an Enum, too."""
+    """Return the name of a pool as a string: programs also pass numbers, paths and members of an Enum."""
     if type(name) is str:
         return name
     try:
@@ -325,8 +324,7 @@ def _sizer(executor: ThreadPoolExecutor) -> Callable[[], tuple[int, int] | None]
 
 
 def size_from_settings(find_probe: Callable[[], Any], kind: str, name: str | None = None) -> int | None:
-    """Return the size that the settings want for the pool of this kind that is being made; None if they want none.
-    Never raises."""
+    """Return the size that the settings want for a new pool of this kind; None if they want none. Never raises."""
     probe = None
     try:
         from poolscope.probe.interpreter.stacks import creation_site
@@ -455,8 +453,7 @@ class Instances:
         return False
 
     def forget(self, *, owned: bool = True) -> None:
-        """Take the watches off again; not those of executors that are watched for their own sake, unless
-        `owned`."""
+        """Take the watches off again; those of executors that are watched for their own sake only if `owned`."""
         for key, weak in list(self._refs.items()):
             executor = weak()
             if executor is not None:

@@ -1,4 +1,4 @@
-"""The hot path: which thread writes what, so that no task ever waits for a reader.
+"""The hot path: each list has its writer, so that no task ever waits for a reader.
 
 Each worker owns its `WorkerLog` and is the only one to write it. What several threads write (arrivals,
 cancellations, refusals) goes into plain lists by `append` or `extend` of a whole record, which are single atomic
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class WorkerLog:
-    """What one worker thread did. Written by that thread only; read by anyone.
+    """What one worker thread did. Only that thread writes it; any thread may read it.
 
     `finished` is flat, 5 integers a task: worker, function * 2 + failed, submitted, started, finished (ns).
     `running` is (function, submitted, started) of the task the worker is in, else None. A worker sets `running`
@@ -40,7 +40,7 @@ class WorkerLog:
         self.finished: list[int] = []
         self.running: tuple[int, int, int] | None = None
         self.left = False
-        #: The thread's CPU time at its end, which no clock can tell afterwards; -1 before. Set before `left`.
+        #: The thread's CPU time at its end, as no clock has it afterwards; -1 before. Set before `left`.
         self.cpu_ns = -1
 
     def depart(self, cpu_ns: int) -> None:
@@ -66,14 +66,14 @@ class WorkerLog:
 
 
 def take(records: list[int]) -> list[int]:
-    """Take out what is in the list now."""
+    """Remove and return what is in the list now."""
     head = records[:]
     del records[: len(head)]
     return head
 
 
 def _strike(arrivals: list[int], function: int, submitted: int, at: int) -> tuple[int, ...]:
-    """Take an arrival out. If it has been read already, the task counts as cancelled: return that record."""
+    """Remove an arrival. If it was read already, return the record of a cancelled task instead."""
     for place in range(len(arrivals) - 2, -1, -2):
         if arrivals[place] == function and arrivals[place + 1] == submitted:
             del arrivals[place : place + 2]
@@ -150,43 +150,43 @@ class PoolRecorder:
         self.workers: list[WorkerLog] = []
         #: Worker processes that were started, as (worker, when), flat.
         self.started: list[int] = []
-        #: Gives the future of the task that a worker is in, where no frame of ours leads to it.
+        #: Returns the future of the task that a worker is in, where no frame of ours leads to it.
         self.future_of: Callable[[WorkerLog], Any] | None = None
-        #: How many tasks have a worker, where that is more than run one: until the pool knows that a task has ended.
+        #: Returns how many tasks have a worker, where that exceeds the running ones: the pool learns late of an end.
         self.taken: Callable[[], int] | None = None
-        #: What its workers have used (ns), where that is not the sum of their clocks.
+        #: Returns the CPU time of its workers (ns), where that is not the sum of their clocks.
         self.cpu: Callable[[CpuClocks], int] | None = None
-        #: Whether its size will stay as it is while nothing happens in it, where that is not so anyway.
+        #: Says whether its size stays as it is while nothing happens in it; None: it does.
         self.settled: Callable[[], bool] | None = None
-        #: The threads that send its tasks to the workers, and that take the results from them: None for one that is
-        #: not there, or does neither.
+        #: Returns the thread that sends its tasks to the workers, and the one that takes their results; None for one
+        #: that does not exist.
         self.hands: Callable[[], tuple[Any, Any]] | None = None
-        #: Of some of the results that came from worker processes: how many, and how long they were under way (ns).
+        #: A sample of the results that came from worker processes: how many, and how long they were under way (ns).
         #: Written by the thread that takes them.
         self.returned = (0, 0)
         #: How many of its tasks were chunks of `map`, and how many items were in them. Written by what submits.
         self.chunked = (0, 0)
         #: Iterators over its results that have not been taken to their end (see `probe/recording/results.py`).
         self.taking: dict[int, Any] = {}
-        #: Says where those are that have its places, and where what waits for one is, at most so many of each, where
-        #: these are no threads: two lists as `poolscope.messages.Stack` has them.
+        #: Where holders are no threads: returns where the holders are and where waiters are, at most so many of each:
+        #: two lists as `poolscope.messages.Stack` has them.
         self.look: Callable[[int], tuple[list[Any], list[Any]]] | None = None
-        #: Says where what puts into it waits, or waits for the end of its tasks, at most so many, where that is a queue
-        #: of the program's: one list of the same kind.
+        #: Of a queue of the program's: returns where putters wait, and what waits for the end of its tasks, at most so
+        #: many: one list of the same kind.
         self.waiting: Callable[[int], list[Any]] | None = None
-        #: When what is recorded began, if that was before it was opened.
+        #: When recording began, if that was before the pool was opened.
         self.since_ns: int | None = None
-        #: Whether it is known by now to be a pool, where that shows only later: before that it is not told of.
+        #: Says whether it has proven to be a pool, where only time shows that: before that it is not reported.
         self.proven: Callable[[], bool] | None = None
         self.closed = False
-        #: Whether its name is known outside.
+        #: Whether its name was reported.
         self.told = False
-        #: Recording has failed, and what is here says nothing any more.
+        #: Recording has failed: the records are worthless.
         self.given_up = False
         self._lock = allocate_lock()
 
     def chunk(self, items: int, chunks: int = 1) -> None:
-        """Note that so many tasks are chunks, with so many items in all."""
+        """Note that so many tasks are chunks, with so many items in total."""
         known, inside = self.chunked
         self.chunked = known + chunks, inside + items
 

@@ -1,4 +1,4 @@
-"""The pools of a process: which there are, what is new in each, and when one is over."""
+"""The pools of a process: which exist, what is new in each, and when one is over."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 #: The workers' CPU clocks are read this often at most, per pool.
 CPU_INTERVAL_NS = 250_000_000
-#: A task that runs this long may be stuck: it is worth knowing where.
+#: A task that runs this long may be stuck: sample where it is.
 HELD_NS = 2_000_000_000
 #: How long a collected pool with tasks in its queue may be without workers before it counts as over.
 DESERTED_NS = 5_000_000_000
 
-#: Where an executor keeps what it records with (see `pool_watch`); None: nothing.
+#: Where an executor keeps its watch (see `pool_watch`); None: it has none.
 ATTRIBUTE = "_poolscope"
 
-#: Not sent yet; sent to the sinks; ended, though a call that is refused may still show up.
+#: Not sent yet; sent to the sinks; ended, though a refused call may still appear.
 NEW, OPEN, CLOSED = "new", "open", "closed"
 
 
 class PoolWatch:
     """One pool as the probe's readers see it.
 
-    One reader at a time; the executor may go at any moment, in any thread, which leaves the key of this in `dead`.
+    One reader at a time. The executor may be collected at any moment, in any thread, which puts its key into `dead`.
 
     `quiet`: nothing queued, nothing running and no CPU time unread, so that only an arrival or a refusal can
     be news. `full`: tasks wait, and every worker that there may be is in one. `queued`: tasks wait. `filled`: none
@@ -78,11 +78,11 @@ class PoolWatch:
         self.held = False
         self.cpu = WorkerCpu()
         self.delay = WorkerDelay()
-        # Arrived, and neither finished nor cancelled nor broken.
+        # Tasks that arrived, and neither finished nor were cancelled or broken.
         self._unfinished = 0
         self._chunked = (0, 0)
         self._deserted_ns: int | None = None
-        # No function of ours is called by the collector: an exception that a signal handler raises in it would be lost.
+        # The collector must call no function of ours: an exception that a signal handler raises in it would be lost.
         self._executor = ref(executor, partial(dead.setdefault, self.key))
 
     @property
@@ -148,18 +148,18 @@ class PoolWatch:
             return False
         own = _instance_dict(executor)
         shutdown = own.get("_shutdown") is True or own.get("_shutdown_thread") is True
-        # A pool of `multiprocessing` has a state.
+        # Pools of `multiprocessing` have a state instead.
         if not shutdown and own.get("_state") not in ("CLOSE", "TERMINATE"):
             return False
         size = self.recorder.size()
         return size is None or size[0] == 0
 
     def awaits_workers(self) -> bool:
-        """Whether tasks are left for a worker process that has yet to take the place of one that has ended."""
+        """Whether tasks are left for a worker process that is yet to replace one that has ended."""
         return self.recorder.kind == "process" and self._unfinished > 0
 
     def let_go(self) -> None:
-        """Stop the executor from recording, and forget what will not be fetched. A running task may add one more."""
+        """Stop the executor from recording, and drop what was not fetched. A running task may add one more."""
         recorder = self.recorder
         recorder.given_up = True
         own = _instance_dict(self._executor())
@@ -171,7 +171,7 @@ class PoolWatch:
             log.finished.clear()
 
     def exhausted(self, now_ns: int) -> bool:
-        """Whether the executor is gone, and every task of it has come to its end in the batches up to now."""
+        """Whether the executor is gone, and the batches up to now have the end of each task."""
         if not self.gone:
             return False
         recorder = self.recorder
@@ -195,8 +195,8 @@ def _instance_dict(instance: object) -> dict[str, Any]:
 class Pools:
     """All pools of this process, from `open` to their end.
 
-    Any thread may call `open`; `read` is for one thread at a time. What `read` finds goes to `push`, in
-    order; `failed` is called for a pool that could not be read, which is then let go.
+    Any thread may call `open`; `read` is for one thread at a time. `read` gives what it finds to `push`, in order. It
+    calls `failed` for a pool that it cannot read, and drops that pool.
     """
 
     def __init__(
@@ -249,18 +249,18 @@ class Pools:
         return recorder
 
     def _bury(self) -> None:
-        """Forget those that were collected before they had anything to send."""
+        """Drop the pools that were collected before they had anything to send."""
         for key in list(self._dead):
             self._dead.pop(key, None)
             watch = self._watches.get(key)
-            # A reader that opens the pool at this very moment sees afterwards that the executor is gone, and closes it.
+            # A reader that opens the pool at this moment will see that the executor is gone, and close it.
             if watch is not None and watch.state != OPEN and not watch.has_news():
                 self._watches.pop(key, None)
 
     def read(self, *, read_cpu: bool = False, ask_all: bool = True) -> list[PoolWatch]:
         """Push what is new in each pool. Returns those that are full.
 
-        `ask_all`: quiet pools too are asked whether they were shut down, which costs more than all else here.
+        `ask_all`: also ask quiet pools whether they were shut down, which costs more than all else here.
         """
         full: list[PoolWatch] = []
         if self._dead:
@@ -282,7 +282,7 @@ class Pools:
         return full
 
     def _proves(self, watch: PoolWatch) -> bool:
-        """Whether a pool is known to be one by now. One that is known to be none is forgotten."""
+        """Whether a pool has proven to be one by now. Drops one that has proven to be none."""
         recorder = watch.recorder
         if watch.gone or recorder.given_up:
             self._watches.pop(watch.key, None)
@@ -294,7 +294,7 @@ class Pools:
         return True
 
     def let_go(self) -> None:
-        """Have every pool record no more."""
+        """Stop every pool from recording."""
         for watch in self.everyone():
             self._let_go(watch)
 
@@ -353,7 +353,7 @@ class Pools:
             self._watches.pop(watch.key, None)
 
     def everyone(self) -> list[PoolWatch]:
-        """All pools that are there now."""
+        """Return all present pools."""
         while True:
             try:
                 return list(self._watches.values())

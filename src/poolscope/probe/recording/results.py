@@ -1,9 +1,8 @@
 """Iterators over the results of a pool: how many results wait in them, and which thread takes them.
 
-`Executor.map`, `as_completed` and the `imap` of `multiprocessing`. Each is noted once, as it is made or begins, and
-looked at by our thread now and then: nothing is added to what a task or a result goes through, but to each result of
-`imap` a note of the thread that takes it. None of them is held: what is kept here goes as soon as the program drops the
-iterator.
+These come from `Executor.map`, `as_completed` and the `imap` of `multiprocessing`. Each is noted once, when it is made
+or begins, and our thread looks at it now and then. A task and a result take no further step; only with `imap`, each
+result notes the thread that takes it. We hold none of them: the note goes as soon as the program drops the iterator.
 """
 
 from __future__ import annotations
@@ -30,24 +29,24 @@ if TYPE_CHECKING:
     from poolscope.probe.recording.pool_watch import Watch
     from poolscope.probe.recording.recorder import PoolRecorder
 
-#: Futures that are looked at: of `as_completed` some stand for all, of `map` those that are next.
+#: Futures to look at: a sample of those of `as_completed`, the next ones of `map`.
 FUTURES_LIMIT = 500
 NEXT_LIMIT = 100
-#: Callbacks of a future that are looked at: ours is its first.
+#: Callbacks of a future to look at: ours is its first.
 CALLBACKS_LIMIT = 4
 #: Seconds: no program waits for longer.
 TIMEOUT_LIMIT = 1e6
-#: Iterators of one pool that are known at once.
+#: The most iterators of one pool to know at once.
 ITERATORS_LIMIT = 100
-#: Frames looked at for a function of the program's.
+#: Frames to look through for a function of the program's.
 DEPTH_LIMIT = 50
 
 _FINISHED = "FINISHED"
 
 
 class Taken:
-    """One iterator. `code` is that of the program's function that was running as it was made: as long as it runs, its
-    thread is who takes the results. None: the thread is known to take them."""
+    """One iterator. `code` is that of the program's function that made it: as long as that runs, its thread takes the
+    results. None: the thread is known to take them."""
 
     __slots__ = ("_count", "code", "ident")
 
@@ -62,7 +61,7 @@ class Taken:
 
 
 class _Items(deque[object]):
-    """The results of an `imap` that are next: the thread that takes one out is noted."""
+    """The next results of an `imap`: notes the thread that takes one out."""
 
     __slots__ = ("taken",)
     taken: Taken
@@ -74,12 +73,12 @@ class _Items(deque[object]):
 
 
 def note_imap(recorder: PoolRecorder, results: Any) -> None:
-    """Note an `imap`, of which no task has been handed to the pool yet."""
+    """Note an `imap` that has handed no task to the pool yet."""
     if type(results._items) is not deque or results._items or len(recorder.taking) >= ITERATORS_LIMIT:
         return
     items = _Items()
     weak = ref(items, partial(recorder.taking.pop, id(items)))
-    # The thread is known once it has taken one.
+    # The thread is known once it has taken a result.
     items.taken = recorder.taking[id(items)] = Taken(lambda: _length(weak()), 0, None)
     results._items = items
 
@@ -167,7 +166,7 @@ def _note_map(executor: Any, results: Any) -> None:
 
 
 def _done_next(futures: list[Any]) -> int:
-    """How many of those that are next are done: the last one is the first, once it has begun."""
+    """Return how many of the next futures are done. Once the iterator has begun, the last one in the list is next."""
     count = 0
     for future in reversed(futures[-NEXT_LIMIT:]):
         if future._state != _FINISHED:
@@ -184,7 +183,7 @@ def _note_completed(futures: set[Any]) -> None:
 
 
 def _done(futures: set[Any] | None) -> int | None:
-    """How many of the futures that have not been taken are done."""
+    """Return how many of the futures that were not taken are done."""
     if not futures:
         return None
     some = list(islice(futures, FUTURES_LIMIT))
@@ -193,7 +192,7 @@ def _done(futures: set[Any] | None) -> int | None:
 
 
 def _watch_of(future: Any) -> Watch | None:
-    """Return the watch of the pool in which the task of a future is; None if it is in none that we know."""
+    """Return the watch of the pool that has the task of a future; None if we know none."""
     claim_of = FUTURES.get(type(future))
     claim = claim_of(future) if claim_of is not None else vars(future).get(CLAIM)
     if claim is not None:

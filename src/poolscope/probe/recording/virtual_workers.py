@@ -41,7 +41,7 @@ REST_NS = 100_000_000
 
 
 class _Thread(threading.local):
-    """What lives as long as one thread does."""
+    """Lives as long as one thread."""
 
     def __init__(self) -> None:
         self.sign = _Sign()
@@ -104,9 +104,9 @@ class Threads:
             signs[key] = ref(sign, partial(signs.pop, key))
 
     def cpu_ns(self, clocks: CpuClocks) -> int:
-        """CPU time of the threads while they served this pool. Never less than before."""
+        """Return the CPU time of the threads while they served this pool. Never less than before."""
         now = 0
-        # The clocks first: what a thread hands in meanwhile is then counted late, and not twice.
+        # Read the clocks first: what a thread adds meanwhile is then counted late, and not twice.
         for weak in list(self._signs.values()):
             sign = weak()
             serves = None if sign is None else sign.serves
@@ -142,14 +142,14 @@ class VirtualWorker(WorkerLog):
 
 
 class ThreadBinding(VirtualWorker):
-    """A worker that a thread has from its first task until it ends. Its CPU time is that of its threads meanwhile."""
+    """A worker that one thread has from its first task to its end. Its CPU time is that of its threads meanwhile."""
 
     __slots__ = ("_free", "_told_ns", "_used")
 
     def __init__(self, worker: int, free: deque[ThreadBinding]) -> None:
         super().__init__(worker)
         self._free = free
-        # What ended threads have used; of the one that is there, its number and what it had used before.
+        # CPU time of its ended threads; number of the present one, and its CPU time before.
         self._used: tuple[int, int | None, int] = (0, None, 0)
         self._told_ns = 0
 
@@ -173,7 +173,7 @@ class ThreadBinding(VirtualWorker):
             now = clocks.thread(native_id)
             if now is not None:
                 used += max(0, now - before)
-        # The thread goes on while we read: a reading that was too high is not taken back.
+        # The thread goes on while we read: never return less than before.
         self._told_ns = max(self._told_ns, used)
         return self._told_ns
 
@@ -206,7 +206,7 @@ class EphemeralWatch(Watch):
 
 
 class VirtualWorkers:
-    """The virtual workers of one pool. Any thread may take one, and then give it back."""
+    """The virtual workers of one pool. Any thread may take one, and give it back."""
 
     __slots__ = ("_free", "_lent", "_limit", "_recorder", "threads")
 
@@ -263,7 +263,7 @@ class VirtualWorkerTask:
         self._workers = workers
         self._function = function
         self._submitted = submitted
-        # To delete an attribute is one step with and without the GIL: only one of two threads does.
+        # Deleting an attribute is one step with and without the GIL: only one of two threads succeeds.
         self._claim = True
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -322,8 +322,7 @@ class VirtualWorkerTask:
             self._workers.give_back(worker, now)
 
     def queued(self) -> tuple[int, int] | None:
-        """Return the number of its pool, and when it was submitted, if it waits for a worker of its pool; else
-        None."""
+        """Return the number of its pool, and when it was submitted, if it waits for a worker there; else None."""
         # A pool that stands for several may have no worker that it waits for.
         if type(self._watch) is not Watch or not hasattr(self, "_claim"):
             return None

@@ -1,4 +1,4 @@
-"""How much CPU the workers of a pool used, and how long they waited for one."""
+"""How much CPU time the workers of a pool used, and how long they waited for a CPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from poolscope.probe.interpreter.cpu import CpuClocks
     from poolscope.probe.recording.recorder import WorkerLog
 
-#: How often it is read how long workers waited for a CPU, and of how many.
+#: How often to read how long workers waited for a CPU, and of how many.
 DELAY_INTERVAL_NS = 400_000_000
 DELAYS_READ = 6
 
@@ -62,8 +62,8 @@ class WorkerCpu:
 class WorkerDelay:
     """How long the workers of a full pool were ready to run, but had no CPU: because others did, or its quota was up.
 
-    Each reading of a file gives the GIL away, so some of them are read now and then, and stand for all. One reader at
-    a time.
+    Each reading of a file gives the GIL away, so some workers are read now and then, as a sample of all. One reader
+    at a time.
     """
 
     __slots__ = ("_last", "read_ns", "total")
@@ -71,7 +71,7 @@ class WorkerDelay:
     def __init__(self) -> None:
         self.total = 0
         self.read_ns: int | None = None
-        # By thread, as those of some pools go from worker to worker; by place in the recorder for another process.
+        # By thread, as threads of some pools move between workers; by place in the recorder for another process.
         self._last: dict[int, int] = {}
 
     def due(self, now_ns: int) -> bool:
@@ -81,7 +81,7 @@ class WorkerDelay:
     def read(self, workers: list[WorkerLog], clocks: CpuClocks, now_ns: int) -> bool:
         """Bring `total` (ns) up to date; return whether the system has these clocks."""
         busy = [log for log in list(workers) if log.running is not None]
-        # What they had to wait for between readings belongs to another time.
+        # Waits between readings that are too far apart belong to another time.
         last = self._last if self.read_ns is not None and now_ns - self.read_ns <= 4 * DELAY_INTERVAL_NS else {}
         now = {
             log.native_id or -log.worker: delay

@@ -1,12 +1,12 @@
-"""What a thread waits for that waits for a coroutine: read from the event loop's tasks, at no cost to any of them.
+"""What a thread that waits for a coroutine really waits for: read from the event loop's tasks, at no cost to them.
 
 `asyncio.run_coroutine_threadsafe`, and so `anyio.from_thread.run`, chain the future that the thread waits for to a task
 of the loop. That awaits, directly or through other tasks and `shield`, a future that is chained to one of an executor,
 or a call that an adapter knows (`THREAD_CALLS`). Each step is recognised by exact types, and by the code of asyncio's
 own callbacks, whose closure leads on. Where a step is none of these, such as a group of tasks, nothing is known.
 
-A task that was seen on its way to a call that has not started then is there still when the call has not started now:
-so it need not be stopped while we read.
+A task that was seen on its way to a call is still there as long as that call has not started: so it need not be stopped
+while we read.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LOOPS: dict[int, tuple[ref[Any], int]] = {}
 #: Steps from one future to the next, and from one coroutine to what it awaits.
 STEPS_LIMIT = 20
 DEPTH_LIMIT = 200
-#: Callbacks of a future that are looked at: that of a chain is put on at once.
+#: Callbacks of a future to look at: the one of a chain is among the first.
 CALLBACKS_LIMIT = 4
 
 
@@ -63,7 +63,7 @@ class Follower:
         #: The number of the event loop whose task was met last in the latest `follow`; 0: none that is watched.
         self.loop = 0
         self._gil = gil_enabled()
-        # Code of a callback -> the name in its closure of what the future waits for.
+        # Code of a callback -> the name in its closure that holds what the future waits for.
         self._leads: dict[CodeType, str] = {}
 
     def loop_of(self, awaited: Any) -> Any:
@@ -74,8 +74,8 @@ class Follower:
         return source.get_loop() if type(source) in (self._tasks.Task, self._futures.Future) else None
 
     def follow(self, awaited: Any) -> Any:
-        """Return what has to happen first, as far as we know: `awaited` itself if it waits for nothing; None if it goes
-        on without end."""
+        """Return what has to happen first, as far as we know: `awaited` itself if it waits for nothing; None if the
+        chain has no end."""
         self.loop = 0
         if not self._gil or not self._knows_asyncio():
             return awaited

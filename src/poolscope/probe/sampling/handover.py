@@ -2,8 +2,8 @@
 and results that wait for a slow consumer. Read from frames and clocks, at no cost to any task.
 
 A callback of a future runs in the thread that gave the future its result: a worker, after its task, or the thread of a
-pool of processes that takes the results. It is told by the code of the standard method that calls it, and only where a
-line of the program is at work below: what a library has called back, such as an event loop, is a part of handing over.
+pool of processes that takes the results. The code of the standard method that calls it shows it. It counts only if it
+runs a line of the program: a library's callback, such as an event loop's, is a part of handing over.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     Line = tuple[str, int, str]
 
-#: Frames looked at from the innermost outwards.
+#: Frames to look at, from the innermost outwards.
 DEPTH_LIMIT = 200
-#: The most workers of a pool that are looked at.
+#: The most workers of a pool to look at.
 WORKERS_LIMIT = 64
 #: Looking may take one part in so many of a core.
 COST_FACTOR = 200
@@ -56,7 +56,7 @@ class HandoverSampler:
         self._delays: dict[int, tuple[int, tuple[int, int]]] = {}
 
     def sample(self, watches: list[PoolWatch], now_ns: int) -> list[Message]:
-        """Return a `handover` message for each of these pools of which there is something to tell."""
+        """Return a `handover` message for each of these pools that has something to report."""
         if now_ns < self._rested_ns or not watches:
             return []
         before = self._clocks.own()
@@ -81,7 +81,7 @@ class HandoverSampler:
         return messages
 
     def _learn(self) -> None:
-        """Find the codes of the methods that call back, and of those that wait for a result, in what is in use now."""
+        """Find the codes of the methods that call back or wait for a result, in the modules that are in use now."""
         base, pools = sys.modules.get("concurrent.futures._base"), sys.modules.get("multiprocessing.pool")
         if (base, pools) == self._modules or any(each is not None and in_flight(each) for each in (base, pools)):
             return
@@ -126,7 +126,7 @@ class HandoverSampler:
         return -1 if used is None else used
 
     def _ready(self, pool: int, sender: Any, receiver: Any, now_ns: int) -> tuple[int, int]:
-        """How long the threads of a pool were ready to run. Each reading of a file gives the GIL away: now and then."""
+        """Return how long the threads of a pool were ready to run. Reads rarely, as each reading gives the GIL away."""
         at_ns, known = self._delays.get(pool, (now_ns - DELAY_INTERVAL_NS, (0, 0)))
         if now_ns - at_ns >= DELAY_INTERVAL_NS:
             natives = getattr(sender, "native_id", None), getattr(receiver, "native_id", None)
@@ -136,7 +136,7 @@ class HandoverSampler:
         return known
 
     def _callback(self, frame: FrameType | None) -> list[Line]:
-        """Return the program's line in the callback that a thread is in; empty: it is in none of the program's."""
+        """Return the program's line in the callback that a thread runs; empty if it runs none of the program's."""
         innermost, outermost = frame, None
         for _ in range(DEPTH_LIMIT):
             if frame is None:
@@ -154,7 +154,7 @@ class HandoverSampler:
         return lines if lines and self._is_user_file(lines[0][0]) else []
 
     def _take(self, results: Any, frames: dict[int, FrameType]) -> tuple[int, list[Line]] | None:
-        """Return how many results wait in an iterator, and where the thread is that takes them."""
+        """Return how many results wait in an iterator, and the lines of the thread that takes them."""
         waiting, ident = results.waiting()
         if waiting is None:
             return None

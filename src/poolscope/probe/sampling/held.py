@@ -1,7 +1,7 @@
-"""Which workers are in one task for long, whether these go on, and whether anything waits for them.
+"""Which workers are in one task for long, whether they make progress, and whether anything waits for their tasks.
 
-Read now and then of pools that are full or have a task that lasts, at no cost to any task: from the clocks of the
-threads, from their frames, and from the futures of their tasks. Frames and futures are let go before `sample` returns.
+Reads pools that are full or have a task that lasts, now and then and at no cost to any task: the clocks of the threads,
+their frames, and the futures of their tasks. Drops frames and futures before `sample` returns.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     #: Of `Condition.wait`, and of what waits there for a future.
     _Codes = tuple[CodeType, tuple[CodeType, CodeType]]
 
-#: Tasks shorter than this hold no worker.
+#: A shorter task does not hold its worker.
 HELD_NS = 1_000_000_000
-#: So many futures that threads were seen to wait for are remembered.
+#: The most futures to remember that threads waited for.
 ASKED_LIMIT = 4_000
-#: A future that something waited for is given up once nothing has for so long: it may be asked for again.
+#: A future counts as abandoned once nothing has waited for it this long: something may ask for it again.
 GIVEN_UP_NS = 1_000_000_000
-#: The most workers of a pool that are looked at, and of whose frames it is read what they run.
+#: The most workers of a pool to look at, and to read the frames of.
 WORKERS_LIMIT = 256
 FUTURES_LIMIT = 64
 #: Readings that are further apart are not compared.
@@ -50,7 +50,7 @@ COST_FACTOR = 200
 
 
 class HeldReader:
-    """Reads it. One reader at a time; the workers go on meanwhile."""
+    """Reads held workers. One reader at a time; the workers go on meanwhile."""
 
     def __init__(self, clocks: CpuClocks, current_frames: Callable[[], dict[int, FrameType]] = current_frames) -> None:
         self._clocks = clocks
@@ -97,7 +97,7 @@ class HeldReader:
         return messages
 
     def _moved(self, frames: dict[int, FrameType], now_ns: int) -> set[int] | None:
-        """Return the threads that are not where they were, those that came and went among them; None: not known."""
+        """Return the threads that have moved, started or ended since the last reading; None if that is not known."""
         ours = get_ident()
         # A frame that a thread is in keeps its place in memory until the thread leaves it.
         places = {ident: (id(frame), frame.f_lasti) for ident, frame in frames.items() if ident != ours}
@@ -128,7 +128,7 @@ class HeldReader:
                 self._asked[key] = ref(future, partial(_forget, self._asked, key)), now_ns, again
 
     def _forget_done(self) -> None:
-        """Let go of futures that are done: the program may keep its results."""
+        """Drop futures that are done: the program may keep its results."""
         for key, (weak, _, _) in list(self._asked.items()):
             future = weak()
             if future is None or future._state not in ("PENDING", "RUNNING"):
@@ -167,11 +167,11 @@ class HeldReader:
         return unwanted
 
     def _wanted_until(self, future: Any, recorder: PoolRecorder) -> int | None:
-        """Return when the last that waited for a future gave up; None: something may still wait, or nothing has."""
+        """Return when the last waiter of a future gave up; None if something may still wait, or nothing ever did."""
         asked = self._asked.get(id(future))
         if asked is not None and asked[0]() is not future:
             asked = None
-        # What asks anew now and then has not given up, and a callback still takes the result.
+        # A thread that polls has not given up, and a callback still takes the result.
         if (asked is not None and asked[2]) or future._waiters or _has_callbacks(future, recorder):
             return None
         until_ns = given_up.asked_until(future)
@@ -185,14 +185,14 @@ def _forget(asked: dict[int, tuple[ref[Any], int, bool]], key: int, _: object) -
 
 
 def _has_callbacks(future: Any, recorder: PoolRecorder) -> bool:
-    """Whether the program has a callback at the future. One of a process pool has one of ours, too."""
-    # The drop-in future makes the list when it is asked for.
+    """Whether the program has a callback on the future. A process pool's future also has one of ours."""
+    # The drop-in future creates the list on first use.
     callbacks = future._callbacks if hasattr(type(future), "_callbacks") else future._done_callbacks
     return len(callbacks or ()) > (recorder.future_of is not None)
 
 
 def _run_in(frames: dict[int, FrameType], log: WorkerLog) -> Any:
-    """Return the future of the task that a worker is in; None: it is not found."""
+    """Return the future of the task that a worker is in; None if it is not found."""
     frame = frames.get(log.ident)
     for _ in range(DEPTH_LIMIT):
         if frame is None:

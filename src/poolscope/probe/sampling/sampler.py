@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _ADAPTERS = os.sep.join(("", "poolscope", "probe", "adapters", ""))
 #: The most workers of a pool whose stacks are read at once.
 STACKS_LIMIT = 256
-#: Where a worker is when it runs a builtin, which has no line of its own: no line of the program.
+#: The place of a worker that runs a builtin, which has no line of its own: no line of the program.
 _EXECUTORS = tuple(
     name.replace("/", os.sep)
     for name in (
@@ -93,7 +93,7 @@ class StackSampler:
             watches = watches + [each for each in everyone if each.recorder.id in waiting and each not in watches]
         for watch in watches:
             if watch.recorder.kind == "interpreter":
-                continue  # what is seen of its workers is the call into the other interpreter
+                continue  # its workers only show the call into the other interpreter
             if watch.recorder.look is not None:
                 held, queued = watch.recorder.look(STACKS_LIMIT)
                 if held or queued:
@@ -123,7 +123,7 @@ class StackSampler:
         """[lines, spot, tasks, gate] of the workers that are in a task (see `poolscope.messages.Stack`)."""
         chosen = [(log, task) for log in list(workers) if (task := log.running) is not None]
         if len(chosen) > STACKS_LIMIT:
-            # The next ones each time, so that all get their turn.
+            # Others each time, so that each worker gets its turn.
             start = self._turn * STACKS_LIMIT % len(chosen)
             chosen = (chosen[start:] + chosen[:start])[:STACKS_LIMIT]
         assert self._user_place is not None

@@ -1,7 +1,7 @@
 """The closer looks: where the workers of full pools are, what goes on between tasks, which workers are held, and what
 threads and tasks wait for in turn.
 
-A look that fails is reported and done no more; the others go on. For one reader at a time.
+A look that fails is reported and not repeated; the others go on. For one reader at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from poolscope.probe.sampling.turns import TurnReader
     from poolscope.probe.transport.dispatcher import Message
 
-#: How often it is looked at which workers are held.
+#: How often to look for held workers.
 HELD_INTERVAL_NS = 250_000_000
 _NEVER_NS = 1 << 62
 
@@ -52,7 +52,7 @@ class Samplers:
         self._turns_failed = False
 
     def look_at_lines(self, watches: list[PoolWatch], everyone: list[PoolWatch] | None = None) -> None:
-        """Look where the workers of these pools are; see `StackSampler.sample`."""
+        """Emit where the workers of these pools are; see `StackSampler.sample`."""
         if self.stacks is None:
             return
         try:
@@ -63,7 +63,7 @@ class Samplers:
             self._fail("stacks", exc)
 
     def look_between(self, watches: list[PoolWatch]) -> None:
-        """Look at what goes on between the tasks of pools in which some are queued."""
+        """Emit what goes on between the tasks of pools with queued tasks."""
         if not watches or self.between is None:
             return
         try:
@@ -74,7 +74,7 @@ class Samplers:
             self._fail("stacks", exc)
 
     def look_at_held(self, everyone: Sequence[PoolWatch], now_ns: int) -> None:
-        """Look at the workers that have been in one task for long, if it is time to; see `HeldReader`."""
+        """Emit the workers that have been in one task for long, if it is time to look; see `HeldReader`."""
         if now_ns < self._held_due_ns:
             return
         watches = [watch for watch in everyone if watch.held or watch.full]
@@ -93,7 +93,7 @@ class Samplers:
             self._fail("held", exc)
 
     def look_at_turns(self, everyone: list[PoolWatch]) -> None:
-        """Look what threads and tasks wait for, where anything is under way; see `TurnReader`."""
+        """Emit what threads and tasks wait for, if anything is under way; see `TurnReader`."""
         if self._turns_failed or not (LOOPS or any(not watch.quiet for watch in everyone) or others_run()):
             return
         try:

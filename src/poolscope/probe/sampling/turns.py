@@ -1,12 +1,12 @@
-"""What threads and tasks wait for, and from which lines: what waits for each thing before it asks for the next
-one shows up at one line, again and again.
+"""What threads and tasks wait for, and at which lines: code that waits for each thing before it asks for the next one
+appears at one line, again and again.
 
 Read from frames and coroutines at the pace of the readings, at no cost to any task. Whether the work could overlap is
 not judged here: that takes the source (`poolscope.signals.in_turn`).
 
-Tasks of event loops are read from our thread. That is safe under the GIL, which is not given away meanwhile: no task
-ends while it is held here. Without the GIL nothing is read. Frames, tasks and futures are let go before `read` returns;
-what is remembered of them, to tell one turn from the next, are weak references.
+Our thread reads the tasks of event loops. That is safe under the GIL, which is not given away meanwhile: no task ends
+while we hold it. Without the GIL nothing is read. Frames, tasks and futures are dropped before `read` returns; weak
+references stay, to tell one turn from the next.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ _LOOP = "loop"
 
 #: Looking may take one part in so many of a core.
 COST_FACTOR = 100
-#: Frames, or coroutines, looked at from one thread or task, and lines of them told.
+#: The most frames or coroutines of one thread or task to look at, and the most lines to report.
 DEPTH_LIMIT = 100
 LEVELS_TOLD = 12
-#: Threads and tasks looked at in one reading. A loop with more tasks than are counted does not do one after the other.
+#: The most threads and tasks to look at in one reading. A loop with more tasks than that does not work in turn.
 THREADS_LIMIT = 32
 TASKS_LIMIT = 32
 TASKS_COUNTED = 1000
-#: References to a loop from which on its tasks are not counted: each task has about three.
+#: With more references to a loop than this its tasks are not counted: each task has about three.
 _REFERENCES_LIMIT = 3 * TASKS_COUNTED
 #: Objects that C code puts between a coroutine and the next one, which they refer to.
 _BETWEEN = ("coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable")
 _CHAINED = (CoroutineType, GeneratorType, AsyncGeneratorType)
 #: Where tasks wait for each other.
 _LIMITS = ("asyncio.locks", "asyncio.queues", "asyncio.timeouts")
-#: Functions between what waits and the line of the user's that has called it, which are a part of it.
+#: Functions between the wait and the user's line that are a part of the wait.
 _PASS_ON = ("join", "wait", "_wait_for_tstate_lock", "get", "result", "apply", "map", "starmap", "result_iterator")
 
 
@@ -107,7 +107,7 @@ class TurnReader:
             outer = self._threads(frames, busy, known, told)
             tasks = self._tasks(outer, known, told)
         finally:
-            # What we held would keep the locals of the program's functions alive.
+            # Frames that we held would keep the locals of the program's functions alive.
             frames.clear()
             outer = {}
         self._rested_ns = now_ns + COST_FACTOR * (self._clocks.own() - before)
@@ -160,7 +160,7 @@ class TurnReader:
     def _threads(
         self, frames: dict[int, FrameType], busy: list[PoolWatch], known: dict[Any, Any], told: list[list[Any]]
     ) -> dict[int, tuple[int, Levels]]:
-        """Tell of threads that wait; return those that run the task of a loop, by its `id`."""
+        """Add threads that wait; return those that run the task of a loop, by its `id`."""
         outer: dict[int, tuple[int, Levels]] = {}
         running: dict[int, tuple[int, int]] | None = None
         for ident in list(frames)[-THREADS_LIMIT:]:  # the oldest thread comes last
@@ -196,7 +196,7 @@ class TurnReader:
                     return "", None, []  # it is at a line of its own
                 lines.append((code.co_filename, frame.f_lineno or 0, code.co_qualname))
             elif not lines and code in self._waiting:
-                # The outermost one that the user has called: a result is waited for as a part of it.
+                # The outermost wait that the user has called: waiting for a result is a part of it.
                 gate, name = self._waiting[code]
                 found = self_of(frame) if name == "self" else frame.f_locals.get(name) if name else None
                 awaited = found if found is not None else awaited
@@ -215,7 +215,7 @@ class TurnReader:
     # -- tasks -------------------------------------------------------------------------------------------------
 
     def _tasks(self, outer: dict[int, tuple[int, Levels]], known: dict[Any, Any], told: list[list[Any]]) -> int:
-        """Tell of tasks that wait; return how many there are in all loops."""
+        """Add tasks that wait; return how many there are in all loops."""
         if self._asyncio is None or not LOOPS:
             return 0
         found = 0
@@ -285,8 +285,7 @@ class TurnReader:
     # -- turns -------------------------------------------------------------------------------------------------
 
     def _told(self, known: dict[Any, Any], head: tuple[Any, ...], owner: Any, levels: Levels) -> list[Any]:
-        """Return what is told of one thread or task, with a number for each line that is another one in the next
-        turn."""
+        """Return the report of one thread or task, with a number for each line that changes with each turn."""
         lines, awaited = levels
         key = head[2]
         former, who, before = known.get(key, (None, 0, []))
@@ -334,7 +333,7 @@ def _of_multiprocessing(awaited: Any) -> int:
 
 
 def _running(busy: list[PoolWatch], pool: int) -> int:
-    """How many tasks of a pool run."""
+    """Return how many tasks of a pool run."""
     for watch in busy:
         if watch.recorder.id == pool:
             return sum(log.running is not None for log in list(watch.recorder.workers))

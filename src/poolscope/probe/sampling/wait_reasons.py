@@ -1,8 +1,8 @@
-"""What a thread waits for, where that tells what is too slow: read from its frames, at no cost to any task.
+"""What a thread waits for, where that shows what is too slow: read from its frames, at no cost to any task.
 
-Most calls that wait say nothing about what for. These do: a lock that a `with` takes, which is the one thing written in
-C that waits as it is entered, or that the standard library takes for its callers (a log handler), a semaphore, a full
-queue, which waits for its consumer, and a child process.
+Most waiting calls do not show what they wait for. These do: a lock that a `with` takes, as nothing else in C waits when
+it is entered; a lock that the standard library takes for its callers (a log handler); a semaphore; a full queue, which
+waits for its consumer; and a child process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CHILDREN = "subprocess"
 
 
 class WaitReasons:
-    """Says where a thread is stopped. `tell` gets a line for what an unknown interpreter does not show."""
+    """Says what a thread waits for. `tell` gets a line for what an unknown interpreter does not show."""
 
     def __init__(self, tell: Callable[[str], object] = lambda _: None) -> None:
         self._condition: CodeType | None = None

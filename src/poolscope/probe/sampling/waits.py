@@ -4,10 +4,9 @@ A thread that waits for a future is in `Condition.wait`, called by `Future.resul
 `Event.wait` for `concurrent.futures.wait` or `as_completed`. Those are recognised by their code objects, and their
 local names lead to the futures. The frame that runs a work item (`RUN_CODES`) shows what a worker runs.
 
-A wait that is over by the time we look has a future that is done then, so no wait is reported that is not one; only a
-timeout may have passed in between. The future of a coroutine leads on to what that waits for (`coroutines`). Libraries
-that wait in ways of their own say so (`WAITS`). Frames, futures and what hangs on them are let go before `read`
-returns.
+The future of a wait that is over is done by the time we look: so each reported wait is one, except that a timeout may
+have passed in between. The future of a coroutine leads on to what that waits for (`coroutines`). Libraries that wait in
+their own ways are listed in `WAITS`. Frames and futures are dropped before `read` returns.
 """
 
 from __future__ import annotations
@@ -45,9 +44,9 @@ if TYPE_CHECKING:
 
 #: Futures looked at in one sample.
 FUTURES_LIMIT = 4000
-#: Callbacks of a future that are looked at: ours is its first.
+#: Callbacks of a future to look at: ours is its first.
 CALLBACKS_LIMIT = 4
-#: Frames looked at for what a worker runs, from the innermost outwards.
+#: Frames to look through for what a worker runs, from the innermost outwards.
 DEPTH_LIMIT = 200
 
 _UNKNOWN: Target = (0, 0)
@@ -67,14 +66,13 @@ def self_of(frame: FrameType) -> Any:
 
 
 def traced() -> bool:
-    """Whether the names of frames must not be read now."""
+    """Whether it is unsafe to read the names of frames now."""
     # While a trace function runs, what is missing in the copy is deleted in the frame.
     return not _LIVE_LOCALS and (threading.gettrace() is not None or threading.getprofile() is not None)
 
 
 def future_of(frame: FrameType) -> Any:
-    """Return the future that a frame of `Future.result` or `Future.exception` waits for; None where looking is not
-    safe."""
+    """Return the future that a frame of `Future.result` or `.exception` waits for; None where looking is unsafe."""
     return None if traced() else self_of(frame)
 
 
@@ -133,7 +131,7 @@ class WaitReader:
                 if running is None and any(map(_runs, futures)):
                     running = running_in(everyone, frames)
                 targets = _targets(until, futures, running or {})
-                # The thread went on while we read: it may wait no more, or for another task.
+                # The thread went on while we read: it may have stopped waiting, or wait in another task.
                 if targets and log.running is task:
                     since = max(task[2], *targets.values())
                     told.append([pool, log.worker, task[2], since, until != _ALL, list(targets), *self._loop])
@@ -191,7 +189,7 @@ class WaitReader:
         return None
 
     def _some(self, futures: Any) -> list[Any]:
-        """As many of them as the sample may look at, those of unknown kind as None, and None if there are more."""
+        """Return as many as the sample may look at; None for one of an unknown kind, and last if there are more."""
         known = self._known()
         try:
             some = list(islice(futures, self._budget))
@@ -208,11 +206,11 @@ class WaitReader:
         return [] if len(self._loops) != 1 or 0 in self._loops else list(self._loops)
 
     def _known(self) -> tuple[Any, ...]:
-        """Return the classes of futures that are looked into."""
+        """Return the classes of futures that we may look into."""
         return (self._base.Future, *FUTURES)
 
     def _follow(self, awaited: Any) -> Any:
-        """Return what has to happen first for what a thread waits for; None: we do not know."""
+        """Return what has to happen first so that the wait of a thread ends; None if that is not known."""
         if awaited is None or type(awaited) in (Room, PoolRecorder) or awaited._state != "PENDING":
             self._loops.add(0)
             return awaited
@@ -261,7 +259,7 @@ def _targets(until: str, futures: list[Any], running: dict[int, Target]) -> dict
 def queued_in(future: Any) -> tuple[Target, int] | None:
     """Return the pool in whose queue the task of a future is, and when it was submitted; None: in none that we know.
 
-    What a process pool runs does not differ here from what it has queued: its workers wait for nothing here.
+    For a process pool a running task counts as queued too: its workers wait for nothing in this process.
     """
     claim_of = FUTURES.get(type(future))
     claim = claim_of(future) if claim_of is not None else vars(future).get(CLAIM)

@@ -1,4 +1,4 @@
-"""Recording one pool that exists, without watching the whole process."""
+"""Records one existing pool, without watching the whole process."""
 
 from __future__ import annotations
 

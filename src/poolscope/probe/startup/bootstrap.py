@@ -1,7 +1,7 @@
 """Turns a Python process into a watched one under `poolscope run`; `sitecustomize` calls it as it starts.
 
-The program around it must not notice: a process without a parent stays as it is, and one that loses its parent goes on
-without us.
+The program must not notice: a process without a parent stays as it is, and one that loses its parent goes on without
+us.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 #: As in `poolscope.messages`, which the program may be unable to import.
 PROTOCOL = 4
 
-#: What a process keeps for a parent that is stopped or slow, in bytes of frames: about 150,000 tasks.
+#: How much a process keeps for a stopped or slow parent, in bytes of frames: about 150,000 tasks.
 MOST_WAITING = 1 << 23
 
-#: Messages that say where workers were for a moment: others follow.
+#: Messages of one moment, which may be left out: others follow.
 _SAMPLES = ("stacks", "held", "waits", "pool_ready", "handover", "turns")
 
 #: How long (seconds) a process that ends waits for a reading that is under way.
@@ -46,14 +46,14 @@ served: tuple[str, int, str] | None = None
 
 
 class Link:
-    """The sink that sends to the parent. Made in the process that it speaks for.
+    """The sink that sends to the parent. Each process makes its own.
 
     Messages come one at a time (the probe delivers under its lock), and go out together with a delivery's last one;
     `bye` is for the end, when none come any more. Raises OSError if there is no parent.
 
-    It never waits for the parent, and never keeps much more than `MOST_WAITING` bytes for it. From there on it adds up
-    the batches of pools, until all that was kept is out. Meanwhile it leaves out samples, and all other messages once
-    there is twice as much.
+    It never waits for the parent, and never keeps much more than `MOST_WAITING` bytes for it. Beyond that it adds up
+    the batches of pools and leaves out samples, until all that was kept is out; beyond twice as much it leaves out all
+    other messages too.
     """
 
     def __init__(self, path: str, lost: Callable[[], None], door: Door | None = None) -> None:
@@ -92,7 +92,7 @@ class Link:
     def _put(self, message: tuple[Any, ...]) -> None:
         tag, channel = message[0], self._channel
         if channel.closed:
-            return  # or what is held back would be so for ever
+            return  # else it would be held back for ever
         if tag == "pool_batch":
             self._put_batch(message)
         elif tag == "pool_closed" and self._thinning is not None:
@@ -141,7 +141,7 @@ class Link:
         except ChannelClosed:
             self._lost()
         except Exception as error:
-            # A failure of ours. The parent must not take what it has got for all that there was.
+            # A failure of ours. The parent must not take its messages for all that there were.
             try:
                 self._channel.put(("fault", "channel", f"{type(error).__name__}: {error}"))
                 self._channel.flush()
@@ -150,7 +150,7 @@ class Link:
             self._lost()
 
     def bye(self) -> None:
-        """Send the last message, and wait for the parent to take it all, as long as that goes on."""
+        """Send the last message, and wait as long as the parent goes on taking."""
         self._try(self._put_rest)
         self._try(self._channel.put, ("bye", time.perf_counter_ns(), _alone()))
         self._try(self._channel.finish)
@@ -271,7 +271,7 @@ class Watched:
         exit_hooks.register(self.finish)
 
     def _disable(self) -> None:
-        """Go on without the parent: from here on nothing of ours is in the program's way."""
+        """Go on without the parent, and remove everything of ours from the program's way."""
         self._lost = self._over = True
         self._link = None
         self._imports.stop()
@@ -328,8 +328,7 @@ def _door(path: str) -> Door | None:
 
 
 def _alone() -> bool:
-    """Whether this process has had one thread and no child process, and nothing that stands for threads, as far as is
-    known."""
+    """Whether this process had one thread, no child process and nothing like threads, as far as is known."""
     counted = sys.modules.get("poolscope.probe.recording.own_starts")
     if counted is None and any(name in sys.modules for name in STARTING):
         return False

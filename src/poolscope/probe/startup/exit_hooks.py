@@ -35,7 +35,7 @@ def register(callback: Callable[[], object]) -> None:
 
 
 def unregister(callback: Callable[[], object]) -> None:
-    """Do not call it any more. With the last one `signal` is put back as it was."""
+    """Stop calling it. With the last one `signal` is put back as it was."""
     if callback in _callbacks:
         _callbacks.remove(callback)
     module: Any = sys.modules.get("signal")
@@ -52,7 +52,7 @@ def _announcing(module: Any, original: Callable[..., None]) -> Callable[..., Non
                 for callback in list(_callbacks):
                     callback()
         except Exception:
-            pass  # the end of the program is not held up
+            pass  # a failure must not hold up the end of the program
         try:
             original(*args, **kwargs)
         except BaseException as exc:  # of a handler, or of the call

@@ -1,4 +1,4 @@
-"""Watching a whole process: patches what is imported, and the rest when it is."""
+"""Watches a whole process: patches imported modules, and the others as they are imported."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 _FAMILIES = {**POOLS, **LOOPS}
 
-# Reentrant: a finalizer may uninstall while this thread is inside. Nothing is imported under it, and so no
-# import that another thread is in the midst of is waited for.
+# Reentrant: a finalizer may uninstall while this thread is inside. Nothing is imported under it: so it never waits for
+# an import of another thread.
 _lock = RLock()
 #: Family -> how many installations want it.
 _wanted = dict.fromkeys(_FAMILIES, 0)
 _watches: dict[str, ImportWatch] = {}
-#: What our modules for the families have in common, and that imports what is patched.
+#: Modules that our modules for the families share and that import what is patched.
 _SHARED = ("poolscope.probe.executors.patching", "poolscope.probe.recording.pool_watch")
 #: Families that were imported and have yet to be patched.
 _late: list[str] = []
@@ -35,7 +35,7 @@ _patchers: dict[str, Any] = {}
 
 
 class Installation:
-    """One request to have the process watched. `uninstall`, or the end of its `with` block, takes it back.
+    """One request to watch the process. `uninstall`, or the end of its `with` block, takes it back.
 
     The patches go with the last installation that wants them. Any thread may call any method.
     """
@@ -44,7 +44,7 @@ class Installation:
         self._parts = parts
 
     def uninstall(self) -> None:
-        """Put back what no other installation wants. Does nothing the second time."""
+        """Remove the patches that no other installation wants. Does nothing the second time."""
         with _lock:
             parts, self._parts = self._parts, ()
             for part in parts:

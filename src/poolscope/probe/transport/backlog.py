@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 
-#: How many tasks that have left are kept among those that wait, before both are moved together.
+#: How many tasks that have left may stay among those that wait, before we clean up.
 SLACK = 1_000
 
 
@@ -24,16 +24,15 @@ class Backlog:
     __slots__ = ("_column", "_front", "_functions", "_left", "_times", "depth", "total_ns")
 
     def __init__(self, column: Callable[[Iterable[int]], MutableSequence[int]] = list) -> None:
-        """`column` makes the containers of the numbers: arrays save memory; a program may have an `array` module of
-        its own."""
+        """`column` makes the containers: arrays save memory, but a program may have an `array` module of its own."""
         self._column = column
         self._times = column(())
         self._functions = column(())
         self._front = 0
-        # How many, by time, left from behind the front.
+        # Number of tasks that left from behind the front, by submission time.
         self._left: Counter[int] = Counter()
         self.depth = 0
-        #: Sum of the times at which those that wait were submitted.
+        #: Sum of the submission times of waiting tasks.
         self.total_ns = 0
 
     def add(self, times: list[int], functions: Sequence[int]) -> None:
@@ -48,7 +47,7 @@ class Backlog:
         self.total_ns += sum(times)
 
     def leave(self, times: Sequence[int]) -> None:
-        """Note that the tasks submitted at these times wait no longer."""
+        """Note that tasks with these submission times wait no longer."""
         self.depth -= len(times)
         self.total_ns -= sum(times)
         left, waiting = self._left, self._times
@@ -73,8 +72,7 @@ class Backlog:
             self._front = 0
 
     def sift(self) -> tuple[list[tuple[int, int]], Counter[int]]:
-        """(when submitted, function) of those that wait, and how many left without having come, by when they were
-        submitted."""
+        """Return (when submitted, function) of waiting tasks, and the leavers that never came, by submission time."""
         left = self._left.copy()
         waiting = []
         for place in range(self._front, len(self._times)):
@@ -87,25 +85,25 @@ class Backlog:
         return waiting, left
 
     def waiting(self) -> Iterator[tuple[int, int]]:
-        """(when submitted, function) of each task that waits, the oldest first."""
+        """Return (when submitted, function) of each waiting task, the oldest first."""
         if self._left:
             return iter(self.sift()[0])
         places = range(self._front, len(self._times))
         return ((self._times[place], self._functions[place]) for place in places)
 
     def some(self, most: int) -> tuple[list[tuple[int, int]], int]:
-        """(when submitted, function) of tasks that wait, of many about `most`, evenly spread, and how many each of
-        these stands for."""
+        """Return (when submitted, function) of waiting tasks, of many about `most`, evenly spread, and how many tasks
+        each of these represents."""
         step = max(1, (len(self._times) - self._front) // most)
         if step == 1:
             return list(self.waiting()), 1
         left = self._left
         places = range(self._front, len(self._times), step)
-        # To leave out one that waits beside another of the same nanosecond does no harm here.
+        # Leaving out one of two tasks of the same nanosecond does no harm here.
         return [(at, self._functions[place]) for place in places if (at := self._times[place]) not in left], step
 
     def later_than(self, at_ns: int) -> int:
-        """Return how many of those that wait were submitted after that."""
+        """Return how many waiting tasks were submitted after that."""
         # By halves, and without `bisect`: a watched process imports none for it.
         times, first, end = self._times, self._front, len(self._times)
         while first < end:
@@ -118,8 +116,8 @@ class Backlog:
 
     @property
     def oldest_ns(self) -> int | None:
-        """When the task that has waited longest was submitted."""
-        # What has left was taken off the front, so the first one waits.
+        """Return when the task that has waited longest was submitted."""
+        # Tasks that left were taken off the front, so the first one waits.
         return self._times[self._front] if self._front < len(self._times) else None
 
 

@@ -1,4 +1,4 @@
-"""How a watched process talks to the parent that supervises it: frames over a UNIX socket.
+"""The connection of a watched process to the parent that supervises it: frames over a UNIX socket.
 
 A frame is two big-endian 4-byte lengths, a JSON array of the first length and a tail of the second. The
 integer lists of a `pool_batch` or a `pool_sums` are its tail (little-endian int64, one list after the other; the JSON
@@ -29,8 +29,8 @@ _LISTS = {"pool_batch": 7, "pool_sums": 10}
 _INT_BYTES = 8
 _HEADER_BYTES = 8
 
-#: The most bytes of a frame that are believed. Commands and lines of code may be long; more integers than that
-#: go out as several messages.
+#: The most bytes of a frame; a larger length is an error. Commands and lines of code may be long; more integers than
+#: that go out as several messages.
 MAX_JSON_BYTES = 1 << 24
 MAX_TAIL_BYTES = 1 << 18
 
@@ -150,11 +150,12 @@ class Channel:
         self.flush()
 
     def flush(self) -> None:
-        """Send of what waits as much as the parent has room for. Raises ChannelClosed."""
+        """Send as much as the parent has room for. Raises ChannelClosed."""
         self._call(self._push)
 
     def finish(self) -> bool:
-        """Send what waits, as long as the parent goes on to take some of it now and then. Returns whether all is out.
+        """Send what waits, as long as the parent takes some of it now and then. Returns whether all is out.
+
         Raises ChannelClosed.
         """
         self._call(self._await)
@@ -168,7 +169,7 @@ class Channel:
             if self._socket is not None:
                 call(*arguments)
         except BaseException as error:
-            # Half a frame may be out, whatever the error was.
+            # After any error, half a frame may be out.
             self.close()
             if isinstance(error, OSError):
                 raise ChannelClosed(str(error)) from error
@@ -204,7 +205,7 @@ class Channel:
         self._socket.settimeout(0)
 
     def _send(self) -> None:
-        """One call of the system for some of what waits."""
+        """Send some of what waits by one call of the system."""
         from _socket import MSG_NOSIGNAL
 
         connection, frames = self._socket, self._frames
@@ -378,7 +379,7 @@ def _connected(path: str) -> _socket.socket:
 
 
 def _moved_high(low: _socket.socket) -> _socket.socket:
-    """Return the same connection under a number that is out of the program's way."""
+    """Return the same connection under a number that the program will not need."""
     import _socket
 
     fcntl = standard("fcntl")

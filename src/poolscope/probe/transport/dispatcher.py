@@ -1,4 +1,4 @@
-"""Where messages leave the probe: a queue that any thread may fill, and the sinks it is emptied into."""
+"""Where messages leave the probe: a queue that any thread may fill, and the sinks that get its messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     Message = tuple[Any, ...]
     Sink = Callable[[Message], object]
 
-#: What opens something, and what ends it: a later sink gets what is open.
+#: Messages that open something, and those that end it: a later sink gets what is open.
 _OPENS = {
     "function": "function",
     "pool_opened": "pool",
@@ -23,7 +23,7 @@ _OPENS = {
 _CLOSES = {"pool_closed": "pool", "loop_closed": "loop"}
 
 
-#: Messages that were not delivered, beyond which further ones are dropped.
+#: The most messages to keep; further ones are dropped.
 _WAITING_LIMIT = 200_000
 
 
@@ -65,13 +65,13 @@ class Dispatcher:
         return tuple(entry.sink for entry in list(self._entries) if entry.active)
 
     def push(self, message: Message) -> None:
-        """Queue a message for the next delivery. There being none for far too long, it is dropped."""
+        """Queue a message for the next delivery. Drop it if there was none for far too long."""
         if len(self._queue) < _WAITING_LIMIT:
             self._queue.append(message)
 
     @property
     def waiting(self) -> int:
-        """How many messages wait for the next delivery."""
+        """Return how many messages wait for the next delivery."""
         return len(self._queue)
 
     def add(self, sink: Sink) -> Callable[[], None]:
@@ -93,7 +93,7 @@ class Dispatcher:
 
         A sink that raises is taken out and reported. Returns what `flush` does.
         """
-        # Counted before we look which sinks are there: a sink that is added now gets all that is pushed after it.
+        # Count before reading the list of sinks: a sink that is added now gets all that is pushed after it.
         waiting = len(self._queue)
         # Entries that were taken out leave here, by one replacement: `add` appends to the very list.
         for entry in [entry for entry in self._entries if not entry.active]:
@@ -104,7 +104,7 @@ class Dispatcher:
                 entry.greeted = True
                 for message in list(self._standing.values()):
                     self._ask(entry, entry.put, message)
-        # What sinks push in turn is for the next delivery, or this one might never end.
+        # Messages that sinks push are for the next delivery, or this one might never end.
         for _ in range(waiting):
             message = self._queue.popleft()
             self._note(message)
@@ -113,8 +113,7 @@ class Dispatcher:
         return self.flush()
 
     def flush(self) -> bool:
-        """Have the sinks send what they have; return whether one has something left. For the thread that may
-        `deliver`."""
+        """Have the sinks send what they have; return whether one has more. For the thread that may `deliver`."""
         left = [self._ask(entry, entry.flush) for entry in list(self._entries) if entry.flush is not None]
         return any(left)
 

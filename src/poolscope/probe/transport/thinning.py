@@ -1,8 +1,7 @@
-"""Batches of a pool as numbers: what is sent where its tasks come faster than they can be taken in one by one.
+"""Batches of a pool as numbers, for tasks that come faster than they can be taken in one by one.
 
-Counts and sums are exact, and so are the tasks that are left in the queue: those that came and went meanwhile are left
-out, and those that still wait are sent as they would have been. A sample of waits and runs is kept. All of this is
-bounded by the length of the program's own queue.
+Counts and sums are exact, and so are the tasks that are still in the queue: they are sent as usual. Tasks that came and
+went meanwhile are left out, except a sample of waits and runs. Memory is bounded by the length of the program's queue.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ bisect_right: Callable[[Sequence[int], int, int], int] = standard("bisect").bise
 
 #: The most integers of a message, 8 bytes each in its frame.
 MOST_NUMBERS = 30_000
-#: The most tasks of a delivery that an engine of the same process gets one by one.
+#: The most tasks of a delivery to give to an engine of the same process one by one.
 TASKS_AT_ONCE = 30_000
 #: The most tasks of a sample. Twice as many are halved, and from then on half as many taken.
 SAMPLE_TASKS = 1_000
@@ -38,7 +37,7 @@ class Thinning:
 
     def __init__(self) -> None:
         self._pools: dict[int, _Sums] = {}
-        # Of the last batch of each pool that was sent as it is: when, and what ran.
+        # By pool: time and running tasks of the last batch that was sent as it is.
         self._told: dict[int, tuple[int, Sequence[int]]] = {}
 
     def passed(self, batch: Message) -> None:
@@ -154,7 +153,7 @@ class _Sums:
         self._unstarted_ns += sum(cancelled[2::3]) + sum(broken[2::3]) - sum(gone)
         if finished:
             gone += self._finish(finished)
-        # What was submitted earlier than all that has arrived since had arrived before.
+        # A task that was submitted earlier than all new arrivals had arrived before.
         if gone and min(gone) < self._first_ns:
             self._left += [at for at in gone if at < self._first_ns]
             gone = [at for at in gone if at >= self._first_ns]
@@ -218,8 +217,7 @@ class _Sums:
             self._every *= 2
 
     def _running(self) -> list[int]:
-        """Return what ran as of the last batch, without what has ended: a worker may be seen in a task that it has
-        recorded."""
+        """Return the tasks that ran at the last batch, without those whose end is recorded by now."""
         tasks, latest = iter(self._batch[8]), self._latest
         return [
             number for task in zip(*([tasks] * 4), strict=True) if task[3] > latest.get(task[0], -1) for number in task

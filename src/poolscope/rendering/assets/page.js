@@ -56,6 +56,11 @@
         context.fillStyle = context.strokeStyle = colour(finding.severity);
         context.globalAlpha = finding.severity === "info" ? 0.06 : 0.13;
         context.fillRect(from, top, Math.max(1, to - from), height);
+        if (finding.after !== undefined) { // it began between two scrapes
+          const after = plot.valToPos(began + finding.after, "x", true);
+          context.globalAlpha = 0.4;
+          context.fillRect(after, top, from - after, height);
+        }
         context.globalAlpha = 0.9;
         context.lineWidth = 2 * devicePixelRatio;
         context.beginPath(); context.moveTo(from, top); context.lineTo(from, top + height); context.stroke();
@@ -117,42 +122,41 @@
     return new DataView(await new Response(stream).arrayBuffer());
   }
 
-  // Tasks as columns: [submitted, started, finished] in seconds of the run, and the function of each.
+  // Tasks as columns: [submitted, started, finished] in seconds of the run, the function and the lane of each.
   async function tasksOf(pool) {
     const view = await unpacked(pool.tasks), count = pool.shown, unit = pool.unit / 1e9;
-    const tasks = { submitted: new Float64Array(count), started: new Float64Array(count), finished: new Float64Array(count), of: new Int32Array(count) };
+    const tasks = { submitted: new Float64Array(count), started: new Float64Array(count), finished: new Float64Array(count), of: new Int32Array(count), lane: new Int32Array(count) };
     let at = 0;
     for (let task = 0; task < count; task++) {
-      const [gap, wait, run, of] = [0, 1, 2, 3].map((column) => view.getInt32(4 * (column * count + task), true));
+      const [gap, wait, run, of, lane] = [0, 1, 2, 3, 4].map((column) => view.getInt32(4 * (column * count + task), true));
       at += gap;
       tasks.submitted[task] = at * unit;
       tasks.started[task] = wait < 0 ? Infinity : (at + wait) * unit;
       tasks.finished[task] = wait < 0 ? Infinity : run < 0 ? data.duration : (at + wait + run) * unit;
       tasks.of[task] = of;
+      tasks.lane[task] = lane;
     }
     return tasks;
   }
 
-  // The first lane that is free, in order of starts.
+  // The tasks of each lane in order of their starts, and how many are in lanes beyond the most that are drawn.
   function lanesOf(tasks, most) {
-    const order = Array.from(tasks.started.keys()).filter((task) => tasks.started[task] < Infinity);
-    order.sort((one, other) => tasks.started[one] - tasks.started[other]);
-    const lanes = [], until = [];
+    const lanes = [];
     let hidden = 0;
-    for (const task of order) {
-      let lane = until.findIndex((end) => end <= tasks.started[task] + 1e-9);
-      if (lane < 0) { lane = until.length; until.push(0); lanes.push([]); }
-      until[lane] = tasks.finished[task];
-      lanes[lane].push(task);
-    }
-    if (lanes.length > most) for (const lane of lanes.splice(most)) hidden += lane.length;
+    tasks.lane.forEach((lane, task) => {
+      if (lane < 0) return;
+      if (lane >= most) hidden += 1; else (lanes[lane] ||= []).push(task);
+    });
+    for (const lane of lanes) lane.sort((one, other) => tasks.started[one] - tasks.started[other]);
     return { lanes, hidden };
   }
 
-  function drawLanes(figure, pool, tasks) {
+  // `what` has the depth of the queue over time, if there is one, the words about what is not there, and what tells of one bar.
+  function drawLanes(figure, what, tasks) {
     const canvas = figure.querySelector("canvas"), tip = figure.querySelector(".tip");
     const { lanes, hidden } = lanesOf(tasks, 48);
-    const row = lanes.length > 24 ? 10 : 16, left = 64, height = Math.max(1, lanes.length) * row + 22;
+    const row = lanes.length > 24 ? 10 : 16, left = 64, queue = what.queue ? 36 : 0, height = queue + Math.max(1, lanes.length) * row + 22;
+    const [ends, queued] = what.queue || [[], []], most = queued.reduce((one, other) => Math.max(one, other), 1);
     const place = (at, width) => left + ((began + at - range[0]) / (range[1] - range[0])) * (width - left);
     function draw() {
       const width = canvas.parentElement.clientWidth, scale = devicePixelRatio || 1;
@@ -161,10 +165,18 @@
       context.scale(scale, scale);
       context.clearRect(0, 0, width, height);
       context.font = "11px system-ui, sans-serif";
+      context.fillStyle = colour("soft");
+      if (what.queue) context.fillText("queue", 8, queue - 8);
+      context.fillStyle = colour("queued");
+      queued.forEach((depth, point) => {
+        const from = Math.max(left, place(ends[Math.max(0, point - 1)], width)), to = Math.min(width, place(ends[point], width));
+        const tall = (queue - 8) * depth / most;
+        if (to > from && tall >= 0.3) context.fillRect(from, queue - 4 - Math.max(1, tall), to - from, Math.max(1, tall));
+      });
       lanes.forEach((lane, number) => {
-        const top = number * row;
+        const top = queue + number * row;
         context.fillStyle = colour("soft");
-        if (row >= 16 || number % 4 === 0) context.fillText(String(number + 1), 40, top + row - 4);
+        if (lanes.length > 1 && (row >= 16 || number % 4 === 0)) context.fillText(String(number + 1), 40, top + row - 4);
         let last = -1, lastOf = -1;
         for (const task of lane) {
           const from = Math.max(left, place(tasks.started[task], width)), to = Math.min(width, place(tasks.finished[task], width));
@@ -187,8 +199,7 @@
     followers.push(draw);
     new ResizeObserver(draw).observe(canvas.parentElement);
     dark.addEventListener("change", draw);
-    const notes = [];
-    if (pool.left_out) notes.push(`${pool.left_out.toLocaleString()} tasks before these are not kept in this page.`);
+    const notes = [...what.notes];
     if (hidden) notes.push(`${hidden.toLocaleString()} tasks in further lanes are not drawn.`);
     tip.textContent = notes.join(" ");
     let from = null;
@@ -199,11 +210,24 @@
       if (from !== null && Math.abs(to - from) > (range[1] - range[0]) / 100) show(Math.min(from, to), Math.max(from, to)); from = null; });
     canvas.addEventListener("dblclick", () => show(full[0], full[1]));
     canvas.addEventListener("pointermove", (event) => {
-      const box = canvas.getBoundingClientRect(), lane = lanes[Math.floor((event.clientY - box.top) / row)], when = at(event) - began;
+      const box = canvas.getBoundingClientRect(), lane = lanes[Math.floor((event.clientY - box.top - queue) / row)], when = at(event) - began;
       const task = lane && lane.find((each) => tasks.started[each] <= when && when <= tasks.finished[each]);
-      tip.textContent = task === undefined ? notes.join(" ") : `${pool.functions[tasks.of[task]] || "?"}: waited ${seconds(tasks.started[task] - tasks.submitted[task])}, ran ${seconds(tasks.finished[task] - tasks.started[task])}, from ${clock(began + tasks.started[task])}`;
+      tip.textContent = task === undefined ? notes.join(" ") : `${what.told(task, seconds(tasks.finished[task] - tasks.started[task]))}, from ${clock(began + tasks.started[task])}`;
     });
     draw();
+  }
+
+  function legend(figure, names) {
+    names.slice(0, 10).forEach((name, index) => {
+      const key = document.createElement("span"), mark = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+      const square = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+      key.className = "key";
+      square.setAttribute("width", "100%"); square.setAttribute("height", "100%"); square.setAttribute("fill", hue(index));
+      mark.setAttribute("aria-hidden", "true");
+      mark.append(square);
+      key.append(mark, document.createTextNode(name));
+      figure.querySelector(".legend").append(key);
+    });
   }
 
   function slider(box, pool) {
@@ -226,8 +250,8 @@
       const times = at.map((each) => began + each);
       figure.hidden = false;
       const [counts, waits] = figure.querySelectorAll(".chart");
-      chart(counts, pool, TASKS, [times, active, queued, at.map(() => pool.max_workers)], 200, counted);
-      chart(waits, pool, [{ label: "longest wait", colour: "wait", fill: true }], [times, wait], 140, waited);
+      if (active) chart(counts, pool, TASKS, [times, active, queued, pool.workers || at.map(() => pool.max_workers)], 200, counted);
+      if (wait) chart(waits || counts, pool, [{ label: pool.late || "longest wait", colour: "wait", fill: true }], [times, wait], 140, waited);
       keys(figure);
     }
     for (const box of document.querySelectorAll(".sizing")) { box.hidden = false; slider(box, data.pools[Number(box.dataset.pool)]); }
@@ -235,18 +259,20 @@
       const pool = data.pools[Number(figure.dataset.pool)];
       if (typeof DecompressionStream === "undefined") continue; // an older browser: the tables say it all
       figure.hidden = false;
-      const legend = figure.querySelector(".legend");
-      pool.functions.slice(0, 10).forEach((name, index) => {
-        const key = document.createElement("span"), mark = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-        const square = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-        key.className = "key";
-        square.setAttribute("width", "100%"); square.setAttribute("height", "100%"); square.setAttribute("fill", hue(index));
-        mark.setAttribute("aria-hidden", "true");
-        mark.append(square);
-        key.append(mark, document.createTextNode(name));
-        legend.append(key);
-      });
-      drawLanes(figure, pool, await tasksOf(pool));
+      legend(figure, pool.functions);
+      const tasks = await tasksOf(pool), [at, , queued] = pool.timeline;
+      const notes = pool.left_out ? [`${pool.left_out.toLocaleString()} tasks before these are not kept in this page.`] : [];
+      const told = (task, length) => `${pool.functions[tasks.of[task]] || "?"}: waited ${seconds(tasks.started[task] - tasks.submitted[task])}, ran ${length}`;
+      drawLanes(figure, { queue: [at, queued], notes, told }, tasks);
+      keys(figure);
+    }
+    for (const figure of document.querySelectorAll("figure.blocks")) {
+      const { places, blocks } = data.loops[Number(figure.dataset.loop)];
+      figure.hidden = false;
+      legend(figure, places);
+      const bars = { started: blocks.map(([at]) => at), finished: blocks.map(([at, length]) => at + length), of: blocks.map((block) => block[2]), lane: blocks.map(() => 0) };
+      const told = (block, length) => `${places[bars.of[block]] || "at a line that is not known"}: held the loop for ${length}`;
+      drawLanes(figure, { notes: [], told }, bars);
       keys(figure);
     }
     document.documentElement.dataset.drawn = "true"; // for who waits for the pictures
