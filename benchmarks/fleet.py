@@ -14,6 +14,9 @@ it starts (both are Debian's). `poolscope fleet` is a process of its own; its pe
     healthy N N pools of random size and run time, whose tasks come at random and take half to four fifths of their
               workers' time: how often one is said to have a finding; by runs that are exponential, and by some that
               scatter far more (lognormal, sigma 1.5). Without an engine
+    overloaded N
+              the same, of less load, but from half of the time on 1.3 to 2 times as much work comes as they bear, as
+              there are more tasks or as each runs for longer: how many of them are found. Without an engine
 """
 
 from __future__ import annotations
@@ -170,14 +173,16 @@ def measured(pools, options, busy):
     }
 
 
-def random_load(random_, workers, run, utilisation, seconds, interval, scattered):
-    """(active, queued, done) of a pool at each scrape."""
-    rate = utilisation * workers / run
+def random_load(random_, workers, run, utilisation, seconds, interval, scattered, more=1.0, longer=1.0):
+    """(active, queued, done) of a pool at each scrape; from half of the time on so many times as many tasks come, or
+    run so many times as long."""
+    rate, half = utilisation * workers / run, seconds / 2
     next_one, ends, queued, done, at = random_.expovariate(rate), [], 0, 0, 0.0
 
-    def takes():
+    def takes(now):
+        mean = run * (longer if now >= half else 1.0)
         # exp(sigma^2 / 2) is the mean of a lognormal one
-        return run * random_.lognormvariate(0, 1.5) / 3.0802 if scattered else random_.expovariate(1 / run)
+        return mean * random_.lognormvariate(0, 1.5) / 3.0802 if scattered else random_.expovariate(1 / mean)
 
     while at <= seconds:
         now = min(next_one, ends[0]) if ends else next_one
@@ -185,9 +190,9 @@ def random_load(random_, workers, run, utilisation, seconds, interval, scattered
             yield len(ends), queued, done
             at += interval
         if now == next_one:
-            next_one = now + random_.expovariate(rate)
+            next_one = now + random_.expovariate(rate * (more if now >= half else 1.0))
             if len(ends) < workers:
-                heapq.heappush(ends, now + takes())
+                heapq.heappush(ends, now + takes(now))
             else:
                 queued += 1
         else:
@@ -195,34 +200,67 @@ def random_load(random_, workers, run, utilisation, seconds, interval, scattered
             done += 1
             if queued:
                 queued -= 1
-                heapq.heappush(ends, now + takes())
+                heapq.heappush(ends, now + takes(now))
+
+
+class Judge:
+    """Judges a Java pool of these samples, as the only one of its instance."""
+
+    def __init__(self):
+        self.mappings = known.shipped()
+        self.by_name = {mapping.name: mapping for mapping in self.mappings}
+
+    def verdict(self, workers, interval, seconds, load):
+        found = [(workers, workers, workers, a, q, room(q), d) for a, q, d in load]
+        at = array("d", (BEGIN + interval * step for step in range(len(found))))
+        assembly = Assembly(known.present(self.mappings, METRICS))
+        for name, values in zip(METRICS, zip(*found, strict=True), strict=True):
+            assembly.add(Series({"__name__": name, "job": "a", "instance": "b", "name": "c"}, at, array("d", values)))
+        (verdict,) = Instance(assembly.pools(), self.by_name).judge(Range(BEGIN, BEGIN + seconds, str), Settings(), {})
+        return verdict
+
+
+def drawn(random_):
+    """Workers, mean run (s), seconds between two scrapes, and kind of runs of a pool."""
+    workers, run = random_.choice([1, 2, 4, 8, 16, 50]), random_.choice([0.2, 1, 5, 30])
+    return workers, run, random_.choice([15, 60]), random_.choice(["exponential", "lognormal"])
 
 
 def healthy(options):
     """Rows: hours of healthy pools, and what is said of them."""
-    random_ = random.Random(options.seed)
-    shipped = known.shipped()
-    by_name = {mapping.name: mapping for mapping in shipped}
+    random_, judge = random.Random(options.seed), Judge()
     rows = {kind: [0.0, 0, 0, 0] for kind in ("exponential", "lognormal")}
     for _ in range(options.healthy):
-        workers, run = random_.choice([1, 2, 4, 8, 16, 50]), random_.choice([0.2, 1, 5, 30])
-        utilisation, interval = random_.uniform(0.5, 0.8), random_.choice([15, 60])
-        kind = random_.choice(list(rows))
+        workers, run, interval, kind = drawn(random_)
         # So many tasks are enough.
         seconds = max(1800, min(options.hours * 3600, int(60_000 * run / workers)))
-        load = random_load(random_, workers, run, utilisation, seconds, interval, kind == "lognormal")
-        found = [(workers, workers, workers, a, q, room(q), d) for a, q, d in load]
-        at = array("d", (BEGIN + interval * step for step in range(len(found))))
-        assembly = Assembly(known.present(shipped, METRICS))
-        for name, values in zip(METRICS, zip(*found, strict=True), strict=True):
-            assembly.add(Series({"__name__": name, "job": "a", "instance": "b", "name": "c"}, at, array("d", values)))
-        instance = Instance(assembly.pools(), by_name)
-        (verdict,) = instance.judge(Range(BEGIN, BEGIN + seconds, str), Settings(), {})
+        load = random_load(random_, workers, run, random_.uniform(0.5, 0.8), seconds, interval, kind == "lognormal")
+        verdict = judge.verdict(workers, interval, seconds, load)
         row = rows[kind]
         row[0] += seconds / 3600
         row[1] += 1
         row[2] += verdict.state == "finding" and verdict.severity != "info"
         row[3] += verdict.state == "finding" and verdict.severity == "info"
+    return rows
+
+
+def overloaded(options):
+    """Rows: pools that are overloaded from half of the time on, by why and for how many mean runs, and how many of them
+    are found."""
+    random_, judge = random.Random(options.seed), Judge()
+    rows = {}
+    for _ in range(options.overloaded):
+        workers, run, interval, kind = drawn(random_)
+        utilisation, why = random_.uniform(0.3, 0.7), random_.choice(["more tasks", "longer runs"])
+        seconds = max(3600, min(7200, int(60_000 * run / workers)))
+        times = random_.uniform(1.3, 2.0) / utilisation
+        change = {"more": times} if why == "more tasks" else {"longer": times}
+        load = random_load(random_, workers, run, utilisation, seconds, interval, kind == "lognormal", **change)
+        verdict = judge.verdict(workers, interval, seconds, load)
+        lasts = "below 1,000" if seconds / 2 / run < 1000 else "1,000 and more"
+        row = rows.setdefault((why, kind, lasts), [0, 0])
+        row[0] += 1
+        row[1] += verdict.severity != "info"
     return rows
 
 
@@ -244,6 +282,7 @@ def main():
     parser.add_argument("--each", type=int, default=POOLS_OF_AN_INSTANCE)
     parser.add_argument("--sick", type=int, default=20)
     parser.add_argument("--healthy", type=int, metavar="N")
+    parser.add_argument("--overloaded", type=int, metavar="N")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
     if options.healthy:
@@ -252,6 +291,11 @@ def main():
             ("runs", "hours", "pools", "false alarms", "notes"),
             [(kind, f"{row[0]:.0f}", *map(str, row[1:])) for kind, row in rows.items()],
         )
+        return
+    if options.overloaded:
+        rows = sorted(overloaded(options).items())
+        head = ("overloaded by", "runs", "for so many mean runs", "pools", "found")
+        print_table(head, [(*key, *map(str, row)) for key, row in rows])
         return
     missing = [program for program in ("prometheus", "promtool") if shutil.which(program) is None]
     if missing:

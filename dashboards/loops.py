@@ -38,6 +38,7 @@ def dashboard() -> d.Dashboard:
         variable("loop", "poolscope_loop_tasks", f"{{{TARGETS}}}"),
     )
     blocked = share(rate("poolscope_loop_blocked_seconds_total", LOOPS))
+    busy = share(rate("poolscope_loop_busy_seconds_total", LOOPS))
     made.with_row(d.Row("Now"))
     made.with_panel(verdict(LOOP_FINDINGS, width=9, more=" The log names the line."))
     made.with_panel(
@@ -77,6 +78,7 @@ def dashboard() -> d.Dashboard:
             (
                 ("state", "none", state("loop", LOOPS)),
                 ("blocked", "percentunit", f"max by ({EACH}) ({blocked})"),
+                ("at work", "percentunit", f"max by ({EACH}) ({busy})"),
                 ("lag p50", "s", quantile(0.5, LAG, LOOPS, EACH)),
                 ("lag p99", "s", quantile(0.99, LAG, LOOPS, EACH)),
                 ("tasks", "short", f"sum by ({EACH}) (poolscope_loop_tasks{{{LOOPS}}})"),
@@ -102,6 +104,15 @@ def dashboard() -> d.Dashboard:
             "percentunit",
             ("{{instance}} {{loop}}", f"max by ({EACH}) ({blocked})"),
             limit=0.02,
+        )
+    )
+    made.with_panel(
+        lines(
+            "Time at work",
+            "Share of its time that the loop was in callbacks, long or short. Near 1 it has no rest: whatever is due "
+            "waits.",
+            "percentunit",
+            ("{{instance}} {{loop}}", f"max by ({EACH}) ({busy})"),
         )
     )
     made.with_panel(

@@ -46,6 +46,7 @@ CONTRACT = {
     "poolscope_findings_total": ("counter", {"kind", "name", "pattern", "cause", "severity"}),
     "poolscope_loop_lag_seconds": ("histogram", {"loop"}),
     "poolscope_loop_blocked_seconds_total": ("counter", {"loop"}),
+    "poolscope_loop_busy_seconds_total": ("counter", {"loop"}),
     "poolscope_loop_tasks": ("gauge", {"loop"}),
     "poolscope_overhead_cpu_seconds_total": ("counter", set()),
     "poolscope_errors_total": ("counter", {"part"}),

@@ -6,14 +6,14 @@ First come, first served on `workers` workers, in nanoseconds from 1 s; no clock
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from heapq import heappop, heappush
 
 from poolscope.aggregation.pool_history import PoolHistory
 from poolscope.engine.finding_builder import FindingBuilder
 from poolscope.engine.pool_case import PoolCase
 from poolscope.engine.sizing_advisor import SizingAdvisor
-from poolscope.messages import PoolBatch, PoolOpened
+from poolscope.messages import PoolBatch, PoolOpened, StackSample
 from poolscope.rules.reason import Criteria
 from poolscope.signals.pool_signals import ProcessSignals
 
@@ -96,9 +96,13 @@ class VirtualPool:
         criteria: Criteria | None = None,
         process: ProcessSignals | None = None,
         keep_tasks: int = 200_000,
+        kind: str = "thread",
+        look: Callable[[int], StackSample] | None = None,
     ) -> None:
+        """`look` gives what is seen of the workers at a time (ns)."""
         self.workers = workers
-        opened = PoolOpened(1, "pool", "thread", "x.ThreadPoolExecutor", "app.py:1", workers, ORIGIN)
+        self._look = look
+        opened = PoolOpened(1, "pool", kind, "x.ThreadPoolExecutor", "app.py:1", workers, ORIGIN)
         self.history = PoolHistory(opened, pid=1, keep_tasks=keep_tasks, wait_bounds=(), run_bounds=())
         told = process or ProcessSignals(cores_used=0.1, cores_allowed=2.0, gil=True)
         self.case = PoolCase(
@@ -116,11 +120,18 @@ class VirtualPool:
         self.events: list[tuple[float, str, bool]] = []
 
     def run(self, load: Load, cpu_share: float = 0.0, *, finish: bool = True) -> VirtualPool:
-        tasks = simulate(load, self.workers)
+        return self.play(simulate(load, self.workers), cpu_share, finish=finish)
+
+    def play(
+        self, tasks: Sequence[tuple[int, int, int, int, int]], cpu_share: float = 0.0, *, finish: bool = True
+    ) -> VirtualPool:
+        """Take in tasks as `simulate` gives them."""
         at = ORIGIN
         for batch in batches(tasks, self.workers, cpu_share):
             at = batch.at_ns
             self.history.fold(batch)
+            if self._look is not None:
+                self.history.sample(self._look(at))
             self.history.settle(at - 2 * TICK)
             self._note(at, self.case.judge(at))
         if finish:

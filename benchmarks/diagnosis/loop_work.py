@@ -2,6 +2,10 @@
 
 import asyncio
 import hashlib
+import logging.handlers
+import queue
+import re
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -120,6 +124,48 @@ def loop_hashes(recording):
         hashlib.pbkdf2_hmac("sha256", b"password", b"salt", int(rounds * seconds))  # <- hash
 
     asyncio.run(serve(recording, now_and_then(recording, call)))
+
+
+def answer_records(listening):
+    """A collector of logs that answers each record after so many seconds as its text says."""
+    while True:
+        connection, _ = listening.accept()
+        with connection:
+            found = re.search(rb"[?&]msg=([0-9.]+)&", connection.recv(1 << 16))
+            time.sleep(float(found[1]))
+            connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+
+
+def log_to_a_collector():
+    listening = socket.create_server(("127.0.0.1", 0))
+    in_threads(1, answer_records, listening)
+    log = logging.getLogger("loop")
+    log.propagate = False
+    return log, logging.handlers.HTTPHandler(f"127.0.0.1:{listening.getsockname()[1]}", "/")
+
+
+@family(blocked("blocking_call", "log", "move_to_thread"))
+def loop_logs_to_a_slow_collector(recording):
+    """A handler of the standard library sends each record from the loop, and waits for the answer."""
+    log, handler = log_to_a_collector()
+    log.addHandler(handler)
+
+    def call(seconds):
+        log.warning(f"{seconds:.6f}")  # <- log
+
+    asyncio.run(serve(recording, now_and_then(recording, call)))
+
+
+@family(Expected("loop"))
+def loop_logs_to_a_listener(recording):
+    """The same handler in a thread of its own."""
+    log, handler = log_to_a_collector()
+    records = queue.SimpleQueue()
+    log.addHandler(logging.handlers.QueueHandler(records))
+    listener = logging.handlers.QueueListener(records, handler)
+    listener.start()
+    asyncio.run(serve(recording, now_and_then(recording, lambda seconds: log.warning(f"{seconds:.6f}"))))
+    listener.stop()
 
 
 def behind_a_loop(recording, work, rate):

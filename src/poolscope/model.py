@@ -256,6 +256,8 @@ class LoopReport(msgspec.Struct, frozen=True):
     peak_tasks: int
     #: What is wrong with it, or was: one for each blocking line.
     findings: tuple[Finding, ...]
+    #: Part of its time (0 to 1) in callbacks, long or short, as looks at it show; null where it was not measured.
+    busy_share: float | None = None
 
 
 class ProcessReport(msgspec.Struct, frozen=True):

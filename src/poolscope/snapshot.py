@@ -61,11 +61,12 @@ class LoopSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     blocked_seconds: float
     tasks: int
     since_ns: int = 0
+    busy_seconds: float = 0.0
 
 
 class FindingCount(msgspec.Struct, frozen=True, kw_only=True):
-    """How many findings of one sort there were, and whether one lasts. `kind` is "pool" or "loop"; `since_ns` is as
-    of a pool."""
+    """How many findings of one sort there were, and whether one lasts. `kind` is "pool", "loop" or "program";
+    `since_ns` is as of a pool."""
 
     kind: str
     name: str

@@ -35,7 +35,7 @@ def changed(**changes):
 
 
 def lost(*seconds, times=None):
-    return tuple(HeldWorker(at, 1, each, times, leaked=True) for at, each in enumerate(seconds, 1))
+    return tuple(HeldWorker(at, 1, each, times, leaked=True, taken=True) for at, each in enumerate(seconds, 1))
 
 
 @pytest.mark.parametrize(

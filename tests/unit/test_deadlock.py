@@ -191,6 +191,13 @@ class TestAwaited:
         assert (found.pool, found.share) == ("back", pytest.approx((20 + 10) / (20 * 4)))
         assert waits.awaited(15, 19, 4) is None, "too few samples"
 
+    @pytest.mark.parametrize(("count", "found"), [(2, False), (3, True)])
+    def test_few_samples_are_enough_where_they_agree(self, count: int, found: bool) -> None:
+        waits = PoolWaits(1)
+        for at in range(count):
+            waits.note(at, [wait(1, number, B) for number in range(1, 4)], None, {1: "front", 2: "back"})
+        assert (waits.awaited(0, 19, 4) is not None) == found
+
     def test_neither_the_own_pool_nor_one_that_nobody_knows(self) -> None:
         waits = PoolWaits(1)
         for at in range(20):

@@ -6,7 +6,7 @@ from probe_support import FakeProbe
 
 from poolscope.probe.recording.ephemeral_pools import READINGS, EphemeralPools
 
-SITE = ("lib/made.py:1", "lib:make")
+SITE = ("lib/made.py:1", "lib:make", "")
 
 
 class Member:

@@ -49,7 +49,7 @@ FULL = snapshot(
         functions=(("app.load", 70, 12.0), ("app.save", 1, 0.5)),
         suggested_max_workers=12,
     ),
-    loop("main", pid=7, lag_buckets=(5, 1, 1), lag_sum_seconds=2.75, blocked_seconds=2.5, tasks=9),
+    loop("main", pid=7, lag_buckets=(5, 1, 1), lag_sum_seconds=2.75, blocked_seconds=2.5, busy_seconds=4.0, tasks=9),
     finding("db", pid=7, total=2),
     errors={"stacks": 4},
 )
@@ -145,6 +145,7 @@ def test_values() -> None:
     assert read.value("poolscope_findings_total", **sort) == 2
     assert read.value("poolscope_loop_tasks", loop="main") == 9
     assert read.value("poolscope_loop_blocked_seconds_total", loop="main") == 2.5
+    assert read.value("poolscope_loop_busy_seconds_total", loop="main") == 4.0
     assert read.value("poolscope_loop_lag_seconds_sum", loop="main") == 2.75
     assert read.value("poolscope_overhead_cpu_seconds_total") == 0.25
     assert read.value("poolscope_errors_total", part="stacks") == 4

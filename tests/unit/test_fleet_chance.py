@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from poolscope.fleet.chance import SampledLoad, UnknownRuns, waiting
-from poolscope.signals.significance import Runs
+from poolscope.fleet.chance import SampledLoad, UnknownRuns, giants, waiting
+from poolscope.signals.significance import Before, Runs
 
 #: Eight workers of half a second, saturated for ten scrapes.
 SEEN = SampledLoad(
@@ -63,3 +63,53 @@ def test_without_runs_only_a_very_long_queue_speaks() -> None:
     many = UnknownRuns(**{**names, "runs": Runs(), "queue_usual": 500.0})
     assert (few.surprise or 0.0) < few.surprise_needed
     assert (many.surprise or 0.0) >= many.surprise_needed
+
+
+# --- runs that scatter widely: what is healthy there is the load
+
+#: A pool of one worker and runs of 200 ms that bears its load: 4 a second came before, and come now.
+HEALTHY = {
+    "workers": 1,
+    "before": Before(1800.0, 7200, Runs(7200, 1300.0, 2200.0)),
+    "interval": 15.0,
+    "queue_usual": 60.0,
+}
+
+
+def test_one_very_long_run_is_no_overload() -> None:
+    """It takes the only worker for 30 s, and 120 tasks queue behind it: they are worked off."""
+    seen = {"scrapes": 11, "stretch_seconds": 150.0, "seconds": 30.0, "queue": 120, "queue_mean": 60.0, "arrivals": 120}
+    slow = {"runs": Runs(450, 150.0, 1000.0)}
+    assert not but(**HEALTHY, **seen, **slow)
+    # Twice as many came: that is another load.
+    assert but(**HEALTHY, **{**seen, "seconds": 150.0, "arrivals": 1500}, **slow)
+
+
+def test_looks_that_are_far_apart_are_no_busy_period() -> None:
+    """At four fifths of its time taken, each look finds it busy easily: once a minute says little."""
+    seen = {"queue": 60, "queue_mean": 12.0, "seconds": 840.0, "arrivals": 3400, "runs": Runs(6000, 1500.0, 750.0)}
+    hour = {"scrapes": 26, "stretch_seconds": 1500.0}
+    assert not but(**{**HEALTHY, "interval": 60.0}, **seen, **hour)
+    assert but(**{**HEALTHY, "interval": 15.0}, **seen, scrapes=800, stretch_seconds=12_000.0)
+
+
+def test_what_was_not_seen_before_is_not_compared() -> None:
+    """As all looks were saturated, as many ended as the workers bear: that is no more than came before."""
+    seen = {
+        "scrapes": 8,
+        "stretch_seconds": 420.0,
+        "interval": 60.0,
+        "queue": 14,
+        "queue_mean": 7.0,
+        "queue_usual": 7.0,
+    }
+    assert not but(workers=2, **seen, arrivals=2800, seconds=360.0, runs=Runs(3360, 840.0, 420.0))
+
+
+def test_giants() -> None:
+    # One of one worker is likely, four of eight at a time are not, and neither is one that lasts for ever.
+    assert giants(1, 0.8, 500.0, 80.0) < giants(8, 0.8, 500.0, 1000.0)
+    assert giants(1, 0.8, 500.0, 80.0) < giants(1, 0.8, 50_000.0, 80.0)
+    assert giants(2, 0.5, 0.0, 0.0) < 1
+    assert giants(1000, 0.8, 100.0, 1e6) > 100
+    assert giants(1, 0.8, 1e30, 0.0) > 100

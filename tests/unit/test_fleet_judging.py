@@ -119,7 +119,7 @@ def test_a_few_scrapes_are_a_burst(scrapes: int) -> None:
 
 
 def test_a_warm_up_is_a_note() -> None:
-    whole = played(lambda now: 17.0 if 600 < now < 720 else 3.5)
+    whole = played(lambda now: 30.0 if 600 < now < 720 else 3.5)
     warm = [each for each in whole if each.at >= BEGIN + 600]
     verdict = thread_pool(warm)
     assert of(verdict) == ("finding", "async_then_serial", "blocking_io", "info")
@@ -347,6 +347,19 @@ def test_a_pool_that_was_not_scraped_while_it_filled() -> None:
     assert verdict.pattern == "async_then_serial"
     assert verdict.knee == Knee(BEGIN + 1185, BEGIN + 1500)
     assert "It was not scraped from 14:19:45 to 14:25:00" in verdict.summary
+
+
+def test_a_gap_in_the_midst_of_it_does_not_make_it_begin_later() -> None:
+    def with_gap(done: float = 0.0) -> Verdict:
+        left = [it for it in FILLS if not 1500 < it.at - BEGIN < 1800]
+        return thread_pool([it._replace(done=it.done - done if it.at > BEGIN + 1600 else it.done) for it in left])
+
+    verdict = with_gap()
+    assert of(verdict) == ("finding", "async_then_serial", "blocking_io", "warning")
+    assert verdict.knee == Knee(BEGIN + 1200, BEGIN + 1215)
+    assert "It was not scraped from 14:25:00 to 14:30:00, while it was full." in verdict.summary
+    # Another process after it began itself.
+    assert with_gap(done=9000.0).knee == Knee(BEGIN + 1500, BEGIN + 1800)
 
 
 def test_counters_that_start_anew_give_no_time_below_zero() -> None:

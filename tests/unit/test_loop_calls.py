@@ -52,6 +52,23 @@ def frames(source: str | None, file: str = "", function: str = "") -> list[Frame
         (frames("await asyncio.sleep(2)"), "", None),
         (frames("requests.get(url)", "/venv/lib/python3.13/site-packages/requests/api.py", "get"), "", "client"),
         (frames("urlopen(url)", f"{LIB}/urllib/request.py", "urlopen"), "", "client"),
+        (frames("client.get(url)", "/venv/lib/python3.13/site-packages/httpx/_client.py", "Client.get"), "", "client"),
+        (
+            frames("session.execute(query)", "/venv/lib/python3.13/site-packages/sqlalchemy/orm/session.py", "execute"),
+            "",
+            "client",
+        ),
+        (frames("socket.getaddrinfo(host, 443)", f"{LIB}/socket.py", "getaddrinfo"), "", "name"),
+        (frames("socket.gethostbyname(host)"), "", "name"),
+        (frames("await loop.getnameinfo(address)"), "", None),
+        (frames("socket.create_connection(address)", f"{LIB}/socket.py", "create_connection"), "", "connection"),
+        (frames("path.read_text()", f"{LIB}/pathlib/_local.py", "Path.read_text"), "", "file"),
+        (frames("with open(path) as file:"), "", "file"),
+        (frames("os.fsync(file.fileno())"), "", "file"),
+        (frames("webbrowser.open(url)"), "", None),
+        # a handler of a log, at whatever it waits
+        (frames("log.info('did it')", f"{LIB}/logging/__init__.py", "Logger.info"), "", "log"),
+        (frames("log.info('did it')", f"{LIB}/logging/__init__.py", "Logger.info"), "lock", "log"),
         # the line of a function of the program's that has gone on into a library says nothing by its text
         (frames("self.sleep(fetch())", "/venv/lib/python3.13/site-packages/other/api.py", "get"), "", None),
         (frames(None), "", None),
@@ -82,6 +99,22 @@ def test_a_thread_is_enough_for_what_lets_go_of_the_gil(
     call = computing_call(found, held)
     assert (call is not None) == thread_is_enough
     assert call is None or call.action == "move_to_thread"
+
+
+@pytest.mark.parametrize(
+    ("found", "encodes"),
+    [
+        (frames("rows = json.loads(body)", f"{LIB}/json/__init__.py", "loads"), True),
+        (frames("rows = orjson.loads(body)"), True),
+        (frames("return page.model_dump()", "/venv/lib/python3.13/site-packages/pydantic/main.py", "model_dump"), True),
+        (frames("return sum(json.values())"), False),
+        (frames("render(page)", "/venv/lib/python3.13/site-packages/jinja2/environment.py", "render"), False),
+    ],
+)
+def test_what_encodes_is_told_to_do_less_at_a_time(found: list[Frame], encodes: bool) -> None:
+    call = computing_call(found, 0.0)
+    assert (call is not None) == encodes
+    assert call is None or (call.action == "use_process_pool" and call.text.startswith("Have less of it at a time"))
 
 
 def test_each_kind_of_call_says_what_it_is_and_what_to_do() -> None:

@@ -147,7 +147,8 @@ def test_what_it_takes_to_serve_is_a_note(called: tuple[str, str], severity: str
         (0.2, 3.2, 5.0, 1, "warning"),  # hardly anything came after it
         (4.0, 7.0, 20.0, 1, "warning"),  # in between
         (15.0, 19.9, 20.0, 1, "info"),  # the last thing
-        (15.0, 19.9, 20.0, 2, "warning"),  # another task has waited
+        (15.0, 19.9, 20.0, 2, "info"),  # the main task waits for the one that does it, as a server for its lifespan
+        (15.0, 19.9, 20.0, 3, "warning"),  # another task has waited
         (15.0, 18.0, 20.0, 1, "warning"),  # others came after it
         (2.0, 19.9, 20.0, 1, "warning"),  # most of its life
     ],

@@ -255,3 +255,18 @@ def test_a_load_tells_how_long_the_thread_lacked_a_cpu() -> None:
     ready = iter(range(0, 100 * SECOND, SECOND // 4))
     told = looks(Load(1, blocked_ns=100 * MS, ready=lambda: next(ready)), 121, at_work=True, cpu=0.6)
     assert [message[6][9] for message in told] == [pytest.approx(0.25, rel=0.05)] * len(told)
+
+
+@pytest.mark.parametrize(
+    ("line", "length", "told"),
+    [
+        (WORK, 0.4, False),  # the finding about these blocks says the same
+        (OTHER, 0.4, True),  # another line blocks
+        (WORK, 0.1, True),  # and hardly ever
+    ],
+)
+def test_a_line_that_blocks_is_told_of_once(line: list[tuple[str, int, str]], length: float, told: bool) -> None:
+    made = history()
+    for second in range(6):
+        made.block(LoopBlock(1, second, at(2.1 + second), at(2.1 + length + second), "cpu_bound", line, 0.9))
+    assert (full(made) is not None) == told

@@ -19,7 +19,7 @@ from poolscope.probe.loops.evidence import Evidence
 from poolscope.probe.loops.kernel_clocks import GcTime
 from poolscope.probe.loops.meter import Counters, Meter, Reading
 from poolscope.probe.loops.monitor import _is_busy
-from poolscope.probe.loops.watch import HandleRoot, LoopWatch, stamp_into
+from poolscope.probe.loops.watch import HandleRoot, LoopWatch, _lines, stamp_into
 
 MS = 1_000_000
 BLOCKED = 100 * MS
@@ -615,3 +615,42 @@ class TestBusyThreads:
         busy.read(None)
         del used[102]
         assert busy.read({1: ("a.py", 1, "a")}) == []
+
+
+LIBRARY = """
+import threading
+
+async def respond(look):
+    return encode([1], look)
+
+def encode(rows, look):
+    return [encode_one(row, look) for row in rows]
+
+def encode_one(row, look):
+    return look()
+
+def wait(look):
+    look()
+"""
+
+
+class TestLinesOfALibrary:
+    """Where no line of a callback is the user's."""
+
+    def look(self, name):
+        """Return the lines as they are seen from within a function of the library."""
+        names, found, outermost = {}, [], sys._getframe()
+        exec(compile(LIBRARY, "/venv/lib/site-packages/encoders.py", "exec"), names)
+        made = names[name](lambda: found.append(_lines(sys._getframe(1), id(outermost))))
+        if made is not None:
+            with pytest.raises(StopIteration):
+                made.send(None)
+        return found[0]
+
+    def test_of_a_coroutine_it_is_the_line_that_called_what_holds_it(self):
+        lines = self.look("respond")
+        assert [line[2] for line in lines] == ["respond", "encode"]
+        assert lines[0][1] == 5
+
+    def test_without_a_coroutine_it_is_the_innermost_one(self):
+        assert [line[2] for line in self.look("wait")] == ["wait"]

@@ -721,3 +721,14 @@ def test_clients_beside_the_tasks_of_others_are_told_and_get_no_number() -> None
     assert finding.pattern == "async_then_serial"
     assert finding.advice.suggested_max_workers is None
     assert pool.case.curve() is None
+
+
+def test_consumers_leave_the_others_fewer_workers() -> None:
+    """Two of three workers never come back: for the one that is left, the load is no chance."""
+    consumers = [(0.0, 40.0, 2), (0.0, 40.0, 2)]
+    gentle = [(number / 3, 0.2, 1) for number in range(9)]
+    fast = [(3 + number / 6.5, 0.2, 1) for number in range(52)]
+    pool = VirtualPool(3).run(consumers + gentle + fast)
+    assert [(pattern, began) for _, pattern, began in pool.events][:1] == [("async_then_serial", True)]
+    few = VirtualPool(3).run(consumers + [(number / 3, 0.2, 1) for number in range(30)])
+    assert not few.events

@@ -110,6 +110,18 @@ def test_requests_that_come_and_go_are_told_and_workers_side_by_side_are_not() -
     assert workers.findings() == []
 
 
+def test_loops_of_several_threads_at_one_line_go_on_beside_each_other() -> None:
+    """Each handler of a server runs a loop of its own."""
+    process = Process()
+    for tick in range(80):
+        process.look([turn(tick // 2, loop=loop, who=loop) for loop in (1, 2, 3)])
+    assert process.found.covered_ns(LOOP) == 0
+    apart = Process({OUTER: APART, INNER: Told.NO_LOOP, ("app.py", 7, "other"): Told.NOTHING})
+    for tick in range(80):  # one that waits for what another one does is no sign of that
+        apart.look([turn(tick // 2), turn(tick, loop=2, who=2, lines=[("app.py", 7, "other")], turns=[tick])])
+    assert apart.found.covered_ns(LOOP) == apart.case.under_way_ns
+
+
 def test_requests_that_await_in_a_row_are_a_note() -> None:
     process = Process({OUTER: Told.NOTHING, INNER: InRow(30, 32, ("get_user", "get_orders"))})
     at_once(process, 4, lasting=5)
@@ -205,6 +217,21 @@ def test_threads_of_the_program_are_told_in_the_list_of_all(tmp_path: Any) -> No
     assert told(made) == ("not_concurrent", ["awaited_in_turn"])
     made.finish(12 * SECOND)
     assert told(made) == ("not_concurrent", ["awaited_in_turn"]), "and when the process has ended"
+
+
+def test_a_scrape_counts_what_is_of_the_program(tmp_path: Any) -> None:
+    program = tmp_path / "app.py"
+    lines = ["for item in items:", "    thread = Thread(target=ask, args=(item,))", "    thread.start()"]
+    program.write_text("\n".join([*lines, "    thread.join()"]))
+    made = engine(Settings())
+    threads(made, [(str(program), 4, "<module>")])
+
+    def counts(now_ns: int) -> list[tuple[str, str, str, str, bool, int]]:
+        found = made.snapshot(now_ns).findings
+        return [(each.kind, each.name, each.cause, each.severity, each.active, each.total) for each in found]
+
+    assert counts(10 * SECOND) == [("program", "program", "awaited_in_turn", "info", True, 1)]
+    assert counts(60 * SECOND) == [("program", "program", "awaited_in_turn", "info", False, 1)], "it is over by then"
 
 
 def test_a_source_that_is_not_there_says_nothing() -> None:

@@ -134,6 +134,8 @@ class LoopHistory:
         self.lag = Histogram(lag_bounds)
         self.tasks = self.peak_tasks = 0
         self.blocked_ns = self.longest_ns = 0
+        #: For how long the loops were at work, in callbacks of any length.
+        self.busy_ns = 0
         #: Reports of loops at work, and how late the loops were, with the time (the median of a tick, ns).
         self.loads: deque[LoopLoad] = deque(maxlen=_LOADS_KEPT)
         self.lags: deque[tuple[int, int]] = deque(maxlen=_LAGS_KEPT)
@@ -178,7 +180,8 @@ class LoopHistory:
             self.tasks = 0
 
     def tick(self, message: LoopTick) -> None:
-        """Take in lags."""
+        """Take in lags, and for how long the loop was at work."""
+        self.busy_ns += max(0, message.busy_ns)
         self.lag.add(message.lags_ns)
         if message.lags_ns:
             self.lags.append((message.at_ns, sorted(message.lags_ns)[len(message.lags_ns) // 2]))
@@ -278,6 +281,7 @@ class LoopHistory:
         self.lag.merge(ended.lag)
         self.peak_tasks = max(self.peak_tasks, ended.peak_tasks)
         self.blocked_ns += ended.blocked_ns
+        self.busy_ns += ended.busy_ns
         self.longest_ns = max(self.longest_ns, ended.longest_ns)
         self._ran_ns += ended._ran_ns
         self.runs += ended.runs
@@ -308,6 +312,10 @@ class LoopHistory:
     def ran_ns(self, now_ns: int) -> int:
         """How long the loops have run."""
         return self._ran_ns + sum(max(0, now_ns - since) for since in self._running.values())
+
+    def busy_so_far_ns(self) -> int:
+        """Time at work: what was added up, or the time in blocks, if that is longer so far."""
+        return max(self.busy_ns, self.blocked_so_far_ns())
 
     def blocked_so_far_ns(self) -> int:
         """Time in blocks, with those that last."""

@@ -18,6 +18,8 @@ from poolscope.errors import PoolscopeError
 from poolscope.model import PoolReport, PoolTrace, Session, SizingPoint
 from poolscope.plain import one_line
 from poolscope.rules.table import NOT_SIZE
+from poolscope.rules.wording import noun
+from poolscope.rules.wording import workers as workers_of
 from poolscope.signals.closed_loop import ClosedLoop, Visit, closed_loop
 from poolscope.signals.pool_signals import workers_for_cpu
 from poolscope.signals.sizing import LARGEST, curve, sizes_around
@@ -129,7 +131,8 @@ def _pool_lines(
     name: str, row: PoolReport, trace: PoolTrace, end_ns: int, workers: Sequence[int] | None
 ) -> Iterator[str]:
     recorded, closed = tasks(trace, end_ns), loop(row, trace, end_ns)
-    title = f"pool {name} (pid {row.pid}), {row.max_workers} workers, {len(recorded)} tasks replayed"
+    places = f"{noun(row.kind)}s"
+    title = f"pool {name} (pid {row.pid}), {workers_of(row.max_workers, row.kind)}, {len(recorded)} tasks replayed"
     yield one_line(title)
     if not recorded:
         yield "  nothing was recorded that could be replayed"
@@ -137,15 +140,16 @@ def _pool_lines(
         return
     suggested = [found.advice.suggested_max_workers for found in row.findings]
     chosen = workers or sizes_around(row.max_workers, next((size for size in suggested if size), None))
-    yield f"  {'workers':>7}  {'wait p50':>10}  {'wait p95':>10}  {'makespan':>10}"
+    wide = max(7, len(places))
+    yield f"  {places:>{wide}}  {'wait p50':>10}  {'wait p95':>10}  {'makespan':>10}"
     enough = _cpu_enough(row)
     points = curve(recorded, chosen) if closed is None else map(closed.point, chosen)
     shown = [(point.workers, _numbers(point, row.max_workers, enough)) for point in points]
     # Sizes that follow each other and differ in nothing are one row.
     for (_, numbers), run in groupby(enumerate(shown), lambda place: (place[1][0] - place[0], place[1][1])):
         sizes = [size for _, (size, _) in run]
-        yield f"  {f'{sizes[0]}-{sizes[-1]}' if len(sizes) > 1 else sizes[0]:>7}  {numbers}"
-    yield "  Run times are taken as recorded, whatever the number of workers."
+        yield f"  {f'{sizes[0]}-{sizes[-1]}' if len(sizes) > 1 else sizes[0]:>{wide}}  {numbers}"
+    yield f"  Run times are taken as recorded, whatever the number of {places}."
     if closed is not None:
         together = f"{closed.population} tasks at a time"
         yield f"  What submits waits for results before it submits more: replayed with {together}."
@@ -178,7 +182,7 @@ def _warnings(row: PoolReport, enough: int | None, closed: ClosedLoop | None) ->
             return
     causes = {found.cause for found in row.findings if found.severity != "info"} & NOT_SIZE
     if causes:
-        yield f"  The report says {' and '.join(sorted(causes))}: more workers would wait for that too."
+        yield f"  The report says {' and '.join(sorted(causes))}: more {noun(row.kind)}s would wait for that too."
 
 
 def _numbers(point: SizingPoint, present: int, enough: int | None) -> str:

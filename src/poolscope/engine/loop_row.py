@@ -86,6 +86,7 @@ class LoopRow:
             lag_buckets=tuple(history.lag.buckets),
             lag_sum_seconds=history.lag.total / 1e9,
             blocked_seconds=history.blocked_so_far_ns() / 1e9,
+            busy_seconds=history.busy_so_far_ns() / 1e9,
             tasks=history.tasks,
             since_ns=self.since_ns,
         )
@@ -102,6 +103,7 @@ class LoopRow:
     def report(self, now_ns: int) -> LoopReport:
         """For the report."""
         history = self.case.history
+        ran_ns = history.ran_ns(now_ns)
         longest_ns = max((line.longest_so_far_ns for line in history.lines.values()), default=0)
         return LoopReport(
             name=history.name,
@@ -112,4 +114,5 @@ class LoopRow:
             lag_seconds=history.lag.distribution(),
             peak_tasks=history.peak_tasks,
             findings=self.findings(now_ns),
+            busy_share=min(1.0, history.busy_so_far_ns() / ran_ns) if ran_ns else None,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -11,9 +11,10 @@ from poolscope.aggregation.pool_history import CpuReading
 from poolscope.engine.loop_row import LoopRow
 from poolscope.engine.pool_case import PoolCase
 from poolscope.engine.turn_case import TurnCase
-from poolscope.messages import FunctionNamed, Hello, ProcessTick, Wait, WaitSample
+from poolscope.messages import FunctionNamed, Hello, Line, ProcessTick, Wait, WaitSample
 from poolscope.model import ProcessReport
-from poolscope.signals.deadlock import DeadlockWatch
+from poolscope.signals.deadlock import Cycle, DeadlockWatch
+from poolscope.signals.limits import CONNECTIONS
 from poolscope.signals.limits import KINDS as LIMITS
 from poolscope.signals.measure import rate
 from poolscope.signals.pool_signals import ProcessSignals
@@ -73,8 +74,27 @@ class WatchedProcess:
             waits.setdefault(wait.pool, []).append(wait)
         loops = {loop: row.case.history for loop, row in self.loops.items()}
         for pool, case in self.pools.items():
-            case.waits.note(sample.at_ns, waits.get(pool, ()), found.get(pool), names, telling, limits)
+            # What waits for a lock or semaphore is seen at its line; what holds one is told of by that limit.
+            others = () if pool in limits else [wait for wait in waits.get(pool, ()) if not self._at_gate(wait, limits)]
+            lines = self._lines_of(found.get(pool), found)
+            case.waits.note(sample.at_ns, others, found.get(pool), names, telling, limits, lines)
             case.loop_waits.note(sample.at_ns, waits.get(pool, ()), loops)
+
+    @staticmethod
+    def _at_gate(wait: Wait, limits: Mapping[int, str]) -> bool:
+        return any(limits.get(pool, CONNECTIONS) != CONNECTIONS for pool, _ in wait.targets)
+
+    def _lines_of(self, cycle: Cycle | None, found: Mapping[int, Cycle]) -> tuple[Line, ...]:
+        """Return where the next pool's part of a cycle was seen last."""
+        case = None if cycle is None else self.pools.get(cycle.next_pool)
+        if cycle is None or case is None or not case.history.stacks:
+            return ()
+        other = found.get(cycle.next_pool)
+        workers = set() if other is None else set(other.workers)
+        for stack in case.history.stacks[-1].stacks:
+            if workers & set(stack.tasks[::3]):
+                return tuple(stack.lines)
+        return ()
 
     def signals(self, begin_ns: int, end_ns: int) -> ProcessSignals:
         """Return the signals of the whole process in that time."""

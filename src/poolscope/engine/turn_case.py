@@ -19,6 +19,7 @@ from poolscope.rules.one_chunk import CAUSE as CHUNK
 from poolscope.rules.one_chunk import OneChunk
 from poolscope.rules.waits_for_slowest import WaitsForSlowest
 from poolscope.signals.in_turn import InRow, InTurn, Told
+from poolscope.snapshot import FindingCount
 
 #: Says what the source says of a line and what is waited for there.
 TurnOf = Callable[[Line, str], InTurn | InRow | Told]
@@ -48,10 +49,14 @@ class TurnCase:
         if gap_ns <= 0:
             return
         self.under_way_ns += gap_ns
+        beside = _loops_at(sample.turns)
         for turn in sample.turns:
             turns = turns_of(turn)
             if turns is not None:
                 turns.wait(turn.lines[-1] if turn.lines else None, gap_ns)
+                loops = set().union(*(beside[line] for line in turn.lines)) if turn.loop else ()
+                if len(loops) > 1:
+                    turn = msgspec.structs.replace(turn, others=turn.others + len(loops) - 1)
                 self._add(turns, turn, sample.at_ns, gap_ns)
 
     def _add(self, turns: Turns, turn: Turn, at_ns: int, gap_ns: int) -> None:
@@ -88,6 +93,16 @@ class TurnCase:
             known.add(at_ns, gap_ns, who=turn.who, turn=number, others=turn.others, below=None)
 
 
+def _loops_at(turns: Sequence[Turn]) -> dict[Line, set[int]]:
+    """Return the event loops that wait at each line: those of several threads, as each handler of a server may have
+    one, go on beside each other there."""
+    found: dict[Line, set[int]] = {}
+    for turn in turns:
+        for line in turn.lines if turn.loop else ():
+            found.setdefault(line, set()).add(turn.loop)
+    return found
+
+
 class TurnFindings:
     """The lines of a row, and the findings that they make."""
 
@@ -114,6 +129,27 @@ class TurnFindings:
         for line, cause in self._found(row):
             found.append(self._finding(cause, cause.cause, line.first_ns, line.last_ns, cause.lines))
         return found[:FINDINGS_KEPT]
+
+    def counts(self, row: Row, pid: int, now_ns: int) -> list[FindingCount]:
+        """For a scrape. A finding lasts until its line was not seen for as long as it takes to be one."""
+        since: dict[str, list[int]] = {}
+        for line, cause in self._found(row):
+            since.setdefault(cause.cause, []).append(line.last_ns)
+        lasts_ns = SUSTAINS * self._sustain_seconds * 1e9
+        return [
+            FindingCount(
+                kind=row.kind,
+                name=row.name or row.kind,
+                pid=pid,
+                pattern=PATTERN,
+                cause=cause,
+                severity=SEVERITY,
+                active=now_ns - max(seen) < lasts_ns,
+                total=len(seen),
+                since_ns=self._origin_ns,
+            )
+            for cause, seen in since.items()
+        ]
 
     def covered_ns(self, row: Row) -> int:
         """Return for how long findings that may be the verdict were seen."""

@@ -63,6 +63,7 @@ def snapshot(ingest: Ingest, now_ns: int, *, details: bool) -> Snapshot:
     """Return what a scrape shows; with `details` also all findings in full."""
     counts = _of_pools(ingest, PoolRow.finding_counts)
     counts += _of_loops(ingest, LoopRow.finding_counts)
+    counts += [turns.counts(OF_PROGRAM, pid, now_ns) for pid, turns in ingest.programs.items()]
     metrics = ingest.settings.metrics
     told = _told(ingest, now_ns) if details else None
     return Snapshot(

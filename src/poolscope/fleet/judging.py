@@ -171,7 +171,7 @@ class Instance:
         return self._pool(key, reading, when, settings, alone)
 
     def _pool(self, key: PoolKey, reading: Reading, when: Range, settings: Settings, alone: float | None) -> Verdict:
-        found = stretches(reading.saturated(), reading.breaks)
+        found = reading.saturations()
         long = sorted((each for each in found if each.scrapes >= STRETCH_SCRAPES), key=lambda each: -each.scrapes)
         alone = reading.unhindered_run() or alone
         verdicts = [
@@ -211,7 +211,7 @@ class Instance:
             long_running=rule is not None and rule.long_running,
         )
         diagnosis = diagnose(signals, criteria, PATTERNS, CAUSES)
-        knee = Knee.of(reading, stretch.first)
+        knee = Knee.of(reading, stretch.began)
         scene = FleetScene(
             pool=key.name,
             since_seconds=begin - when.begin,
@@ -304,13 +304,13 @@ def _burst(key: PoolKey, reading: Reading, found: Sequence[Stretch], when: Range
 
 def _warm_up(reading: Reading, stretch: Stretch, when: Range, started: float | None) -> str | None:
     """Return what had just begun where a stretch began with it and was soon over; None where it was no warm-up."""
-    begin, end = reading.at[stretch.first], reading.at[stretch.last]
+    begin, end = reading.at[stretch.began], reading.at[stretch.last]
     if stretch.last == len(reading.at) - 1 or end - begin > WARMED_SECONDS:
         return None
     # A start that is to come is by another clock.
     if started is not None and started <= begin:
         return "its process" if begin - started <= STARTED_SECONDS else None
-    starts = [reading.at[at] for at in reading.breaks if at <= stretch.first]
+    starts = [reading.at[at] for at in reading.breaks if at <= stretch.began]
     if reading.at[0] - when.begin > 2 * reading.interval:
         starts.append(reading.at[0])
     return "its metrics" if any(begin - at <= STARTED_SECONDS for at in starts) else None

@@ -121,14 +121,17 @@ def _picture(medium: Medium, verdict: Verdict, place: int, clock: Clock) -> Iter
     instance = _text(medium, medium.name(verdict.key.target.instance))
     name = f"{_text(medium, medium.name(verdict.key.name))} of {instance}"
     loop = _is_loop(verdict)
-    what = "How late it was at most" if loop else "Active and queued"
+    shown, what = (
+        (("How late it was",), "How late it was at most") if loop else (("Active", "Queued"), "Active and queued")
+    )
     yield f"<h3>{name}</h3>"
     yield (
         f'<figure class="timeline" data-pool="{place}" tabindex="0" hidden><figcaption>{what}, scrape by scrape; the'
         " band is the finding, and its dark part the time in which it began. Where a line is broken, nothing was"
         " scraped. Drag to zoom, or use the keys + - and the arrows."
         ' <button class="whole" type="button">All of it</button></figcaption>'
-        f'<div class="chart" role="img" aria-label="{what}: {name}, over time"></div></figure>'
+        + "".join(f'<div class="chart" role="img" aria-label="{each}: {name}, over time"></div>' for each in shown)
+        + "</figure>"
     )
     yield "<details><summary>The same as a table</summary>"
     header = ("time", "late at most") if loop else ("time", "active", "queued", "limit")

@@ -43,6 +43,13 @@ class Stretch(msgspec.Struct, frozen=True):
 
     first: int
     last: int
+    #: The first scrape of the stretch before a gap, if it was saturated on both sides of one; None: `first`.
+    since: int | None = None
+
+    @property
+    def began(self) -> int:
+        """The first scrape at which it is known to have been so, before what was not scraped."""
+        return self.first if self.since is None else self.since
 
     @property
     def scrapes(self) -> int:
@@ -151,8 +158,7 @@ class Reading:
 
     def _breaks(self) -> frozenset[int]:
         """Return the samples before which something is missing: scrapes, or the process that was there."""
-        counters = [each for each in (self.done, self.waited, self.busy) if each is not None]
-        found = {at for counter in counters for at in counter.restarts}
+        found = set(self._anew)
         longest = GAP_INTERVALS * self.interval
         found.update(i for i in range(1, len(self.at)) if self.at[i] - self.at[i - 1] > longest)
         return frozenset(found)
@@ -160,7 +166,12 @@ class Reading:
     @property
     def restarts(self) -> int:
         """How often its process was started anew."""
-        return len({at for each in (self.done, self.waited, self.busy) if each is not None for at in each.restarts})
+        return len(self._anew)
+
+    @property
+    def _anew(self) -> set[int]:
+        """The samples that are the first ones of a process after another one."""
+        return {at for each in (self.done, self.waited, self.busy) if each is not None for at in each.restarts}
 
     @property
     def gaps(self) -> list[tuple[float, float]]:
@@ -188,6 +199,15 @@ class Reading:
         if "compensates" in self.mapping.traps:  # joins that wait are made up for by other workers
             return [full and q >= c for full, q, c in zip(self.full(), queued, limit, strict=True)]
         return [full and q >= 1 for full, q in zip(self.full(), queued, strict=True)]
+
+    def saturations(self) -> list[Stretch]:
+        """Return the times in which it is saturated; one goes on after a gap if its process does."""
+        resumed = {end for _, end in self.gaps} - {self.at[at] for at in self._anew}
+        found: list[Stretch] = []
+        for each in stretches(self.saturated(), self.breaks):
+            goes_on = found and found[-1].last == each.first - 1 and self.at[each.first] in resumed
+            found.append(Stretch(each.first, each.last, found[-1].began) if goes_on else each)
+        return found
 
     def mean(self, values: Sequence[float] | None, first: int, last: int) -> float | None:
         """Return the mean of a gauge over these scrapes; None where it has none."""

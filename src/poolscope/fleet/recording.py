@@ -26,7 +26,7 @@ SATURATED = "pool:fleet_saturated:bool"
 SERIAL = "pool:fleet_serial:bool"
 #: Serial is what was saturated for so long, while so many tasks were done that chance is no reason (docs/fleet.md).
 SERIAL_SECONDS = 1800
-SERIAL_TASKS = 5000
+SERIAL_TASKS = 10_000
 SERIAL_TIMES = 2
 _RATE = "5m"
 _HEAD = """\

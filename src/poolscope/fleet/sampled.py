@@ -28,6 +28,8 @@ WAITING_CPU = 0.1
 COLLECTING_SHARE = 0.1
 #: Tasks were started at once before the knee if none waited at so many of the scrapes.
 QUIET_SHARE = 0.9
+#: A queue is as good as at its highest from this part of it on.
+NEARLY_PEAK = 0.9
 #: Workers that were busy for so much of a stretch were never idle in it.
 UNBROKEN_SHARE = 0.97
 #: A pool that is this busy on average needs no more workers.
@@ -94,7 +96,7 @@ def measure(
     rate = reading.full_throughput(first, last)
     run = reading.run_seconds(first, last, (rate or 0.0) * seconds)
     wait, finished = queued / rate if rate else None, round((rate or 0.0) * seconds)
-    before = _before(reading, first)
+    before = _before(reading, stretch.began)
     quiet = _quiet_seconds(reading, stretch)
     peak = _arriving_peak(reading, stretch)
     cores = _cores(around, active, reading.mapping.gil) if active else None
@@ -127,7 +129,7 @@ def measure(
         queue_mean=queued,
         active_mean=active,
         process_around=around,
-        quiet_before=_quiet_before(reading, first),
+        quiet_before=_quiet_before(reading, stretch.began),
         workers_needed=_needed(peak, alone_seconds, max(1, round(limit))),
         arriving=_arriving(reading, first, last),
         arriving_peak=peak,
@@ -181,7 +183,9 @@ def _crowd(reading: Reading, stretch: Stretch, workers: int, run: float | None, 
     first, last = stretch.first, stretch.last
     queue = reading.queued or ()
     depths = {at: queue[at] for at in range(first, last + 1) if queue[at] == queue[at]}
-    peak = max(depths, key=lambda at: depths[at], default=first)
+    most = max(depths.values(), default=0.0)
+    # A queue that callers wait in is as long as they are many, soon and for as long as it lasts.
+    peak = max((at for at, depth in depths.items() if depth >= NEARLY_PEAK * most), default=first)
     begin = first - 1 if first and first not in reading.breaks else first
     arriving = _arriving(reading, begin, peak) or 0.0
     seconds, length = reading.at[peak] - reading.at[begin], reading.at[last] - reading.at[first]
@@ -190,7 +194,7 @@ def _crowd(reading: Reading, stretch: Stretch, workers: int, run: float | None, 
     return test(
         workers=workers,
         stretch_seconds=length,
-        queue=round(depths.get(peak, 0.0)),
+        queue=round(most),
         arrivals=round(max(0.0, arriving) * seconds),
         seconds=seconds,
         runs=_runs(round((reading.full_throughput(first, last) or 0.0) * length), run),

@@ -121,7 +121,7 @@ def finding(
         pattern=pattern,
         cause=cause,
         severity=severity,
-        knee=Knee.of(reading, stretch.first),
+        knee=Knee.of(reading, stretch.began),
         last=last,
         until=None if is_last else reading.at[stretch.last + 1],
         lasting=is_last and end - last <= GAP_INTERVALS * reading.interval,

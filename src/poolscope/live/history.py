@@ -140,6 +140,7 @@ class LoopSeries:
             lag_buckets=tuple(buckets([row.lag_buckets for row in rows])),
             lag_sum_seconds=math.fsum(row.lag_sum_seconds for row in rows),
             blocked_seconds=math.fsum(row.blocked_seconds for row in rows),
+            busy_seconds=math.fsum(row.busy_seconds for row in rows),
             tasks=sum(row.tasks for row in living),
         )
         share = 0.0

@@ -17,12 +17,14 @@ class LoopOpened(BaseMessage, tag="loop_opened", frozen=True):
 
 
 class LoopTick(BaseMessage, tag="loop_tick", frozen=True):
-    """Measured lags since the last tick and how many tasks the loop has."""
+    """Measured lags since the last tick, how many tasks the loop has, and how much of the time since the last tick it
+    was at work (`busy_ns`), as far as that was added up by then: it is once a second."""
 
     loop: int
     at_ns: int
     lags_ns: list[int]
     tasks: int
+    busy_ns: int = 0
 
 
 class BlockEvidence(msgspec.Struct, frozen=True, array_like=True):

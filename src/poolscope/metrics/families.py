@@ -107,6 +107,7 @@ _FINDINGS = Metric("poolscope_findings", "Findings that began.", "counter")
 _FINDING_LABELS = ("kind", "name", "pattern", "cause", "severity")
 _LOOP_TASKS = Metric("poolscope_loop_tasks", "Tasks of the event loop that are not done.", "gauge")
 _BLOCKED = Metric("poolscope_loop_blocked_seconds", "Seconds that callbacks blocked the event loop.", "counter")
+_AT_WORK = Metric("poolscope_loop_busy_seconds", "Seconds that the event loop was in callbacks.", "counter")
 _LAG = Metric("poolscope_loop_lag_seconds", "Seconds that the event loop ran a callback late.", "histogram")
 
 #: What must not go down, of a pool. Sums of seconds also change by a rounding when rows become one.
@@ -301,18 +302,22 @@ class SnapshotCollector(Collector):
         names = self._labels("loop")
         tasks: list[Sample] = []
         blocked: list[Sample] = []
+        busy: list[Sample] = []
         lags: list[Sample] = []
         for key, rows in loops.items():
             labels = dict(zip(names, key, strict=True))
             if any(row.alive for row in rows):
                 tasks.append(Sample("poolscope_loop_tasks", labels, sum(row.tasks for row in rows if row.alive)))
-            sums = (up([row.blocked_seconds for row in rows]), up([row.lag_sum_seconds for row in rows]))
-            held, lag = self._loop_floors.hold(key, sums, (row.since_ns for row in rows))
+            fields = ("blocked_seconds", "lag_sum_seconds", "busy_seconds")
+            sums = tuple(up([getattr(row, field) for row in rows]) for field in fields)
+            held, lag, at_work = self._loop_floors.hold(key, sums, (row.since_ns for row in rows))
             blocked.append(Sample("poolscope_loop_blocked_seconds_total", labels, held))
+            busy.append(Sample("poolscope_loop_busy_seconds_total", labels, at_work))
             counts = buckets([row.lag_buckets for row in rows])
             lags += _histogram(_LAG.name, labels, lag_bounds, counts, lag)
         yield _shown(_LOOP_TASKS, tasks)
         yield _shown(_BLOCKED, blocked)
+        yield _shown(_AT_WORK, busy)
         yield _shown(_LAG, lags)
 
     def _labels(self, name: str) -> tuple[str, ...]:

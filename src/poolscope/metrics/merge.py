@@ -161,6 +161,7 @@ def _loops_sum(one: LoopSnapshot, other: LoopSnapshot) -> LoopSnapshot:
         lag_buckets=buckets((one.lag_buckets, other.lag_buckets)),
         lag_sum_seconds=up((one.lag_sum_seconds, other.lag_sum_seconds)),
         blocked_seconds=up((one.blocked_seconds, other.blocked_seconds)),
+        busy_seconds=up((one.busy_seconds, other.busy_seconds)),
     )
 
 

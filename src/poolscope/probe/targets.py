@@ -185,6 +185,12 @@ def _asyncio_queues() -> Any:
     return asyncio_queues
 
 
+def _trio_limits() -> Any:
+    from poolscope.probe.limits import trio
+
+    return trio
+
+
 def _threading_queues() -> Any:
     from poolscope.probe.limits import threading_queues
 
@@ -262,6 +268,7 @@ POOLS: Families = {
     "asgiref": (_asgiref, ("asgiref", "asgiref.sync")),
     "asyncio limits": (_asyncio_limits, ("asyncio.locks",)),
     "anyio limits": (_anyio_limits, ("anyio._backends._asyncio",)),
+    "trio limits": (_trio_limits, ("trio._sync",)),
     "threading limits": (_threading_limits, ("threading",)),
     "own starts": (own_starts, STARTING),
     "sqlalchemy": (_sqlalchemy, ("sqlalchemy.pool.impl",)),
@@ -279,7 +286,8 @@ POOLS: Families = {
 #: Families whose parts are loaded before the program has a pool. Greenlets may replace threads until then; if they do,
 #: these are not watched.
 LIMITS = (
-    *("asyncio limits", "anyio limits", "threading limits", "asyncio queues", "threading queues", "other executors"),
+    *("asyncio limits", "anyio limits", "trio limits", "threading limits", "asyncio queues", "threading queues"),
+    "other executors",
     *("sqlalchemy", "psycopg_pool", "redis", "urllib3", "httpcore", "aiohttp", "asyncpg", "pymongo"),
 )
 GREENLETS = ("eventlet", "gevent")

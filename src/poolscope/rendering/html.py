@@ -20,7 +20,7 @@ from poolscope.model import IN_TURN, Finding, LoopReport, LoopTrace, PoolReport,
 from poolscope.ranking import importance
 from poolscope.rendering import glossary, page_data
 from poolscope.rendering.text import Medium, began_of, finite
-from poolscope.rules.wording import counted
+from poolscope.rules.wording import counted, noun
 
 #: Rows of the table of a pool's timeline, and of a loop's blocks.
 _MOST_ROWS, _MOST_BLOCKS = 60, 20
@@ -194,7 +194,7 @@ def _pool(medium: Medium, index: int, pool: PoolReport, trace: PoolTrace) -> Ite
     name = _text(medium, medium.name(pool.name))
     yield f"<section><h2>Pool {name}</h2>"
     made = f", made at <code>{_text(medium, pool.created_at)}</code>" if pool.created_at else ""
-    kind = f"{_text(medium, pool.kind)}, {counted(pool.max_workers, 'worker')}"
+    kind = f"{_text(medium, pool.kind)}, {counted(pool.max_workers, noun(pool.kind))}"
     yield f'<p class="facts">{kind}, process {pool.pid}{made}</p>'
     facts = {
         "tasks": f"{pool.tasks.submitted:,}",
@@ -254,7 +254,8 @@ def _lanes_are(trace: PoolTrace) -> str:
 def _sizing(medium: Medium, index: int, pool: PoolReport) -> Iterator[str]:
     assert pool.sizing is not None
     present = next((place for place, point in enumerate(pool.sizing) if point.workers == pool.max_workers), 0)
-    label = f"Workers of {_text(medium, medium.name(pool.name))}"
+    places = f"{noun(pool.kind)}s"
+    label = f"{places.capitalize()} of {_text(medium, medium.name(pool.name))}"
     yield "<h3>Other sizes</h3>"
     yield (
         f'<div class="sizing" data-pool="{index}" hidden><input type="range" min="0" max="{len(pool.sizing) - 1}"'
@@ -270,8 +271,8 @@ def _sizing(medium: Medium, index: int, pool: PoolReport) -> Iterator[str]:
         )
         for point in pool.sizing
     )
-    yield from table(("workers", "wait p50", "wait p95", "all done in"), rows)
-    yield '<p class="facts">Run times are taken as recorded, whatever the number of workers.</p></details>'
+    yield from table((places, "wait p50", "wait p95", "all done in"), rows)
+    yield f'<p class="facts">Run times are taken as recorded, whatever the number of {places}.</p></details>'
 
 
 def _timeline_rows(medium: Medium, trace: PoolTrace) -> Iterator[Sequence[str]]:

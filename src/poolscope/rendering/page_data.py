@@ -13,6 +13,7 @@ from typing import Any
 from poolscope.model import LoopTrace, PoolReport, PoolTrace, Session, storable
 from poolscope.rendering.tasks import Task, lanes, tasks
 from poolscope.rendering.text import Medium, began_of, finite
+from poolscope.rules.wording import noun
 
 #: Pools that a page has in full.
 MOST_POOLS = 100
@@ -56,6 +57,7 @@ def _pool_data(pool: PoolReport, trace: PoolTrace, duration: float) -> dict[str,
     ]
     return {
         "max_workers": pool.max_workers,
+        "places": f"{noun(pool.kind)}s",
         "functions": [medium.clean(name, 120) for name in trace.functions],
         "findings": findings,
         "sizing": sizing,

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from poolscope.model import FunctionReport, LoopReport, PoolReport, SizingPoint
 from poolscope.rendering.text import Line, Medium, Style, cells, more
-from poolscope.rules.wording import counted
+from poolscope.rules.wording import counted, noun
 
 Item = TypeVar("Item")
 
@@ -211,7 +211,7 @@ def sizing(medium: Medium, pool: PoolReport, suggested: int | None, pid: int | N
         names[suggested] = f"{names[suggested]}, suggested" if suggested in names else "suggested"
     rows = [
         Row(
-            counted(point.workers, "worker"),
+            counted(point.workers, noun(pool.kind)),
             (
                 medium.seconds(point.wait_p50_seconds),
                 medium.seconds(point.wait_p95_seconds),

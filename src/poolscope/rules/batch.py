@@ -9,7 +9,7 @@ from poolscope.rules.reason import Cause, Criteria, Pattern, Scene
 from poolscope.rules.serial import SERIAL_PARALLELISM
 from poolscope.rules.size import Headroom, headroom
 from poolscope.rules.sustained import amplified
-from poolscope.rules.wording import seconds, workers
+from poolscope.rules.wording import noun, seconds, workers
 from poolscope.signals.batch import Batch
 from poolscope.signals.pool_signals import PoolSignals
 from poolscope.signals.sizing import BatchCurve
@@ -69,12 +69,12 @@ class BatchWork(Pattern, frozen=True, kw_only=True):
             return f"{head} since {scene.since}: {cause.sentence(scene)}."
         curve = scene.batch
         if curve is None:
+            its = workers(self.signals.max_workers, scene.kind)
             return (
                 f"{head} of {self.batch.tasks} tasks since {scene.since}{scene.place}: each waits for "
-                f"its turn on {workers(self.signals.max_workers)}, {seconds(self.signals.wait_p50_seconds)} in the "
-                "middle."
+                f"its turn on {its}, {seconds(self.signals.wait_p50_seconds)} in the middle."
             )
-        return f"{head} of {curve.tasks} tasks since {scene.since}{scene.place}: {_worded(curve)}."
+        return f"{head} of {curve.tasks} tasks since {scene.since}{scene.place}: {_worded(curve, scene.kind)}."
 
     def advice(self, scene: Scene, cause: Cause) -> Advice:
         """Advise nothing, and say what a larger pool would take."""
@@ -89,12 +89,12 @@ class BatchWork(Pattern, frozen=True, kw_only=True):
         )
 
 
-def _worded(curve: BatchCurve) -> str:
+def _worded(curve: BatchCurve, kind: str) -> str:
     """`8 workers 2.6 s, 16: 1.4 s, 32: 0.8 s, and beyond 60 more help little`."""
     (now, length), *others = curve.points
-    parts = [f"{workers(now)} {_length(length)}"]
+    parts = [f"{workers(now, kind)} {_length(length)}"]
     parts += [f"{size}: {_length(taken)}" for size, taken in others if size <= 2 * curve.enough]
-    few = "more workers help little" if curve.enough <= now else f"beyond {curve.enough} more help little"
+    few = f"more {noun(kind)}s help little" if curve.enough <= now else f"beyond {curve.enough} more help little"
     return f"{', '.join(parts)}; {few}"
 
 

@@ -10,6 +10,9 @@ from poolscope.rules.sustained import amplified, by_no_chance, prefetched
 from poolscope.rules.wording import are, counted, seconds, subject
 from poolscope.signals.pool_signals import PoolSignals
 
+#: What is shorter than this is no wait.
+NO_WAIT_SECONDS = 1e-6
+
 #: How a reason begins that holds for every burst of a pool, and one that holds for the longest only.
 _TOO_SHORT, _IN_THE_LONGEST = "too short for a finding", "in the longest of them, "
 #: Separates the sums of a sentence from its reason.
@@ -58,8 +61,7 @@ def _reason(signals: PoolSignals, criteria: Criteria) -> str:
         waited = f"; the longest wait was {seconds(longest)}" if told else ""
         return f"{finished} finished in that time, too few to judge by{waited}{_queued(signals)}"
     most = f" (the longest wait: {seconds(longest)})" if longest is not None and longest > wait else ""
-    half = f"the tasks waited {seconds(wait)} on average" if signals.overtaken else ""
-    waits = f"{half or f'half of the tasks waited {seconds(wait)} or less'}{most} for {seconds(run)} of their own work"
+    waits = f"{_usual_wait(signals, wait)}{most} for {seconds(run)} of their own work"
     if not amplified(signals, criteria):
         return f"{waits}, less than makes a finding{_queued(signals)}"
     if prefetched(signals):
@@ -68,6 +70,15 @@ def _reason(signals: PoolSignals, criteria: Criteria) -> str:
         return f"{waits}, as happens now and then where tasks come at random"
     on_purpose = signals.max_workers == 1 and criteria.ordered
     return f"{waits}, in order on purpose, as the settings say (ordered: true)" if on_purpose else waits
+
+
+def _usual_wait(signals: PoolSignals, wait: float) -> str:
+    """Return how long (s) tasks waited: on average where those that wait are overtaken, else half of them or more."""
+    if signals.overtaken:
+        return f"the tasks waited {seconds(wait)} on average"
+    if wait < NO_WAIT_SECONDS:
+        return "half of the tasks or more came in without a wait"
+    return f"half of the tasks waited {seconds(wait)} or less"
 
 
 def _queued(signals: PoolSignals) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from poolscope.model import Severity
-from poolscope.rules import wording
+from poolscope.rules import deadlocked_limit, wording
+from poolscope.rules.deadlocked_limit import GATES
 from poolscope.rules.reason import Cause, Criteria, Pattern, Scene
 from poolscope.signals.deadlock import Deadlock
 from poolscope.signals.pool_signals import PoolSignals
@@ -37,6 +38,8 @@ class Deadlocked(Pattern, frozen=True, kw_only=True):
 
     def sentence(self, scene: Scene, _cause: Cause) -> str:
         """Say what they wait for."""
+        if scene.kind in GATES or self.deadlock.next_kind in GATES:
+            return deadlocked_limit.sentence(self.deadlock, scene)
         count = len(self.deadlock.cycle.workers)
         waits, who, they = ("waits", "it", "it") if count == 1 else ("wait", "one of them", "they")
         its = f"Pool {scene.pool!r} is deadlocked since {scene.since}: its {wording.workers(count)} {waits}"

@@ -36,12 +36,18 @@ class Call(msgspec.Struct, frozen=True):
             return True
         if gate and gate != "event":
             return False  # a sample says more than any text; but many things wait at an event
-        below = frames[1] if len(frames) > 1 else None
-        if below is not None and self.files and below.file.replace("\\", "/").endswith(self.files):
-            return not self.functions or below.function in self.functions
-        # A line that calls something written in Python is not stopped at another call in it.
-        text = frames[0].source if below is None and frames else None
+        if len(frames) > 1:
+            # A line that calls something written in Python is not stopped at another call in it.
+            return self.is_called(frames)
+        text = frames[0].source if frames else None
         return bool(self.source and text and "await " not in text and re.search(self.source, text))
+
+    def is_called(self, frames: Sequence[Frame]) -> bool:
+        """Whether the user's line calls such a function of a library."""
+        below = frames[1] if len(frames) > 1 else None
+        if below is None or not below.file.replace("\\", "/").endswith(self.files):
+            return False
+        return not self.functions or below.function in self.functions
 
 
 _WAITS = (
@@ -148,6 +154,32 @@ BLOCKING: tuple[Call, ...] = (
         source=r"\bos\.(system|wait\w*)\(",
     ),
     Call(
+        name="name",
+        why="it waited for a name to be looked up",
+        action="await_instead",
+        text="Await loop.getaddrinfo() there, which looks names up in a thread.",
+        files=("/socket.py",),
+        functions=("getaddrinfo", "getfqdn"),
+        source=r"\b(gethostbyname(_ex)?|gethostbyaddr|getnameinfo)\(",
+    ),
+    Call(
+        name="connection",
+        why="it waited for a connection",
+        action="await_instead",
+        text="Await asyncio.open_connection() there, or connect in asyncio.to_thread().",
+        files=("/socket.py",),
+        functions=("create_connection",),
+    ),
+    Call(
+        name="file",
+        why="it waited for a file",
+        action="move_to_thread",
+        text="Open, read and write files in asyncio.to_thread(): in one call for all of it, as each costs a turn of "
+        "the loop.",
+        files=("/pathlib.py", "/pathlib/_local.py", "/pathlib/__init__.py", "/shutil.py", "/tempfile.py"),
+        source=r"(?<![\w.])open\(|\bos\.(fsync|fdatasync|replace|rename|scandir|listdir|walk|sendfile)\(",
+    ),
+    Call(
         name="sleep",
         why="a blocking call held it",
         action="await_instead",
@@ -156,13 +188,33 @@ BLOCKING: tuple[Call, ...] = (
     ),
 )
 
-#: Packages that have no asynchronous form, or one in another package, and what to use instead.
+#: Whatever the handler of a log waits for: a lock, a file, a server.
+LOGGING = Call(
+    name="log",
+    why="a handler of its log waited",
+    action="move_to_thread",
+    text="Give the logger a logging.handlers.QueueHandler, and the handler that waits to a QueueListener, which calls "
+    "it in a thread of its own.",
+    files=("/logging/__init__.py",),
+)
+
+#: Packages whose calls wait in the thread that makes them, and what to use instead.
 _CLIENTS: dict[str, str] = {
     "requests": "httpx or aiohttp",
     "urllib3": "httpx or aiohttp",
+    "httpx": "httpx.AsyncClient",
+    "grpc": "grpc.aio",
+    "sqlalchemy": "sqlalchemy.ext.asyncio with an asynchronous driver",
+    "psycopg": "psycopg.AsyncConnection",
     "psycopg2": "psycopg 3 or asyncpg",
+    "mysql": "mysql.connector.aio",
     "pymysql": "aiomysql or asyncmy",
     "MySQLdb": "aiomysql or asyncmy",
+    "elasticsearch": "its AsyncElasticsearch",
+    "kafka": "aiokafka",
+    "pika": "aio-pika",
+    "openai": "its AsyncOpenAI",
+    "docker": "aiodocker",
     "sqlite3": "aiosqlite",
     "botocore": "aioboto3",
     "pymongo": "its asynchronous API",
@@ -190,6 +242,20 @@ _RELEASING_FILES = (
     "/hashlib.py",
 )
 
+ENCODING = Call(
+    name="encoding",
+    why="encoding or decoding data held it",
+    action="use_process_pool",
+    text="Have less of it at a time: smaller pages, fewer fields, a stream, or bytes that are made once and kept. A "
+    "faster encoder helps too. A thread helps little, as this keeps the interpreter's lock; a process can do it "
+    "(loop.run_in_executor() with a ProcessPoolExecutor) where what it gets and gives back is small or bytes.",
+    files=(
+        *("/fastapi/encoders.py", "/starlette/responses.py", "/pydantic/main.py", "/pydantic/type_adapter.py"),
+        *("/json/__init__.py", "/json/encoder.py", "/json/decoder.py"),
+    ),
+    source=r"\b(json|orjson|ujson|simplejson|pickle|yaml|msgpack)\.(loads?|safe_load|dumps?|packb|unpackb)\(",
+)
+
 RELEASES_THE_GIL = Call(
     name="releasing",
     why="computing held it",
@@ -202,6 +268,8 @@ RELEASES_THE_GIL = Call(
 
 def blocking_call(frames: Sequence[Frame], gate: str) -> Call | None:
     """Return the kind of call that waited at these lines (the user's first); None if it is not recognised."""
+    if LOGGING.is_called(frames):
+        return LOGGING
     for call in BLOCKING:
         if call.matches(frames, gate):
             return call
@@ -213,7 +281,7 @@ def computing_call(frames: Sequence[Frame], gil_held: float) -> Call | None:
     one call kept the GIL."""
     if gil_held < 0.5 and RELEASES_THE_GIL.matches(frames, ""):
         return RELEASES_THE_GIL
-    return None
+    return ENCODING if ENCODING.matches(frames, "") else None
 
 
 def _client(frames: Sequence[Frame]) -> Call | None:

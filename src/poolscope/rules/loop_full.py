@@ -28,6 +28,8 @@ LATER = 20.0
 LATE_SECONDS = 0.01
 #: Time in blocks is reported as blocks.
 BLOCKED_SHARE = 0.5
+#: Or this part of it, where the heaviest line is one that blocks: it is told of already.
+TOLD_SHARE = 0.2
 #: A line that takes most of the time is the one to change; otherwise there is too much of everything.
 ONE_LINE = 0.5
 #: A loop whose callbacks take long is found in them for most of the time.
@@ -56,11 +58,11 @@ class LoopFull(msgspec.Struct, frozen=True):
             return None
         full = signals.share >= FULL_SHARE or _is_late(signals, signals.lag_p50_seconds)
         why = _cause(signals)
-        if why not in (GilContention, HostDescheduled):
-            if signals.own_share >= FULL_SHARE or _is_late(signals, signals.own_lag_p50_seconds):
-                return cls(signals, why)
+        own = signals.own_share >= FULL_SHARE or _is_late(signals, signals.own_lag_p50_seconds)
+        if why not in (GilContention, HostDescheduled) and not own:
             why, full = HostDescheduled, full and signals.block.delay >= LITTLE
-        return cls(signals, why) if full else None
+        found = cls(signals, why)
+        return found if full and not found._is_told else None
 
     @property
     def pattern(self) -> str:
@@ -76,6 +78,14 @@ class LoopFull(msgspec.Struct, frozen=True):
     def severity(self) -> Severity:
         """`info` where the program can do nothing about it."""
         return "info" if self.why.harmless else "warning"
+
+    @property
+    def _is_told(self) -> bool:
+        """Whether the blocks of the line that takes most of the time say the same."""
+        if not self.lines or self.signals.blocked_share < TOLD_SHARE:
+            return False
+        heaviest, share = self.lines[0]
+        return share >= ONE_LINE and heaviest[0] in self.signals.blocking
 
     @property
     def lines(self) -> tuple[Share, ...]:

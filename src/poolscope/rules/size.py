@@ -98,13 +98,13 @@ def _otherwise(signals: PoolSignals) -> str:
     return ""
 
 
-def _replayed(sizing: Sizing, now: int) -> str:
+def _replayed(sizing: Sizing, now: int, kind: str) -> str:
     """Return the end of a sentence: what a replay says of submitters that wait for results."""
     waits = {point.workers: point.wait_p50_seconds for point in sizing.points}
     if now not in waits or sizing.population is None or sizing.population <= now:
         return "; a replay gives no number, because on another size the tasks would come at other times."
     sizes = [size for size in (now, 2 * now) if size in waits and size < sizing.population]
-    told = ", ".join(f"{seconds(waits[size])} on {workers(size)}" for size in sizes)
+    told = ", ".join(f"{seconds(waits[size])} on {workers(size, kind)}" for size in sizes)
     return (
         f": replayed with so many at a time, if they run as long as they did, half of the tasks wait longer than "
         f"{told}, and none waits on {sizing.population}."
@@ -142,16 +142,16 @@ class TooSmall(Cause, frozen=True, kw_only=True):
         if sizing.population is not None and scene.kind == KIND:
             return self._await_consumers(scene.pool, sizing.population)
         if sizing.population is not None:
-            return self._bound_population(scene.pool, sizing, sizing.population)
+            return self._bound_population(scene, sizing, sizing.population)
         if sizing.feeder is not None:
             return self._see_to_feeder(scene.pool, sizing.feeder)
         if not sizing.faithful:
             return Advice(
                 "none",
-                f"There is no number for {scene.pool!r}: replayed on its {workers(self.signals.max_workers)}, the "
-                "recorded tasks do not wait as they did, so something between the tasks takes the time: results that "
-                "wait to be taken, callbacks, what is handed over, or tasks that are not taken in order. Look there "
-                "first.",
+                f"There is no number for {scene.pool!r}: replayed on its "
+                f"{workers(self.signals.max_workers, scene.kind)}, the recorded tasks do not wait as they did, so "
+                "something between the tasks takes the time: results that wait to be taken, callbacks, what is handed "
+                "over, or tasks that are not taken in order. Look there first.",
             )
         if sizing.suggested is None:
             return Advice(
@@ -161,14 +161,15 @@ class TooSmall(Cause, frozen=True, kw_only=True):
             )
         return self._enlarge(scene, sizing.suggested, sizing.enough)
 
-    def _bound_population(self, pool: str, sizing: Sizing, population: int) -> Advice:
+    def _bound_population(self, scene: Scene, sizing: Sizing, population: int) -> Advice:
         """Advise where the submitters wait for results, and so keep so many tasks in the pool."""
+        coming = counted(population, "task")
         return Advice(
             self.bounded(),
-            f"What submits to {pool!r} has {counted(population, 'task')} in it at a time, and waits for results before "
-            "it submits more. Nothing needs doing if that is wanted: with fewer at a time the work would be done as "
-            "soon, and the tasks wait less. More workers help if what the tasks wait for can serve more at once, and "
-            f"never more than {population}{_replayed(sizing, self.signals.max_workers)}{self.purpose()}",
+            f"What submits to {scene.pool!r} has {coming} in it at a time, and waits for results before it submits "
+            "more. Nothing needs doing if that is wanted: with fewer at a time the work would be done as soon, and the "
+            "tasks wait less. More workers help if what the tasks wait for can serve more at once, and "
+            f"never more than {population}{_replayed(sizing, self.signals.max_workers, scene.kind)}{self.purpose()}",
         )
 
     def _await_consumers(self, queue: str, population: int) -> Advice:

@@ -80,9 +80,18 @@ def children(count: int, what: str) -> str:
     return f"{count:,} processes" if what == "process" and count != 1 else counted(count, what)
 
 
-def workers(count: int) -> str:
-    """`1 worker`, `4 workers`."""
-    return counted(count, "worker")
+#: What the places of a pool are called that are no workers, by its kind.
+_NOUNS = {"semaphore": "permit", "lock": "permit", "connections": "connection", "queue": "consumer"}
+
+
+def noun(kind: str) -> str:
+    """Return what one place of a pool of this kind is called: `worker`, `permit`, `connection`, `consumer`."""
+    return _NOUNS.get(kind, "worker")
+
+
+def workers(count: int, kind: str = "") -> str:
+    """`1 worker`, `4 workers`; of a pool of another kind what it has: `4 permits`."""
+    return counted(count, noun(kind))
 
 
 def all_workers(count: int) -> str:

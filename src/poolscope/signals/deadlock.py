@@ -20,12 +20,15 @@ from types import MappingProxyType
 
 import msgspec
 
-from poolscope.messages import Wait, WaitSample
+from poolscope.messages import Line, Wait, WaitSample
 
 #: How many samples of a pool are kept: as many as of its stacks.
 WAITS_KEPT = 600
 #: Fewer samples of a full pool than this do not show where its time goes.
 SAMPLES_NEEDED = 10
+#: Or than this, where each of them shows so many of the workers waiting for the same pool.
+FEW_SAMPLES = 3
+AGREEING_SHARE = 0.75
 
 #: No pool is a limit.
 NO_LIMITS: Mapping[int, str] = MappingProxyType({})
@@ -49,11 +52,14 @@ class Cycle(msgspec.Struct, frozen=True):
 
 
 class Deadlock(msgspec.Struct, frozen=True):
-    """A proven cycle, last seen at `at_ns`, and the name of its next pool (None: this one)."""
+    """A proven cycle, last seen at `at_ns`, and the name of its next pool (None: this one), with its kind if it is a
+    limit. `next_lines` are those at which what has the next pool's places waits, the user's line first."""
 
     cycle: Cycle
     at_ns: int
     next_pool: str | None
+    next_kind: str = ""
+    next_lines: tuple[Line, ...] = ()
 
 
 class Awaited(msgspec.Struct, frozen=True):
@@ -181,13 +187,14 @@ class PoolWaits:
         names: Mapping[int, str],
         telling: Collection[int] = (),
         limits: Mapping[int, str] = NO_LIMITS,
+        next_lines: tuple[Line, ...] = (),
     ) -> None:
         """Take in the waits of this pool's workers in one sample; `names` of the pools that there are. `telling` are
         those of which it is known what they run: a task that they do not run waits in their queue. `limits` are those
-        that are limits, with their kinds."""
+        that are limits, with their kinds; `next_lines` are as of a `Deadlock`."""
         if cycle is not None:
             other = names.get(cycle.next_pool) if cycle.next_pool != self._pool else None
-            self.deadlock = Deadlock(cycle, at_ns, other)
+            self.deadlock = Deadlock(cycle, at_ns, other, limits.get(cycle.next_pool, ""), next_lines)
         counts: Counter[tuple[str, str]] = Counter()
         queued: list[tuple[int, int]] = []
         for wait in waits:
@@ -208,7 +215,7 @@ class PoolWaits:
     def awaited(self, begin_ns: int, end_ns: int, workers: int) -> Awaited | None:
         """Return the other pool that the workers, which were all busy, have waited for most in [begin, end]."""
         inside = [counts for at_ns, counts in self._samples if begin_ns <= at_ns <= end_ns]
-        if len(inside) < SAMPLES_NEEDED:
+        if len(inside) < FEW_SAMPLES:
             return None
         total: Counter[tuple[str, str]] = Counter()
         for counts in filter(None, inside):  # mostly no worker waited
@@ -216,4 +223,7 @@ class PoolWaits:
         if not total:
             return None
         [((pool, kind), count)] = total.most_common(1)
+        agree = all(counts[pool, kind] >= AGREEING_SHARE * workers for counts in inside)
+        if len(inside) < SAMPLES_NEEDED and not agree:
+            return None
         return Awaited(pool, count / (len(inside) * max(1, workers)), kind)

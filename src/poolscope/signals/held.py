@@ -38,8 +38,8 @@ SAMPLES_KEPT = 60
 class HeldWorker(msgspec.Struct, frozen=True):
     """A worker that has been in one task for long: seconds, and how many times the p99 run of the task's function
     (None: the function never finished, so there is nothing to compare with). `stays`: it is there on purpose, as far as
-    can be seen (`long_lived`). `given_up`: nothing waits for the task any more. `leaked`: it is a connection, and what
-    took it has ended."""
+    can be seen (`long_lived`). `given_up`: nothing waits for the task any more. `leaked`: it is a hold of a
+    limit, and what took it has ended, at a line that is known if it is `taken`."""
 
     worker: int
     function: int
@@ -48,6 +48,7 @@ class HeldWorker(msgspec.Struct, frozen=True):
     stays: bool = False
     given_up: bool = False
     leaked: bool = False
+    taken: bool = False
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -74,7 +75,7 @@ def held_workers(
         if now_ns - task.started_ns >= HELD_SECONDS * 1e9 and not history.has_ended(worker)
     }
     looks = _Looks(history, old, in_loop) if old and closely else None
-    leaked = _leaked(history) if old and closely else frozenset()
+    leaked = _leaked(history) if old and closely else {}
     for worker, task in old.items():
         age_ns = now_ns - task.started_ns
         if task.function not in longest:
@@ -92,15 +93,17 @@ def held_workers(
                 stays=usual is None and looks is not None and looks.stays(worker),
                 given_up=looks is not None and looks.given_up(worker),
                 leaked=(worker, task.started_ns) in leaked,
+                taken=leaked.get((worker, task.started_ns), False),
             )
         )
     return tuple(sorted(held, key=lambda worker: -worker.seconds))
 
 
-def _leaked(history: PoolHistory) -> frozenset[tuple[int, int]]:
-    """Return worker and start of the holds that have been seen to be leaked at the last look at them."""
-    found = (stack.tasks for stack in (history.stacks[-1].stacks if history.stacks else ()) if stack.gate == LEAKED)
-    return frozenset((worker, started) for tasks in found for worker, _, started in groups(tasks, 3))
+def _leaked(history: PoolHistory) -> dict[tuple[int, int], bool]:
+    """Return worker and start of the holds that have been seen to be leaked at the last look at them, and whether it is
+    known which line took them."""
+    found = [stack for stack in (history.stacks[-1].stacks if history.stacks else ()) if stack.gate == LEAKED]
+    return {(worker, started): bool(each.lines) for each in found for worker, _, started in groups(each.tasks, 3)}
 
 
 def _has_finished(history: PoolHistory, function: int) -> bool:

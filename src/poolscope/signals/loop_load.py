@@ -45,6 +45,8 @@ class LoadSignals(msgspec.Struct, frozen=True, kw_only=True):
     #: Where the loop and the other threads were, the heaviest line first.
     lines: tuple[Share, ...]
     busy: tuple[Share, ...]
+    #: The lines to blame for blocks in that time.
+    blocking: frozenset[Line] = frozenset()
 
     @property
     def seconds(self) -> float:
@@ -89,6 +91,7 @@ def measure_load(history: LoopHistory, window_ns: int) -> LoadSignals | None:
         / max(1.0, sum(load.share * (load.at_ns - load.since_ns) for load in loads)),
         lines=_shares([load.lines for load in loads]),
         busy=_shares([load.busy for load in loads]),
+        blocking=frozenset(line.lines[0] for line in history.lines.values() if line.lines and line.last_ns > begin_ns),
     )
 
 

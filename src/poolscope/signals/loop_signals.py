@@ -18,8 +18,9 @@ _FIRST_NS = 1_000_000_000
 _LAST_NS = 250_000_000
 #: ... of a loop that runs so long after it or before it, and as long as the block took.
 _ELSE_NS = 5_000_000_000
-#: The tasks of a program that starts: the main one, and one that prepares something for it.
-_STARTING_TASKS = 2
+#: The tasks of a program that starts or ends: the main one, and one that prepares or finishes something for it, as the
+#: lifespan of a server.
+_FEW_TASKS = 2
 #: What asyncio does when a loop ends.
 _ENDING = frozenset(
     (
@@ -97,12 +98,14 @@ def _came_first(line: BlockingLine, history: LoopHistory, now_ns: int) -> bool:
         return False
     after_ns = (history.closed_ns if not history.alive else now_ns) - line.last_ns
     tasks = history.tasks_after(line.last_ns)
-    return after_ns >= max(_ELSE_NS, line.total_ns) and tasks is not None and tasks <= _STARTING_TASKS
+    return after_ns >= max(_ELSE_NS, line.total_ns) and tasks is not None and tasks <= _FEW_TASKS
 
 
 def _came_last(line: BlockingLine, history: LoopHistory) -> bool:
     if not _only_block(line, history) or history.alive or history.closed_ns - line.last_ns > _LAST_NS:
         return False
-    # Another task would have waited; at the end all tasks but the main one are cancelled.
+    # Others would have waited; at the end all tasks but those that end it are cancelled.
     tasks = history.tasks_before(history.closed_ns)
-    return tasks is not None and tasks <= 1 and line.first_ns - history.opened_ns >= max(_ELSE_NS, line.total_ns)
+    return (
+        tasks is not None and tasks <= _FEW_TASKS and line.first_ns - history.opened_ns >= max(_ELSE_NS, line.total_ns)
+    )

@@ -272,7 +272,7 @@ class _Seen:
         history, stretch, queued = self._history, self._stretch, self._queued
         peak = history.occupancy.peaks.get(stretch.begin_ns)
         return LoadTest(
-            workers=history.size,
+            workers=self._passing(),
             stretch_seconds=stretch.length_ns / 1e9,
             queue=peak.queued if peak is not None else 0,
             inside=queued.workers if queued is not None else 0.0,
@@ -282,6 +282,13 @@ class _Seen:
             before=self._around.came_before,
             regularity=history.regularity,
         )
+
+    def _passing(self) -> int:
+        """How many workers the tasks that come and go share: not those that are all the time in a task of a function
+        of which none has ever come back, such as a consumer."""
+        functions, running = self._history.functions, self._history.running
+        known = (functions.get(running[worker].function) for worker in self.lasting)
+        return max(1, self._history.size - sum(own is None or not own.run.count for own in known))
 
 
 def rate(readings: Sequence[CpuReading], begin_ns: int, end_ns: int) -> float | None:

@@ -78,7 +78,7 @@ _limiters = LimitedThreads("anyio", DEFAULT, _default_place, _momentary)
 class _Patch(Patch):
     """The patch of all backends."""
 
-    #: Then the names of this module are gone.
+    #: Asked as an attribute: at shutdown the names of this module are gone.
     shutting_down = staticmethod(sys.is_finalizing)
 
     def __init__(self, probe: Any) -> None:
@@ -124,7 +124,7 @@ def unpatch() -> None:
 
 
 def _missing(name: str, module: Any) -> str | None:
-    """Return what we need of a backend and it has not."""
+    """Return what a backend lacks of what we need."""
     backend = _BACKENDS[name]
     try:
         method = getattr(module, backend).__dict__["run_sync_in_worker_thread"]

@@ -74,7 +74,7 @@ class _Group(EphemeralPools):
 class _Patch(Patch):
     """The patch of `CurrentThreadExecutor`."""
 
-    #: Then the names of this module are gone.
+    #: Asked as an attribute: at shutdown the names of this module are gone.
     shutting_down = staticmethod(sys.is_finalizing)
 
     def arrived(self, executor: Any, fn: Any, args: tuple[Any, ...]) -> VirtualWorkerTask | None:
@@ -137,7 +137,7 @@ def _ended(task: VirtualWorkerTask, future: Any) -> None:
 
 
 class _Adopter(Patch):
-    """What the patch of the standard executor asks about each. Any thread may."""
+    """What the patch of the standard executor asks about each executor. Any thread may call it."""
 
     def __call__(self, executor: Any, made: bool) -> Any:
         """See `ADOPTERS`."""
@@ -239,7 +239,7 @@ _last_probe: Any = None
 
 
 def _forget() -> None:
-    """Under another probe, or in a forked child: the watches were the other's."""
+    """Begin anew under another probe, or in a forked child: the watches were the other's."""
     for group in _groups.values():
         group.forget()
     _current_threads.forget()
@@ -310,7 +310,7 @@ def _take_off() -> None:
 
 
 def _missing(module: Any) -> str | None:
-    """Return what we need of `asgiref.sync` and it has not. While it is being imported, nothing is known."""
+    """Return what `asgiref.sync` lacks of what we need. While it is being imported, nothing is known."""
     if in_flight(module) and not hasattr(module, "sync_to_async"):
         return None
     try:

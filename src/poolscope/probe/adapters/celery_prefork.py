@@ -191,7 +191,7 @@ _pools = Instances("process", _sizer, _equip)
 class _Patch(Patch):
     """The patch of the worker."""
 
-    #: Then the names of this module are gone.
+    #: Asked as an attribute: at shutdown the names of this module are gone.
     shutting_down = staticmethod(sys.is_finalizing)
 
     def open(self, pool: Any) -> None:
@@ -248,7 +248,7 @@ def unpatch() -> None:
 
 
 def _missing(pool: Any, worker: Any) -> str | None:
-    """Return what we need of the modules and they have not."""
+    """Return what the modules lack of what we need."""
     expected = (
         (worker.WorkController, "_process_task_sem", ("_quick_acquire", "_process_task")),
         (worker.WorkController, "_process_task", ("execute_using_pool", "pool")),

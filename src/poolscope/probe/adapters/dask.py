@@ -37,7 +37,7 @@ PLUGIN = "poolscope-tasks"
 
 
 class _Task(VirtualWorkerTask):
-    """What a task calls, and its place among those that go on at once."""
+    """What a task calls, and its place among the running ones."""
 
     __slots__ = ("_held",)
 
@@ -48,7 +48,7 @@ class _Task(VirtualWorkerTask):
         return worker
 
     def _end(self, worker: VirtualWorker | None, failed: int) -> None:
-        # To delete an attribute is one step: its own thread ends it, or the loop, as it secedes.
+        # Deleting an attribute is one step: either its own thread ends it, or the loop, as it secedes.
         try:
             del self._held
         except AttributeError:
@@ -74,10 +74,10 @@ class _Tasks:
         self.workers = VirtualWorkers(watch.recorder, lambda: _threads(self._worker()))
 
     def setup(self, worker: Any) -> None:
-        """Belong to a worker: called by nobody, as we are there from its beginning on."""
+        """Belong to a worker. Nothing calls this, as we are there from its beginning on."""
 
     def teardown(self, worker: Any) -> None:  # noqa: ARG002 - Dask calls it so
-        """Let go of the tasks, as the worker ends."""
+        """Drop the tasks, as the worker ends."""
         while self._tasks:
             self._tasks.popitem()[1].cancelled()
 
@@ -137,7 +137,7 @@ def _sizer(plugin: list[_Tasks], worker: Any) -> Callable[[], tuple[int, int] | 
 class _Patch(Patch):
     """The patch of workers."""
 
-    #: Then the names of this module are gone.
+    #: Asked as an attribute: at shutdown the names of this module are gone.
     shutting_down = staticmethod(sys.is_finalizing)
 
     def watch(self, worker: Any) -> None:
@@ -216,7 +216,7 @@ def unpatch() -> None:
 
 
 def _missing(module: Any) -> str | None:
-    """Return what we need of the module and it has not."""
+    """Return what the module lacks of what we need."""
     if not takes(module._run_task, ["task", "data", "execution_state", "key"], more=True):
         return "_run_task(task, data, execution_state, key)"
     used = {"plugins", "executors"}

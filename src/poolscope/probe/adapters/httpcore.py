@@ -50,7 +50,7 @@ def _check(module: Any) -> None:
 
 def _put(patch: Patch, module: Any) -> None:
     cls = _pool(module)
-    # It is said of each request whether it waits.
+    # Each request says whether it waits.
     libraries = ("httpcore", "httpx", "h11", "h2")
     lender = Lender(libraries, full=lambda _: False, capacity=_capacity, tasks=module.__name__ == _ASYNC)
     lender.put_constructor(patch, cls)

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from poolscope.probe.recording.ephemeral_pools import PlacedEphemeralPools
     from poolscope.probe.recording.pool_watch import Watch
 
-#: Shown for a limiter without a limit: more than there can be threads.
+#: Size to show for a limiter without a limit: more threads than there can be.
 UNLIMITED = 1_000_000
 
 
 class LimiterPool:
-    """What is known of one limiter: where it was made and, from its first task on, how to record."""
+    """One limiter: where it was made and, from its first task on, how to record."""
 
     __slots__ = ("limiter", "site", "unopened", "watch", "workers")
 
@@ -38,7 +38,7 @@ class LimiterPool:
         self.forget()
 
     def forget(self) -> None:
-        """Take it for one that is not open."""
+        """Begin anew, as if it was never opened."""
         self.unopened = True
         self.watch: Watch | None = None
         self.workers: VirtualWorkers | None = None
@@ -81,7 +81,7 @@ class LimitedThreads:
         self.forget()
 
     def forget(self) -> None:
-        """Under another probe, or in a forked child: the watches were the other's."""
+        """Begin anew under another probe, or in a forked child: the watches were the other's."""
         for pool in list(self._pools.values()):
             pool.forget()
         for momentary in self._momentary.values():

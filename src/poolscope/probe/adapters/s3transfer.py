@@ -1,7 +1,7 @@
-"""s3transfer, and so boto3's transfers: its executors let so many tasks in, and make a caller with one more wait.
+"""s3transfer, and so boto3's transfers: its executors take so many tasks, and then make the caller wait.
 
 A `BoundedExecutor` is a standard executor behind a semaphore. The standard one alone would never show a long queue:
-what waits are the callers. So a task arrives here when `BoundedExecutor.submit` is called, and the wait for the
+the callers wait instead. So a task arrives here when `BoundedExecutor.submit` is called, and the wait for the
 semaphore is part of its wait. What is replaced, and put back by `unpatch`: `submit` and `__init__` of
 `BoundedExecutor`, and `TransferManager.__init__`, which makes three of them and so shows which is which.
 
@@ -81,7 +81,7 @@ class _Arrivals:
         return len(self._records)
 
     def extend(self, record: tuple[int, int]) -> None:
-        """Record an arrival, unless it is already."""
+        """Record an arrival, unless that is done."""
         entry = self._submitting.entry
         if entry is not None and entry.stage == _STAMPED:
             entry.stage = _RECORDED
@@ -162,7 +162,7 @@ def _adopt(_: Any, made: bool) -> Any:
 class _Patch(Patch):
     """The patch of both modules."""
 
-    #: Then the names of this module are gone.
+    #: Asked as an attribute: at shutdown the names of this module are gone.
     shutting_down = staticmethod(sys.is_finalizing)
 
     def watch(self, bounded: Any) -> _BoundedWatch | None:
@@ -219,7 +219,7 @@ def unpatch() -> None:
 
 
 def _missing(name: str, module: Any) -> str | None:
-    """Return what we need of a module and it has not."""
+    """Return what a module lacks of what we need."""
     try:
         if name == "s3transfer.manager":
             stored = module.TransferManager.__init__.__code__.co_names

@@ -72,7 +72,7 @@ _instances = Instances("twisted", _sizer)
 class _Patch(Patch):
     """The patch of the pool."""
 
-    #: Then the names of this module are gone.
+    #: Asked as an attribute: at shutdown the names of this module are gone.
     shutting_down = staticmethod(sys.is_finalizing)
 
     def watch(self, pool: Any) -> Watch | None:
@@ -148,7 +148,7 @@ def _tell_of_reactor(probe: Any) -> None:
 
 
 def _missing(module: Any) -> str | None:
-    """Return what we need of the module and it has not."""
+    """Return what the module lacks of what we need."""
     try:
         cls = module.ThreadPool
         expected = (

@@ -86,7 +86,7 @@ _instances = Instances("waitress", _sizer)
 class _Patch(Patch):
     """The patch of the dispatcher."""
 
-    #: Then the names of this module are gone.
+    #: Asked as an attribute: at shutdown the names of this module are gone.
     shutting_down = staticmethod(sys.is_finalizing)
 
     def watch(self, dispatcher: Any) -> Watch | None:
@@ -123,7 +123,7 @@ def _application(task: Any) -> Any:
 
 
 def _behind_proxy_headers(application: Any) -> Any:
-    """waitress puts a function of its own around the application, unless it is told otherwise."""
+    """Return the application itself: by default waitress wraps it in a function of its own."""
     if type(application) is FunctionType and application.__module__ == "waitress.proxy_headers":
         names = application.__code__.co_freevars
         if application.__closure__ is not None and "app" in names:
@@ -165,7 +165,7 @@ def unpatch() -> None:
 
 
 def _missing(module: Any) -> str | None:
-    """Return what we need of the module and it has not."""
+    """Return what the module lacks of what we need."""
     try:
         cls = module.ThreadedTaskDispatcher
         expected: tuple[tuple[str, tuple[str, ...]], ...] = (

@@ -1,4 +1,4 @@
-"""What every patched family of pools has in common: attributes replaced in place, and put back."""
+"""What all patched families of pools have in common: attributes are replaced in place, and put back."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MISSING = object()
 class Patch:
     """The replacements that are in place, and the originals. The family's lock guards `put` and `take_off`.
 
-    `active` turns false with `take_off`: what another tool still keeps of ours then only passes calls on.
+    `active` turns false with `take_off`: a replacement that another tool has kept then only passes calls on.
     """
 
     def __init__(self, probe: Any) -> None:
@@ -126,8 +126,8 @@ class Switch:
         put: Callable[[Any], Patch],
         *others: Instances,
     ) -> None:
-        """`familiar(probe)` says whether we know the family, and if not gives the probe a notice; `put(probe)`
-        makes a patch and puts it in place. `instances` are those that can be recorded for their own sake."""
+        """`familiar(probe)` says whether we know the family; if not, it gives the probe a notice. `put(probe)` makes a
+        patch and puts it in place. `instances` are those that can be recorded for their own sake."""
         self._instances = instances
         self._all = (instances, *others)
         self._familiar = familiar

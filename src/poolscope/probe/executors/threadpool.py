@@ -82,7 +82,7 @@ class _Patch(Patch):
         return self.open(executor)
 
     def open(self, executor: Any, name: str | None = None) -> Watch | None:
-        """Return the watch of `executor`, made unless it has one."""
+        """Return the watch of `executor`, a new one if it has none."""
         try:
             prefix = executor._thread_name_prefix
             watch = _instances.open(executor, self.find_probe, "" if automatic(prefix) else prefix, name)
@@ -144,7 +144,7 @@ def unpatch() -> None:
 
 
 def attach(executor: Any, probe: Any, name: str | None) -> Watch | None:
-    """Record this executor from now on, whatever `unpatch` says."""
+    """Record this executor from now on, also after `unpatch`."""
     with _lock:
         state = _current
         if state is None:
@@ -202,7 +202,7 @@ def _init(state: _Patch, original: Callable[..., None]) -> Callable[..., None]:
 
 
 def _submit(state: _Patch, original: Callable[..., Any], module: Any, item: Any, shape: str) -> Callable[..., Any]:
-    """Ours in place of the standard `submit` as it is: the same steps, and the arrival among them.
+    """Return our `submit` for the standard one: the same steps, and the arrival among them.
 
     A call that is refused goes to the original, which says so. Where the original would find no idle worker
     and no room for another one, we do not have it look: that costs more than all that we record.
@@ -273,7 +273,7 @@ def _submit(state: _Patch, original: Callable[..., Any], module: Any, item: Any,
 
 
 def _submit_around(state: _Patch, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Ours around a `submit` that another tool has replaced: the arrival is recorded by the work item."""
+    """Return our `submit` around that of another tool: the work item records the arrival."""
     submitting = SUBMITTING
 
     @functools.wraps(original)

@@ -68,8 +68,8 @@ def settle(future: Any, becomes: str, at: int = 0) -> None:
 
 
 def withdraw(future: Any) -> None:
-    """Take the record of a submission back that raised. If the queue has got the task all the same, it runs unrecorded,
-    unless it has started by now."""
+    """Take back the record of a submission that raised. If the task is in the queue all the same, it runs unrecorded,
+    unless it has started already."""
     settle(future, "withdrawn")
 
 

@@ -1,4 +1,4 @@
-"""A task that goes through another library's queue inside of one of ours, which records it."""
+"""A task that goes through a library's queue inside of one of ours, which records it."""
 
 from __future__ import annotations
 

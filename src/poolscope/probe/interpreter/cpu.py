@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-#: How long a reading of the limits is good for: they change when a container is resized.
+#: How long a reading of the limits is valid: they change when a container is resized.
 _LIMITS_NS = 5_000_000_000
 
 thread_clocks_readable = sys.platform == "linux"
@@ -77,7 +77,7 @@ class CpuClocks:
 
 
 class GuardedClocks(CpuClocks):
-    """`clocks` without their failures: after the first one none is read any more, and nothing is known.
+    """`clocks` without their failures: after the first failure none is read any more, and nothing is known.
 
     Any thread may ask.
     """
@@ -163,7 +163,7 @@ def run_delay_ns(native_id: int) -> int | None:
 
 
 def read_kernel(native_id: int, name: str) -> str:
-    """Return what the kernel says of a thread under this name; "" where it says nothing."""
+    """Return what the kernel says about a thread under this name; "" if it says nothing."""
     if sys.platform != "linux":
         return ""
     try:

@@ -1,4 +1,4 @@
-"""Hearing of an import: a callback right after the first run of a module that is not imported yet.
+"""Watches for imports: calls back right after the first run of a module that is not imported yet.
 
 The finder asks those behind it, as if it were not there, and hooks the `exec_module` of the loader that they
 found, on the instance and until it has run: the module's `__spec__` and `__loader__` are the ones that they
@@ -79,7 +79,7 @@ class ImportWatch:
         self._late: set[str] = set()
 
     def start(self) -> None:
-        """Begin to listen, if there is a name to wait for."""
+        """Begin to watch, if there is a name to wait for."""
         if self._names and not self._active:
             self._active = True
             sys.meta_path.insert(0, self)
@@ -135,7 +135,7 @@ class ImportWatch:
             self._imported(name)
 
     def seen(self, name: str) -> None:
-        """Do not wait for this name any more."""
+        """Stop waiting for this name."""
         self._missing.discard(name)
         if not self._missing:
             self.stop()

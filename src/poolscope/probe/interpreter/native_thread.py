@@ -33,7 +33,7 @@ class NativeThread:
     __slots__ = ("_ended", "_ident", "_native_id", "stopping")
 
     def __init__(self) -> None:
-        #: The thread is to look at this.
+        #: The thread checks this, and ends.
         self.stopping = False
         self._ident = 0
         self._native_id = 0
@@ -53,9 +53,9 @@ class NativeThread:
             self._ended.release()
 
     def end(self, interrupt: Callable[[], object], timeout: float) -> None:
-        """Tell the thread to end and call `interrupt`, which is to wake it; wait `timeout` seconds at most.
+        """Tell the thread to end, call `interrupt` to wake it, and wait at most `timeout` seconds.
 
-        It does not wait in the thread itself.
+        Does not wait if called by the thread itself.
         """
         self.stopping = True
         interrupt()
@@ -64,13 +64,13 @@ class NativeThread:
 
 
 def await_exit(native_id: int, timeout: float) -> None:
-    """Wait until the system has let go of a thread that is about to end: after its last line it still counts in a fork.
-    `timeout` seconds at most."""
+    """Wait at most `timeout` seconds until the system has removed a thread that is about to end: after its last line it
+    still counts in a fork."""
     deadline = perf_counter() + timeout
     while not has_exited(native_id) and perf_counter() < deadline:
         sleep(_POLL)
 
 
 def has_exited(native_id: int) -> bool:
-    """Whether the system has let go of a thread of this process, or does not tell."""
+    """Whether the system has removed a thread of this process, or does not say."""
     return not thread_clocks_readable or thread_cpu_ns(native_id) is None

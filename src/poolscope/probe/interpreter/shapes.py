@@ -1,8 +1,8 @@
 """What poolscope touches of the interpreter beyond its documentation, part by part, and whether it is there.
 
-The one place that knows the shapes of CPython's own modules. No version is compared: a part looks at the attributes and
-signatures that it needs before it changes anything. What is missing costs that part and no other, and one line says
-which and why (`missed`).
+Only this file knows the shapes of CPython's own modules. It compares no versions: a part checks the attributes and
+signatures that it needs before it changes anything. If something is missing, only that part is switched off, and one
+line says which and why (`missed`).
 
 Each function takes the module that is in use now, as tools that unload and re-import modules exist. It returns a shape
 where there are several that work, and raises Unfamiliar for any other.
@@ -26,7 +26,7 @@ PLAIN, CONTEXT = "plain", "context"
 SETS, TABLE = "sets", "table"
 
 _HAS_VARARGS, _HAS_VARKEYWORDS = 0x04, 0x08
-#: Wrappers that are looked through.
+#: The most wrappers to look through.
 _WRAPPED_LIMIT = 20
 
 
@@ -217,7 +217,7 @@ def multiprocessing_pool(module: Any) -> None:
 
 
 def multiprocessing_workers(module: Any) -> None:
-    """`multiprocessing.pool`: what a pool of processes needs besides."""
+    """`multiprocessing.pool`: what a pool of processes needs in addition."""
     pool = module.Pool
     needs(module, ["MapResult"])
     needs_parameters(module, "worker", ["inqueue", "outqueue"], more=True)
@@ -228,7 +228,7 @@ def multiprocessing_workers(module: Any) -> None:
     needs_parameters(pool, "_get_tasks", ["func", "it", "size"], more=True)
     if (pool._wrap_exception, module.ThreadPool._wrap_exception) != (True, False):
         raise Unfamiliar("_wrap_exception of another sense in multiprocessing.pool")
-    # A pool must be opened before its threads are given what we replace.
+    # A pool must be opened before its threads get the objects that we replace.
     in_order = ["_setup_queues", "_repopulate_pool", "Process", "_quick_put", "_quick_get", "_terminate_pool"]
     needs_use(pool, "__init__", in_order)
     if [name for name in _innermost(pool.__init__).__code__.co_names if name in in_order] != in_order:

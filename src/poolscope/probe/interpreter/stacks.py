@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     #: if any.
     Site = tuple[str, str, str]
 
-#: Frames looked at from the innermost outwards: a runaway recursion must not hold up the sampler.
+#: Frames to look at, from the innermost outwards: a runaway recursion must not hold up the sampler.
 DEPTH_LIMIT = 200
 
 #: Pseudo files of what people type or pass on a command line; all other `<...>` is generated code.
@@ -32,7 +32,7 @@ _SHIPPED = os.path.normcase(os.sep.join(("", "poolscope", "shipped", "examples",
 _MAKERS = ("poolscope", "concurrent.futures", "multiprocessing", "asyncio", "threading", "anyio")
 _MAKING = ("__init__", "__new__", "Pool", "ThreadPool", "attach")
 
-# One entry per file that was ever seen on a stack. Single dict operations only: any thread may ask.
+# One entry for each file on any stack so far. Single dict operations only: any thread may ask.
 _known: dict[str, bool] = {}
 
 
@@ -68,7 +68,7 @@ def _is_user_file(filename: str) -> bool:
 
 
 def _line(code: CodeType, number: int | None) -> Line:
-    # The interpreter has no number for code that belongs to no line of the source.
+    # Code that belongs to no line of the source has no number.
     return (code.co_filename, number or 0, code.co_qualname)
 
 

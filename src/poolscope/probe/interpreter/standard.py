@@ -1,11 +1,10 @@
-"""Modules of the standard library, whatever lies beside the program under their names.
+"""Modules of the standard library, even if the program has files of the same names.
 
-A program's folder comes first on `sys.path`, so that an import of ours, too, would run its `array.py`. What the probe
-needs of the standard library has mostly been imported before any program, or comes with the pools and loops that it
-watches. The few modules that do not are loaded here from where the standard library is, and are kept here: the
-program's own import of such a name finds what it finds without us.
+A program's folder comes first on `sys.path`, so an import of ours would run its `array.py`. Most modules that the probe
+needs were imported before any program, or come with the pools and loops that it watches. The few others are loaded here
+from the folder of the standard library, and kept here: the program's own import of such a name is as without us.
 
-For modules written in C, and for those that import nothing but what is there.
+Works for modules written in C, and for those that only import what is loaded already.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ def _spec(name: str) -> ModuleSpec | None:
 
 
 def found_first(name: str) -> bool:
-    """Whether an import of this name finds the standard library's module, and not one of the program's."""
+    """Whether an import of this name finds the standard library's module, not one of the program's."""
     module = sys.modules.get(name)
     if module is not None:
         return _is_standard(getattr(module, "__spec__", None))

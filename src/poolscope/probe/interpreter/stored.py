@@ -1,7 +1,7 @@
-"""In which variable or attribute a frame stores what the call that it is in returns, read from its bytecode.
+"""Finds the variable or attribute in which a frame stores the result of its present call, from its bytecode.
 
-By what `dis` tells of each instruction (its name, what it is about, and what it does to the stack) and not by the
-version. Where that has no shape that is known here, there is no answer: the caller names the place by its line.
+`dis` tells of each instruction its name, its argument and its effect on the stack; the version does not matter. For an
+unknown shape there is no answer: the caller then names the place by its line.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
     from typing import Any
 
-#: What `dis` imports. If one of them is the program's own, it is not to be run by us.
+#: What `dis` imports. If one of them is the program's own, we must not run it.
 _NEEDED = ("collections", "io", "opcode", "types", "_opcode", "_opcode_metadata")
 #: Code longer than this (bytes) takes too long to read; so many instructions after the call tell where it is stored.
 LONGEST_CODE = 32_768
 MOST_INSTRUCTIONS = 30
-#: Answers that are remembered: a program may make a pool for each request.
+#: The most answers to remember: a program may make a pool for each request.
 REMEMBERED = 256
 
 _IDLE = ("CACHE", "EXTENDED_ARG", "NOP", "NOT_TAKEN", "RESUME")

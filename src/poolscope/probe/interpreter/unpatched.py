@@ -1,11 +1,11 @@
-"""Threads, locks, clocks and files of the operating system, also where something else has been put in their place.
+"""Threads, locks, clocks and files of the operating system, even where something has replaced them.
 
-That may be gevent or eventlet, or a test of the program's with a mock of `open` that counts its calls: what our thread
-uses is taken here, as the first module of ours is imported.
+gevent or eventlet may have, or a test of the program's that mocks `open` to count its calls. Our thread uses what this
+file took when the first module of ours was imported.
 
 Our thread must run while the program's greenlets do not, and wait without them. For state of ours only, and only where
-nothing that greenlets wait for is called while a lock is held. Whatever belongs to the program's threads (a pool's
-workers, the threads that submit) takes `_thread` and `threading` as the program finds them.
+nothing that greenlets wait for is called while a lock is held. Code in the program's threads (a pool's workers, the
+threads that submit) uses `_thread` and `threading` as the program finds them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def replaced() -> bool:
-    """Whether greenlets stand for threads in this process now."""
+    """Whether greenlets replace threads in this process now."""
     return not _built_in(_thread.start_new_thread)
 
 
@@ -67,7 +67,7 @@ _system: Any = sys.modules.get("posix") or sys.modules.get("nt") or os
 getpid: Callable[[], int] = _system.getpid
 times: Callable[[], os.times_result] = _system.times
 cpu_count: Callable[[], int | None] = _system.cpu_count
-#: None on systems that have it not.
+#: None on systems without it.
 sched_getaffinity: Callable[[int], set[int]] | None = getattr(_system, "sched_getaffinity", None)
 _open: Callable[[str, int], int] = _system.open
 _read: Callable[[int, int], bytes] = _system.read

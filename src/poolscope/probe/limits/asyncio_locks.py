@@ -11,14 +11,17 @@ from __future__ import annotations
 import sys
 from collections import deque
 from functools import partial, update_wrapper
+from gc import get_referents
 from weakref import ref
 
 from poolscope.probe.interpreter.shapes import asyncio_limits
 from poolscope.probe.limits.coroutines import look
+from poolscope.probe.limits.inside import Holders
 from poolscope.probe.limits.limit import Hold, Limit
 from poolscope.probe.limits.module_patch import LimitPatch
 from poolscope.probe.limits.naming import site_of
 from poolscope.probe.recording.pool_watch import report
+from poolscope.probe.sampling.coroutines import LIMIT_CALLS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from poolscope.probe.executors.patching import Patch
+    from poolscope.probe.recording.recorder import PoolRecorder
 
 MODULE = "asyncio.locks"
 #: Where a semaphore or lock keeps its site and its size, as they were when it was made.
@@ -168,6 +172,7 @@ def _ask(limit: Limit, future: Any, frame: FrameType) -> None:
     hold = (
         Hold(function, limit.clock(), None, 0) if task is None else Hold(function, limit.clock(), ref(task), id(task))
     )
+    hold.site = code, caller.f_lasti
     limit.asked(id(future), hold)
 
 
@@ -205,6 +210,9 @@ class _State(LimitPatch):
     def __init__(self) -> None:
         super().__init__(MODULE, "semaphores and locks of asyncio")
         self.gates: dict[CodeType, str] = {}
+        self.holders: Holders | None = None
+        #: The classes whose objects have a record.
+        self.classes: tuple[type, ...] = ()
         self.current_task: Callable[[], Any] = lambda: None
 
     def check(self, module: Any) -> None:
@@ -216,9 +224,17 @@ class _State(LimitPatch):
         lock = _Codes(module.Lock, "lock", "_wake_up_first")
         semaphore = _Codes(module.Semaphore, "semaphore", "_wake_up_next")
         self.gates = {lock.acquire: "lock", semaphore.acquire: "semaphore"}
+        self.holders, self.classes = Holders(_limit_of, patch.probe.notice), (module.Lock, module.Semaphore)
+        LIMIT_CALLS.update(dict.fromkeys(self.gates, _awaited))
         for cls, codes in ((module.Lock, lock), (module.Semaphore, semaphore)):
             patch.put_noted_constructor(cls, _note_semaphore if codes.kind == "semaphore" else _note_lock)
             patch.put(cls, "_get_loop", _get_loop(patch, cls, codes))
+
+    def end(self) -> None:
+        """Read no more what waits there, either."""
+        for code in self.gates:
+            LIMIT_CALLS.pop(code, None)
+        super().end()
 
 
 _state = _State()
@@ -232,6 +248,28 @@ def patch(probe: Any) -> None:
 def unpatch() -> None:
     """Put everything back as it was. Does nothing if nothing is patched."""
     _state.off()
+
+
+def _limit_of(owner: Any) -> Limit | None:
+    """Return the record of an object, if it is a lock or semaphore that has one. Without its own methods."""
+    if not issubclass(type(owner), _state.classes):
+        return None
+    try:
+        limit: Limit | None = object.__getattribute__(owner, LIMIT_ATTRIBUTE)
+    except AttributeError:
+        return None
+    return limit
+
+
+def _awaited(coroutine: Any) -> PoolRecorder | None:
+    """Return the record of the limit that a coroutine of `acquire` waits for; None if it does not wait."""
+    seen = get_referents(coroutine)
+    limit = next((limit for each in seen if (limit := _limit_of(each)) is not None), None)
+    if limit is None or limit.over:
+        return None
+    holds = (limit.waiting.get(id(each)) for each in seen)
+    waits = any(hold is not None and hold.permit is None for hold in holds)
+    return limit.watch.recorder if waits else None
 
 
 def _note_semaphore(semaphore: Any, frame: FrameType) -> None:
@@ -279,7 +317,7 @@ def _meet(state: Patch, owner: Any, cls: Any, codes: _Codes) -> None:
     if tasks is not None:
         _state.current_task = tasks.current_task
     limit = getattr(owner, LIMIT_ATTRIBUTE, None)
-    if limit is None or limit.again:
+    if (limit is None or limit.again) and _state.holders is not None:
         made = getattr(owner, ATTRIBUTE, None)
         site, capacity = made or (site_of(_getframe(2)), 1 if codes.kind == "lock" else None)
         limit = _state.limits.open(
@@ -288,7 +326,8 @@ def _meet(state: Patch, owner: Any, cls: Any, codes: _Codes) -> None:
             kind=codes.kind,
             capacity=capacity,
             site=site,
-            look=partial(look, gates=_state.gates),
+            look=partial(look, gates=_state.gates, holders=_state.holders.of, standstill=True),
+            holders=_state.holders.of,
         )
         _set(owner, LIMIT_ATTRIBUTE, limit)
     # Also if it is not to be recorded, so that this is not asked again.

@@ -67,6 +67,8 @@ class Hold:
     outer: Hold | None = None
     permit: Permit | None = None
     started = 0
+    #: The code that asks, and the instruction.
+    site: tuple[CodeType, int] | None = None
 
     def __init__(self, function: int, submitted: int, asks: Callable[[], Any] | None, key: int) -> None:
         self.function = function
@@ -332,6 +334,21 @@ class Limit:
 
     # -- the reader's ----------------------------------------------------------------------------------------
 
+    @property
+    def own_returns(self) -> int:
+        """How many holds were given back by what had them."""
+        return self._own
+
+    def named_holds(self) -> list[Hold]:
+        """Return the holds whose holder is known."""
+        found: list[Hold] = []
+        for latest in list(self._holds.values()):
+            hold: Hold | None = latest
+            while hold is not None:
+                found.append(hold)
+                hold = hold.outer
+        return found
+
     def proven(self) -> bool:
         """Whether it is known by now to be a limit."""
         if self._own:
@@ -361,11 +378,13 @@ class Limits:
         capacity: int | None,
         site: Site | None,
         look: Callable[[Limit, int], tuple[list[Any], list[Any]]],
+        holders: Callable[[Limit], list[Any]] | None = None,
     ) -> Limit | None:
         """Return the record of a limit at which something waits for the first time; None if there is to be none.
 
         `site` is where it was made (see `naming.site_of`); if that is not known, it is where something first waits.
-        `look` returns where its holders are and what waits for it. Never raises because of a failure of ours.
+        `look` returns where its holders are and what waits for it, and `holders` who holds it
+        (see `PoolRecorder.holders`). Never raises because of a failure of ours.
         """
         probe = None
         try:
@@ -400,6 +419,7 @@ class Limits:
             recorder.cpu = _used(weak)
             recorder.proven = _asking(weak)
             recorder.look = _looking(weak, look)
+            recorder.holders = None if holders is None else _held(weak, holders)
             return limit
         except Exception as exc:
             report(probe, exc)
@@ -445,6 +465,14 @@ def _asking(weak: ref[Limit]) -> Callable[[], bool]:
         return limit is not None and limit.proven()
 
     return proven
+
+
+def _held(weak: ref[Limit], holders: Callable[[Limit], list[Any]]) -> Callable[[], list[Any]]:
+    def held_now() -> list[Any]:
+        limit = weak()
+        return [] if limit is None else holders(limit)
+
+    return held_now
 
 
 def _looking(

@@ -21,10 +21,13 @@ from poolscope.probe.interpreter.imports import imported
 from poolscope.probe.interpreter.shapes import threading_limits
 from poolscope.probe.interpreter.stacks import user_place
 from poolscope.probe.interpreter.unpatched import current_frames, replaced
+from poolscope.probe.limits.coroutines import known_holders
 from poolscope.probe.limits.limit import Hold
+from poolscope.probe.limits.lost import lost
 from poolscope.probe.limits.module_patch import LimitPatch
 from poolscope.probe.limits.naming import site_of
-from poolscope.probe.recording.pool_watch import report
+from poolscope.probe.recording.pool_watch import WAITS, report
+from poolscope.probe.sampling.waits import self_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
     from poolscope.probe.executors.patching import Patch
     from poolscope.probe.limits.limit import Limit
+    from poolscope.probe.recording.recorder import PoolRecorder
 
 MODULE = "threading"
 _getframe = sys._getframe
@@ -154,7 +158,13 @@ def _sleeps(condition: _Idle, wait: FrameType) -> None:
         if semaphore is None:
             return
         condition.limit = limit = _state.limits.open(
-            semaphore, patch.find_probe, kind="semaphore", capacity=size, site=site, look=_look
+            semaphore,
+            patch.find_probe,
+            kind="semaphore",
+            capacity=size,
+            site=site,
+            look=_look,
+            holders=_holders,
         )
         if limit is None:
             return
@@ -180,7 +190,9 @@ def _hold(limit: Limit, acquire: FrameType) -> Hold:
         caller = caller.f_back
     function = 0 if caller is None else limit.of_code(caller.f_code, caller.f_globals)
     sign = _thread.sign
-    return Hold(function, limit.clock(), ref(sign), id(sign))
+    hold = Hold(function, limit.clock(), ref(sign), id(sign))
+    hold.site = None if caller is None else (caller.f_code, caller.f_lasti)
+    return hold
 
 
 def _woke(condition: _Idle, limit: Limit, wait: FrameType) -> None:
@@ -217,6 +229,21 @@ def _returns(condition: _Idle, limit: Limit, notify: FrameType) -> None:
         condition.__class__ = _Idle
 
 
+def _holders(limit: Limit) -> list[Any]:
+    """Return which threads hold it, as far as that is known."""
+    return [(log, running, sign.ident) for log, running, sign in known_holders(limit)]
+
+
+def _awaited(acquire: FrameType) -> PoolRecorder | None:
+    """Return the record of the semaphore that a thread waits for in this frame; None if there is none."""
+    semaphore = self_of(acquire)
+    if not issubclass(type(semaphore), threading.Semaphore):
+        return None
+    condition = object.__getattribute__(semaphore, "_cond")
+    limit = condition.limit if type(condition) in (_Idle, _Heard) else None
+    return None if limit is None or limit.over else limit.watch.recorder
+
+
 def _look(limit: Limit, most: int) -> tuple[list[Any], list[Any]]:
     """Return where the threads are that hold it, and those that wait for it."""
     held: dict[Any, list[int]] = {}
@@ -242,7 +269,10 @@ def _look(limit: Limit, most: int) -> tuple[list[Any], list[Any]]:
         # A frame that we held would keep the locals of the user's threads alive.
         del frame, frames
     return (
-        [[list(lines), spot, tasks, ""] for (lines, spot), tasks in held.items()],
+        [
+            *lost(limit, ended=lambda _: False),
+            *([list(lines), spot, tasks, ""] for (lines, spot), tasks in held.items()),
+        ],
         [[list(lines), spot, tasks, "semaphore"] for (lines, spot), tasks in waiting.items()],
     )
 
@@ -264,6 +294,12 @@ class _State(LimitPatch):
         """Replace the constructor."""
         self.releases = (module.Semaphore.release.__code__, module.BoundedSemaphore.release.__code__)
         patch.put_noted_constructor(module.Semaphore, partial(_equip, module.Semaphore))
+        WAITS[self.acquire] = _awaited
+
+    def end(self) -> None:
+        """Read no more what waits there, either."""
+        WAITS.pop(self.acquire, None)
+        super().end()
 
 
 _state = _State()

@@ -1,6 +1,7 @@
 """How much of its time an event loop is at work, and where: added up from looks at it. Pure: times (ns) come in.
 
-Only a loop that has little rest, or is late, is reported: an idle one costs nothing.
+Where it is at work is reported only of a loop that has little rest, or is late; for how long, of each. An idle one
+costs nothing.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class LoopLoad:
         "_base",
         "_blocked_ns",
         "_busy",
+        "_busy_ns",
         "_gil",
         "_lag_ns",
         "_lines",
@@ -57,6 +59,8 @@ class LoopLoad:
         self._ready = ready
         #: Whether it was reported last time.
         self.told = False
+        # For how long it was at work, and has not been taken.
+        self._busy_ns = 0
         self._begin(None)
 
     def _begin(self, base: Counters | None) -> None:
@@ -100,12 +104,18 @@ class LoopLoad:
         evidence = Evidence.between(base, now, self._blocked_ns, self._gil)
         if ready_ns is not None and self._ready_ns is not None:
             evidence.delay = max(0, self._ready_ns - ready_ns) / evidence.wall_ns
-        share = max(at_work / evidence.wall_ns, evidence.cpu or 0.0)
+        share = min(1.0, max(at_work / evidence.wall_ns, evidence.cpu or 0.0))
+        self._busy_ns += round(share * evidence.wall_ns)
         self.told = share >= WORTH_SHARE or lag_ns >= LATE_NS
         if not self.told:
             return []
         seen = _heaviest(lines), _heaviest(busy)
-        return [("loop_load", self._loop, base.at_ns, now.at_ns, min(1.0, share), tasks, evidence.told(), *seen)]
+        return [("loop_load", self._loop, base.at_ns, now.at_ns, share, tasks, evidence.told(), *seen)]
+
+    def take_busy(self) -> int:
+        """Return for how long it was at work (ns) since this was last asked."""
+        taken, self._busy_ns = self._busy_ns, 0
+        return taken
 
 
 def _add(weights: dict[Lines, int], lines: Lines, weight: int) -> None:

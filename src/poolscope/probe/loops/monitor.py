@@ -236,7 +236,7 @@ class Monitor:
         else:
             return
         now = self.probe.clock()
-        for message in [*watch.collect(), *watch.tracker.close(now), *watch.tick(now, 0), *watch.last_load()]:
+        for message in [*watch.collect(), *watch.tracker.close(now), *watch.last_load(), *watch.tick(now, 0)]:
             self.probe.emit(message)
         self.probe.emit(("loop_closed", watch.number, now))
 

@@ -13,7 +13,7 @@ from itertools import repeat, starmap
 from weakref import ref
 
 from poolscope.probe.interpreter import shapes
-from poolscope.probe.interpreter.stacks import user_lines
+from poolscope.probe.interpreter.stacks import is_user_file, user_lines
 from poolscope.probe.loops.blocks import BlockTracker, Observation
 from poolscope.probe.loops.load import LoopLoad
 from poolscope.probe.loops.meter import Meter, Reading
@@ -39,6 +39,8 @@ TASKS_NS = 500_000_000
 _ROOT_LIMIT = 2000
 #: Modules with the `_run_once` of a loop: where one runs within a callback, that is not what holds it.
 _TURNS = ("asyncio.base_events", "nest_asyncio", "nest_asyncio2")
+#: The flags of coroutines' and asynchronous generators' code (`inspect.CO_COROUTINE`, `CO_ASYNC_GENERATOR`).
+_CO_ASYNC = 0x80 | 0x200
 #: Enough memory blocks to use up those that have just been freed.
 _DECOYS = 64
 
@@ -241,11 +243,14 @@ class LoopWatch:
 
     def tick(self, now_ns: int, interval_ns: int) -> list[Message]:
         """Return a `loop_tick` if that is due and there is something new."""
-        if now_ns - self._told_ns < interval_ns or not (self._lags_ns or self._tasks != self._told_tasks):
+        if now_ns - self._told_ns < interval_ns:
+            return []
+        busy_ns = 0 if self.load is None else self.load.take_busy()
+        if not (self._lags_ns or busy_ns or self._tasks != self._told_tasks):
             return []
         self._told_ns, self._told_tasks = now_ns, self._tasks
         lags, self._lags_ns = self._lags_ns, []
-        return [("loop_tick", self.number, now_ns, lags, self._tasks)]
+        return [("loop_tick", self.number, now_ns, lags, self._tasks, busy_ns)]
 
     # -- where it is ---------------------------------------------------------------------------------------
 
@@ -387,20 +392,26 @@ class LoopWatch:
 
 
 def _lines(frame: FrameType | None, stop: int | None) -> Lines:
-    """Return the lines of `user_lines`. Where no line is the user's, that of the library which waits for a thread, and
-    not that of `threading` in which it does."""
+    """Return the lines of `user_lines`. Where no line is the user's, that of the innermost coroutine and of what it
+    called: within one call of a library the innermost line is another one each time. Without a coroutine, that of the
+    library which waits for a thread, and not that of `threading` in which it does."""
     lines = tuple(user_lines(frame, stop))
-    threads = getattr(sys.modules.get("threading"), "__file__", None)
-    if len(lines) != 1 or threads is None or lines[0][0] != threads:
+    if len(lines) != 1 or is_user_file(lines[0][0]):
         return lines
+    threads = getattr(sys.modules.get("threading"), "__file__", None)
+    outside: Lines = ()
+    called: Lines = ()
     for _ in range(_ROOT_LIMIT):
         if frame is None or id(frame) == stop:
             break
         code = frame.f_code
+        line = (code.co_filename, frame.f_lineno or 0, code.co_qualname)
+        if code.co_flags & _CO_ASYNC:
+            return (line, *called)
         if code.co_filename != threads:
-            return ((code.co_filename, frame.f_lineno or 0, code.co_qualname),)
+            outside, called = outside or (line,), (line,)
         frame = frame.f_back
-    return lines
+    return outside or lines
 
 
 def _post(loop: Any, run: Callable[[], object], ready_known: bool) -> None:

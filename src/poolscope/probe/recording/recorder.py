@@ -103,6 +103,7 @@ class PoolRecorder:
         "future_of",
         "given_up",
         "hands",
+        "holders",
         "id",
         "kind",
         "last_size",
@@ -174,6 +175,9 @@ class PoolRecorder:
         #: Of a queue of the program's: returns where putters wait, and what waits for the end of its tasks, at most so
         #: many: one list of the same kind.
         self.waiting: Callable[[int], list[Any]] | None = None
+        #: Of a limit, which of its places are held, as a worker's log and what that runs, and by which task of an event
+        #: loop or thread (its identifier), where that is known.
+        self.holders: Callable[[], list[tuple[WorkerLog, tuple[int, int, int], Any]]] | None = None
         #: When recording began, if that was before the pool was opened.
         self.since_ns: int | None = None
         #: Says whether it has proven to be a pool, where only time shows that: before that it is not reported.

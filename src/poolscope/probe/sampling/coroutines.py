@@ -26,10 +26,15 @@ if TYPE_CHECKING:
     from typing import Any
     from weakref import ref
 
+    from poolscope.probe.recording.recorder import PoolRecorder
     from poolscope.probe.recording.virtual_workers import VirtualWorkerTask
 
 #: Code of the coroutines in which a task waits for a call in a thread -> the local name of its `VirtualWorkerTask`.
 THREAD_CALLS: dict[CodeType, str] = {}
+
+#: Code of the coroutines in which a task waits for a lock or semaphore -> gives the record of that; None: it does not
+#: wait, or that is not recorded.
+LIMIT_CALLS: dict[CodeType, Callable[[Any], PoolRecorder | None]] = {}
 
 #: The event loops that are watched, by their `id`: a weak reference to each, and its number.
 LOOPS: dict[int, tuple[ref[Any], int]] = {}
@@ -116,8 +121,9 @@ class Follower:
         return None
 
 
-def _call_of(coroutine: Any) -> VirtualWorkerTask | None:
-    """Return the call in a thread for which a coroutine waits; None if it waits for anything else."""
+def _call_of(coroutine: Any) -> VirtualWorkerTask | PoolRecorder | None:
+    """Return the call in a thread for which a coroutine waits, or the record of a limit; None if it waits for anything
+    else."""
     for _ in range(DEPTH_LIMIT):
         if type(coroutine) is not CoroutineType:
             break
@@ -125,5 +131,8 @@ def _call_of(coroutine: Any) -> VirtualWorkerTask | None:
         if name is not None:
             frame = coroutine.cr_frame
             return None if frame is None else frame.f_locals.get(name)
+        limit_of = LIMIT_CALLS.get(coroutine.cr_code)
+        if limit_of is not None:
+            return limit_of(coroutine)
         coroutine = coroutine.cr_await
     return None

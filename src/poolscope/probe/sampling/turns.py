@@ -12,8 +12,7 @@ references stay, to tell one turn from the next.
 from __future__ import annotations
 
 import sys
-from gc import get_referents
-from itertools import count, islice
+from itertools import count
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from weakref import ref
 
@@ -23,12 +22,13 @@ from poolscope.probe.interpreter.imports import in_flight
 from poolscope.probe.interpreter.stacks import is_user_file
 from poolscope.probe.interpreter.unpatched import current_frames, get_ident
 from poolscope.probe.recording.pool_watch import ATTRIBUTE, FUTURES
-from poolscope.probe.sampling.coroutines import LOOPS, number_of
+from poolscope.probe.sampling.coroutines import LOOPS
+from poolscope.probe.sampling.tasks import CHAINED, behind, unfinished
 from poolscope.probe.sampling.waits import pool_of, running_in, self_of, traced
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from types import CodeType, FrameType
     from typing import Any
 
@@ -52,12 +52,6 @@ LEVELS_TOLD = 12
 #: The most threads and tasks to look at in one reading. A loop with more tasks than that does not work in turn.
 THREADS_LIMIT = 32
 TASKS_LIMIT = 32
-TASKS_COUNTED = 1000
-#: With more references to a loop than this its tasks are not counted: each task has about three.
-_REFERENCES_LIMIT = 3 * TASKS_COUNTED
-#: Objects that C code puts between a coroutine and the next one, which they refer to.
-_BETWEEN = ("coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable")
-_CHAINED = (CoroutineType, GeneratorType, AsyncGeneratorType)
 #: Where tasks wait for each other.
 _LIMITS = ("asyncio.locks", "asyncio.queues", "asyncio.timeouts")
 #: Functions between the wait and the user's line that are a part of the wait.
@@ -219,7 +213,7 @@ class TurnReader:
         if self._asyncio is None or not LOOPS:
             return 0
         found = 0
-        for loop, tasks in self._unfinished().items():
+        for loop, tasks in unfinished(self._asyncio, self._register).items():
             found += len(tasks)
             first = self._turn * TASKS_LIMIT % len(tasks) if len(tasks) > TASKS_LIMIT else 0
             for task in (tasks[first:] + tasks[:first])[:TASKS_LIMIT]:
@@ -234,38 +228,12 @@ class TurnReader:
                 told.append(self._told(known, (loop, 0, who, gate, len(tasks) - 1), task, levels))
         return found
 
-    def _unfinished(self) -> dict[int, list[Any]]:
-        """Return the tasks that are not done of each watched loop, of asyncio's own kinds."""
-        module = self._asyncio
-        kinds = tuple(dict.fromkeys((module.Task, getattr(module, "_PyTask", module.Task))))
-        found: dict[int, list[Any]] = {}
-        for task in self._registered():
-            kind = type(task)
-            if kind in kinds and not kind.done(task):
-                loop = number_of(kind.get_loop(task))
-                if loop:
-                    found.setdefault(loop, []).append(task)
-        return found
-
-    def _registered(self) -> Iterable[Any]:
-        module = self._asyncio
-        if self._register == shapes.TABLE:
-            loops = [loop for weak, _ in list(LOOPS.values()) if (loop := weak()) is not None]
-            few = [loop for loop in loops if sys.getrefcount(loop) < _REFERENCES_LIMIT]
-            return [task for loop in few for task in module.all_tasks(loop)]
-        members: list[Any] = []
-        for name in ("_all_tasks", "_scheduled_tasks", "_eager_tasks"):
-            register = getattr(module, name, ())
-            # A WeakSet keeps a set of references; copying from a set is one step, which nothing can come between.
-            members += islice(getattr(register, "data", register), TASKS_COUNTED)
-        return [task for each in members if (task := each() if isinstance(each, ref) else each) is not None]
-
     def _levels(self, task: Any, waiter: Any) -> tuple[str, list[Line], list[Any]]:
         """Return what a task waits for, as a word, the user's lines, and what each of these waits for."""
         lines: list[Line] = []
         awaited: list[Any] = []
         gate = BATCH if self._gathering is not None and type(waiter) is self._gathering else AWAIT
-        current = _behind(task.get_coro())
+        current = behind(task.get_coro())
         frame: FrameType | None = None
         for _ in range(DEPTH_LIMIT):
             frame, following = _step(current)
@@ -274,11 +242,11 @@ class TurnReader:
             code = frame.f_code
             if code in self._several:
                 gate = BATCH
-            elif following is None or type(following) not in _CHAINED:
+            elif following is None or type(following) not in CHAINED:
                 gate = LIMIT if frame.f_globals.get("__name__") in _LIMITS else gate
             if is_user_file(code.co_filename):
                 lines.append((code.co_filename, frame.f_lineno or 0, code.co_qualname))
-                awaited.append(following if type(following) in _CHAINED else waiter)
+                awaited.append(following if type(following) in CHAINED else waiter)
             current = following
         return gate, lines, awaited
 
@@ -310,19 +278,12 @@ def _step(awaited: Any) -> tuple[FrameType | None, Any]:
     """Return the frame of a coroutine, or of what stands for one, and what that awaits."""
     kind = type(awaited)
     if kind is CoroutineType:
-        return awaited.cr_frame, _behind(awaited.cr_await)
+        return awaited.cr_frame, behind(awaited.cr_await)
     if kind is GeneratorType:
-        return awaited.gi_frame, _behind(awaited.gi_yieldfrom)
+        return awaited.gi_frame, behind(awaited.gi_yieldfrom)
     if kind is AsyncGeneratorType:
-        return awaited.ag_frame, _behind(awaited.ag_await)
+        return awaited.ag_frame, behind(awaited.ag_await)
     return None, None
-
-
-def _behind(awaited: Any) -> Any:
-    """Return the coroutine behind what C code puts between it and the one that awaits it."""
-    if type(awaited).__name__ not in _BETWEEN:
-        return awaited
-    return next((each for each in get_referents(awaited) if type(each) in _CHAINED), awaited)
 
 
 def _of_multiprocessing(awaited: Any) -> int:

@@ -123,6 +123,7 @@ class WaitReader:
             for watch in everyone:
                 if watch not in full:
                     self._find(watch, frames, found)
+            limits = {watch.recorder.id for watch in everyone if watch.recorder.holders is not None}
             running: dict[int, Target] | None = None
             told: list[list[Any]] = []
             for pool, log, task, (until, awaited) in found:
@@ -131,10 +132,13 @@ class WaitReader:
                 if running is None and any(map(_runs, futures)):
                     running = running_in(everyone, frames)
                 targets = _targets(until, futures, running or {})
+                if pool in limits and _UNKNOWN in targets:
+                    continue  # of what holds a limit only that matters
                 # The thread went on while we read: it may have stopped waiting, or wait in another task.
                 if targets and log.running is task:
                     since = max(task[2], *targets.values())
-                    told.append([pool, log.worker, task[2], since, until != _ALL, list(targets), *self._loop])
+                    loop = [] if pool in limits else self._loop
+                    told.append([pool, log.worker, task[2], since, until != _ALL, list(targets), *loop])
             return told
         finally:
             # What we held would keep the locals of the user's tasks alive, and their futures.
@@ -155,6 +159,9 @@ class WaitReader:
         return self._codes is not None
 
     def _find(self, watch: PoolWatch, frames: dict[int, FrameType], found: list[Found]) -> None:
+        if watch.recorder.holders is not None:
+            self._find_holders(watch.recorder, frames, found)
+            return
         for log in list(watch.recorder.workers):
             task = log.running
             frame = None if task is None else frames.get(log.ident)
@@ -164,6 +171,17 @@ class WaitReader:
                 waiting = self._futures(frame) if limit is None else (_ALL, [limit])
                 if waiting is not None:
                     found.append((watch.recorder.id, log, task, waiting))
+
+    def _find_holders(self, recorder: PoolRecorder, frames: dict[int, FrameType], found: list[Found]) -> None:
+        """Find what the holders of a limit wait for: tasks of an event loop, or threads by their identifiers."""
+        assert recorder.holders is not None
+        for log, task, holder in recorder.holders():
+            frame = frames.get(holder) if type(holder) is int else None
+            waiting = self._futures(frame) if frame is not None else None
+            if type(holder) is not int:
+                waiting = _ALL, [holder]
+            if waiting is not None:
+                found.append((recorder.id, log, task, waiting))
 
     def _futures(self, frame: FrameType) -> Waiting | None:
         """Return what a thread waits for; of several, those that were not done when it began to."""
@@ -217,7 +235,7 @@ class WaitReader:
         assert self._codes is not None
         awaited = self._codes.follower.follow(awaited)
         self._loops.add(self._codes.follower.loop)
-        return awaited if type(awaited) in (VirtualWorkerTask, *self._known()) else None
+        return awaited if type(awaited) in (VirtualWorkerTask, PoolRecorder, *self._known()) else None
 
 
 def _runs(awaited: Any) -> bool:

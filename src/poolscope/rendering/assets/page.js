@@ -235,7 +235,7 @@
     const tell = () => {
       const [workers, p50, p95, makespan] = pool.sizing[Number(input.value)];
       const present = workers === pool.max_workers ? " (as it is)" : "";
-      output.textContent = `${workers} workers${present}: half of the tasks wait ${seconds(p50)} or less, 95 % ${seconds(p95)}; all done in ${seconds(makespan)}`;
+      output.textContent = `${workers} ${pool.places}${present}: half of the tasks wait ${seconds(p50)} or less, 95 % ${seconds(p95)}; all done in ${seconds(makespan)}`;
       input.setAttribute("aria-valuetext", output.textContent);
     };
     input.addEventListener("input", tell);
@@ -250,7 +250,10 @@
       const times = at.map((each) => began + each);
       figure.hidden = false;
       const [counts, waits] = figure.querySelectorAll(".chart");
-      if (active) chart(counts, pool, TASKS, [times, active, queued, pool.workers || at.map(() => pool.max_workers)], 200, counted);
+      if (pool.workers) { // of a fleet, whose queues are long beside its pools
+        chart(counts, pool, [TASKS[0], TASKS[2]], [times, active, pool.workers], 120, counted);
+        chart(waits, pool, [TASKS[1]], [times, queued], 140, counted);
+      } else if (active) chart(counts, pool, TASKS, [times, active, queued, at.map(() => pool.max_workers)], 200, counted);
       if (wait) chart(waits || counts, pool, [{ label: pool.late || "longest wait", colour: "wait", fill: true }], [times, wait], 140, waited);
       keys(figure);
     }
