@@ -19,6 +19,7 @@ _TRIO: tuple[tuple[str, str], ...] = (
     (", or use a ProcessPoolExecutor and await loop.run_in_executor()", ""),
     ("loop.run_in_executor() with a ProcessPoolExecutor", "anyio.to_process.run_sync()"),
     ("an asyncio.Queue", "a memory channel"),
+    ("loop.getaddrinfo()", "trio.socket.getaddrinfo()"),
     ("loop.call_soon_threadsafe()", "TrioToken.run_sync_soon()"),
     ("asyncio.create_subprocess_exec() and its communicate()", "trio.run_process()"),
     ("asyncio.to_thread()", _THREAD),
