@@ -294,7 +294,7 @@ class OwnStart(msgspec.Struct, frozen=True):
     where: str
     #: Whether a library started them, and not the program itself.
     library: bool
-    #: How many there were, in all processes.
+    #: How many there were, in all processes; 0: the executor is there, and was not seen to start any.
     count: int
     #: Whether each was over before the next one began.
     in_turn: bool

@@ -251,6 +251,14 @@ def loop_class(cls: Any) -> None:
     needs(cls, ["run_forever", "is_running", "is_closed", "get_debug", "call_soon_threadsafe"])
 
 
+def trio_loop(module: Any) -> None:
+    """`trio._core._run`: what `run` drives until it ends is the generator that `unrolled_run` makes."""
+    needs_use(module, "run", ["setup_runner", "unrolled_run", "send", "get_events"])
+    needs_parameters(module, "unrolled_run", ["runner", "async_fn", "args"], more=True)
+    needs_use(module, "unrolled_run", ["entry_queue", "tasks", "runq"])
+    needs_use(module.EntryQueue, "run_sync_soon", ["queue", "append", "done"])
+
+
 def asyncio_limits(locks: Any) -> None:
     """`asyncio.locks`: `_get_loop` is called only by what is about to wait, which then stands in the queue `_waiters`
     until it has it or gives up; `release` looks into that queue by way of one method."""
