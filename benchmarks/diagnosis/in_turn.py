@@ -5,7 +5,7 @@ import multiprocessing
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.diagnosis.recording import Expected, Task, family
+from benchmarks.diagnosis.recording import Expected, Task, arrivals, family
 
 SECONDS = 7.0
 PATTERN = "not_concurrent"
@@ -284,3 +284,21 @@ def twin_requests_of_one_client(recording):
     answer = Task()
     for _ in range(count):
         answer = pool.submit(read, seconds + 0 * answer.submitted).result()
+
+
+@family(Expected("pool"))
+def twin_loops_of_several_threads(recording):
+    """Each handler of a server runs a loop of its own, and awaits in turn: the handlers go on side by side."""
+    pool = recording.pool(ThreadPoolExecutor(8, "pool"))
+    count, seconds = turns(recording.random)
+
+    async def answer():
+        return [await fetch(number, seconds / 2) for number in range(4)]
+
+    def handle(task):
+        with task:
+            asyncio.run(answer())
+        return task
+
+    pool.play([(at, handle) for at in arrivals(recording.random, [(count * seconds, 2 / seconds)], regular=True)])
+    pool.close()

@@ -80,6 +80,21 @@ def loop_sleeps_once(recording):
     asyncio.run(serve(recording, now_and_then(recording, call, times=1)))
 
 
+@family(Expected("loop"))
+def loop_that_ends_in_a_call(recording):
+    """What ends a server writes something down, in a task that the main one waits for: nobody else is there."""
+
+    async def end():
+        await asyncio.sleep(0.05)
+        time.sleep(recording.random.uniform(1.0, 1.5))
+
+    async def main():
+        await serve(recording)
+        await asyncio.create_task(end())
+
+    asyncio.run(main())
+
+
 @family(blocked("blocking_call", "receive", "await_instead"))
 def loop_reads_a_socket(recording):
     here, there = socket.socketpair()

@@ -44,10 +44,11 @@ def run(task, numbers):
 
 for number in range(4):
     print(run(fetch, [number]))
+print(run(many, [30]))
 print(run(fetch, range(100)))
 for number in range(4):
     print(run(fetch, [number]))
-print(run(fail, [1]), run(many, [30]))
+print(run(fail, [1]))
 print(type(end.delay().get(timeout=50, propagate=False)).__name__)
 """
 NAME = "celery.prefork"
@@ -94,3 +95,19 @@ def test_more_tasks_than_processes(tmp_path: Path) -> None:
     inside = ended.pool("inside")
     assert (inside["tasks"]["succeeded"], inside["max_workers"]) == (30, 2)
     assert inside["pid"] != pool["pid"]
+
+
+BESIDE_THE_APP = """
+import poolscope.integrations.celery
+from celery.signals import worker_init
+import celery.concurrency.prefork, celery.worker.worker
+
+plain = celery.concurrency.prefork.TaskPool.on_start
+worker_init.send(sender=None)
+print(celery.concurrency.prefork.TaskPool.on_start is not plain)
+"""
+
+
+def test_a_worker_whose_app_imports_our_module(tmp_path: Path) -> None:
+    outcome = python(script(tmp_path, BESIDE_THE_APP), cwd=tmp_path)
+    assert (outcome.status, outcome.out, outcome.err) == (0, "True\n", "")

@@ -8,11 +8,10 @@ from pathlib import Path
 from cli_support import environment, python, script, watched
 from service_support import Ended
 
-#: Two workers of two threads, gentle, overloaded, gentle again.
-PROGRAM = """
-import sys
+#: A module that the workers import: functions of a script itself are sent to them as values, without their file.
+WORK = """
 import time
-from distributed import Client, LocalCluster, worker_client
+from distributed import worker_client
 
 def fetch(number):
     time.sleep(0.1)
@@ -27,6 +26,13 @@ async def later(number):
 def divided(number):
     with worker_client() as client:
         return sum(client.gather(client.map(fetch, [1000 + number, 2000 + number])))
+"""
+#: Two workers of two threads, gentle, overloaded, gentle again.
+PROGRAM = """
+import sys
+import time
+from distributed import Client, LocalCluster
+from work import divided, fail, fetch, later
 
 def main():
     with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0") as cluster, Client(cluster) as client:
@@ -102,7 +108,7 @@ def check(report: dict) -> None:
         [finding] = [found for found in row["findings"] if found["pattern"] in ("async_then_serial", "batch")]
         assert finding["cause"] == "blocking_io"
         frame = finding["frames"][0]
-        assert (Path(frame["file"]).name, frame["source"]) == ("program.py", "time.sleep(0.1)")
+        assert (Path(frame["file"]).name, frame["source"]) == ("work.py", "time.sleep(0.1)")
         assert finding["until_seconds"] is not None
     # A coroutine runs in the loop.
     assert tasks == {"fetch": 90, "fail": 1, "divided": 1}
@@ -111,6 +117,7 @@ def check(report: dict) -> None:
 
 
 def test_workers_of_a_program(tmp_path: Path) -> None:
+    script(tmp_path, WORK, "work.py")
     program = script(tmp_path, PROGRAM + RUN)
     env = environment(**TO_WORKERS)
     plain = python(program, cwd=tmp_path, env=env)
@@ -121,6 +128,7 @@ def test_workers_of_a_program(tmp_path: Path) -> None:
 
 
 def test_workers_of_a_cluster_by_our_plugin(tmp_path: Path) -> None:
+    script(tmp_path, WORK, "work.py")
     program = script(tmp_path, PROGRAM + WITH_PLUGIN + RUN)
     outcome = python(program, cwd=tmp_path, env=environment(**TO_WORKERS))
     assert outcome.status == 0, outcome.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from pool_support import ORIGIN, SECOND, VirtualPool
 from signals_support import BY_CHANCE, but
 
 from poolscope.aggregation.pool_history import PoolHistory
@@ -40,6 +41,13 @@ def gate(limit=GATE, **changes):
 
 def changed(limit, **changes):
     return msgspec.structs.replace(limit, **changes)
+
+
+def test_a_hold_that_began_before_counts_for_as_long_as_it_is_inside():
+    pool = VirtualPool(1, kind="lock").run([(0.0, 4.0, 1), (0.5, 0.01, 1)], finish=False)
+    window = Window(pool.history, ORIGIN + SECOND // 2, ORIGIN + 5 * SECOND)
+    found = limit_signals(pool.history, window, [])
+    assert found.longest_share == pytest.approx(3.5 / 4.5)
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,14 @@ from poolscope.model import PATTERNS, Thresholds
 from poolscope.rules import called_not_passed, table
 from poolscope.rules.loop_blocked import LoopBlocked
 from poolscope.rules.loop_full import LoopFull
-from poolscope.rules.reason import Criteria
+from poolscope.rules.reason import Criteria, Scene
 from poolscope.rules.table import diagnose
 from poolscope.signals.batch import Batch
 from poolscope.signals.contention import Hogs
 from poolscope.signals.held import HeldWorker, Standing
 from poolscope.signals.loop_signals import LoopLineSignals
 from poolscope.signals.pool_signals import PoolSignals, ProcessSignals
+from poolscope.signals.sizing import Sizing
 
 #: No more tasks than workers are queued, which random arrivals do not do.
 FEW_QUEUED = msgspec.structs.replace(WAITING.crowd, queue=4, nats=20.0)
@@ -565,3 +566,12 @@ def test_the_causes_that_more_workers_do_not_help_against() -> None:
         "shared_resource",
         "slow_tasks",
     } == table.NOT_SIZE
+
+
+def test_the_one_thread_of_asgiref_has_no_size_to_set() -> None:
+    found = diagnose(but(max_workers=1), Criteria())
+    scene = Scene(pool="asgiref.sync_to_async", kind="asgiref", since_seconds=1.0, sizing=Sizing(2))
+    advice = found.advice(scene)
+    assert advice.text.startswith("Let 2 calls of 'asgiref.sync_to_async' run at a time (now 1)")
+    assert "thread_sensitive=False" in advice.text
+    assert "max_workers" not in advice.text

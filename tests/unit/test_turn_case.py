@@ -85,7 +85,7 @@ def test_what_all_turns_share_is_a_note_and_no_verdict() -> None:
 def test_beside_other_tasks_it_is_a_note_where_most_of_their_time_goes() -> None:
     process = Process().see(8, others=3)
     (finding,) = process.findings()
-    assert "1 task spent 100 % of their waiting" in finding.summary
+    assert "1 task spent 100 % of its waiting" in finding.summary
     assert process.found.covered_ns(LOOP) == 0
     process = Process()
     elsewhere = ("app.py", 7, "other")

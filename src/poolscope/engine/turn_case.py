@@ -49,14 +49,10 @@ class TurnCase:
         if gap_ns <= 0:
             return
         self.under_way_ns += gap_ns
-        beside = _loops_at(sample.turns)
-        for turn in sample.turns:
+        for turn in _beside_each_other(sample.turns):
             turns = turns_of(turn)
             if turns is not None:
                 turns.wait(turn.lines[-1] if turn.lines else None, gap_ns)
-                loops = set().union(*(beside[line] for line in turn.lines)) if turn.loop else ()
-                if len(loops) > 1:
-                    turn = msgspec.structs.replace(turn, others=turn.others + len(loops) - 1)
                 self._add(turns, turn, sample.at_ns, gap_ns)
 
     def _add(self, turns: Turns, turn: Turn, at_ns: int, gap_ns: int) -> None:
@@ -93,14 +89,16 @@ class TurnCase:
             known.add(at_ns, gap_ns, who=turn.who, turn=number, others=turn.others, below=None)
 
 
-def _loops_at(turns: Sequence[Turn]) -> dict[Line, set[int]]:
-    """Return the event loops that wait at each line: those of several threads, as each handler of a server may have
-    one, go on beside each other there."""
-    found: dict[Line, set[int]] = {}
+def _beside_each_other(turns: Sequence[Turn]) -> Iterator[Turn]:
+    """Give the turns, those of event loops with the loops of other threads that wait at one of their lines as others:
+    where each handler of a server runs a loop, these go on beside each other."""
+    loops: dict[Line, set[int]] = {}
     for turn in turns:
         for line in turn.lines if turn.loop else ():
-            found.setdefault(line, set()).add(turn.loop)
-    return found
+            loops.setdefault(line, set()).add(turn.loop)
+    for turn in turns:
+        others = {loop for line in turn.lines for loop in loops.get(line, ())} - {turn.loop}
+        yield msgspec.structs.replace(turn, others=turn.others + len(others)) if turn.loop and others else turn
 
 
 class TurnFindings:

@@ -13,6 +13,8 @@ from poolscope.rendering.text import Line, Medium, Span, cells, line_cells, more
 from poolscope.rules.wording import counted
 from poolscope.signals.loop_evidence import MEASURED
 
+#: Kinds whose size is a matter of the program's code, and of no setting.
+_SIZED_IN_CODE = frozenset({"queue", "asgiref"})
 #: Of the evidence, those that say most come first.
 MOST_NUMBERS = 4
 _MOST_FRAMES = 5
@@ -145,7 +147,7 @@ def _advice(medium: Medium, case: Case, room: int) -> Iterator[Line]:
     if advice.pool and advice.pool not in advice.text:
         yield ((f"see pool {medium.clean(advice.pool, room - 9)}", "bold"),)
     suggested = advice.suggested_max_workers
-    in_code = advice.action == "raise_limit" or (case.pool is not None and case.pool.kind == "queue")
+    in_code = advice.action == "raise_limit" or (case.pool is not None and case.pool.kind in _SIZED_IN_CODE)
     if suggested is None or in_code:
         return  # the sentence has the number, and only the code can have another one
     setting = shlex.quote(f"{case.address}.max_workers={suggested}")

@@ -181,4 +181,5 @@ class InTurnCause(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def mostly(self) -> str:
         """How many tasks wait there, and for how much of their time, where others go on beside them."""
-        return f"{counted(self.tasks, 'task')} spent {percent(self.share)} of their waiting"
+        whose = "its" if self.tasks == 1 else "their"
+        return f"{counted(self.tasks, 'task')} spent {percent(self.share)} of {whose} waiting"

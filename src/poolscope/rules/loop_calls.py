@@ -183,7 +183,8 @@ BLOCKING: tuple[Call, ...] = (
         name="sleep",
         why="a blocking call held it",
         action="await_instead",
-        text="Await asyncio.sleep() in its place.",
+        text="Await asyncio.sleep() in its place; where the function that sleeps is no coroutine, call it in "
+        "asyncio.to_thread().",
         source=r"\bsleep\(",
     ),
 )

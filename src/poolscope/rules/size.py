@@ -19,8 +19,9 @@ SLOWER = 1.2
 _HOW = {
     "anyio": " Its size is the limiter's total_tokens; the default limiter is "
     "anyio.to_thread.current_default_thread_limiter().",
-    "asgiref": " asgiref keeps such calls in one thread: a ThreadSensitiveContext for each, or thread_sensitive=False, "
-    "lets them run side by side.",
+    "asgiref": " asgiref keeps such calls in one thread: a ThreadSensitiveContext for each request, or "
+    "thread_sensitive=False for calls that use nothing of their thread's (as Django's database connections are), lets "
+    "them run side by side.",
 }
 
 
@@ -29,6 +30,8 @@ def _larger(scene: Scene, suggested: int, now: int, enough: int | None) -> str:
     if scene.kind == KIND:
         steps = "" if enough is None else f", and more in steps up to {enough}"
         return f"Start {suggested} consumers for {scene.pool!r}{steps}: tasks or threads that take from it (now {now})"
+    if scene.kind == "asgiref":
+        return f"Let {suggested} calls of {scene.pool!r} run at a time (now {now})"
     at_once = f"max_workers={suggested} (now {now})"
     steps = f"more workers in steps, from {at_once} to {enough}"
     return f"Give {scene.pool!r} {at_once if enough is None else steps}"

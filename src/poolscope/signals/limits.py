@@ -36,7 +36,7 @@ class LimitSignals(msgspec.Struct, frozen=True, kw_only=True):
     #: Of connections: those that wait are overtaken, by what gives one back and has the next before they wake up. Half
     #: of the holds may not have waited at all then, and each is one that others waited for.
     overtaken: bool = False
-    #: The longest hold, as a part of the window.
+    #: The longest hold, as a part of the window; also of one that began before.
     longest_share: float
     #: The part of the looks in which holders waited for something else; None: too few looks.
     suspended_share: float | None = None
@@ -59,7 +59,6 @@ def limit_signals(
     at_once = sum(share.at_once for share in window.shares.values())
     overtaken = kind == CONNECTIONS and 0 < OVERTAKING_SHARE * window.starts <= at_once
     length_ns = max(1, window.end_ns - window.begin_ns)
-    holds = [time for share in window.shares.values() for time in (*share.runs, *share.ages)]
     inside: Counter[tuple[Line, ...]] = Counter()
     suspended = elsewhere = None
     holders = others = 0
@@ -79,7 +78,7 @@ def limit_signals(
         kind=kind,
         waited=window.starts if overtaken else sum(wait > 0 for wait in window.waits),
         overtaken=overtaken,
-        longest_share=max(holds, default=0) / length_ns,
+        longest_share=window.longest_ns / length_ns,
         suspended_share=suspended,
         elsewhere_share=elsewhere,
         inside=_most(inside),

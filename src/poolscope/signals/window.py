@@ -137,13 +137,17 @@ class Window:
         self._running = [task.started_ns for task in history.running.values()]
         #: Tasks that started in the window, and those of them that had to wait for another task to end.
         self.starts = self.coupled = 0
+        #: The most time in the window that one task took.
+        self.longest_ns = 0
         self.shares: dict[int, Share] = {}
         for function, submitted, started, ended, coupled in reversed(history.recent):
             if ended < begin_ns - LATE_NS:
                 break  # newest first: the rest ended before the window
             share = self.shares.get(function) or self.shares.setdefault(function, Share())
             share.finished += begin_ns <= ended <= end_ns
-            share.busy_ns += max(0, min(ended, end_ns) - max(started, begin_ns))
+            inside_ns = max(0, min(ended, end_ns) - max(started, begin_ns))
+            share.busy_ns += inside_ns
+            self.longest_ns = max(self.longest_ns, inside_ns)
             if started < begin_ns < ended:
                 share.carried.append(ended - started)
             if begin_ns <= started <= end_ns:
@@ -158,7 +162,9 @@ class Window:
                 continue  # its run comes with its result
             share = self.shares.get(running.function) or self.shares.setdefault(running.function, Share())
             share.ages.append(max(0, end_ns - running.started_ns))
-            share.busy_ns += max(0, end_ns - max(running.started_ns, begin_ns))
+            inside_ns = max(0, end_ns - max(running.started_ns, begin_ns))
+            share.busy_ns += inside_ns
+            self.longest_ns = max(self.longest_ns, inside_ns)
             if begin_ns <= running.started_ns <= end_ns:
                 share.starts += 1
                 self.coupled += running.coupled
