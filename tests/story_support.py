@@ -66,8 +66,8 @@ STORIES = (
     Story("overlap", "Node.js", NODE, "nothing: three at once overlap", taken=True),
     Story("blocked", "Node.js", NODE, "a call blocks the loop for 160 ms at a time", taken=True),
     Story("threads", "Node.js", NODE, "libuv's four threads wait for a pipe", taken=True),
-    Story("database", "Go", GO, "120 goroutines share 2 connections of database/sql"),
-    Story("waiting", "Go", GO, "4 goroutines, each waits 20 ms"),
+    Story("database", "Go", GO, "goroutines share 2 connections of database/sql"),
+    Story("waiting", "Go", GO, "4 goroutines that wait"),
     Story("computing", "Go", GO, "4 goroutines compute, GOMAXPROCS is 1"),
     Story("requests", "PHP-FPM", PHP, "3 workers, each request waits 20 ms"),
 )
