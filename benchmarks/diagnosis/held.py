@@ -77,7 +77,7 @@ def consumers_leave_one_worker(recording):
     pool = recording.pool(ThreadPoolExecutor(consumers + 1, "pool"))
     for _ in range(consumers):
         pool.submit(drain, recording, items)
-    load = [(2.0, 0.3 / run), (SECONDS, rng.uniform(1.3, 1.6) / run)]
+    load = [(2.0, 0.3 / run), (2 * SECONDS, rng.uniform(1.5, 1.8) / run)]
     pool.play([(at, fetch, run) for at in arrivals(rng, load, regular=True)])
     for _ in range(consumers):
         items.put(None)
