@@ -244,7 +244,7 @@ def test_a_limiter_that_fills_and_a_line_that_blocks(tmp_path: Path) -> None:
     (finding,) = [finding for finding in loop["findings"] if finding["severity"] == "warning"]
     assert (finding["pattern"], finding["cause"]) == ("loop_blocked", "blocking_call")
     assert finding["frames"][0]["function"] == "parse"
-    assert finding["advice"]["text"] == "Await trio.sleep() in its place."
+    assert finding["advice"]["text"].startswith("Await trio.sleep() in its place")
 
 
 GUEST = """

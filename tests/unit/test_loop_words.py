@@ -45,7 +45,8 @@ def test_what_is_advised() -> None:
         "psycopg2 waits in the thread that calls it: run it in trio.to_thread.run_sync()."
     )
     sleep = next(call for call in BLOCKING if call.name == "sleep")
-    assert in_words_of("trio", Advice("await_instead", sleep.text)).text == "Await trio.sleep() in its place."
+    told = in_words_of("trio", Advice("await_instead", sleep.text)).text
+    assert told.startswith("Await trio.sleep() in its place")
     future = next(call for call in BLOCKING if call.name == "future")
     assert in_words_of("trio", Advice("await_instead", future.text)).text == (
         "Wait for it in trio.to_thread.run_sync(), or run the call there in place of submit()."
