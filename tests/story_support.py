@@ -29,7 +29,7 @@ GO = (f"{BUILT}/go/story",)
 PHP = (sys.executable, f"{ROOT}/tests/services/php/story.py")
 #: Between two scrapes (s), and how many there are while all is calm, too much comes, and all is calm again.
 INTERVAL = 0.5
-CALM, OVERLOAD, AGAIN = 5, 11, 7
+CALM, OVERLOAD, AGAIN = 5, 12, 7
 
 #: The pools of goroutines in story.go, as a user maps them.
 WORKERS = mappings.read(

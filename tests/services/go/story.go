@@ -73,7 +73,7 @@ func database(registry *prometheus.Registry) (func(), int) {
 	db.SetMaxOpenConns(2)
 	db.SetMaxIdleConns(2)
 	registry.MustRegister(collectors.NewDBStatsCollector(db, "main"))
-	web := newPool(registry, "web", 120)
+	web := newPool(registry, "web", 60)
 	return func() {
 		web.work <- func() {
 			held, err := db.Conn(context.Background())
@@ -89,7 +89,7 @@ func database(registry *prometheus.Registry) (func(), int) {
 // One that waits, with a hard limit.
 func waiting(registry *prometheus.Registry) (func(), int) {
 	crawler := newPool(registry, "crawler", 4)
-	return func() { crawler.work <- func() { time.Sleep(18 * time.Millisecond) } }, 5
+	return func() { crawler.work <- func() { time.Sleep(20 * time.Millisecond) } }, 5
 }
 
 // More workers than GOMAXPROCS, and each computes.
