@@ -1,5 +1,5 @@
-"""What watching costs where a library carries calls into threads: anyio (FastAPI, Starlette), asgiref (Django),
-waitress, s3transfer (boto3).
+"""What watching costs where a library carries calls into threads: anyio (FastAPI, Starlette), asgiref (Django), trio,
+aiosqlite, waitress, cheroot (CherryPy), s3transfer (boto3).
 
     python benchmarks/bridges.py [--calls N] [--repetitions N]
 
@@ -16,10 +16,15 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from statistics import median
+from types import SimpleNamespace
 
+import aiosqlite
 import anyio
+import trio
 from anyio import to_thread
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from cheroot.server import HTTPConnection
+from cheroot.workers.threadpool import ThreadPool
 from s3transfer.futures import BoundedExecutor
 from waitress.task import ThreadedTaskDispatcher
 
@@ -49,6 +54,51 @@ async def requests(calls: int) -> None:
         async with ThreadSensitiveContext():
             for _ in range(5):
                 await call()
+
+
+async def trios(calls: int) -> None:
+    async def one_by_one() -> None:
+        for _ in range(calls):
+            await trio.to_thread.run_sync(nothing)
+
+    # Not in asyncio's thread, whose signals it would take over.
+    await asyncio.to_thread(trio.run, one_by_one)
+
+
+async def queried(calls: int) -> None:
+    async with aiosqlite.connect(":memory:") as connection:
+        for _ in range(calls):
+            await connection.commit()
+
+
+class Turn(HTTPConnection):
+    """A connection of cheroot's on which nothing comes."""
+
+    remote_addr = remote_port = ""
+
+    def __init__(self, server: SimpleNamespace, ended: threading.Semaphore) -> None:
+        self.server = server
+        self._ended = ended
+        request = SimpleNamespace(ready=False, parse_request=nothing)
+        self.RequestHandlerClass = lambda *_: request
+
+    def close(self) -> None:
+        self._ended.release()
+
+
+#: One for all runs: it takes its time to start.
+SERVER = SimpleNamespace(stats={"Enabled": False, "Worker Threads": {}}, error_log=print, wsgi_app=nothing)
+SERVER.requests = ThreadPool(SERVER, min=4)
+
+
+async def served(calls: int) -> None:
+    if not SERVER.requests._threads:
+        SERVER.requests.start()
+    ended = threading.Semaphore(0)
+    for _ in range(calls):
+        SERVER.requests.put(Turn(SERVER, ended))
+    for _ in range(calls):
+        ended.acquire()
 
 
 class Task:
@@ -88,7 +138,10 @@ CASES: dict[str, Callable[[int], Awaitable[None]]] = {
     "anyio: a call, wait for it": one_by_one,
     "anyio: a batch of calls": batch,
     "asgiref: five calls in a context": requests,
+    "trio: a call, wait for it": trios,
+    "aiosqlite: a request, wait for it": queried,
     "waitress: a batch of tasks": dispatched,
+    "cheroot: a batch of turns": served,
     "s3transfer: a batch, 100 in at once": transferred,
 }
 
@@ -124,6 +177,7 @@ def main() -> None:
         ratio = median(ours / theirs for ours, theirs in zip(watched, plain, strict=True))
         noise = median(second / first for first, second in zip(plain, again, strict=True))
         print(f"{name:36} {median(plain):6.1f} {median(watched):6.1f}  {ratio:5.2f}  {noise:5.2f}")
+    SERVER.requests.stop()
 
 
 if __name__ == "__main__":

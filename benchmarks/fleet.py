@@ -22,6 +22,7 @@ it starts (both are Debian's). `poolscope fleet` is a process of its own; its pe
 from __future__ import annotations
 
 import argparse
+import contextlib
 import heapq
 import json
 import os
@@ -44,8 +45,9 @@ from poolscope.fleet import known
 from poolscope.fleet.judging import Instance, Range
 from poolscope.fleet.samples import Assembly, Series
 
-#: 2026-08-01 14:00 UTC.
+#: 2026-08-01 14:00 UTC, when a block of a Prometheus begins; and how long one is.
 BEGIN = 1_785_592_800
+BLOCK_SECONDS = 7200
 WORKERS = 8
 RUN_SECONDS = 0.5
 POOLS_OF_AN_INSTANCE = 10
@@ -73,10 +75,13 @@ def scrapes(random_, seconds, interval, sick_from=None, sick_until=None):
         yield BEGIN + now, active, int(queued), int(done)
 
 
-def write(path, pools, seconds, interval, seed, sick):
-    """Write the samples of all pools as OpenMetrics; `sick` are the numbers of those that fill."""
+def write(folder, pools, seconds, interval, seed, sick):
+    """Write the samples of all pools as OpenMetrics, a file for each block of a Prometheus, as promtool reads all of a
+    file for each block; `sick` are the numbers of those that fill. The paths."""
     random_ = random.Random(seed)
-    with open(path, "w") as file:
+    paths = [folder / f"samples-{begin}.txt" for begin in range(0, seconds + 1, BLOCK_SECONDS)]
+    with contextlib.ExitStack() as open_files:
+        files = [open_files.enter_context(open(path, "w")) for path in paths]
         for number in range(pools):
             labels = (
                 f'{{job="orders",instance="10.0.{number // POOLS_OF_AN_INSTANCE // 250}.'
@@ -84,23 +89,28 @@ def write(path, pools, seconds, interval, seed, sick):
             )
             begin = random_.randrange(seconds // 4, seconds // 2)
             when = (begin, begin + 1800) if number in sick else (None, None)
-            lines = []
+            series = [f"{name}{labels} " for name in METRICS]
+            lines = [[] for _ in files]
             for at, active, queued, done in scrapes(random_, seconds, interval, *when):
                 values = (WORKERS, WORKERS, WORKERS, active, queued, 2147483647 - queued, done)
-                lines += [f"{name}{labels} {value} {at}\n" for name, value in zip(METRICS, values, strict=True)]
-            file.write("".join(lines))
-        file.write("# EOF\n")
+                lines[(at - BEGIN) // BLOCK_SECONDS] += [
+                    f"{begin}{value} {at}\n" for begin, value in zip(series, values, strict=True)
+                ]
+            for file, part in zip(files, lines, strict=True):
+                file.write("".join(part))
+        for file in files:
+            file.write("# EOF\n")
+    return paths
 
 
 class Prometheus:
     """A server on loopback that has these samples."""
 
     def __init__(self, folder, pools, seconds, interval, seed, sick):
-        text = folder / "samples.txt"
-        write(text, pools, seconds, interval, seed, sick)
-        command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "--quiet", text, folder / "data"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        text.unlink()
+        for text in write(folder, pools, seconds, interval, seed, sick):
+            command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "--quiet", text, folder / "data"]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            text.unlink()
         (folder / "prometheus.yml").write_text("{}\n")
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.url = f"http://127.0.0.1:{free.getsockname()[1]}"

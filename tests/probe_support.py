@@ -10,7 +10,7 @@ from typing import Any
 
 import poolscope
 from poolscope.probe.recording.function_table import FunctionTable
-from poolscope.probe.recording.recorder import PoolRecorder
+from poolscope.probe.recording.recorder import unread_recorder
 from poolscope.probe.sampling.waits import WaitReader
 from poolscope.probe.settings import ProbeSettings
 
@@ -52,6 +52,9 @@ class CountingClock:
     def __call__(self):
         return self._next()
 
+    def jump(self, ns):
+        self._next = itertools.count(self() + ns).__next__
+
 
 class FakeProbe:
     """What `poolscope.probe.runtime.Probe` offers to pools. Nothing is drained unless a test does it."""
@@ -69,9 +72,20 @@ class FakeProbe:
         self.settings = ProbeSettings()
         self.supervised = False
         self.before_flush = []
+        self.jobs = []
 
-    def add_job(self, _seconds, _job):
-        return lambda: None
+    def add_job(self, _seconds, job):
+        self.jobs.append(job)
+        return lambda: self.jobs.remove(job)
+
+    def later(self, ns):
+        """Have the clock show so much more from now on."""
+        self.clock.jump(ns)
+
+    def do_jobs(self):
+        """What the thread of a probe does from time to time."""
+        for job in list(self.jobs):
+            job(self.clock())
 
     def notice(self, text):
         self.emit(("notice", text))
@@ -98,20 +112,20 @@ class FakeProbe:
         self.rules[label] = SimpleNamespace(max_workers=max_workers, ignore=False, name=None)
 
     @as_ours
-    def open_pool(self, executor, *, name, prefix, kind, size, site=None):
+    def open_pool(self, executor, *, name, prefix, kind, size, site=None, recorder=None):
         label = name or prefix or "unnamed"
         self.opened.append((name, prefix, kind))
         if label in self.ignored:
             return None
-        recorder = PoolRecorder(
-            len(self.recorders) + 1,
-            name=label,
-            kind=kind,
-            executor=f"{type(executor).__module__}.{type(executor).__qualname__}",
-            created_at="package/file.py:1",
-            size=size,
-        )
+        recorder = recorder or self.new_recorder(executor, kind)
+        recorder.name, recorder.created_at, recorder.size = label, "package/file.py:1", size
+        recorder.last_size = size() or (0, 0)
+        return recorder
+
+    def new_recorder(self, owner, kind):
+        recorder = unread_recorder(owner, kind)
         self.recorders.append(recorder)
+        recorder.id = len(self.recorders)
         return recorder
 
     def function_names(self):

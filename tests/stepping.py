@@ -8,6 +8,9 @@ hold is checked.
 
 from __future__ import annotations
 
+import concurrent.futures.thread
+import dis
+import functools
 import importlib
 import os
 import sys
@@ -16,8 +19,11 @@ import time
 from contextlib import contextmanager
 from itertools import count
 from types import CodeType, FunctionType
+from typing import Any
 
 import poolscope
+from poolscope.probe.executors.work_item import watched_item
+from poolscope.probe.interpreter import shapes, tracebacks
 
 LIMIT = 30  # seconds for what is sure to come
 
@@ -53,13 +59,20 @@ def _with_inner(code):
             yield from _with_inner(constant)
 
 
-def stepped_codes():
-    codes = {code for name in _MODULES for code in _codes_in(importlib.import_module(name), name)}
-    return codes | set(_codes_in(threading.Condition, "threading"))
+def stepped_codes(more=()):
+    """The codes of `_MODULES` and of `more` modules."""
+    names = (*_MODULES, *more)
+    codes = [code for name in names for code in _codes_in(importlib.import_module(name), name)]
+    # What is put in the place of a library's functions runs as a copy, which is equal to the original.
+    standard = concurrent.futures.thread
+    watched_item(standard, shapes.thread_pool(standard))
+    codes += [tracebacks.unseen_code(code) for code in codes if is_code_of_ours(code)]
+    codes += [*tracebacks.placed.values(), *_codes_in(threading.Condition, "threading")]
+    return list({id(code): code for code in codes}.values())
 
 
 def is_code_of_ours(code):
-    return os.path.dirname(poolscope.__file__) in code.co_filename
+    return os.path.dirname(poolscope.__file__) in code.co_filename or code in tracebacks.placed.values()
 
 
 @contextmanager
@@ -100,6 +113,69 @@ def stepping(codes, step):
         yield
     finally:
         threading.settrace(None)
+
+
+@functools.cache
+def openings(code):
+    """Where in the code the interpreter lets an exception in: behind a call, the begin of a function, a jump back."""
+    instructions = list(dis.get_instructions(code))
+    names = [step.opname for step in instructions]
+    # An intrinsic is no call of anything.
+    lets_in = [
+        name.startswith(("CALL", "RESUME", "JUMP_BACKWARD")) and not name.startswith("CALL_INTRINSIC") for name in names
+    ]
+    return frozenset(after.offset for after, open_ in zip(instructions[1:], lets_in, strict=False) if open_)
+
+
+class TimeIsUpError(Exception):
+    """As the handlers of alarms raise it."""
+
+
+@contextmanager
+def interrupting(modules=(), overrides=()):
+    """Gives `interrupt(call, at)`, which raises at the `at`-th opening of `call`, in our code, in a thread of its own.
+
+    That returns where it was raised; None: there are not so many. It must come out of the call. What comes up at the
+    begin of `overrides`, by their names, has come before them: it cannot be kept from there, nor do they change it.
+    """
+    thread, at, seen = None, 0, 0
+    places: list[Any] = []
+
+    def step(code, place):
+        nonlocal seen
+        if threading.current_thread() is not thread or places or place not in openings(code):
+            return
+        if code.co_qualname in overrides and place == min(openings(code)):
+            return
+        seen += 1
+        if seen == at:
+            places.append(f"{code.co_qualname}, at {place}")
+            raise TimeIsUpError
+
+    def interrupt(call, number):
+        nonlocal thread, at, seen
+        places.clear()
+        raised = []
+
+        def run():
+            try:
+                call()
+            except BaseException as error:
+                # The standard library may fail over what it was interrupted in, with or without us.
+                while error is not None and not isinstance(error, TimeIsUpError):
+                    error = error.__context__  # type: ignore[assignment]
+                if error is None:
+                    raise
+                raised.append(True)
+
+        thread, at, seen = threading.Thread(target=run), number, 0
+        thread.start()
+        thread.join(LIMIT)
+        assert raised or not places, f"swallowed in {places[0]}"
+        return places[0] if places else None
+
+    with stepping([code for code in stepped_codes(modules) if is_code_of_ours(code)], step):
+        yield interrupt
 
 
 class _Stop:

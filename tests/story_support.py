@@ -29,7 +29,7 @@ GO = (f"{BUILT}/go/story",)
 PHP = (sys.executable, f"{ROOT}/tests/services/php/story.py")
 #: Between two scrapes (s), and how many there are while all is calm, too much comes, and all is calm again.
 INTERVAL = 0.5
-CALM, OVERLOAD, AGAIN = 5, 11, 7
+CALM, OVERLOAD, AGAIN = 5, 12, 7
 
 #: The pools of goroutines in story.go, as a user maps them.
 WORKERS = mappings.read(
@@ -66,8 +66,8 @@ STORIES = (
     Story("overlap", "Node.js", NODE, "nothing: three at once overlap", taken=True),
     Story("blocked", "Node.js", NODE, "a call blocks the loop for 160 ms at a time", taken=True),
     Story("threads", "Node.js", NODE, "libuv's four threads wait for a pipe", taken=True),
-    Story("database", "Go", GO, "120 goroutines share 2 connections of database/sql"),
-    Story("waiting", "Go", GO, "4 goroutines, each waits 20 ms"),
+    Story("database", "Go", GO, "goroutines share 2 connections of database/sql"),
+    Story("waiting", "Go", GO, "4 goroutines that wait"),
     Story("computing", "Go", GO, "4 goroutines compute, GOMAXPROCS is 1"),
     Story("requests", "PHP-FPM", PHP, "3 workers, each request waits 20 ms"),
 )

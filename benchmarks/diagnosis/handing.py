@@ -263,6 +263,11 @@ def tiny_tasks_of_a_loop(recording):
 @family(larger_tasks(), alone=True)
 def tiny_tasks_at_once(recording):
     pool = recording.pool(ThreadPoolExecutor(recording.random.choice((2, 4, 8)), "pool"))
-    pool.tasks = [Task() for _ in range(100_000)]
-    for _ in pool.executor.map(nothing, pool.tasks):
+
+    def stamped():
+        for _ in range(100_000):
+            pool.tasks.append(Task())
+            yield pool.tasks[-1]
+
+    for _ in pool.executor.map(nothing, stamped()):
         pass

@@ -69,20 +69,6 @@ def consumers_fill_the_pool(recording):
         items.put(None)
 
 
-@family(Expected("pool", "saturated", "long_lived", action="own_threads"), settings=STALL)
-def consumers_leave_one_worker(recording):
-    """The others have what is left: one worker, and more work than it can do."""
-    rng, items = recording.random, queue.Queue()
-    consumers, run = rng.choice((2, 3)), rng.uniform(0.15, 0.3)
-    pool = recording.pool(ThreadPoolExecutor(consumers + 1, "pool"))
-    for _ in range(consumers):
-        pool.submit(drain, recording, items)
-    load = [(2.0, 0.3 / run), (SECONDS, rng.uniform(1.3, 1.6) / run)]
-    pool.play([(at, fetch, run) for at in arrivals(rng, load, regular=True)])
-    for _ in range(consumers):
-        items.put(None)
-
-
 @family(Expected(), settings=STALL)
 def consumers_idle_with_room(recording):
     consumers, items = recording.random.choice((2, 3, 4)), queue.Queue()

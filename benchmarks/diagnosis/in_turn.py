@@ -3,14 +3,15 @@
 import asyncio
 import multiprocessing
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 from benchmarks.diagnosis.recording import Expected, Task, arrivals, family
 
 SECONDS = 7.0
 PATTERN = "not_concurrent"
 #: A pool without a name is called by where it was made.
-CHUNKED = "benchmarks.diagnosis.in_turn:all_items_in_one_chunk.pool"
+NAME = "benchmarks.diagnosis.in_turn:"
+CHUNKED = f"{NAME}all_items_in_one_chunk.pool"
 
 
 def in_turn(subject, line="in turn"):
@@ -55,6 +56,19 @@ def coroutines_awaited_in_a_loop(recording):
 def coroutines_awaited_in_a_comprehension(recording):
     async def main(count, seconds):
         return [await fetch(number, seconds) for number in range(count)]  # <- in turn
+
+    asyncio.run(main(*turns(recording.random)))
+
+
+@family(in_turn("loop"))
+def tasks_awaited_at_once(recording):
+    """Each turn makes a task, and awaits it before the next turn makes its own."""
+
+    async def main(count, seconds):
+        found = []
+        for number in range(count):
+            task = asyncio.create_task(fetch(number, seconds))
+            found.append(await task)  # <- in turn
 
     asyncio.run(main(*turns(recording.random)))
 
@@ -109,6 +123,36 @@ def rounds_with_one_slow_task(recording):
             found += await asyncio.gather(fetch(number, seconds), *work)  # <- rounds
 
     asyncio.run(main())
+
+
+@family(Expected("pool", PATTERN, "waits_for_slowest", line="rounds", action="one_pool", info=True))
+def rounds_of_a_map(recording):
+    """Each round has a pool of its own, as a list that is cut into parts by hand."""
+    rng = recording.random
+    size, seconds = rng.randint(8, 12), rng.uniform(0.6, 1.0)
+    items = [seconds if number % size == 3 else 0.06 for number in range(size * int(SECONDS / seconds + 1))]
+    for first in range(0, len(items), size):
+        with ThreadPoolExecutor(size, "pool") as pool:
+            list(pool.map(time.sleep, items[first : first + size]))  # <- rounds
+
+
+@family(Expected(NAME + "pools_of_processes_that_mostly_start.pool", PATTERN, "waits_for_slowest", info=True))
+def pools_of_processes_that_mostly_start(recording):
+    """A process of its own for each worker of each round, which imports everything anew."""
+    rng = recording.random
+    for number in range(rng.randint(12, 14)):
+        with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+            list(pool.map(time.sleep, [0.01 + number * 1e-6] * 4))
+
+
+@family(Expected("pool"))
+def twin_even_rounds_of_a_map(recording):
+    """Rounds too, with little between the first and the last to end."""
+    size, seconds = recording.random.randint(8, 12), recording.random.uniform(0.4, 0.8)
+    for number in range(int(SECONDS / seconds) + 1):
+        with ThreadPoolExecutor(size, "pool") as executor:
+            recording.pool(executor)
+            list(executor.map(time.sleep, [seconds + number * 1e-6] * size))
 
 
 # -- because they have to

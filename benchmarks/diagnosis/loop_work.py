@@ -25,12 +25,12 @@ def full(cause, line=None, action=None):
 def prepare(seconds):
     end = time.thread_time() + seconds
     while time.thread_time() < end:
-        sum(range(500))
+        sum(range(500))  # <- prepare
 
 
 async def request(seconds):
     await asyncio.sleep(0.005)
-    prepare(seconds)  # <- prepare
+    prepare(seconds)
     await asyncio.sleep(0.005)
 
 

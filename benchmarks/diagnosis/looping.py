@@ -85,7 +85,7 @@ def loop_that_ends_in_a_call(recording):
     """What ends a server writes something down, in a task that the main one waits for: nobody else is there."""
 
     async def end():
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.8)  # the others are gone for long
         time.sleep(recording.random.uniform(1.0, 1.5))
 
     async def main():

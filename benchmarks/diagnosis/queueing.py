@@ -2,12 +2,16 @@
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 
 from benchmarks.diagnosis.computing import CORES, compute
 from benchmarks.diagnosis.healthy import SECONDS, ask, fetch, size_and_run
 from benchmarks.diagnosis.recording import Expected, arrivals, family
 from benchmarks.diagnosis.waiting import connecting, locked, phases, polite, scarce
+
+#: A pool without a name is called by where it was made.
+NAME = "benchmarks.diagnosis.queueing:"
 
 
 def rush(pool, times, *call):
@@ -34,6 +38,52 @@ def lock_behind_a_short_queue(recording):
 @family(scarce("connection"))
 def connections_behind_a_short_queue(recording):
     connecting(recording, lambda rng, full: [*arrivals(rng, [(4.0, 0.4 * full)]), *[4.0] * 45], working=True)
+
+
+#: The lock that worker processes share, and how they get it.
+SHARED = []
+
+
+def in_turns(task, before, held):
+    with task:
+        time.sleep(before)
+        with SHARED[0]:  # <- lock
+            time.sleep(held)
+    return task
+
+
+def apart(task, before, held):
+    with task:
+        time.sleep(before + held)
+    return task
+
+
+def between_processes(recording, name, work):
+    """All at once: an own wait, then the lock that is held for as long as three workers have one."""
+    rng = recording.random
+    held = rng.uniform(0.03, 0.06)
+    context = get_context("fork")
+    executor = ProcessPoolExecutor(4, context, initializer=SHARED.append, initargs=(context.Lock(),))
+    list(executor.map(time.sleep, [0.1] * 4))
+    pool = recording.pool(executor, name)
+    for _ in range(int(6 / held)):
+        pool.submit(work, held / 3, held)
+    pool.close()
+
+
+@family(
+    Expected(
+        NAME + "between_processes.executor", "serial", "shared_resource", line="lock",
+        action="relieve_shared_resource",
+    )
+)  # fmt: skip
+def lock_between_processes(recording):
+    between_processes(recording, NAME + "between_processes.executor", in_turns)
+
+
+@family(Expected(NAME + "between_processes.executor", "batch", "blocking_io", action="none", info=True))
+def processes_that_share_no_lock(recording):
+    between_processes(recording, NAME + "between_processes.executor", apart)
 
 
 def brief(task, lock, seconds):

@@ -25,7 +25,7 @@ from poolscope.live.board import Board
 from poolscope.live.screen import View
 
 HERE = Path(__file__).parent
-EXAMPLES = HERE.parents[1] / "examples"
+ROOT = HERE.parents[1]
 CHROMIUM = "/usr/bin/chromium"
 WIDTH = 1000
 #: When the example is in the middle of what is wrong with it, seconds after its start.
@@ -38,7 +38,7 @@ def main() -> None:
         page = Path(folder, "page.html")
         url = f"http://127.0.0.1:{_free_port()}"
         command = [sys.executable, "-m", "poolscope", "run", "--quiet", "--listen", url.removeprefix("http://")]
-        program = subprocess.Popen([*command, "--html", str(page), str(EXAMPLES / "hard_limit.py")])
+        program = subprocess.Popen([*command, "--html", str(page), "examples/hard_limit.py"], cwd=ROOT)
         began = time.monotonic()
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         ask = source(url)

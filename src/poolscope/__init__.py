@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from poolscope.probe.api import registered
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 #: Public name -> module it lives in.
 _HOMES = {

@@ -294,7 +294,7 @@ class OwnStart(msgspec.Struct, frozen=True):
     where: str
     #: Whether a library started them, and not the program itself.
     library: bool
-    #: How many there were, in all processes.
+    #: How many there were, in all processes; 0: the executor is there, and was not seen to start any.
     count: int
     #: Whether each was over before the next one began.
     in_turn: bool
@@ -381,8 +381,8 @@ class PoolTrace(msgspec.Struct, frozen=True):
     `tasks` holds little-endian int64 quadruples (function index, submitted, started, finished), nanoseconds from
     the start of the program, in order of submission; -1 for what had not happened when the record ended, or never did:
     a task cancelled before it started has started = finished = -1. `workers` holds a little-endian int64 for each of
-    them: the number of the worker that ran it, from 1 on; 0 for what has not started. It is empty where workers are not
-    known: in a session of poolscope 0.1, and of limits and queues.
+    them: the number of the worker (permit, connection, consumer) that had it, from 1 on; 0 for what has not started. It
+    is empty in a session of poolscope 0.1.
     """
 
     functions: tuple[str, ...]

@@ -136,11 +136,16 @@ def test_the_files_have_sane_permissions_and_links_stay(tmp_path: Path) -> None:
     (tmp_path / "target").write_text('{\n  "schema": "poolscope.report/1"\n}')
     (tmp_path / "target").chmod(0o640)
     (tmp_path / "link").symlink_to("target")
-    assert poolscope("run", "--quiet", "--json", "link", "program.py", cwd=tmp_path).status == 0
+    words = ("--json", "link", "--trace", "new.json", "--session", "own.session")
+    assert poolscope("run", "--quiet", *words, "program.py", cwd=tmp_path).status == 0
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "target").stat().st_mode & 0o777 == 0o640
     assert json.loads((tmp_path / "target").read_text())["exit_code"] == 0
-    assert sorted(os.listdir(tmp_path)) == ["link", "program.py", "target"]
+    # A report is made to be handed on; a session holds more.
+    (tmp_path / "like_any_other").touch()
+    assert (tmp_path / "new.json").stat().st_mode == (tmp_path / "like_any_other").stat().st_mode
+    assert (tmp_path / "own.session").stat().st_mode & 0o777 == 0o600
+    assert sorted(os.listdir(tmp_path)) == ["like_any_other", "link", "new.json", "own.session", "program.py", "target"]
 
 
 @pytest.mark.parametrize("quiet", [True, False])
@@ -279,6 +284,10 @@ def test_a_report_that_cannot_be_written_in_the_end(tmp_path: Path) -> None:
         outcome = poolscope(*words, cwd=tmp_path)
         assert outcome.status == expected
         assert [text.partition(": ")[0] for text in outcome.err.splitlines()] == ["poolscope", "poolscope"]
+        (tmp_path / "out").mkdir()
+        loud = poolscope("run", "--json", "out/it.json", "program.py", status, cwd=tmp_path)
+        assert loud.status == expected
+        assert loud.err.count("it.json") == 1
 
 
 def test_a_report_that_is_missing_is_no_success(tmp_path: Path) -> None:

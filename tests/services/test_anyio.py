@@ -27,6 +27,7 @@ from probe_support import waits as told
 
 from poolscope.probe import adapters
 from poolscope.probe.adapters import anyio as adapter
+from poolscope.probe.adapters.limited_threads import UNLIMITED
 from poolscope.probe.interpreter.cpu import CpuClocks
 from poolscope.probe.recording.virtual_workers import VirtualWorker
 
@@ -293,10 +294,10 @@ def test_a_pool_ends_with_its_limiter(run, probe):
 
     adapter.patch(probe)
     gc.collect()
-    before = len(adapter._pools)
+    before = len(adapter._limiters._pools)
     run(main)
     gc.collect()
-    assert len(adapter._pools) == before
+    assert len(adapter._limiters._pools) == before
     assert [recorder.size() for recorder in probe.recorders] == [None, None]
     run(main)
     assert len(probe.recorders) == 4
@@ -309,7 +310,7 @@ def test_without_a_limit(probe):
         return ledger(probe).read().max_workers
 
     adapter.patch(probe)
-    assert anyio.run(main) == adapter.UNLIMITED
+    assert anyio.run(main) == UNLIMITED
 
 
 def test_the_settings_may_give_another_size(run, probe):
@@ -639,12 +640,12 @@ def test_a_thread_that_starts_what_was_just_cancelled(probe):
 
     async def main():
         adapter.patch(probe)
-        backend = anyio._backends._asyncio.AsyncIOBackend
-        task = vars(adapter)["_current"].arrived(backend, square, (3,), backend.current_default_thread_limiter())
+        default = anyio._backends._asyncio.AsyncIOBackend.current_default_thread_limiter
+        task: Any = adapter._limiters.arrived((square, (3,)), default(), default, lambda: probe)
         task.cancelled()
         assert task(3) == 9
         ledger(probe).only(submitted=1, cancelled=1)
-        task = vars(adapter)["_current"].arrived(backend, square, (3,), backend.current_default_thread_limiter())
+        task = adapter._limiters.arrived((square, (3,)), default(), default, lambda: probe)
         assert task(3) == 9
         task.cancelled()
         ledger(probe).only(submitted=1, succeeded=1)

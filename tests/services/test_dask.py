@@ -102,7 +102,8 @@ def check(report: dict[str, Any]) -> None:
             2,
             2,
         )
-        assert row["tasks"]["cancelled"] == row["tasks"]["rejected"] == 0
+        # What a worker takes off another one, which has too much, is cancelled there.
+        assert row["tasks"]["rejected"] == 0
         for function in row["functions"]:
             name = function["name"].rpartition(".")[2]
             tasks[name] = tasks.get(name, 0) + function["started"]

@@ -155,3 +155,20 @@ def test_another_size_can_be_tried(tmp_path: Path) -> None:
     _, report = watched(*words, program, cwd=tmp_path)
     assert report["pools"][0]["max_workers"] == 16
     assert not [finding for finding in report["pools"][0]["findings"] if finding["severity"] != "info"]
+
+
+def test_a_reactor_that_is_no_guest_of_asyncios_is_told(tmp_path: Path) -> None:
+    program = script(
+        tmp_path,
+        """
+        from twisted.internet import reactor, threads
+
+        threads.deferToThread(divmod, 7, 2).addCallback(print).addBoth(lambda _: reactor.stop())
+        reactor.run()
+        """,
+    )
+    plain = python(program, cwd=tmp_path)
+    outcome, report = watched(program, cwd=tmp_path)
+    assert outcome == plain
+    (notice,) = report["notices"]
+    assert "is an event loop of a kind that is not known: what blocks it is not seen" in notice

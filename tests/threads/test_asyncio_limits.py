@@ -14,7 +14,7 @@ import pytest
 from probe_support import FakeProbe, Ledger
 
 from poolscope.probe.interpreter.shapes import Unfamiliar, asyncio_limits
-from poolscope.probe.limits import asyncio_locks
+from poolscope.probe.limits import asyncio_locks, first_waits, known_limits
 
 CLASSES = (asyncio.Lock, asyncio.Semaphore)
 BEFORE = {cls: dict(vars(cls)) for cls in CLASSES}
@@ -25,9 +25,9 @@ class Probe(FakeProbe):
         super().__init__()
         self.sites = []
 
-    def open_pool(self, executor, *, name, prefix, kind, size, site=None):
+    def open_pool(self, executor, *, site=None, **how):
         self.sites.append(site)
-        return super().open_pool(executor, name=name, prefix=prefix, kind=kind, size=size, site=site)
+        return super().open_pool(executor, site=site, **how)
 
 
 @pytest.fixture
@@ -43,6 +43,12 @@ def probe():
 
 def ledger(probe, which=0):
     return Ledger(probe.recorders[which], probe)
+
+
+def open_rows(probe):
+    """The row of each that is noted, as if it were worth one by now."""
+    for weak in list(asyncio_locks._state.limits._fresh.values()):
+        weak().open()
 
 
 async def turns(times=1):
@@ -80,6 +86,7 @@ def test_a_hold_is_a_task(probe, make, kind, size):
         limit, opened = make(), asyncio.Event()
         holds = [asyncio.ensure_future(hold(limit, opened)) for _ in range(size + 2)]
         await turns(3)
+        open_rows(probe)
         book = ledger(probe)
         book.only(submitted=size + 2, running=size, queued=2)
         assert (book.workers, book.max_workers) == (size, size)
@@ -89,7 +96,6 @@ def test_a_hold_is_a_task(probe, make, kind, size):
         # The first of those that waited got its place when the first holder left.
         assert sorted(task[4] for task in book.finished)[-2] in [task[5] for task in book.finished]
         assert probe.recorders[0].kind == kind
-        assert probe.recorders[0].proven()
 
     asyncio.run(main())
     assert probe.function_names()[1].endswith("test_asyncio_limits.hold")
@@ -98,10 +104,11 @@ def test_a_hold_is_a_task(probe, make, kind, size):
 def test_it_is_named_by_where_it_was_made(probe):
     async def main():
         lock, opened = asyncio.Lock(), asyncio.Event()
-        holds = [asyncio.ensure_future(hold(lock, opened)) for _ in range(2)]
+        holds = [asyncio.ensure_future(hold(lock, opened)) for _ in range(3)]
         await turns(2)
         opened.set()
         await asyncio.gather(*holds)
+        probe.do_jobs()
 
     asyncio.run(main())
     [(place, name, _)] = probe.sites
@@ -156,13 +163,13 @@ def test_what_is_given_back_by_others_is_a_signal(probe):
 
         producing = asyncio.ensure_future(producer())
         await turns(3)
-        recorder = probe.recorders[0]
         for _ in range(6):
             room.release()
             await turns(3)
         await asyncio.gather(producing, *fill)
-        assert not recorder.proven()
-        assert recorder.given_up
+        probe.do_jobs()
+        assert probe.opened == []
+        assert probe.recorders[0].given_up
 
     asyncio.run(main())
 
@@ -191,8 +198,8 @@ def test_one_that_is_older_than_the_patch_is_learned():
             await turns(2)
             opened.set()
             await asyncio.gather(*holds)
+            probe.do_jobs()
             assert probe.recorders[0].size()[1] == 2
-            assert probe.recorders[0].proven()
 
         asyncio.run(main())
     finally:
@@ -231,7 +238,7 @@ def test_a_subclass_that_overrides_is_left_alone(probe):
     async def main():
         for limit in (Mine(), Other(1)):
             opened = asyncio.Event()
-            holds = [asyncio.ensure_future(hold(limit, opened)) for _ in range(2)]
+            holds = [asyncio.ensure_future(hold(limit, opened)) for _ in range(3)]
             await turns(2)
             opened.set()
             await asyncio.gather(*holds)
@@ -314,6 +321,7 @@ def test_holders_and_what_waits_are_seen_in_their_coroutines(probe):
         await turns(2)
         first.set()
         await turns(4)
+        open_rows(probe)
         held, waiting = probe.recorders[0].look(256)
         opened.set()
         await asyncio.gather(*holds)
@@ -383,3 +391,122 @@ def test_one_for_which_nothing_waits_any_more_has_a_plain_queue(probe, make):
         ledger(probe).only(submitted=12, succeeded=12)
 
     asyncio.run(main())
+
+
+def test_a_first_wait_that_is_soon_over_costs_a_note(probe):
+    async def main():
+        locks = [asyncio.Lock() for _ in range(3)]
+        for lock in locks:
+            opened = asyncio.Event()
+            holds = [asyncio.ensure_future(hold(lock, opened)) for _ in range(2)]
+            await turns(2)
+            assert type(lock._waiters) is deque
+            opened.set()
+            await asyncio.gather(*holds)
+        probe.later(first_waits.MOMENT_NS)
+        probe.do_jobs()
+        await turns(2)
+
+    asyncio.run(main())
+    assert probe.recorders == []
+
+
+def test_a_first_wait_that_lasts_is_heard_of(probe):
+    async def main():
+        lock, opened, late = asyncio.Lock(), asyncio.Event(), asyncio.Event()
+        holds = [asyncio.ensure_future(hold(lock, event)) for event in (opened, late)]
+        await turns(2)
+        probe.do_jobs()
+        await turns(2)
+        assert probe.recorders == []
+        probe.later(first_waits.MOMENT_NS)
+        probe.do_jobs()
+        await turns(2)
+        book = ledger(probe)
+        book.only(submitted=2, running=1, queued=1)
+        assert probe.opened == []  # it may be a signal, as long as nothing has come back
+        opened.set()
+        await turns(4)
+        book.only(submitted=2, running=1, succeeded=1)
+        late.set()
+        await asyncio.gather(*holds)
+        probe.do_jobs()
+        assert probe.opened == [(None, "", "lock")]
+        book.only(submitted=2, succeeded=2)
+        waited = [task[4] - task[3] for task in book.finished]
+        assert max(waited) >= first_waits.MOMENT_NS
+
+    asyncio.run(main())
+
+
+def test_a_wait_on_a_loop_that_is_closed_is_let_go(probe):
+    async def main():
+        lock = asyncio.Lock()
+        await lock.acquire()
+        waiting = asyncio.ensure_future(lock.acquire())
+        await turns(2)
+        return lock, waiting
+
+    loop = asyncio.new_event_loop()
+    lock, waiting = loop.run_until_complete(main())
+    waiting.cancel()
+    loop.close()
+    probe.later(first_waits.MOMENT_NS)
+    probe.do_jobs()
+    assert lock._waiters
+    assert probe.recorders == []
+
+
+def test_those_that_were_waited_for_once_make_room_for_others(probe, monkeypatch):
+    monkeypatch.setattr(known_limits, "LIMITS_KEPT", 2)
+
+    async def contend(lock, times):
+        for _ in range(times):
+            opened = asyncio.Event()
+            holds = [asyncio.ensure_future(hold(lock, opened)) for _ in range(2)]
+            await turns(2)
+            opened.set()
+            await asyncio.gather(*holds)
+
+    async def main():
+        probe.rules.clear()
+        locks = [asyncio.Lock() for _ in range(4)]
+        for lock in locks:
+            await contend(lock, 3)
+            probe.do_jobs()
+        return locks
+
+    asyncio.run(main())
+    assert len(probe.opened) == 2
+    assert [message for message in probe.messages if message[0] == "notice"] == [
+        ("notice", "more than 2 semaphores and locks are waited for: the others are not seen")
+    ]
+
+
+def test_a_class_of_the_programs_is_asked_for_nothing(probe):
+    asked = []
+
+    class Mine(asyncio.Lock):
+        def __getattr__(self, name):
+            asked.append(name)
+            raise AttributeError(name)
+
+        def __bool__(self):
+            raise TypeError("ask nothing")
+
+        def __eq__(self, other):
+            raise TypeError("ask nothing")
+
+        __hash__ = None
+
+    async def main():
+        lock, opened = Mine(), asyncio.Event()
+        holds = [asyncio.ensure_future(hold(lock, opened)) for _ in range(4)]
+        await turns(2)
+        opened.set()
+        await asyncio.gather(*holds)
+        probe.do_jobs()
+
+    asyncio.run(main())
+    assert asked == []
+    assert len(probe.opened) == 1

@@ -22,7 +22,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import traceback
 import types
 import weakref
 from concurrent.futures import _base
@@ -834,44 +833,6 @@ OBSERVATIONS = [
 @pytest.mark.parametrize("observe", OBSERVATIONS, ids=lambda observe: observe.__name__)
 def test_as_without_us(observe, kind):
     same(kind, observe)
-
-
-def raising(depth):
-    if depth:
-        raising(depth - 1)
-    try:
-        raise KeyError("first")
-    except KeyError as exc:
-        raise ValueError("x") from exc
-
-
-def tracebacks(executor_class):
-    """By way of reading the exception: the user's frames, how many others, what it came from."""
-    seen = []
-    with executor_class(1) as pool:
-        future = pool.submit(raising, 2)
-        for read in (future.exception, future.result):
-            error = None
-            try:
-                error = read(LIMIT)
-            except ValueError as exc:
-                error = exc
-            frames = traceback.extract_tb(error.__traceback__)
-            users = [(frame.name, frame.lineno) for frame in frames if frame.name == "raising"]
-            others = [frame for frame in frames if frame.filename != __file__]
-            seen.append((users, len(others), repr(error.__cause__), error.__suppress_context__))
-    return seen
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_tracebacks_show_the_same_and_no_more_of_us(kind):
-    expected = tracebacks(Standard)
-    with watched(kind) as executor_class:
-        seen = tracebacks(executor_class)
-    for (users, others, *rest), (users_then, others_then, *rest_then) in zip(seen, expected, strict=True):
-        assert (users, rest) == (users_then, rest_then)
-        assert others <= others_then
-    assert len(expected[0][0]) == 3
 
 
 # Programs of their own

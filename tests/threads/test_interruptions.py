@@ -8,8 +8,6 @@ unless the queue has it, and the pool is recorded on.
 from __future__ import annotations
 
 import concurrent.futures
-import dis
-import functools
 import gc
 import queue
 import threading
@@ -19,15 +17,11 @@ from itertools import count
 
 import pytest
 from probe_support import FakeProbe, Ledger, as_ours, mistake
-from stepping import LIMIT, is_code_of_ours, stepped_codes, stepping
+from stepping import LIMIT, TimeIsUpError, interrupting
 
 import poolscope
 from poolscope.probe import runtime
 from poolscope.probe.interpreter.blame import is_ours
-
-
-class TimeIsUpError(Exception):
-    """As the handlers of alarms raise it."""
 
 
 class Pool:
@@ -75,43 +69,13 @@ def make(request, monkeypatch):
             pool.installed.uninstall()
 
 
-@functools.cache
-def openings(code):
-    """Where in the code the interpreter lets an exception in: behind a call, the begin of a function, a jump back."""
-    instructions = list(dis.get_instructions(code))
-    lets_in = [step.opname.startswith(("CALL", "RESUME", "JUMP_BACKWARD")) for step in instructions]
-    return frozenset(after.offset for after, open_ in zip(instructions[1:], lets_in, strict=False) if open_)
+@pytest.fixture(scope="module")
+def interrupt():
+    with interrupting() as interrupt:
+        yield interrupt
 
 
-def interrupt(call, at):
-    """Raises at the `at`-th opening of `call`, which runs in a thread of its own. Returns whether it had so many."""
-    seen, places = 0, []
-
-    def step(code, place):
-        nonlocal seen
-        if threading.current_thread() is not thread or places or place not in openings(code):
-            return
-        seen += 1
-        if seen == at:
-            places.append(f"{code.co_qualname}, at {place}")
-            raise TimeIsUpError
-
-    def run():
-        try:
-            call()
-        except TimeIsUpError:
-            raised.append(True)
-
-    raised = []
-    thread = threading.Thread(target=run)
-    with stepping({code for code in stepped_codes() if is_code_of_ours(code)}, step):
-        thread.start()
-        thread.join(LIMIT)
-    assert raised or not places, f"swallowed in {places[0]}"
-    return bool(raised)
-
-
-def test_a_submission_may_be_interrupted_at_each_step(make):
+def test_a_submission_may_be_interrupted_at_each_step(make, interrupt):
     for at in count(1):
         pool = make()
         pool.probe.functions.identify(pool.task)
@@ -129,7 +93,7 @@ def test_a_submission_may_be_interrupted_at_each_step(make):
     assert at > 10
 
 
-def test_a_cancellation_may_be_interrupted_at_each_step(make):
+def test_a_cancellation_may_be_interrupted_at_each_step(make, interrupt):
     for at in count(1):
         pool = make()
         future = pool.executor.submit(pool.task)
@@ -141,7 +105,7 @@ def test_a_cancellation_may_be_interrupted_at_each_step(make):
             break
 
 
-def test_an_exception_that_passed_through_is_in_no_cycle(make):
+def test_an_exception_that_passed_through_is_in_no_cycle(make, interrupt):
     pool = make()
     kept = []
 

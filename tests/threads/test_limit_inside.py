@@ -13,6 +13,7 @@ import pytest
 from probe_support import FakeProbe
 
 from poolscope.probe.limits import asyncio_locks, inside
+from poolscope.probe.limits.limit import MOMENT_NS
 from poolscope.probe.sampling.coroutines import LOOPS
 from poolscope.probe.sampling.waits import WaitReader
 
@@ -34,6 +35,17 @@ def probe(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeProbe]:
 async def turns(times: int = 4) -> None:
     for _ in range(times):
         await asyncio.sleep(0)
+
+
+async def heard(probe: FakeProbe) -> None:
+    """The rows of all at which something waits, also for the first time, as if that had lasted."""
+    probe.clock.jump(MOMENT_NS)
+    probe.do_jobs()
+    await turns()
+    for weak in list(asyncio_locks._state.limits._fresh.values()):
+        limit = weak()
+        assert limit is not None
+        limit.open()
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -81,6 +93,36 @@ async def given_back(limit: Limit) -> None:
         await asyncio.Event().wait()
 
 
+@asynccontextmanager
+async def unlocked(limit: Limit) -> Any:
+    limit.release()
+    try:
+        yield
+    finally:
+        await limit.acquire()
+
+
+async def without(limit: Limit) -> None:
+    async with limit, unlocked(limit):
+        await asyncio.Event().wait()
+
+
+class Unlocked:
+    def __init__(self, limit: Limit) -> None:
+        self.limit = limit
+
+    async def __aenter__(self) -> None:
+        self.limit.release()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.limit.acquire()
+
+
+async def by_a_class(limit: Limit) -> None:
+    async with limit, Unlocked(limit):
+        await asyncio.Event().wait()
+
+
 async def by_hand(limit: Limit) -> None:
     await limit.acquire()
     await asyncio.Event().wait()
@@ -95,6 +137,7 @@ def test_what_is_inside_holds_it(probe: FakeProbe, make: Callable[[], Limit], ho
         await turns()
         waiting = asyncio.create_task(within(limit))
         await turns()
+        await heard(probe)
         assert sorted(map(id, found(probe))) == sorted(map(id, holding))
         await ended(*holding, waiting)
 
@@ -108,22 +151,26 @@ def test_what_only_waits_at_the_door_does_not(probe: FakeProbe) -> None:
         await turns()
         waiting = [asyncio.create_task(within(lock)) for _ in range(3)]
         await turns()
+        await heard(probe)
         assert found(probe) == []
         await ended(holding, *waiting)
 
     run(main)
 
 
-def test_what_has_given_it_back_for_a_while_does_not(probe: FakeProbe) -> None:
+@pytest.mark.parametrize("hold", [given_back, without, by_a_class])
+def test_what_has_given_it_back_for_a_while_does_not(probe: FakeProbe, hold: Any) -> None:
     async def main() -> None:
         lock = asyncio.Lock()
-        gone = asyncio.create_task(given_back(lock))
+        gone = asyncio.create_task(hold(lock))
         await turns()
         tasks = [gone, asyncio.create_task(by_hand(lock))]
         await turns()
         tasks.append(asyncio.create_task(within(lock)))
         await turns()
+        await heard(probe)
         assert found(probe) == []
+        lock.release()  # by hand, so that what has it no more can take it again
         await asyncio.gather(*(ended(task) for task in tasks), return_exceptions=True)
 
     run(main)
@@ -144,6 +191,7 @@ def test_what_waits_for_a_condition_does_not(probe: FakeProbe) -> None:
         await turns()
         tasks.append(asyncio.create_task(within(lock)))
         await turns()
+        await heard(probe)
         assert found(probe) == []
         lock.release()
         await ended(*reversed(tasks))
@@ -174,6 +222,7 @@ def test_two_that_wait_for_each_other_are_told(probe: FakeProbe) -> None:
         one, two, met = asyncio.Lock(), asyncio.Lock(), asyncio.Barrier(2)
         tasks = [asyncio.create_task(both(one, two, met)), asyncio.create_task(both(two, one, met))]
         await turns(8)
+        await heard(probe)
         first, second = (recorder.id for recorder in probe.recorders)
         assert told(probe) == {(first, 1): [(second, 0)], (second, 1): [(first, 0)]}
         await ended(*tasks)
@@ -191,6 +240,7 @@ def test_one_that_waits_for_itself_is_told(probe: FakeProbe) -> None:
 
         task = asyncio.create_task(again())
         await turns()
+        await heard(probe)
         [only] = (recorder.id for recorder in probe.recorders)
         assert told(probe) == {(only, 1): [(only, 0)]}
         await ended(task)
@@ -203,6 +253,7 @@ def test_one_that_waits_for_something_else_is_not_told(probe: FakeProbe) -> None
         lock = asyncio.Lock()
         tasks = [asyncio.create_task(within(lock)) for _ in range(2)]
         await turns()
+        await heard(probe)
         assert told(probe) == {}
         await ended(*tasks)
 

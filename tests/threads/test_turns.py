@@ -7,13 +7,16 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from multiprocessing.pool import ThreadPool
+from types import SimpleNamespace
 from typing import Any
 from weakref import ref
 
 import pytest
+from probe_support import FakeProbe
 
+from poolscope.probe.executors import threadpool
 from poolscope.probe.interpreter.cpu import CpuClocks
 from poolscope.probe.interpreter.gil import gil_enabled
 from poolscope.probe.sampling import coroutines
@@ -109,6 +112,50 @@ def test_a_thread_that_waits_for_a_future_a_thread_and_the_end_of_a_pool(reader:
         assert told[5][-1] == (THIS, line_of(function, "# here"), function.__qualname__)
 
 
+def test_rounds_are_those_of_their_pool(reader: TurnReader) -> None:
+    probe, go_on = FakeProbe(), threading.Event()
+    threadpool.patch(probe)
+    try:
+
+        def by_map() -> None:
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(go_on.wait, [LIMIT, LIMIT]))
+
+        def as_they_come() -> None:
+            with ThreadPoolExecutor(2) as pool:
+                for each in as_completed([pool.submit(go_on.wait, LIMIT) for _ in range(2)]):
+                    each.result()
+
+        def for_all() -> None:
+            with ThreadPoolExecutor(2) as pool:
+                wait([pool.submit(go_on.wait, LIMIT) for _ in range(2)])
+
+        def for_the_end() -> None:
+            with ThreadPoolExecutor(2) as pool:
+                pool.submit(go_on.wait, LIMIT)
+
+        gates = {by_map: "batch", as_they_come: "batch", for_all: "batch", for_the_end: "end"}
+        threads = [threading.Thread(target=function) for function in gates]
+        for number, (thread, (function, gate)) in enumerate(zip(threads, gates.items(), strict=True), 1):
+            thread.start()
+            running = 1 if function is for_the_end else 2
+            patience = threading.Event()
+            for _ in range(LIMIT * 100):
+                watches = [SimpleNamespace(recorder=recorder, quiet=False) for recorder in probe.recorders]
+                told = [each for message in reader.read(watches, 1) for each in message[2]]
+                mine = [each for each in told if each[5][-1][2].endswith(function.__name__)]
+                if mine and mine[0][1:5:2] == [number, gate] and mine[0][4] == running - 1:
+                    break
+                patience.wait(0.01)
+            assert [(each[1], each[3], each[4]) for each in mine] == [(number, gate, running - 1)], function.__name__
+    finally:
+        go_on.set()
+        for thread in threads:
+            thread.join(LIMIT)
+        threadpool.unpatch()
+    assert not probe.faults
+
+
 def test_another_future_is_another_turn(reader: TurnReader, opened: Any) -> None:
     futures: list[Future[int]] = [Future(), Future()]
 
@@ -180,6 +227,26 @@ def test_each_level_has_turns_of_its_own(reader: TurnReader, running: Loop) -> N
         pass
     assert later[6][-3] == first[6][-3], "the loop still runs the same task"
     assert later[6][-2] != first[6][-2], "which awaits another call"
+
+
+def test_a_task_that_is_awaited_is_not_beside_the_one_that_awaits_it(
+    reader: TurnReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.new_event_loop()
+    monkeypatch.setitem(coroutines.LOOPS, id(loop), (ref(loop), 9))
+    told: list[Any] = []
+
+    async def awaits() -> None:
+        event = asyncio.Event()
+        loop.call_later(0.05, lambda: (told.extend(turns(reader, "awaits")), event.set()))
+        beside = asyncio.create_task(event.wait())
+        task = asyncio.create_task(asyncio.wait_for(event.wait(), LIMIT))
+        await task
+        await beside
+
+    loop.run_until_complete(awaits())
+    loop.close()
+    assert [(each[0], each[3], each[4]) for each in told] == [(9, "await", 1)]
 
 
 def test_nothing_is_kept_alive(reader: TurnReader, running: Loop) -> None:

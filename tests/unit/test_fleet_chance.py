@@ -113,3 +113,12 @@ def test_giants() -> None:
     assert giants(2, 0.5, 0.0, 0.0) < 1
     assert giants(1000, 0.8, 100.0, 1e6) > 100
     assert giants(1, 0.8, 1e30, 0.0) > 100
+
+
+def test_connections_that_are_only_counted_when_waited_for() -> None:
+    """Two of 3 ms, for which 118 callers wait for 6 s: their load before is not known, and the queue speaks."""
+    seen = {"scrapes": 13, "stretch_seconds": 6.0, "interval": 0.5, "queue": 118, "queue_mean": 115.0, "workers": 2}
+    runs = {"runs": Runs(3900, 12.0, 0.08), "arrivals": 3900, "seconds": 6.0}
+    assert but(**seen, **runs, lent=True)
+    assert not but(**seen, **runs)
+    assert not but(**{**seen, "queue": 4, "queue_mean": 2.0}, **runs, lent=True)

@@ -54,6 +54,21 @@ async def main():
         except TimeoutError:
             continue
 ---
+async def main():
+    for item in items:
+        task = asyncio.create_task(fetch(item))
+        found.append(await task)  # here
+---
+async def main():
+    for item in items:
+        task = asyncio.ensure_future(fetch(item))
+        found.append(await asyncio.wait_for(task, 5))  # here
+---
+async def main():
+    for path in paths:
+        done = loop.run_in_executor(None, resize, path)
+        await done  # here
+---
 def main():
     for url in urls:
         pages.append(asyncio.run(fetch(url)))  # here
@@ -103,6 +118,24 @@ def test_what_all_turns_share_is_named(text: str) -> None:
     found = said(text)
     assert isinstance(found, InTurn)
     assert found.shared == "session"
+
+
+PARTS = """
+async def main():
+    for number in range(len(urls)):
+        pages.append(await fetch(urls[number]))  # here
+---
+async def main():
+    for key in keys:
+        pages.append(await sessions[key].get(key))  # here
+"""
+
+
+@pytest.mark.parametrize("text", each(PARTS))
+def test_a_part_of_something_is_the_turns_own(text: str) -> None:
+    found = said(text)
+    assert isinstance(found, InTurn)
+    assert not found.shared
 
 
 SILENT = """
@@ -170,6 +203,23 @@ async def main():
 async def main():
     for task in tasks:
         answers.append(await task)  # here
+---
+async def main():
+    task = asyncio.create_task(load(0))
+    for number in range(60):
+        data = await task  # here
+        task = asyncio.create_task(load(number + 1))
+        work(data)
+---
+async def main():
+    for item in items:
+        task = asyncio.create_task(fetch(item))
+        await task  # here
+---
+async def main():
+    for item in items:
+        task = asyncio.shield(task)
+        found.append(await task)  # here
 ---
 async def main():
     for each in asyncio.as_completed(tasks):
@@ -265,6 +315,24 @@ def main():
             pool.map(work, batch)
 ---
 batch
+def main():
+    for start in range(0, len(files), 8):
+        with ThreadPoolExecutor(8) as pool:
+            found += list(pool.map(fetch, files[start : start + 8]))  # here
+---
+batch
+def main():
+    for chunk in chunks:
+        futures = [pool.submit(fetch, item) for item in chunk]
+        for future in as_completed(futures):  # here
+            found.append(future.result())
+---
+batch
+def main():
+    for chunk in chunks:
+        wait({pool.submit(fetch, item) for item in chunk})  # here
+---
+batch
 async def main():
     for batch in batches:
         found += await asyncio.gather(*[fetch(item) for item in batch])  # here
@@ -308,6 +376,13 @@ def main():
         data = future.result()  # here
         future = pool.submit(load, number + 1)
         work(data)
+---
+batch
+def main():
+    for number in todo:
+        running.add(pool.submit(fetch, number))
+        if len(running) >= 8:
+            done, running = wait(running, return_when=FIRST_COMPLETED)  # here
 ---
 batch
 def main():

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import msgspec
 import pytest
 from pool_support import ORIGIN, SECOND, VirtualPool
+from probe_support import FakeProbe
 from signals_support import BY_CHANCE, but
 
 from poolscope.aggregation.pool_history import PoolHistory
 from poolscope.messages import PoolBatch, PoolOpened, StackSample, parse
 from poolscope.probe.interpreter.cpu import CpuClocks
 from poolscope.probe.limits import naming
+from poolscope.probe.limits.known_limits import Limits
+from poolscope.probe.limits.limit import MOMENT_NS, Hold
 from poolscope.probe.recording.registry import Pools
 from poolscope.rules.reason import Criteria, Scene
 from poolscope.rules.table import diagnose
@@ -194,44 +198,106 @@ class Owner:
     pass
 
 
-def pools():
-    told: list[Any] = []
-    now = iter(range(1, 1000))
-    made = Pools(lambda: next(now), CpuClocks(), told.append, lambda exc: pytest.fail(str(exc)))
-    return made, told
+class Probe(FakeProbe):
+    """With the registry of pools that a probe has."""
+
+    def __init__(self):
+        super().__init__()
+        self.told: list[Any] = []
+        self.pools = Pools(self.clock, CpuClocks(), self.told.append, lambda exc: pytest.fail(str(exc)))
+
+    def open_pool(self, executor, *, name, prefix, kind, size, site, recorder):
+        created_at, place, _ = site
+        return self.pools.open(executor, name=place, kind=kind, created_at=created_at, size=size, recorder=recorder)
 
 
-def unproven(made, owner):
-    recorder = made.open(owner, name="n", kind="lock", created_at="", size=lambda: (0, 1))
-    recorder.proven = lambda: False
-    recorder.arrivals.extend((1, 1))
-    return recorder
+SITE = ("app.py:1", "app:GATE", "GATE")
 
 
-def test_a_pool_is_told_of_once_it_is_known_to_be_one():
-    made, told = pools()
+def noted(owner):
+    """A probe, the limits of a family, and that of `owner`."""
+    probe, limits = Probe(), Limits()
+    limit = limits.note(owner, lambda: probe, kind="lock", capacity=1, site=SITE, look=lambda *_: ([], []))
+    return probe, limits, limit
+
+
+def use(limit, waits_ns=0):
+    """One hold that is waited for, and given back by what had it."""
+    task = Owner()
+    asked = limit.clock()
+    limit.asked(1, Hold(1, asked, weakref.ref(task), id(task)))
+    granted = limit.clock() + waits_ns
+    limit.grant(limit.waiting.pop(1), granted)
+    assert limit.returned(task, granted + 1)
+
+
+def test_a_limit_is_told_of_once_something_waits_again():
     owner = Owner()
-    recorder = unproven(made, owner)
-    made.read()
-    assert told == []
-    recorder.proven = lambda: True
-    made.read()
-    assert [message[0] for message in told] == ["pool_opened", "pool_batch"]
-    assert recorder.proven is None
+    probe, limits, limit = noted(owner)
+    use(limit)
+    limits.look()
+    probe.pools.read()
+    assert probe.told == []
+    use(limit)
+    limits.look()
+    limits.look()
+    probe.pools.read()
+    assert [message[0] for message in probe.told] == ["pool_opened", "pool_batch"]
+    # All that was noted, and what it was held by before.
+    assert len(probe.told[1][-1]) == 2 * 3
+    assert limit.opened
 
 
-@pytest.mark.parametrize("end", ["given up", "gone"])
+def test_a_limit_is_told_of_once_something_has_waited_for_long():
+    owner = Owner()
+    probe, limits, limit = noted(owner)
+    use(limit, MOMENT_NS)
+    limits.look()
+    probe.pools.read()
+    assert [message[0] for message in probe.told] == ["pool_opened", "pool_batch"]
+
+
+def test_a_record_that_is_torn_ends_and_another_one_begins():
+    owner = Owner()
+    probe, limits, limit = noted(owner)
+    use(limit)
+    use(limit)
+    limits.look()
+    probe.pools.read()
+    with pytest.raises(TimeIsUpError):
+        limit.broke(TimeIsUpError())
+    assert limit.over
+    assert limit.again
+    probe.pools.read()
+    assert [message[0] for message in probe.told] == ["pool_opened", "pool_batch", "pool_batch", "pool_closed"]
+    assert len(probe.pools) == 0
+    other = limits.note(owner, lambda: probe, kind="lock", capacity=1, site=SITE, look=lambda *_: ([], []))
+    use(other)
+    use(other)
+    limits.look()
+    probe.pools.read()
+    assert [message[0] for message in probe.told[4:]] == ["pool_opened", "pool_batch"]
+    assert probe.told[4][2] == probe.told[0][2]
+
+
+class TimeIsUpError(Exception):
+    """As the handlers of alarms raise it."""
+
+
+@pytest.mark.parametrize("end", ["over", "gone"])
 def test_what_turns_out_to_be_none_is_never_told_of(end):
-    made, told = pools()
     owner = Owner()
-    recorder = unproven(made, owner)
-    if end == "gone":
-        del owner
+    probe, limits, limit = noted(owner)
+    use(limit)
+    use(limit)
+    if end == "over":
+        limit.over = True
     else:
-        recorder.given_up = True
-    made.read()
-    assert told == []
-    assert len(made) == 0
+        del owner
+    limits.look()
+    probe.pools.read()
+    assert probe.told == []
+    assert len(probe.pools) == 0
 
 
 # -- names ---------------------------------------------------------------------------------------------------------

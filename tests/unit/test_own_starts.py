@@ -101,3 +101,11 @@ def test_beside_a_few_tasks_they_are_counted_too() -> None:
     pools = report_support.healthy_pools().report.pools
     text = headline(own_starts=(threads,), pools=pools, verdict="insufficient_data")
     assert "in 1 pool, at most 2 at once, and 30 threads of no pool in" in text
+
+
+def test_an_executor_that_starts_nothing_is_told_by_its_line() -> None:
+    inline = started("app/inline.py:4", 0, executor="app.Inline")
+    assert told(inline) == [
+        "app.Inline (app/inline.py:4) is an executor of a kind that is not known: what it runs is not seen"
+    ]
+    assert len(told(inline, started("app/inline.py:9", 4, executor="app.Inline", in_turn=False))) == 1

@@ -737,5 +737,9 @@ def test_consumers_leave_the_others_fewer_workers() -> None:
     fast = [(3 + number / 6.5, 0.2, 1) for number in range(52)]
     pool = VirtualPool(3).run(consumers + gentle + fast)
     assert [(pattern, began) for _, pattern, began in pool.events][:1] == [("async_then_serial", True)]
+    # With the stretch, as holds that are out when a limit is first waited for.
+    late = [(3.05, 40.0, 2), (3.05, 40.0, 2)]
+    pool = VirtualPool(3).run([*gentle, (3.0, 0.2, 1), *late, (3.06, 0.2, 1), *fast])
+    assert [(pattern, began) for _, pattern, began in pool.events][:1] == [("async_then_serial", True)]
     few = VirtualPool(3).run(consumers + [(number / 3, 0.2, 1) for number in range(30)])
     assert not few.events

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from poolscope.aggregation.turns import LINES_KEPT, Turns
@@ -168,6 +169,20 @@ def test_rounds_that_wait_for_their_slowest() -> None:
     assert (finding.cause, finding.advice.action) == ("waits_for_slowest", "one_pool")
     assert Process().see(8, gate="batch", others=8).findings() == [], "rounds of which much is left"
     assert Process().see(8, gate="batch", others=1).findings() == [], "one thing at a time is no round"
+
+
+def test_pools_of_processes_that_mostly_start() -> None:
+    process = Process()
+    for tick in range(80):
+        gate = "end" if tick % 10 >= 5 else "batch"
+        process.look([turn(tick // 10, gate=gate, loop=0, pool=1 + tick // 10)])
+    row = Row(kind="pool", name="pool", workers=2, finished=64, busy_seconds=1.6, process_pools=8, occupied_seconds=6)
+    (finding,) = process.findings(row)
+    assert (finding.cause, finding.advice.action) == ("waits_for_slowest", "one_pool")
+    assert "made anew 8 times at app.py:40 (main): in 7.9 s" in finding.summary
+    assert process.found.covered_ns(row) == process.found.turns.waited_ns
+    for changed in ({"process_pools": 1}, {"busy_seconds": 5.0}, {"process_pools": 0}):
+        assert process.findings(msgspec.structs.replace(row, **changed)) == []
 
 
 def test_small_rounds_of_a_large_pool_are_none() -> None:

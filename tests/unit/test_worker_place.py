@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from array import array
+from functools import partial
+from typing import Any
 
 import pytest
 
+from poolscope.probe.processes import processchild
 from poolscope.probe.processes.processchild import ENTRY, PLACE, SHOWN
 from poolscope.probe.processes.worker_place import HELD_NS, INHERITED, Place, _Looker
 
@@ -87,3 +90,40 @@ def test_a_lock_that_no_thread_of_a_forked_process_can_release(
     found = place.read(1)
     assert found is not None
     assert found[2] == gate
+
+
+def test_a_lock_that_processes_share_is_not_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = eval("__import__('sys')._getframe()", {"__name__": "multiprocessing.synchronize"})
+    monkeypatch.setattr("poolscope.probe.processes.worker_place.current_frames", lambda: {threading.get_ident(): frame})
+    place = Place(memory())
+    look = _Looker(calls(number=1, started=0, sent=0), place, forked=True)
+    look._gate = lambda _: "lock"
+    look(HELD_NS)
+    found = place.read(1)
+    assert found is not None
+    assert found[2] == "lock"
+
+
+def seen_by(source: str) -> list[tuple[str, int, str]] | None:
+    """The lines that are shown of a call, while a worker is at the end of this text, which is called `look` there."""
+    shown: list[tuple[str, int, str]] = []
+    place = Place(memory())
+    looker = _Looker(calls(number=1, started=0, sent=0), place, forked=False)
+    names: dict[str, Any] = {"look": partial(looker, HELD_NS)}
+    exec(compile(source, processchild.__file__, "exec"), names)
+    names["work"](lambda: names["look"]())
+    found = place.read(1)
+    shown += [] if found is None else found[0]
+    return shown or None
+
+
+def test_what_is_outside_of_the_worker_is_its_parents() -> None:
+    inside, outside = seen_by("def work(task):\n    task()"), seen_by("def work(task):\n    look()")
+    assert inside is not None
+    assert inside[0][0] == __file__, "the task, in this file"
+    assert outside is not None
+    assert __file__ not in [file for file, _, _ in outside]
+
+
+def test_between_two_calls_nothing_is_shown() -> None:
+    assert seen_by("def noting_put():\n    look()\n\ndef work(task):\n    noting_put()") is None

@@ -16,6 +16,7 @@ from poolscope.engine.tracker import Episode, Sort, Tracker
 from poolscope.model import Finding, Frame
 from poolscope.rules.loop_blocked import LoopBlocked
 from poolscope.rules.loop_full import SUSTAINS, LoopFull
+from poolscope.rules.loop_words import in_words_of
 from poolscope.signals.loop_evidence import measured
 from poolscope.signals.loop_load import measure_load
 from poolscope.signals.loop_signals import measure_line
@@ -222,7 +223,7 @@ class LoopCase:
             summary=reason.sentence(self._label, frames),
             evidence={name: value for name, value in numbers.items() if value is not None},
             frames=frames,
-            advice=reason.advice(frames),
+            advice=in_words_of(self.history.kind, reason.advice(frames)),
         )
 
     def _finding(self, line: BlockingLine, episode: Episode[LoopBlocked]) -> Finding:
@@ -250,5 +251,5 @@ class LoopCase:
                 **measured(line),
             },
             frames=frames,
-            advice=reason.advice(frames),
+            advice=in_words_of(self.history.kind, reason.advice(frames)),
         )

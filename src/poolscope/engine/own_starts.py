@@ -15,6 +15,8 @@ PLACES_KEPT = 50
 #: Characters of a name.
 _LONGEST = 200
 _OTHERS = "other lines"
+_EXECUTOR = "an executor of a kind that is not known"
+_UNKNOWN = f"is {_EXECUTOR}"
 
 
 class OwnStarts:
@@ -49,8 +51,14 @@ class OwnStarts:
 def texts(starts: Sequence[OwnStart], *, nothing_else: bool) -> Iterator[str]:
     """Return a notice for each place. A single thread is told of only where there is `nothing_else` to see, and those
     of a library only where several of them were there at once: else it is a helper, and no pool of any kind. The
-    processes of a library are a server's, each watched for itself, unless an executor starts them."""
+    processes of a library are a server's, each watched for itself, unless an executor starts them. A class of executor
+    that is not known, and not seen to start any, is told by its own line."""
+    starting = {start.executor for start in starts if start.count}
     for start in starts:
+        if not start.count:
+            if start.executor not in starting:
+                yield f"{start.executor} ({start.where}) {_UNKNOWN}: what it runs is not seen"
+            continue
         if start.count < 2 and not nothing_else:
             continue
         server = start.what == "process" and not start.executor
@@ -58,6 +66,6 @@ def texts(starts: Sequence[OwnStart], *, nothing_else: bool) -> Iterator[str]:
             continue
         by = f"that {start.where} started" if start.library else f"that the program started itself at {start.where}"
         if start.executor:
-            by += f" ({start.executor}, an executor of a kind that is not known)"
+            by += f" ({start.executor}, {_EXECUTOR})"
         turns = ", one after the other," if start.in_turn and start.count > 1 else ""
         yield f"{children(start.count, start.what)} {by}{turns} {are(start.count)} not watched as a pool"

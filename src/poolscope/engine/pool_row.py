@@ -328,6 +328,7 @@ class PoolRow:
             items=counts["items"],
             since_ns=self._first_submit_ns or 0,
             until_ns=max(history.last_finish_ns or 0 for history in histories),
+            process_pools=self._pools if self.kind == "process" else 0,
         )
 
     def finding_counts(self) -> list[FindingCount]:

@@ -108,7 +108,9 @@ class SizingAdvisor:
         history = self._history
         advised = [finding for finding in findings if finding.advice.action in SIZED]
         if not advised:
-            return self._batch_curve or None
+            # Where something else is wrong, more workers would not do what a replay says.
+            wrong = any(finding.severity != "info" for finding in findings)
+            return None if wrong else self._batch_curve or None
         fed = any(finding.advice.pool is not None for finding in advised)
         if fed or not history.keep_tasks or not history.kept_count:
             return None

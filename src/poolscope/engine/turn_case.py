@@ -17,7 +17,7 @@ from poolscope.rules.awaited_in_turn import AwaitedInTurn
 from poolscope.rules.in_turn import PATTERN, ROW, SEVERITY, SUSTAINS, InTurnCause, Row
 from poolscope.rules.one_chunk import CAUSE as CHUNK
 from poolscope.rules.one_chunk import OneChunk
-from poolscope.rules.waits_for_slowest import WaitsForSlowest
+from poolscope.rules.waits_for_slowest import MadeAnew, WaitsForSlowest
 from poolscope.signals.in_turn import InRow, InTurn, Told
 from poolscope.snapshot import FindingCount
 
@@ -124,6 +124,8 @@ class TurnFindings:
         if (chunk := self._one_chunk(row)) is not None:
             lines = () if chunk.line is None else (chunk.line,)
             found.append(self._finding(chunk, CHUNK, row.since_ns, row.until_ns, lines))
+        if (anew := self._made_anew(row)) is not None:
+            return [*found, self._finding(anew, WaitsForSlowest.cause, row.since_ns, row.until_ns, anew.lines)]
         for line, cause in self._found(row):
             found.append(self._finding(cause, cause.cause, line.first_ns, line.last_ns, cause.lines))
         return found[:FINDINGS_KEPT]
@@ -153,13 +155,21 @@ class TurnFindings:
         """Return for how long findings that may be the verdict were seen."""
         if self._one_chunk(row) is not None:
             return round(row.occupied_seconds * 1e9)
+        if self._made_anew(row) is not None:
+            return self.turns.waited_ns
         return sum(line.waited_ns for line, found in self._found(row) if found.alone)
 
     def _one_chunk(self, row: Row) -> OneChunk | None:
         return OneChunk.match(row, self.turns.most_waiting, self._sustain_seconds) if row.items else None
 
+    def _made_anew(self, row: Row) -> MadeAnew | None:
+        row = msgspec.structs.replace(row, waited_seconds=self.turns.waited_ns / 1e9)
+        longest_first = sorted(self.turns.lines.values(), key=lambda line: -line.waited_ns)
+        lines = tuple(line.line for line in longest_first if line.gate in WaitsForSlowest.gates)
+        return MadeAnew.match(row, lines, self._sustain_seconds)
+
     def _finding(
-        self, what: InTurnCause | OneChunk, cause: str, first_ns: int, last_ns: int, lines: Sequence[Line]
+        self, what: InTurnCause | OneChunk | MadeAnew, cause: str, first_ns: int, last_ns: int, lines: Sequence[Line]
     ) -> Finding:
         frames = tuple(Frame(file, number, function, self._source_of(file, number)) for file, number, function in lines)
         return Finding(

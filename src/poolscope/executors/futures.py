@@ -29,8 +29,12 @@ import os
 import threading
 from _thread import RLock
 from concurrent.futures import _base
+from concurrent.futures import thread as _thread
 
+from poolscope.probe.executors.as_standard import AsStandard
+from poolscope.probe.interpreter import shapes
 from poolscope.probe.interpreter.blame import is_ours
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.recording import given_up
 from poolscope.probe.recording.pool_watch import FUTURES, RUN_CODES
 from poolscope.probe.recording.recorder import WorkerLog
@@ -47,23 +51,8 @@ else:
     StandardFuture = _base.Future
 
 
-def _false_is_none() -> bool:
-    """Whether the standard `result` takes an exception that is false for none, as it does before 3.14."""
-
-    class Falsy(Exception):
-        def __bool__(self) -> bool:
-            return False
-
-    future: _base.Future[None] = _base.Future()
-    future.set_exception(Falsy())
-    try:
-        future.result()
-    except Falsy:
-        return False
-    return True
-
-
-_FALSE_IS_NONE = _false_is_none()
+_as_standard = AsStandard(_thread, shapes.known_thread_pool(_thread), direct=True)
+_retell = _as_standard.retell
 
 PENDING, RUNNING, FINISHED = _base.PENDING, _base.RUNNING, _base.FINISHED
 _CANCELLED = (_base.CANCELLED, _base.CANCELLED_AND_NOTIFIED)
@@ -227,21 +216,26 @@ class Future(StandardFuture):  # noqa: D101 - the standard docstring, below
             super().add_done_callback(fn)
 
     def result(self, timeout: float | None = None) -> Any:
-        if self._state != FINISHED:
-            super().exception(timeout)  # waits, and raises what else there is to raise
-        if self._exception is not None and (self._exception or not _FALSE_IS_NONE):
-            try:
-                # Here, so that the traceback shows no more of us than it would of the standard future.
-                raise self._exception
-            finally:
-                # Break a reference cycle with the exception.
-                self = None  # type: ignore[assignment]  # the name is of no more use
-        return self._result
+        if self._state == FINISHED and self._exception is None:
+            return self._result
+        try:
+            return super().result(timeout)
+        except BaseException as exc:
+            # A bare `raise` adds no line for this frame: the traceback is that of the standard future. So below.
+            leave_out(exc)
+            raise
+        finally:
+            # Break a reference cycle with the exception.
+            self = None  # type: ignore[assignment]  # the name is of no more use
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         if self._state == FINISHED:
             return self._exception
-        return super().exception(timeout)
+        try:
+            return super().exception(timeout)
+        except BaseException as exc:
+            leave_out(exc)
+            raise
 
     # -- the work item -------------------------------------------------------------------------------------
 
@@ -273,7 +267,6 @@ class Future(StandardFuture):  # noqa: D101 - the standard docstring, below
             return
         if type(log) is not WorkerLog:
             log, context = None, log
-        # The traceback of the task's exception keeps this frame: no name in it but `self` may lead to the task.
         watch = self._watch
         if watch is not None:
             outer = None
@@ -301,9 +294,10 @@ class Future(StandardFuture):  # noqa: D101 - the standard docstring, below
         except BaseException as exc:
             if watch is not None:
                 watch.end((log, function, submitted, started, outer), 1)
+            _retell(exc, resolved=self._kwargs is RESOLVED)
             self.set_exception(exc)
             self._release()
-            # Break a reference cycle with the exception.
+            # Break a reference cycle with the exception, whose frames come to be called by this one.
             self = None  # type: ignore[assignment]  # as in the standard work item
         else:
             if watch is not None:
@@ -424,6 +418,7 @@ def _unstarted(future: Future) -> Task | None:
     return None if watch is None else (watch, future._function, future._submitted)
 
 
+_as_standard.place(Future.run)
 RUN_CODES.add(Future.run.__code__)
 FUTURES[Future] = _unstarted
 Future.__doc__ = _base.Future.__doc__

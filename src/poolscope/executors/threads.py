@@ -20,17 +20,20 @@ import concurrent.futures.thread as standard
 import threading
 import weakref
 from concurrent.futures import _base
+from functools import partial
 from queue import Empty
 
 from poolscope.executors.futures import RESOLVED, Future
+from poolscope.probe.executors.as_standard import standard_submit, throw
 from poolscope.probe.interpreter import shapes
+from poolscope.probe.interpreter.tracebacks import leave_out, leave_out_ours
 from poolscope.probe.recording.pool_watch import UNOPENED, UNREAD_LIMIT, Instances
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from queue import SimpleQueue
-    from typing import Any, NoReturn, ParamSpec, TypeVar
+    from typing import Any, ParamSpec, TypeVar
 
     from poolscope.probe.recording.pool_watch import Watch
     from poolscope.probe.runtime import Probe
@@ -55,6 +58,7 @@ def _find_probe() -> Probe:
 
 
 _shape = _shape_of(standard)
+_submit: Any = standard_submit(standard)
 
 
 class _Context:
@@ -72,6 +76,13 @@ class _Context:
         pass
 
 
+class _Failed:
+    """Stands for a worker's context that has raised as it began."""
+
+    def __init__(self, exc: BaseException) -> None:
+        self.initialize = partial(throw, exc)
+
+
 def _work(
     executor_reference: weakref.ref[ThreadPoolExecutor],
     work_queue: SimpleQueue[Any],
@@ -82,11 +93,14 @@ def _work(
     """Live as a worker thread, like the standard one; `idle` has a token for each worker that found no work."""
     try:
         context.initialize()
-    except BaseException:
-        _base.LOGGER.critical("Exception in initializer:", exc_info=True)
-        executor = executor_reference()
-        if executor is not None:
-            executor._initializer_failed()
+    except BaseException as exc:
+        # The standard worker says so and breaks the executor, with the traceback that this has there.
+        leave_out_ours(exc)
+        worker: Any = standard._worker
+        if _shape == shapes.CONTEXT:
+            worker(executor_reference, _Failed(exc), work_queue)
+        else:
+            worker(executor_reference, work_queue, throw, (exc,))
         return
     log = None
     if watch is not None:
@@ -160,7 +174,11 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):  # noqa: D101 - the stand
             name: str | None = None,
             **ctxkwargs: Any,
         ) -> None:
-            super().__init__(max_workers, thread_name_prefix, initializer, initargs, **ctxkwargs)
+            try:
+                super().__init__(max_workers, thread_name_prefix, initializer, initargs, **ctxkwargs)
+            except BaseException as exc:
+                leave_out(exc)
+                raise
             prepare: Any = type(self).prepare_context  # type: ignore[attr-defined]  # newer than typeshed's, as below
             self._resolves = prepare.__func__ is not standard.ThreadPoolExecutor.prepare_context.__func__  # type: ignore[attr-defined]
             self._open(thread_name_prefix, name)
@@ -176,7 +194,11 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):  # noqa: D101 - the stand
             *,
             name: str | None = None,
         ) -> None:
-            super().__init__(max_workers, thread_name_prefix, initializer, initargs)
+            try:
+                super().__init__(max_workers, thread_name_prefix, initializer, initargs)
+            except BaseException as exc:
+                leave_out(exc)
+                raise
             self._resolves = False
             self._open(thread_name_prefix, name)
 
@@ -196,7 +218,12 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):  # noqa: D101 - the stand
         if watch is UNOPENED:  # inherited through a fork
             watch = _instances.open(self, _find_probe, "")
         if self._broken or self._shutdown or standard._shutdown:
-            self._refuse(watch)
+            try:
+                return self._refuse(watch, fn, args, kwargs)
+            except BaseException as exc:
+                # A bare `raise` adds no line for this frame: the traceback is the standard one. So below.
+                leave_out(exc)
+                raise
         if self._resolves:
             future = Future(None, self._resolve_work_item_task(fn, args, kwargs), RESOLVED)  # type: ignore[attr-defined]
         else:
@@ -228,20 +255,26 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):  # noqa: D101 - the stand
         if not idle:
             self._grow()
         if (self._broken or self._shutdown or standard._shutdown) and future.withdraw():
-            self._refuse(watch)
+            try:
+                return self._refuse(watch, fn, args, kwargs)
+            except BaseException as exc:
+                leave_out(exc)
+                raise
         return future
 
     submit.__doc__ = _base.Executor.submit.__doc__
 
-    def _refuse(self, watch: Watch | None) -> NoReturn:
+    def _refuse(self, watch: Watch | None, fn: Any, args: Any, kwargs: Any) -> _base.Future[Any]:
+        """Have the standard `submit` say why. It takes the task if the program has opened the pool again meanwhile."""
         if watch is not None:
             watch.attend()
             watch.rejected()
-        if self._broken:
-            raise self.BROKEN(self._broken)
-        if self._shutdown:
-            raise RuntimeError("cannot schedule new futures after shutdown")
-        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        try:
+            future: _base.Future[Any] = _submit(self, fn, *args, **kwargs)
+        except BaseException as exc:
+            leave_out(exc)
+            raise
+        return future
 
     def _grow(self) -> None:
         """Start a thread if there may be one more."""

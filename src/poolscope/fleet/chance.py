@@ -36,7 +36,7 @@ SIGMA = 1.5
 #: How many times as long as of exponential runs queues are: (1 + the squared coefficient of variation) / 2.
 SCATTER = math.exp(SIGMA**2) / 2
 #: A fleet has thousands of pools: so many alarms an hour are allowed for one that is always at `HEALTHY_UTILISATION`.
-ALARMS_PER_POOL_HOUR = 0.0003
+ALARMS_PER_POOL_HOUR = 0.003
 #: What stands for a run that is not known (s): short, so that chance has many chances.
 UNKNOWN_RUN = 0.001
 #: From here on a pool's probability of waiting is as good as that of this many workers.
@@ -54,6 +54,8 @@ class SampledLoad(LoadTest, frozen=True, kw_only=True):
     queue_usual: float
     #: Whether its workers were busy all the time.
     unbroken: bool
+    #: Whether they are connections of which only those are counted that were waited for.
+    lent: bool = False
 
     @property
     def surprise(self) -> float | None:
@@ -62,7 +64,11 @@ class SampledLoad(LoadTest, frozen=True, kw_only=True):
         if not mean or self.runs.mean is None:
             return None
         # What was seen before is the time in which it was not saturated: its load may have been any healthy one.
-        lasting = min(self._many(mean, HEALTHY_UTILISATION), self._few(mean, HEALTHY_UTILISATION))
+        lasting = self._many(mean, HEALTHY_UTILISATION)
+        # Neither the load nor the runs before are known of such connections. That callers queue for them is worth
+        # telling if a few long holds are the reason, too.
+        if not self.lent:
+            lasting = min(lasting, self._few(mean, HEALTHY_UTILISATION))
         return max(lasting, self._arrivals(mean, self._utilisation(mean)))
 
     @property

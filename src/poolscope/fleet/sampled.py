@@ -28,6 +28,8 @@ WAITING_CPU = 0.1
 COLLECTING_SHARE = 0.1
 #: Tasks were started at once before the knee if none waited at so many of the scrapes.
 QUIET_SHARE = 0.9
+#: Scrapes of the active workers that tell a mean run.
+RUN_SCRAPES = 20
 #: A queue is as good as at its highest from this part of it on.
 NEARLY_PEAK = 0.9
 #: Workers that were busy for so much of a stretch were never idle in it.
@@ -160,7 +162,9 @@ def _before(reading: Reading, first: int) -> Before:
     arriving = _arriving(reading, begin, end)
     if arriving is None:
         return Before()
-    run = reading.run_seconds(begin, end)
+    # By few scrapes of how many are active it is hardly known how long a run takes.
+    known = reading.busy is not None or end - begin >= RUN_SCRAPES
+    run = reading.run_seconds(begin, end) if known else None
     count = round((reading.throughput(begin, end) or 0.0) * seconds)
     return Before(seconds, round(max(0.0, arriving) * seconds), _runs(count, run))
 
@@ -204,6 +208,7 @@ def _crowd(reading: Reading, stretch: Stretch, workers: int, run: float | None, 
         queue_mean=sum(depths.values()) / max(1, len(depths)),
         queue_usual=median(depths.values()) if depths else 0.0,
         unbroken=busy >= UNBROKEN_SHARE * workers * length,
+        lent=reading.mapping.kind == "connections" and reading.done is None,
     )
 
 

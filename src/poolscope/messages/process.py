@@ -65,7 +65,8 @@ class Fault(BaseMessage, tag="fault", frozen=True):
 class Started(BaseMessage, tag="started", frozen=True):
     """So many `more` threads or processes (`what`) were started that are of no pool that is watched: at a line of the
     program's ("package/file.py:12"), or by a `library`. `in_turn`: each was over before the next one began. `executor`
-    is the class that starts them, if it is an executor of a kind that is not known."""
+    is the class that starts them, if it is an executor of a kind that is not known; with no `more` it is there, at the
+    line of its `submit`."""
 
     what: str
     where: str

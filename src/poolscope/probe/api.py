@@ -41,8 +41,12 @@ if TYPE_CHECKING:
             kind: str,
             size: Callable[[], tuple[int, int] | None] | None = None,
             site: Site | None = None,
+            recorder: Any = None,
         ) -> Any:
             """Return a `PoolRecorder` for a new pool, or None if it is not to be watched."""
+
+        def new_recorder(self, owner: object, kind: str) -> Any:
+            """Return a recorder for what may come to be a pool, to be given to `open_pool` then; None: none."""
 
         @property
         def settings(self) -> ProbeSettings:

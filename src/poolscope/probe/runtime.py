@@ -18,6 +18,7 @@ from poolscope.probe.interpreter.blame import is_ours
 from poolscope.probe.interpreter.cpu import CpuClocks, GuardedClocks
 from poolscope.probe.reader import FLUSH_PATIENCE, Reader
 from poolscope.probe.recording.function_table import FunctionTable
+from poolscope.probe.recording.recorder import unread_recorder
 from poolscope.probe.recording.registry import Pools
 from poolscope.probe.self_report import SelfReport
 from poolscope.probe.settings import ProbeSettings
@@ -121,8 +122,10 @@ class Probe:
         kind: str,
         size: Callable[[], tuple[int, int] | None] | None = None,
         site: Site | None = None,
+        recorder: PoolRecorder | None = None,
     ) -> PoolRecorder | None:
-        """Return a recorder for a new pool, or None if the settings say not to watch it.
+        """Return a recorder for a new pool, or None if the settings say not to watch it. `recorder`: the one that has
+        recorded it so far (see `new_recorder`).
 
         `prefix` is empty unless the program gave one; `site` is where the pool was made (see `creation_site`), unless
         that is just now; `size` returns (workers alive, max_workers) and must not
@@ -144,6 +147,7 @@ class Probe:
                 created_at=created_at,
                 created_by=created_by,
                 size=size,
+                recorder=recorder,
             )
             self._something_opened = True
             if not self._cpu.readable:
@@ -154,6 +158,11 @@ class Probe:
                 raise
             self.fail("pools", exc)
             return None
+
+    def new_recorder(self, owner: object, kind: str) -> PoolRecorder | None:
+        """Return a recorder for what may come to be a pool, which nothing reads before `open_pool` gets it; None if
+        nothing is recorded any more."""
+        return None if self._reader.given_up else unread_recorder(owner, kind)
 
     def add_job(self, period_seconds: float, job: Callable[[int], object]) -> Callable[[], None]:
         """Have our thread, once it runs, call `job(now_ns)` regularly. A job that raises is taken out.

@@ -27,6 +27,12 @@ def _threadpool() -> Any:
     return threadpool
 
 
+def _unknown_executors() -> Any:
+    from poolscope.probe.executors import unknown
+
+    return unknown
+
+
 def _processpool() -> Any:
     from poolscope.probe.processes import processpool
 
@@ -73,6 +79,24 @@ def _anyio() -> Any:
     from poolscope.probe.adapters import anyio
 
     return anyio
+
+
+def _aiosqlite() -> Any:
+    from poolscope.probe.adapters import aiosqlite
+
+    return aiosqlite
+
+
+def _loky() -> Any:
+    from poolscope.probe.adapters import loky
+
+    return loky
+
+
+def _trio() -> Any:
+    from poolscope.probe.adapters import trio
+
+    return trio
 
 
 def _asgiref() -> Any:
@@ -191,6 +215,18 @@ def _celery() -> Any:
     return celery
 
 
+def _cheroot() -> Any:
+    from poolscope.probe.adapters import cheroot
+
+    return cheroot
+
+
+def _dask_threads() -> Any:
+    from poolscope.probe.adapters import dask_threads
+
+    return dask_threads
+
+
 def _grpc() -> Any:
     from poolscope.probe.adapters import grpc
 
@@ -217,12 +253,17 @@ POOLS: Families = {
     "threads": (_threadpool, ("concurrent.futures.thread",)),
     "processes": (_processpool, ("concurrent.futures.process",)),
     "multiprocessing": (_multiprocessing_pool, ("multiprocessing.pool",)),
+    "other executors": (_unknown_executors, ("concurrent.futures._base",)),
     "s3transfer": (_s3transfer, ("s3transfer.futures", "s3transfer.manager")),
     "waitress": (_waitress, ("waitress.task",)),
-    "twisted": (_twisted, ("twisted.python.threadpool",)),
+    "twisted": (_twisted, ("twisted.python.threadpool", "twisted.internet.base")),
     "dask": (_dask, ("distributed.worker",)),
     "celery prefork": (_celery_prefork, ("celery.worker.worker", "celery.concurrency.prefork")),
     "anyio": (_anyio, ("anyio._backends._asyncio", "anyio._backends._trio")),
+    "aiosqlite": (_aiosqlite, ("aiosqlite.core",)),
+    "cheroot": (_cheroot, ("cheroot.server",)),
+    "loky": (_loky, ("loky.process_executor", "joblib.externals.loky.process_executor")),
+    "trio": (_trio, ("trio._threads", "trio.to_thread", "trio._path")),
     # The package comes first: its module makes an executor as it is imported.
     "asgiref": (_asgiref, ("asgiref", "asgiref.sync")),
     "asyncio limits": (_asyncio_limits, ("asyncio.locks",)),
@@ -246,17 +287,19 @@ POOLS: Families = {
 #: these are not watched.
 LIMITS = (
     *("asyncio limits", "anyio limits", "trio limits", "threading limits", "asyncio queues", "threading queues"),
+    "other executors",
     *("sqlalchemy", "psycopg_pool", "redis", "urllib3", "httpcore", "aiohttp", "asyncpg", "pymongo"),
 )
 GREENLETS = ("eventlet", "gevent")
 
-LOOPS: Families = {"loops": (_loops, ("asyncio.base_events", "uvloop"))}
+LOOPS: Families = {"loops": (_loops, ("asyncio.base_events", "uvloop", "trio._core._run"))}
 
 #: Module of a library with what stands around its users' functions -> our module with `meet(probe, module)`, which says
 #: how to look through. Called when the first task of such a module is named, so nothing is awaited for it.
 WRAPPING: dict[str, Loader] = {
     "apscheduler.executors.base": _apscheduler,
     "celery.concurrency.base": _celery,
+    "dask.local": _dask_threads,
     "grpc._server": _grpc,
     "gunicorn.workers.gthread": _gunicorn,
     "joblib._utils": _joblib,

@@ -221,7 +221,7 @@ def _pool(medium: Medium, index: int, pool: PoolReport, trace: PoolTrace) -> Ite
         yield "</details>"
     if trace.tasks:
         yield (
-            f'<figure class="tasks" data-pool="{index}" tabindex="0" hidden><figcaption>{_lanes_are(trace)}'
+            f'<figure class="tasks" data-pool="{index}" tabindex="0" hidden><figcaption>{_lanes_are(pool, trace)}'
             ' <span class="legend"></span></figcaption>'
             f'<div><canvas class="lanes" role="img" aria-label="Tasks of {name} in lanes over time"></canvas></div>'
             '<div class="tip" aria-live="off"></div></figure>'
@@ -246,8 +246,8 @@ def _pool(medium: Medium, index: int, pool: PoolReport, trace: PoolTrace) -> Ite
     yield "</section>"
 
 
-def _lanes_are(trace: PoolTrace) -> str:
-    lanes = "A lane for each worker" if trace.workers else "Tasks that ran beside each other"
+def _lanes_are(pool: PoolReport, trace: PoolTrace) -> str:
+    lanes = f"A lane for each {noun(pool.kind)}" if trace.workers else "Tasks that ran beside each other"
     return f"{lanes}, and the queue above. Tasks have the colour of their function."
 
 

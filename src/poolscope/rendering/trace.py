@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from poolscope.model import Finding, LoopReport, LoopTrace, PoolReport, PoolTrace, Session, TimelinePoint, storable
 from poolscope.rendering.tasks import FOREVER_NS, lanes, tasks
+from poolscope.rules.wording import noun, workers
 
 #: The most that tasks may take of a file (bytes), for viewers read some hundred MB: the shortest are left out.
 MOST_BYTES = 90_000_000
@@ -80,10 +81,11 @@ def _events(session: Session, kept: Sequence[Sequence[_Task]], about: dict[str, 
     arrows = _longest_waits(kept)
     for number, (pool, trace, its) in enumerate(zip(report.pools, session.traces, kept, strict=True), 1):
         tracks = lanes((task.started_ns, task.finished_ns, task.worker) for task in its)
-        of = "worker" if trace.workers else "running"
+        of = noun(pool.kind) if trace.workers else "running"
         names = {_FIRST_WORKER + place: f"{of} {place + 1}" for place in range(max(tracks, default=-1) + 1)}
         names |= {_SUBMISSIONS: "submitted"} if names else {}
-        yield from _names(number, f"pool {pool.name} (pid {pool.pid}, {pool.max_workers} workers)", names)
+        size = workers(pool.max_workers, pool.kind)
+        yield from _names(number, f"pool {pool.name} (pid {pool.pid}, {size})", names)
         yield from _marks(number, pool, report.duration_seconds)
         yield from _counters(number, trace.timeline)
         yield from _runs(number, zip(tracks, its, strict=True), arrows)

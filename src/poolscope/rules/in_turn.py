@@ -53,6 +53,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     items: int = 0
     #: For how long threads and tasks of it were seen to wait (s).
     waited_seconds: float = 0.0
+    #: How many pools of processes of that name were made.
+    process_pools: int = 0
 
     @property
     def enough(self) -> float:

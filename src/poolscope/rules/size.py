@@ -17,8 +17,12 @@ SLOWER = 1.2
 
 #: Kind of pool -> how to give it another size, where `max_workers` is not the word for it.
 _HOW = {
+    "aiosqlite": " A connection of aiosqlite has one thread: open another connection for what is to run beside it. "
+    "Writes to one database still come one after the other.",
     "anyio": " Its size is the limiter's total_tokens; the default limiter is "
     "anyio.to_thread.current_default_thread_limiter().",
+    "trio": " Its size is the limiter's total_tokens; the default limiter is "
+    "trio.to_thread.current_default_thread_limiter().",
     "asgiref": " asgiref keeps such calls in one thread: a ThreadSensitiveContext for each request, or "
     "thread_sensitive=False for calls that use nothing of their thread's (as Django's database connections are), lets "
     "them run side by side.",

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from poolscope.aggregation.turns import TurnLine
-from poolscope.model import Advice
-from poolscope.rules.in_turn import InTurnCause, Row
+import msgspec
 
+from poolscope.aggregation.turns import TurnLine
+from poolscope.messages import Line
+from poolscope.model import Advice
+from poolscope.rules.in_turn import SUSTAINS, TURNS_NEEDED, InTurnCause, Row
+from poolscope.rules.wording import at, seconds, workers
+
+#: While pools of processes are waited for, tasks run for less than this part of the time: they mostly start and end.
+STARTING_SHARE = 0.5
 #: A round of fewer waits for one thing only.
 _SEVERAL = 2
 
@@ -49,3 +55,46 @@ class WaitsForSlowest(InTurnCause, frozen=True, kw_only=True):
         if self.shared:
             text = f"If {self.shared} can go on with several rounds at once: {text[0].lower()}{text[1:]}"
         return Advice(self.action, text)
+
+
+class MadeAnew(msgspec.Struct, frozen=True):
+    """Pools of processes that are made and closed in a loop, and mostly start and end."""
+
+    row: Row
+    lines: tuple[Line, ...]
+
+    @classmethod
+    def match(cls, row: Row, lines: tuple[Line, ...], sustain_seconds: float) -> MadeAnew | None:
+        """Match by how little is done while they are waited for. `lines` are those in a loop at which they are."""
+        enough = row.process_pools >= TURNS_NEEDED and row.finished >= TURNS_NEEDED and row.workers > 1
+        if not enough or not lines or row.waited_seconds < SUSTAINS * sustain_seconds:
+            return None
+        if row.busy_seconds > STARTING_SHARE * row.waited_seconds:
+            return None
+        return cls(row, lines)
+
+    def sentence(self) -> str:
+        """Say how many there were, and how little they did."""
+        row = self.row
+        return (
+            f"Pool {row.name!r} was made anew {row.process_pools} times{at([self.lines[0]])}: in "
+            f"{row.waited_seconds:.1f} s in which it was waited for, its {workers(row.workers)} worked for "
+            f"{seconds(row.busy_seconds)} in all; most of the rest they start, import and end."
+        )
+
+    def advice(self) -> Advice:
+        """Advise to make it once."""
+        return Advice(
+            WaitsForSlowest.action,
+            "Make the pool once, before the loop, and give it all of the work: each new pool starts its processes, and "
+            "where these are not forked, each of them imports the program's modules again.",
+        )
+
+    def evidence(self) -> dict[str, float]:
+        """Return the numbers that it rests on."""
+        return {
+            "pools": float(self.row.process_pools),
+            "waited_seconds": self.row.waited_seconds,
+            "busy_seconds": self.row.busy_seconds,
+            "max_workers": float(self.row.workers),
+        }

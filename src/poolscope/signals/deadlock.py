@@ -30,6 +30,9 @@ SAMPLES_NEEDED = 10
 FEW_SAMPLES = 3
 AGREEING_SHARE = 0.75
 
+#: So many pools are remembered by the one task that has waited for them.
+POOLS_KEPT = 1_000
+
 #: No pool is a limit.
 NO_LIMITS: Mapping[int, str] = MappingProxyType({})
 
@@ -176,6 +179,8 @@ class PoolWaits:
         self.deadlock: Deadlock | None = None
         # When, and how many workers waited for which other pool, and of which kind that is.
         self._samples: deque[tuple[int, Counter[tuple[str, str]]]] = deque(maxlen=WAITS_KEPT)
+        # The first task that was seen to wait for another pool, by that; None: others have waited for it too.
+        self._only: dict[int, tuple[int, int] | None] = {}
         # When, and which tasks (worker, started) waited for another pool that had not started one for them.
         self._queued: deque[tuple[int, frozenset[tuple[int, int]]]] = deque(maxlen=WAITS_KEPT)
 
@@ -197,15 +202,31 @@ class PoolWaits:
             self.deadlock = Deadlock(cycle, at_ns, other, limits.get(cycle.next_pool, ""), next_lines)
         counts: Counter[tuple[str, str]] = Counter()
         queued: list[tuple[int, int]] = []
+        waits = list(waits)
+        for wait in waits:
+            self._remember(wait)
         for wait in waits:
             if all(pool != self._pool and pool in telling and not worker for pool, worker in wait.targets):
                 queued.append((wait.worker, wait.started_ns))
             [(towards, _)] = Counter(pool for pool, _ in wait.targets).most_common(1)
-            if towards != self._pool and towards in names:
+            if towards != self._pool and towards in names and not self._is_own(wait, towards):
                 counts[names[towards], limits.get(towards, "")] += 1
         self._samples.append((at_ns, counts))
         if queued:
             self._queued.append((at_ns, frozenset(queued)))
+
+    def _remember(self, wait: Wait) -> None:
+        if len(self._only) >= POOLS_KEPT:
+            self._only.clear()
+        task = wait.worker, wait.started_ns
+        for pool in {pool for pool, _ in wait.targets}:
+            if self._only.setdefault(pool, task) != task:
+                self._only[pool] = None
+
+    def _is_own(self, wait: Wait, pool: int) -> bool:
+        """Whether a task waits for a pool that it alone uses, and that runs all that it waits for: there are as many of
+        these pools as such tasks, and none of them is scarce."""
+        return self._only.get(pool) is not None and all(worker for _, worker in wait.targets)
 
     def queued(self, begin_ns: int, end_ns: int) -> dict[int, frozenset[tuple[int, int]]]:
         """Return by the moment of a sample in [begin, end] which tasks (worker, started) waited for another pool to

@@ -284,10 +284,12 @@ class _Seen:
         )
 
     def _passing(self) -> int:
-        """How many workers the tasks that come and go share: not those that are all the time in a task of a function
-        of which none has ever come back, such as a consumer."""
-        functions, running = self._history.functions, self._history.running
-        known = (functions.get(running[worker].function) for worker in self.lasting)
+        """How many workers the tasks that come and go share: not those that are nearly all the time in a task of a
+        function of which none has ever come back, such as a consumer. The holds of a limit that are out as its first
+        wait is seen begin with that."""
+        functions, since_ns = self._history.functions, self._begin_ns + self.length_ns // 10
+        lasting = (task for task in self._history.running.values() if task.started_ns <= since_ns)
+        known = (functions.get(task.function) for task in lasting)
         return max(1, self._history.size - sum(own is None or not own.run.count for own in known))
 
 

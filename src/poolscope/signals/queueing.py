@@ -32,10 +32,13 @@ _LOCK = "lock"
 
 #: The source of a line is read only if it has this share of the workers' time.
 READ_SHARE = 0.1
-#: A line whose only call takes a lock or a semaphore, which in C has no frame of its own.
-_ACQUIRES = re.compile(r"(?:(?:if|while|return|not|\w+ =)\s+)*[\w.\[\]'\"]+\.acquire\([^()]*\)\s*:?(?:\s*#.*)?$")
+#: A line whose only call takes a lock or a semaphore, or locks a file, which in C has no frame of its own.
+_ACQUIRES = re.compile(
+    r"(?:(?:if|while|return|not|\w+ =)\s+)*(?:[\w.\[\]'\"]+\.acquire\([^()]*\)"
+    r"|(?:fcntl\.)?(?:flock|lockf)\((?:[^()]|\(\))*\))\s*:?(?:\s*#.*)?$"
+)
 #: Calls that do not wait, or not for long.
-_AT_ONCE = re.compile(r"acquire\(\s*(?:False|blocking\s*=\s*False|timeout\s*=\s*0\b)|acquire_nowait")
+_AT_ONCE = re.compile(r"acquire\(\s*(?:False|blocking\s*=\s*False|timeout\s*=\s*0\b)|acquire_nowait|\bLOCK_(?:NB|UN)\b")
 #: Words of a line at which a lock, a semaphore, a connection or a database lock is taken.
 _TAKES = re.compile(
     r"acquire|(?<![a-z])[rf]?lock|semaphore|\bBEGIN\b|\bexecute(?:many|script)?\(|\bcommit\(|checkout|get_?conn|"

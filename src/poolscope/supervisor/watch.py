@@ -251,7 +251,8 @@ class Watch:
         return replace(session, report=replace(report, notices=(*report.notices, *missed))) if missed else session
 
     def save(self, session: Session) -> tuple[Session, bool]:
-        """Write the files that were asked for; false, with a line and a notice for each, if one cannot be written."""
+        """Write the files that were asked for; false if one cannot be written. A notice of the report says so, and a
+        line where no report is printed."""
         from msgspec.structs import replace
 
         from poolscope.rendering.outputs import write
@@ -262,7 +263,8 @@ class Watch:
                 write(session, output)
             except Exception as error:
                 text = str(error) if isinstance(error, PoolscopeError) else f"{type(error).__name__}: {error}"
-                say(text)
+                if self._plan.quiet:
+                    say(text)
                 written = False
                 report = session.report
                 session = replace(session, report=replace(report, notices=(*report.notices, text)))

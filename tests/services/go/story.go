@@ -73,7 +73,7 @@ func database(registry *prometheus.Registry) (func(), int) {
 	db.SetMaxOpenConns(2)
 	db.SetMaxIdleConns(2)
 	registry.MustRegister(collectors.NewDBStatsCollector(db, "main"))
-	web := newPool(registry, "web", 120)
+	web := newPool(registry, "web", 60)
 	return func() {
 		web.work <- func() {
 			held, err := db.Conn(context.Background())

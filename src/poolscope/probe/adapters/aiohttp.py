@@ -11,6 +11,7 @@ import sys
 
 from poolscope.probe.adapters.clients import Client
 from poolscope.probe.interpreter.shapes import needs_parameters, needs_use
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.limits.connections import Connections
 from poolscope.probe.limits.lending import Lender
 from poolscope.probe.recording.pool_watch import report
@@ -105,7 +106,7 @@ def _connect(lenders: _Lenders, original: Callable[..., Any]) -> Callable[..., A
             for loan in loans:
                 lenders.whole.gave_up(loan)
             # A bare `raise` adds no line for this frame: the traceback is the one without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
         for loan in loans:
             lenders.whole.took(loan, connection._protocol)

@@ -15,18 +15,16 @@ without a thread, are no tasks.
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from _thread import RLock
-from weakref import ref
 
 from poolscope.probe.adapters import fresh_modules
+from poolscope.probe.adapters.limited_threads import LimitedThreads
 from poolscope.probe.executors.patching import Patch
 from poolscope.probe.interpreter.shapes import takes
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.recording.ephemeral_pools import PlacedEphemeralPools
 from poolscope.probe.recording.function_table import WRAPPERS
-from poolscope.probe.recording.pool_watch import open_watch, report, size_from_settings
-from poolscope.probe.recording.virtual_workers import VirtualWorkers, VirtualWorkerTask
 from poolscope.probe.sampling.coroutines import THREAD_CALLS
 
 TYPE_CHECKING = False
@@ -34,13 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from poolscope.probe.interpreter.stacks import Site
-    from poolscope.probe.recording.pool_watch import Watch
-
 #: The default limiter of each event loop: for calls that name none.
 DEFAULT = "anyio.to_thread"
-#: Size to show for a limiter without a limit: more threads than there can be.
-UNLIMITED = 1_000_000
 
 #: Module -> its backend. Each has a limiter class of its own, too.
 _BACKENDS = {"anyio._backends._asyncio": "AsyncIOBackend", "anyio._backends._trio": "TrioBackend"}
@@ -67,58 +60,20 @@ WRAPPERS["contextlib._GeneratorContextManager.__enter__"] = _generator
 WRAPPERS["contextlib._GeneratorContextManager.__exit__"] = _generator
 
 
-class _Pool:
-    """One limiter: where it was made and, from its first task on, how to record."""
-
-    __slots__ = ("limiter", "site", "unopened", "watch", "workers")
-
-    def __init__(self, limiter: ref[Any]) -> None:
-        self.limiter = limiter
-        self.site: Site | None = None
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin anew, as if it was never opened."""
-        self.unopened = True
-        self.watch: Watch | None = None
-        self.workers: VirtualWorkers | None = None
-
-
 #: By where they are made. FastAPI has one for the end of each dependency that yields.
 _momentary = {
     name: PlacedEphemeralPools(name, "anyio", "anyio.CapacityLimiter")
     for name in ("fastapi.concurrency:contextmanager_in_threadpool",)
 }
 
-# By the limiter's id, for as long as it lives. Single dict operations only: any thread may make limiters.
-_pools: dict[int, _Pool] = {}
+
+def _default_place() -> str:
+    """Where anyio gives out the default limiter, as `creation_site` says it."""
+    code = getattr(getattr(sys.modules.get(DEFAULT), "current_default_thread_limiter", None), "__code__", None)
+    return "anyio/to_thread.py" if code is None else f"anyio/to_thread.py:{code.co_firstlineno}"
 
 
-def _pool_of(limiter: Any) -> _Pool:
-    key = id(limiter)
-    pools = _pools  # the name is gone before the last limiters are, as the interpreter shuts down
-    pool = pools.get(key)
-    if pool is None:
-        pool = pools.setdefault(key, _Pool(ref(limiter, lambda _: pools.pop(key, None))))
-    return pool
-
-
-def _forget() -> None:
-    """Begin anew under another probe, or in a forked child: the watches were the other's."""
-    for pool in list(_pools.values()):
-        pool.forget()
-    for momentary in _momentary.values():
-        momentary.forget()
-
-
-def _forked() -> None:
-    global _lock
-    _lock = RLock()  # a thread of the parent may have held it
-    _forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+_limiters = LimitedThreads("anyio", DEFAULT, _default_place, _momentary)
 
 
 class _Patch(Patch):
@@ -132,92 +87,9 @@ class _Patch(Patch):
         self.limiters: list[Any] = []
 
     def made(self, limiter: Any) -> None:
-        """Note that a limiter was made just now. Its `__init__` may be called twice."""
-        if not self.active or self.shutting_down():
-            return
-        try:
-            pool = _pool_of(limiter)
-            if pool.site is None:
-                from poolscope.probe.interpreter.stacks import creation_site
-
-                pool.site = creation_site(1)
-        except Exception as exc:
-            report(self.probe, exc)
-
-    def arrived(self, backend: Any, fn: Any, args: tuple[Any, ...], limiter: Any) -> VirtualWorkerTask | None:
-        """Return the task of a call, which goes into the pool's record; None if it is not watched."""
-        watch = None
-        try:
-            pool = _pools.get(id(limiter)) or _pool_of(limiter)
-            if pool.unopened:
-                self._open(pool, limiter, backend)
-            watch, workers = pool.watch, pool.workers
-            if watch is None or workers is None:
-                return None
-            task = watch.arrive(fn, args)
-            return None if task is None else VirtualWorkerTask(fn, watch, workers, *task)
-        except Exception as exc:
-            if watch is None:
-                report(self.probe, exc)
-            else:
-                watch.give_up(exc)
-            return None
-
-    def _open(self, pool: _Pool, limiter: Any, backend: Any) -> None:
-        from poolscope.probe.interpreter.stacks import creation_site
-
-        with _lock:
-            if not pool.unopened:
-                return
-            pool.unopened = False  # if this fails, it is not tried again
-            name = None
-            if limiter is backend.current_default_thread_limiter():
-                name, pool.site = DEFAULT, (_default_place(), DEFAULT, "")
-            elif pool.site is None:  # older than the patch: its first user stands for its maker
-                pool.site = creation_site(1)
-            momentary = _momentary.get(pool.site[1].removesuffix(f".{pool.site[2]}"))
-            if momentary is not None:
-                pool.watch = momentary.add(limiter, self.find_probe(), pool.site)
-                pool.workers = momentary.workers
-                return
-            wanted = size_from_settings(self.find_probe, "anyio", pool.site[1])
-            if wanted is not None:
-                limiter.total_tokens = wanted
-            pool.watch = watch = open_watch(
-                limiter,
-                self.find_probe,
-                name=name,
-                prefix="",
-                kind="anyio",
-                size_of=lambda _: _sizer(pool),
-                site=pool.site,
-            )
-            if watch is not None:
-                pool.workers = VirtualWorkers(watch.recorder, lambda: _read(pool, "total_tokens"))
-                watch.recorder.taken = lambda: _read(pool, "borrowed_tokens")
-
-
-def _read(pool: _Pool, name: str) -> int:
-    """Return a number of the limiter; 0 if it is gone."""
-    limiter = pool.limiter()
-    return 0 if limiter is None else min(getattr(limiter, name), UNLIMITED)
-
-
-def _sizer(pool: _Pool) -> Callable[[], tuple[int, int] | None]:
-    def size() -> tuple[int, int] | None:
-        if pool.limiter() is None:
-            return None
-        most = _read(pool, "total_tokens")
-        # The loop's threads serve its other limiters too, and there may be more of them.
-        return 0 if pool.workers is None else min(len(pool.workers.threads), most), most
-
-    return size
-
-
-def _default_place() -> str:
-    """Where anyio gives out the default limiter, as `creation_site` says it."""
-    code = getattr(getattr(sys.modules.get(DEFAULT), "current_default_thread_limiter", None), "__code__", None)
-    return "anyio/to_thread.py" if code is None else f"anyio/to_thread.py:{code.co_firstlineno}"
+        """Note that a limiter was made just now."""
+        if self.active and not self.shutting_down():
+            _limiters.made(limiter, self.probe)
 
 
 # Reentrant: a finalizer that runs while we are inside may uninstall.
@@ -237,7 +109,7 @@ def patch(probe: Any) -> None:
         for name, module in fresh_modules(state, "anyio", "its worker threads are not watched", _BACKENDS, _missing):
             # A limiter that outlives the patch is the same pool under the next one.
             if _last_probe is not probe:
-                _forget()
+                _limiters.forget()
             _last_probe = probe
             _put_on(state, module, getattr(module, _BACKENDS[name]))
             _current = state
@@ -289,7 +161,8 @@ def _run_sync(state: _Patch, original: Callable[..., Any]) -> Callable[..., Any]
                 if limiter is None:
                     # Once for both of us: the library asks for it where it is given none.
                     limiter = cls.current_default_thread_limiter()
-                task = state.arrived(cls, func, args, limiter)
+                default = cls.current_default_thread_limiter
+                task = _limiters.arrived((func, args), limiter, default, state.find_probe)
             return await original(cls, func if task is None else task, args, abandon_on_cancel, limiter)
         except BaseException as exc:
             if task is not None and isinstance(exc, Exception):
@@ -297,7 +170,7 @@ def _run_sync(state: _Patch, original: Callable[..., Any]) -> Callable[..., Any]
             elif task is not None:  # the backend's cancellation, or the end of the loop
                 task.cancelled()
             # As in `VirtualWorkerTask`.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
 
     THREAD_CALLS[run_sync_in_worker_thread.__code__] = "task"

@@ -27,6 +27,7 @@ from poolscope.probe.adapters import unfamiliar
 from poolscope.probe.executors.patching import Patch
 from poolscope.probe.interpreter.imports import in_flight
 from poolscope.probe.interpreter.shapes import takes
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.recording.ephemeral_pools import EphemeralPools, PlacedEphemeralPools
 from poolscope.probe.recording.function_table import WRAPPERS
 from poolscope.probe.recording.pool_watch import ADOPTERS, ATTRIBUTE, UNOPENED, WAITS, open_watch, report
@@ -110,7 +111,7 @@ class _Patch(Patch):
                 if task is not None:
                     task.refused()
                 # A bare `raise` adds no line for this frame: the traceback is the one without us.
-                exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+                leave_out(exc)
                 raise
             if task is not None:
                 future.add_done_callback(functools.partial(_ended, task))

@@ -12,6 +12,7 @@ import sys
 
 from poolscope.probe.adapters.clients import Client
 from poolscope.probe.interpreter.shapes import needs_parameters, needs_use
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.limits.connections import ATTRIBUTE
 from poolscope.probe.limits.lending import Lender
 from poolscope.probe.limits.naming import site_of, users_frame
@@ -85,7 +86,7 @@ def _acquire(
             if loan is not None:
                 lender.gave_up(loan)
             # A bare `raise` adds no line for this frame: the traceback is the one without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
         if loan is not None:
             lender.took(loan, connection)

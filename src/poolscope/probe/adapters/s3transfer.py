@@ -20,6 +20,7 @@ from _thread import RLock
 
 from poolscope.probe.adapters import fresh_modules
 from poolscope.probe.executors.patching import Patch
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.recording.pool_watch import (
     ADOPTERS,
     ATTRIBUTE,
@@ -328,7 +329,7 @@ def _submit(state: _Patch, original: Callable[..., Any]) -> Callable[..., Any]:
         except BaseException as exc:
             failure = exc
             # As in `wrapped`: the traceback is the one of a call without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
         finally:
             watch.submitting.entry = outer

@@ -6,6 +6,8 @@ settings. A call goes into Twisted's own queue inside of one of ours (`_Call`), 
 it. What the result is handed to runs in that thread as well, after the task.
 
 A pool that is older than the patch is watched from its next call on, and with it what is queued after that.
+
+A reactor that is no guest of asyncio's is told of, as what blocks it is not seen.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from weakref import ref
 from poolscope.probe.adapters import unfamiliar
 from poolscope.probe.executors.patching import Patch, Switch
 from poolscope.probe.executors.wrapped import WrappedTask
+from poolscope.probe.interpreter.imports import imported, in_flight
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.recording.pool_watch import ATTRIBUTE, UNOPENED, Instances, size_from_settings
 
 TYPE_CHECKING = False
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from poolscope.probe.recording.pool_watch import Watch
+
+_MODULE = "twisted.python.threadpool"
 
 
 class _Call(WrappedTask):
@@ -44,7 +50,7 @@ class _Call(WrappedTask):
         except BaseException as exc:
             self.end(log, 1)
             # A bare `raise` adds no line for this frame: the traceback is the one of a call without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
         self.end(log, 0)
         return result
@@ -98,7 +104,7 @@ def _prefix(pool: Any) -> str:
 
 
 def _familiar(probe: Any) -> bool:
-    missing = _missing(sys.modules["twisted.python.threadpool"])
+    missing = _missing(sys.modules[_MODULE])
     if missing:
         unfamiliar(probe, "Twisted", f"its thread pools are not watched: no {missing} in twisted.python.threadpool")
     return not missing
@@ -106,7 +112,7 @@ def _familiar(probe: Any) -> bool:
 
 def _put_on(probe: Any) -> _Patch:
     state = _Patch(probe)
-    cls = sys.modules["twisted.python.threadpool"].ThreadPool
+    cls = sys.modules[_MODULE].ThreadPool
     state.put(cls, ATTRIBUTE, UNOPENED)
     state.put(cls, "callInThreadWithCallback", _call_in_thread(state, cls.callInThreadWithCallback))
     state.put(cls, "adjustPoolsize", _adjust(state, cls.adjustPoolsize))
@@ -122,12 +128,24 @@ def patch(probe: Any) -> None:
 
     An unknown version is left alone, and the probe gets a notice.
     """
-    _switch.on(probe)
+    if not any(getattr(each, "func", None) is _tell_of_reactor for each in probe.before_flush):
+        probe.before_flush.append(functools.partial(_tell_of_reactor, probe))
+    module = imported(_MODULE)
+    if module is not None and not in_flight(module):
+        _switch.on(probe)
 
 
 def unpatch() -> None:
     """Put everything back as it was. Does nothing if nothing is patched."""
     _switch.off()
+
+
+def _tell_of_reactor(probe: Any) -> None:
+    reactor: Any = sys.modules.get("twisted.internet.reactor")
+    name = f"{type(reactor).__module__}.{type(reactor).__qualname__}"
+    has_run = getattr(reactor, "__dict__", {}).get("_startedBefore")
+    if has_run and not name.startswith("twisted.internet.asyncioreactor."):
+        probe.notice(f"the reactor {name} is an event loop of a kind that is not known: what blocks it is not seen")
 
 
 def _missing(module: Any) -> str | None:

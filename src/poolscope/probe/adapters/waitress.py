@@ -19,6 +19,7 @@ from weakref import ref
 from poolscope.probe.adapters import unfamiliar
 from poolscope.probe.executors.patching import Patch, Switch
 from poolscope.probe.executors.wrapped import WrappedTask
+from poolscope.probe.interpreter.tracebacks import leave_out, unseen
 from poolscope.probe.recording.pool_watch import ATTRIBUTE, UNOPENED, Instances, size_from_settings
 
 TYPE_CHECKING = False
@@ -48,6 +49,7 @@ class _Task(WrappedTask):
     def __repr__(self) -> str:
         return repr(self._task)
 
+    @unseen
     def service(self) -> None:
         """Run the task, in the thread that calls this."""
         log = self.begin()
@@ -56,7 +58,7 @@ class _Task(WrappedTask):
         except BaseException as exc:
             self.end(log, 1)
             # A bare `raise` adds no line for this frame: the traceback is the one of a task without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
         self.end(log, 0)
 

@@ -8,6 +8,7 @@ import sys
 from _thread import RLock
 
 from poolscope.probe.api import current
+from poolscope.probe.interpreter.tracebacks import leave_out, unseen
 from poolscope.probe.recording.pool_watch import report, size_from_settings
 
 TYPE_CHECKING = False
@@ -37,6 +38,7 @@ class Patch:
 
     def put(self, owner: Any, name: str, ours: Any) -> None:
         """Replace an attribute of a class or module."""
+        unseen(ours)
         self.undo.append((owner, name, owner.__dict__.get(name, _MISSING), ours))
         setattr(owner, name, ours)
 
@@ -58,7 +60,7 @@ class Patch:
                 original(self, *args, **kwargs)
             except BaseException as exc:
                 # A bare `raise` adds no line for this frame: the traceback is the one without us.
-                exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+                leave_out(exc)
                 raise
             made(self)
 
@@ -69,13 +71,13 @@ class Patch:
         ours there goes to the probe; what is the program's passes through."""
         original = cls.__init__
         # The names of this module are gone before the program's last threads are, as the interpreter shuts down.
-        getframe, shutting_down, failed = sys._getframe, sys.is_finalizing, report
+        getframe, shutting_down, failed, left_out = sys._getframe, sys.is_finalizing, report, leave_out
 
         def __init__(self_: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - shown in tracebacks
             try:
                 original(self_, *args, **kwargs)
             except BaseException as exc:
-                exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+                left_out(exc)
                 raise
             if self.active and not shutting_down():
                 try:

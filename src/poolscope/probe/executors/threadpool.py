@@ -21,13 +21,13 @@ from poolscope.probe.executors.work_item import (
     SUBMITTING,
     announcing,
     claim_of,
-    future_steps,
     settle,
     watched_item,
     withdraw,
 )
 from poolscope.probe.interpreter import shapes
 from poolscope.probe.interpreter.blame import is_ours
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.recording import given_up
 from poolscope.probe.recording.pool_watch import (
     ADOPTERS,
@@ -177,7 +177,7 @@ def _put_on(probe: Any) -> _Patch | None:
     executor, future = module.ThreadPoolExecutor, module._base.Future
     state.put(future, "cancel", _cancel(future.cancel))
     state.put(future, "set_exception", _set_exception(future.set_exception, module.BrokenThreadPool))
-    item = watched_item(module._WorkItem, shape, *future_steps(module._base))
+    item = watched_item(module, shape)
     # A class attribute, so that no `__getattr__` of a subclass is asked for that of an instance.
     state.put(executor, ATTRIBUTE, UNOPENED)
     submit = executor.submit
@@ -195,7 +195,12 @@ def _put_on(probe: Any) -> _Patch | None:
 def _init(state: _Patch, original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - shown in tracebacks
-        original(self, *args, **kwargs)
+        try:
+            original(self, *args, **kwargs)
+        except BaseException as exc:
+            # A bare `raise` adds no line for this frame: the traceback is the one without us. So below.
+            leave_out(exc)
+            raise
         state.watch(self, made=True)
 
     return __init__
@@ -213,19 +218,23 @@ def _submit(state: _Patch, original: Callable[..., Any], module: Any, item: Any,
     @functools.wraps(original)
     def submit(self: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         # With a default: another thread may take the patch off at any point, and then let the original do it.
-        watch = getattr(self, "_poolscope", None) if state.active else None
+        watch: Any = getattr(self, "_poolscope", None) if state.active else None
         if not watch or not 0 < len(watch.arrivals) < UNREAD_LIMIT:
             watch = state.look_again(self, watch)
-            if watch is None:
-                return original(self, fn, *args, **kwargs)
-        try:
-            function = watch.identify(fn, args)
-        except Exception as exc:
-            watch.give_up(exc)
-            self._poolscope = None
-            watch = None
+        function = 0
+        if watch is not None:
+            try:
+                function = watch.identify(fn, args)
+            except Exception as exc:
+                watch.give_up(exc)
+                self._poolscope = None
+                watch = None
         if watch is None:  # not in the handler: an exception of the original's must not come with ours
-            return original(self, fn, *args, **kwargs)
+            try:
+                return original(self, fn, *args, **kwargs)
+            except BaseException as exc:
+                leave_out(exc)
+                raise
         future = module._base.Future()
         failure: BaseException | None = None
         with self._shutdown_lock, module._global_shutdown_lock:
@@ -265,8 +274,10 @@ def _submit(state: _Patch, original: Callable[..., Any], module: Any, item: Any,
             return future
         try:
             return original(self, fn, *args, **kwargs)
-        except RuntimeError:
-            watch.rejected()
+        except BaseException as exc:
+            if isinstance(exc, RuntimeError):
+                watch.rejected()
+            leave_out(exc)
             raise
 
     return submit
@@ -279,17 +290,16 @@ def _submit_around(state: _Patch, original: Callable[..., Any]) -> Callable[...,
     @functools.wraps(original)
     def submit(self: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         # With a default: another thread may take the patch off at any point, and then let the original do it.
-        watch = getattr(self, "_poolscope", None) if state.active else None
+        watch: Any = getattr(self, "_poolscope", None) if state.active else None
         if not watch or not 0 < len(watch.arrivals) < UNREAD_LIMIT:
             watch = state.look_again(self, watch)
-            if watch is None:
-                return original(self, fn, *args, **kwargs)
-        try:
-            task = (watch, watch.identify(fn, args))
-        except Exception as exc:
-            watch.give_up(exc)
-            self._poolscope = None
-            task = None
+        task = None
+        if watch is not None:
+            try:
+                task = (watch, watch.identify(fn, args))
+            except Exception as exc:
+                watch.give_up(exc)
+                self._poolscope = None
         # Put back in the end: a finalizer may submit in between, on this thread, to this or another pool.
         outer = submitting.task, submitting.future
         submitting.task, submitting.future = task, None
@@ -302,6 +312,7 @@ def _submit_around(state: _Patch, original: Callable[..., Any]) -> Callable[...,
                     watch.rejected()
             elif not refused:  # else it is in the queue, and no thread could be started for it
                 withdraw(submitting.future)
+            leave_out(exc)
             raise
         finally:
             submitting.task, submitting.future = outer
@@ -338,6 +349,10 @@ def _set_exception(original: Callable[..., None], broken: type[BaseException]) -
                     # For a moment, so that a `cancel` between the record and the failure comes too late.
                     self._state = "RUNNING"
                     settle(self, "broken")
-        original(self, exception)
+        try:
+            original(self, exception)
+        except BaseException as exc:
+            leave_out(exc)
+            raise
 
     return set_exception

@@ -17,6 +17,7 @@ import operator
 import threading
 from _thread import get_ident
 
+from poolscope.probe.executors.as_standard import AsStandard
 from poolscope.probe.interpreter import shapes
 from poolscope.probe.recording.pool_watch import CLAIM, RUN_CODES, own_log
 
@@ -114,14 +115,17 @@ def future_steps(base: Any) -> tuple[Callable[[Any], bool], Callable[[Any, Any],
     return start, succeed
 
 
-def watched_item(original: Any, shape: str, start: Callable[[Any], bool], succeed: Callable[[Any, Any], None]) -> Any:
-    """Return a work item that records its task, if its future carries a claim."""
+def watched_item(module: Any, shape: str) -> Any:
+    """Return a work item for the standard executor of `module` that records its task, if its future carries a claim."""
+    original: Any = module._WorkItem
+    start, succeed = future_steps(module._base)
     resolved = shape == shapes.CONTEXT
+    standard = AsStandard(module, shape)
+    retell = standard.retell
 
     class _WorkItem(original):  # type: ignore[misc]  # the base is only known at run time
         @functools.wraps(original.run)
         def run(self, ctx=None) -> None:  # type: ignore[no-untyped-def]  # shown like the original's
-            # The traceback of the task's exception keeps this frame: no name in it but `self` may lead to the task.
             try:
                 live = start(self.future)
             except BaseException:
@@ -155,8 +159,9 @@ def watched_item(original: Any, shape: str, start: Callable[[Any], bool], succee
             except BaseException as exc:
                 if watch is not None:
                     watch.end((log, function, submitted, started, outer), 1)
+                retell(exc)
                 self.future.set_exception(exc)
-                # Break a reference cycle with the exception.
+                # Break a reference cycle with the exception, whose frames come to be called by this one.
                 self = None  # type: ignore[assignment]  # the name is of no more use, as in the standard one
             else:
                 if watch is not None:
@@ -175,7 +180,9 @@ def watched_item(original: Any, shape: str, start: Callable[[Any], bool], succee
 
     _WorkItem.__module__ = original.__module__
     _WorkItem.__qualname__ = original.__qualname__
-    RUN_CODES.add(_WorkItem.__dict__["run"].__code__)
+    run = _WorkItem.__dict__["run"]
+    standard.place(run)
+    RUN_CODES.add(run.__code__)
     return _WorkItem
 
 

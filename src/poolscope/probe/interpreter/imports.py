@@ -10,6 +10,8 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
+from poolscope.probe.interpreter.tracebacks import leave_out, unseen
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -154,6 +156,7 @@ class _Hook:
         """Whether this hook would do what a new one is for."""
         return self._watch is watch and self._name == name
 
+    @unseen
     def __call__(self, module: ModuleType) -> None:
         if module.__name__ != self._name:  # a loader of several modules: zip archives
             self._original(module)
@@ -168,7 +171,7 @@ class _Hook:
         except BaseException as exc:
             # A bare `raise` adds no line for this frame: the traceback is the one without us, and of what is left the
             # interpreter takes out its own lines as ever.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
         self._watch.ran(self._name)
 

@@ -146,6 +146,14 @@ def thread_pool(module: Any) -> str:
     raise Unfamiliar("a work item of another shape in concurrent.futures.thread")
 
 
+def known_thread_pool(module: Any) -> str | None:
+    """Return the same; None where it is another one."""
+    try:
+        return thread_pool(module)
+    except Unfamiliar:
+        return None
+
+
 #: What the two methods that take a future from PENDING to FINISHED do, by the names in their code: see `future_steps`.
 _RUNNING_STEPS = (
     *("_condition", "_state", "CANCELLED", "CANCELLED_AND_NOTIFIED", "_waiters", "add_cancelled", "PENDING", "RUNNING"),
@@ -241,6 +249,14 @@ def multiprocessing_workers(module: Any) -> None:
 def loop_class(cls: Any) -> None:
     """Check a class of event loops: its `run_forever` lasts from the start of a loop to its end."""
     needs(cls, ["run_forever", "is_running", "is_closed", "get_debug", "call_soon_threadsafe"])
+
+
+def trio_loop(module: Any) -> None:
+    """`trio._core._run`: what `run` drives until it ends is the generator that `unrolled_run` makes."""
+    needs_use(module, "run", ["setup_runner", "unrolled_run", "send", "get_events"])
+    needs_parameters(module, "unrolled_run", ["runner", "async_fn", "args"], more=True)
+    needs_use(module, "unrolled_run", ["entry_queue", "tasks", "runq"])
+    needs_use(module.EntryQueue, "run_sync_soon", ["queue", "append", "done"])
 
 
 def asyncio_limits(locks: Any) -> None:

@@ -60,7 +60,7 @@ class Waiters(deque):  # type: ignore[type-arg]  # subscripting it costs at run 
         _append(self, item)
         try:
             _asks(self, item, _getframe(1))
-        except Exception as exc:
+        except BaseException as exc:
             _failed(self, exc)
 
 
@@ -78,7 +78,7 @@ class _Heard(Waiters):
                 hold = limit.waiting.pop(id(_future(item)), None)
                 if hold is not None:
                     limit.gave_up(hold)
-            except Exception as exc:
+            except BaseException as exc:
                 _failed(self, exc)
 
     def popleft(self) -> Any:
@@ -94,7 +94,7 @@ class _Heard(Waiters):
                     limit.gave_up(hold)
                 elif hold is not None:
                     limit.grant(hold, limit.clock())
-            except Exception as exc:
+            except BaseException as exc:
                 _failed(self, exc)
         return item
 
@@ -108,7 +108,7 @@ class _Heard(Waiters):
                 if not again:
                     try:
                         _returns(self, limit)
-                    except Exception as exc:
+                    except BaseException as exc:
                         _failed(self, exc)
         return len(self) > 0
 
@@ -141,7 +141,7 @@ def _asks(waiters: Waiters, item: Any, acquire: FrameType) -> None:
         made = owner()
         if made is None:
             return
-        waiters.limit = limit = _state.limits.open(
+        waiters.limit = limit = _state.limits.note(
             made,
             patch.find_probe,
             kind=kind,

@@ -1,9 +1,10 @@
 """asyncio's `Semaphore`, `BoundedSemaphore` and `Lock`, and so `Condition`'s lock, as pools of holds.
 
 Nothing is done where nothing waits. Replaced are `__init__`, to know where each was made, and `_get_loop`, which these
-classes call only when something is about to wait: then the queue of what waits becomes one of ours (`Waiters`), which
-tells of all that follows. It is filled and emptied by `acquire`, and asked by `release` whether something waits. The
-methods themselves stay as they are, and with them order, fairness and cancellation.
+classes call only when something is about to wait. The first wait is noted (`first_waits`) and no more; at the second
+one, or when the first one lasts, the queue of what waits becomes one of ours (`Waiters`), which tells of all that
+follows. It is filled and emptied by `acquire`, and asked by `release` whether something waits. The methods themselves
+stay as they are, and with them order, fairness and cancellation.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from gc import get_referents
 from weakref import ref
 
 from poolscope.probe.interpreter.shapes import asyncio_limits
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.limits.coroutines import look
+from poolscope.probe.limits.first_waits import FirstWait, FirstWaits, keep, record_of
 from poolscope.probe.limits.inside import Holders
 from poolscope.probe.limits.limit import Hold, Limit
 from poolscope.probe.limits.module_patch import LimitPatch
@@ -30,17 +33,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from poolscope.probe.executors.patching import Patch
+    from poolscope.probe.interpreter.stacks import Site
     from poolscope.probe.recording.recorder import PoolRecorder
 
 MODULE = "asyncio.locks"
 #: Where a semaphore or lock keeps its site and its size, as they were when it was made.
 ATTRIBUTE = "_poolscope_made"
-#: Where it keeps its record.
-LIMIT_ATTRIBUTE = "_poolscope_limit"
 #: Generators and coroutines of all kinds, in the flags of a code: what a task runs, and can hold something.
 _RESUMED = 0x20 | 0x80 | 0x100 | 0x200
 
-_getframe, _set = sys._getframe, object.__setattr__
+_getframe, _set, _attribute = sys._getframe, object.__setattr__, object.__getattribute__
 
 
 class _Codes:
@@ -89,13 +91,22 @@ class Waiters(deque):  # type: ignore[type-arg]  # subscripting it costs at run 
             if frame.f_code is self.codes.acquire:
                 try:
                     _ask(limit, future, frame)
-                except Exception as exc:
-                    limit.broke(exc)
+                except BaseException as exc:
+                    try:
+                        limit.broke(exc)
+                    except BaseException:
+                        _remove(self, future)  # `acquire` does not come to wait for it
+                        raise
 
     def remove(self, future: Any) -> None:
         """Take out what waits no more: it has it, or was cancelled."""
-        _remove(self, future)
         limit = self.limit
+        try:
+            _remove(self, future)
+        except BaseException:
+            if limit is not None:
+                limit.torn()
+            raise
         if limit is not None and not limit.over:
             try:
                 hold = limit.waiting.pop(id(future), None)
@@ -104,20 +115,21 @@ class Waiters(deque):  # type: ignore[type-arg]  # subscripting it costs at run 
                         limit.gave_up(hold)
                     elif hold.permit is None:
                         limit.grant(hold, limit.clock())
-            except Exception as exc:
+            except BaseException as exc:
                 limit.broke(exc)
 
     def __bool__(self) -> bool:
         limit = self.limit
         if limit is not None and not limit.over and (limit.waiting or limit.named or limit.nameless):
-            caller = _getframe(1)
-            if caller.f_code is self.codes.wake:
-                try:
+            try:
+                caller = _getframe(1)
+                if caller.f_code is self.codes.wake:
                     self._wake(limit, caller.f_back)
                     if not (len(self) or limit.named or limit.nameless or limit.waiting):
                         self._rest()
-                except Exception as exc:
-                    limit.broke(exc)
+                return len(self) > 0
+            except BaseException as exc:
+                limit.broke(exc)
         return len(self) > 0
 
     def _rest(self) -> None:
@@ -133,6 +145,8 @@ class Waiters(deque):  # type: ignore[type-arg]  # subscripting it costs at run 
         for future in self:
             if not future.done():
                 following = limit.waiting.get(id(future))
+                if following is not None and following.permit is not None:
+                    following = None  # it was granted, and what wakes it up was interrupted
                 break
             if codes.first_only:
                 break
@@ -154,8 +168,8 @@ _append, _remove, _exc_info = deque.append, deque.remove, sys.exc_info
 
 def _ask(limit: Limit, future: Any, frame: FrameType) -> None:
     """Note that `acquire`, in this frame, asks for a hold and has to wait."""
-    file = frame.f_code.co_filename
-    caller = frame.f_back
+    # As `_caller` does it, which would be a call for each wait.
+    file, caller = frame.f_code.co_filename, frame.f_back
     while caller is not None and caller.f_code.co_filename is file:
         caller = caller.f_back
     if caller is None:
@@ -164,16 +178,31 @@ def _ask(limit: Limit, future: Any, frame: FrameType) -> None:
     code = caller.f_code
     function = limit.functions.get(id(code))
     if function is None:
-        function = limit.of_code(code, caller.f_globals)
-        if function:
-            limit.functions[id(code)] = function
+        function = _function(limit, code, caller.f_globals)
     # Where a task does nothing but ask, it holds nothing: what has made it does.
     task = _state.current_task() if code.co_flags & _RESUMED else None
-    hold = (
-        Hold(function, limit.clock(), None, 0) if task is None else Hold(function, limit.clock(), ref(task), id(task))
-    )
+    if task is None:
+        hold = Hold(function, limit.clock(), None, 0)
+    else:
+        hold = Hold(function, limit.clock(), ref(task), id(task))
     hold.site = code, caller.f_lasti
     limit.asked(id(future), hold)
+
+
+def _caller(frame: FrameType) -> FrameType | None:
+    """Return the frame that has called `acquire`, by way of `async with` or not."""
+    file = frame.f_code.co_filename
+    caller = frame.f_back
+    while caller is not None and caller.f_code.co_filename is file:
+        caller = caller.f_back
+    return caller
+
+
+def _function(limit: Limit, code: CodeType, names: dict[str, Any]) -> int:
+    function = limit.of_code(code, names)
+    if function:
+        limit.functions[id(code)] = function
+    return function
 
 
 def current_task() -> Any:
@@ -209,6 +238,7 @@ class _State(LimitPatch):
 
     def __init__(self) -> None:
         super().__init__(MODULE, "semaphores and locks of asyncio")
+        self.limits = self.firsts = FirstWaits()
         self.gates: dict[CodeType, str] = {}
         self.holders: Holders | None = None
         #: The classes whose objects have a record.
@@ -254,11 +284,8 @@ def _limit_of(owner: Any) -> Limit | None:
     """Return the record of an object, if it is a lock or semaphore that has one. Without its own methods."""
     if not issubclass(type(owner), _state.classes):
         return None
-    try:
-        limit: Limit | None = object.__getattribute__(owner, LIMIT_ATTRIBUTE)
-    except AttributeError:
-        return None
-    return limit
+    record = record_of(owner)
+    return record if type(record) is Limit else None
 
 
 def _awaited(coroutine: Any) -> PoolRecorder | None:
@@ -289,7 +316,7 @@ def _get_loop(state: Patch, cls: Any, codes: _Codes) -> Callable[[Any], Any]:
         try:
             loop = original(self)
         except BaseException as exc:
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
         if state.active and _is_new(self._waiters) and not shutting_down():
             try:
@@ -310,32 +337,93 @@ def _is_new(waiters: Any) -> bool:
 
 
 def _meet(state: Patch, owner: Any, cls: Any, codes: _Codes) -> None:
-    """Open the limit of `owner`, at which something is about to wait for the first time."""
-    if _getframe(2).f_code is not codes.acquire or not _is_plain(type(owner), cls, codes):
+    """Note that something is about to wait for `owner`, of which nothing is heard so far."""
+    acquire = _getframe(2)
+    if acquire.f_code is not codes.acquire or not (type(owner) is cls or _is_plain(type(owner), cls, codes)):
         return
     tasks = sys.modules.get("asyncio.tasks")
     if tasks is not None:
         _state.current_task = tasks.current_task
-    limit = getattr(owner, LIMIT_ATTRIBUTE, None)
-    if (limit is None or limit.again) and _state.holders is not None:
-        made = getattr(owner, ATTRIBUTE, None)
-        site, capacity = made or (site_of(_getframe(2)), 1 if codes.kind == "lock" else None)
-        limit = _state.limits.open(
-            owner,
-            state.find_probe,
-            kind=codes.kind,
-            capacity=capacity,
-            site=site,
-            look=partial(look, gates=_state.gates, holders=_state.holders.of, standstill=True),
-            holders=_state.holders.of,
-        )
-        _set(owner, LIMIT_ATTRIBUTE, limit)
+    if record_of(owner) is not None:
+        _hear(state, owner, codes)
+        return
+    probe = state.find_probe()
+    if probe.settings.limits:
+        caller = _caller(acquire)
+        task = _state.current_task() if caller is not None and caller.f_code.co_flags & _RESUMED else None
+        first = FirstWait(probe.clock(), caller, task, _made(owner) or _unknown(codes, acquire))
+        _state.firsts.wait(owner, probe, first, partial(_lasts, state, ref(owner), first, codes))
+
+
+def _unknown(codes: _Codes, acquire: FrameType) -> tuple[Site, int | None]:
+    """Return the same of one that is older than the patch: what waits there stands for what made it."""
+    return site_of(acquire), 1 if codes.kind == "lock" else None
+
+
+def _lasts(state: Patch, weak: ref[Any], first: FirstWait, codes: _Codes) -> None:
+    """Hear of the first wait that lasts, in the thread of its loop, between two steps of tasks."""
+    owner = weak()
+    if owner is None or not state.active or not owner._waiters or record_of(owner) is not first:
+        return
+    try:
+        _hear(state, owner, codes)
+    except Exception as exc:
+        report(state.probe, exc)
+
+
+def _hear(state: Patch, owner: Any, codes: _Codes) -> None:
+    """Put a queue of ours in the place of the one that what waits stands in, and note the limit unless that is done."""
+    limit = record_of(owner)
+    if type(limit) is FirstWait:
+        limit = _note(state, owner, codes, *limit.made)
+        if limit is not None:
+            _take_in(limit, record_of(owner), owner._waiters)
+        keep(owner, limit)
+    elif limit.again:
+        limit = _note(state, owner, codes, limit.site, limit.capacity)
+        keep(owner, limit)
     # Also if it is not to be recorded, so that this is not asked again.
     waiters = Waiters(owner._waiters)
     waiters.codes = codes
     waiters.limit = limit
     waiters.owner = ref(owner)
     owner._waiters = waiters
+
+
+def _note(state: Patch, owner: Any, codes: _Codes, site: Site, capacity: int | None) -> Limit | None:
+    holders = _state.holders
+    if holders is None:
+        return None
+    return _state.limits.note(
+        owner,
+        state.find_probe,
+        kind=codes.kind,
+        capacity=capacity,
+        site=site,
+        look=partial(look, gates=_state.gates, holders=holders.of, standstill=True),
+        holders=holders.of,
+    )
+
+
+def _take_in(limit: Limit, first: FirstWait, waiters: Iterable[Any]) -> None:
+    """Note the first wait, which still lasts, or is over: then what came of it is not known."""
+    for future in waiters:
+        if not future.done():
+            task, code = first.asks(), first.code
+            function = 0 if code is None else _function(limit, code, first.names)
+            hold = Hold(function, first.since_ns, None if task is None else ref(task), 0 if task is None else id(task))
+            hold.site = None if code is None else (code, first.at)
+            limit.asked(id(future), hold)
+            return
+    limit.waits += 1
+
+
+def _made(owner: Any) -> Any:
+    """Return where it was made, and its size then; None if it is older than the patch."""
+    try:
+        return _attribute(owner, ATTRIBUTE)
+    except AttributeError:
+        return None
 
 
 def _is_plain(kind: type, cls: Any, codes: _Codes) -> bool:

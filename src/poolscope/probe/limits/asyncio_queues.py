@@ -13,6 +13,7 @@ from functools import partial
 from weakref import ref
 
 from poolscope.probe.interpreter.shapes import asyncio_queues
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.limits.asyncio_locks import current_task
 from poolscope.probe.limits.coroutines import place_of, stacks
 from poolscope.probe.limits.queue_patch import QueueFamily, older
@@ -228,7 +229,7 @@ def _methods(module: Any) -> dict[Any, dict[str, Any]]:
         try:
             loop = get_loop(self)
         except BaseException as exc:
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
         try:
             record = self._poolscope_items
@@ -248,7 +249,7 @@ def _methods(module: Any) -> dict[Any, dict[str, Any]]:
         try:
             put_in_order(self, item)
         except BaseException as exc:
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
 
     def _get_by_order(self: Any) -> Any:
@@ -262,7 +263,7 @@ def _methods(module: Any) -> dict[Any, dict[str, Any]]:
         try:
             return take_in_order(self)
         except BaseException as exc:
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
 
     return {

@@ -13,11 +13,12 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from _thread import allocate_lock
+from _thread import allocate_lock, get_ident
 from collections import deque
 from time import thread_time_ns
 from weakref import ref
 
+from poolscope.probe.interpreter.blame import is_ours
 from poolscope.probe.limits.asyncio_locks import current_task
 from poolscope.probe.limits.coroutines import stacks
 from poolscope.probe.limits.holders import LEAKED, Places, Sign, this_thread
@@ -399,13 +400,21 @@ def remember(record: Connections) -> None:
     _records[id(record)] = ref(record, functools.partial(_records.pop, id(record)))
 
 
-def failed(record: Connections, exc: BaseException) -> None:
-    """Give a record up as a hook of ours has failed. Raises `exc` again if it is the program's."""
-    if record.watch is None:
-        report(record.patch.probe, exc)
-    else:
+def failed(record: Connections | None, patch: Patch, exc: BaseException) -> None:
+    """Give a record up as a hook of ours has failed. Raises `exc` again if it is the program's: what was recorded may
+    be torn then, and another record begins with the next loan that waits."""
+    watch = None if record is None else record.watch
+    if record is not None and not is_ours(exc):
+        AWAITED.pop(get_ident(), None)
+        if watch is not None:
+            watch.recorder.ended = True
+        record.forget()
+    elif record is not None and watch is not None:
         record.closed = True
-        record.watch.give_up(exc)
+    if watch is None:
+        report(patch.probe, exc)
+    else:
+        watch.give_up(exc)
 
 
 def end(patch: Patch) -> None:

@@ -5,7 +5,7 @@ the way out of it on its stack (`interpreter/entered.py`). It is looked for only
 and seldom enough to cost next to nothing.
 
 A task may have given it back inside of the block, for a while: one that waits for a condition has, and of one whose
-coroutines name a `release` it is not known. Of these nothing is said.
+coroutines, or blocks, name a `release` it is not known. Of these nothing is said.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from gc import get_referents
 from time import thread_time_ns
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType
 from weakref import ref
 
 from poolscope.probe.interpreter import shapes
@@ -113,12 +113,10 @@ class Holders:
     def _limits(self, task: Any) -> list[Limit]:
         """Return the limits that a task is inside of, once for each block."""
         chain = coroutines(task)
-        if any(_GIVES_BACK in getattr(each, _CODE[type(each)]).co_names for each in chain):
-            return []
         owners: list[Any] = []
         seen: set[int] = set()
-        for each in chain:
-            self._enter(each, owners, seen)
+        if not all(self._enter(each, owners, seen) for each in chain):
+            return []
         limits = [limit for owner in owners if (limit := self._limit_of(owner)) is not None]
         if len(chain) > 1 and getattr(chain[-2], _CODE[type(chain[-2])]).co_name == _ENTERS:
             # It is only about to enter this one.
@@ -128,13 +126,26 @@ class Holders:
                 limits.remove(entering)
         return limits
 
-    def _enter(self, coroutine: Any, owners: list[Any], seen: set[int]) -> None:
+    def _enter(self, coroutine: Any, owners: list[Any], seen: set[int]) -> bool:
+        """Add what a coroutine is inside of. Returns False if it may have given something back."""
         if id(coroutine) in seen:
-            return
+            return True
         seen.add(id(coroutine))
+        if _GIVES_BACK in getattr(coroutine, _CODE[type(coroutine)]).co_names:
+            return False
         for owner in entered(coroutine, self._beside or 0):
             kind = type(owner)
             if (kind.__module__, kind.__name__) == _MANAGER:
-                self._enter(owner.gen, owners, seen)
+                if type(owner.gen) is not AsyncGeneratorType or not self._enter(owner.gen, owners, seen):
+                    return False
+            elif _gives_back(kind):
+                return False
             else:
                 owners.append(owner)
+        return True
+
+
+def _gives_back(kind: type) -> bool:
+    """Whether what begins a block of this class may give something back."""
+    begins = next((base.__dict__[_ENTERS] for base in kind.__mro__ if _ENTERS in base.__dict__), None)
+    return type(begins) is not FunctionType or _GIVES_BACK in begins.__code__.co_names

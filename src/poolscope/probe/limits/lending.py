@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.limits.connections import ATTRIBUTE, Connections, failed, remember
 from poolscope.probe.limits.naming import site_of, users_frame
 from poolscope.probe.recording.pool_watch import report
@@ -77,37 +78,39 @@ class Lender:
         """Note that a pool is asked for a connection; None: nothing is recorded."""
         if not patch.active or sys.is_finalizing():
             return None
+        record = None
         try:
             record = self.record(owner, patch)
             return None if record.closed else record.asks(self.full(owner))
-        except Exception as exc:
-            report(patch.probe, exc)
+        except BaseException as exc:
+            failed(record, patch, exc)
             return None
 
     def took(self, loan: Loan, connection: Any) -> None:
         """Note that a loan is out."""
         try:
             loan.pool.took(loan, self.key(connection), connection)
-        except Exception as exc:
-            failed(loan.pool, exc)
+        except BaseException as exc:
+            failed(loan.pool, loan.pool.patch, exc)
 
     def gave_up(self, loan: Loan) -> None:
         """Note that a loan was asked for in vain."""
         try:
             loan.pool.gave_up(loan)
-        except Exception as exc:
-            failed(loan.pool, exc)
+        except BaseException as exc:
+            failed(loan.pool, loan.pool.patch, exc)
 
     def gave_back(self, owner: Any, patch: Patch, connection: Any) -> None:
         """Note that a connection is given back."""
         if not patch.active or sys.is_finalizing():
             return
+        record = None
         try:
             record = owner.__dict__.get(ATTRIBUTE)
             if record is not None:
                 record.gave_back(self.key(connection))
-        except Exception as exc:
-            report(patch.probe, exc)
+        except BaseException as exc:
+            failed(record, patch, exc)
 
     # -- replacements ------------------------------------------------------------------------------------------
 
@@ -122,15 +125,16 @@ class Lender:
 
         @functools.wraps(original)
         def lend(owner: Any, /, *args: Any, **kwargs: Any) -> Any:
-            # It may try again by calling itself.
-            loan = None if _getframe(1).f_code is code else self.asks(owner, patch)
+            loan = None
             try:
+                # It may try again by calling itself.
+                loan = None if _getframe(1).f_code is code else self.asks(owner, patch)
                 connection = original(owner, *args, **kwargs)
             except BaseException as exc:
                 if loan is not None:
                     self.gave_up(loan)
                 # A bare `raise` adds no line for this frame: the traceback is the one without us.
-                exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+                leave_out(exc)
                 raise
             if loan is not None:
                 self.took(loan, connection)
@@ -144,13 +148,14 @@ class Lender:
 
         @functools.wraps(original)
         async def lend(owner: Any, /, *args: Any, **kwargs: Any) -> Any:
-            loan = self.asks(owner, patch)
+            loan = None
             try:
+                loan = self.asks(owner, patch)
                 connection = await original(owner, *args, **kwargs)
             except BaseException as exc:
                 if loan is not None:
                     self.gave_up(loan)
-                exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next  # likewise
+                leave_out(exc)  # likewise
                 raise
             if loan is not None:
                 self.took(loan, connection)
@@ -165,11 +170,15 @@ class Lender:
         @functools.wraps(original)
         def take_back(owner: Any, /, *args: Any, **kwargs: Any) -> Any:
             # Before the original, which may hand it to what waits.
-            self.gave_back(owner, patch, _first(args, kwargs))
+            try:
+                self.gave_back(owner, patch, _first(args, kwargs))
+            except BaseException:
+                original(owner, *args, **kwargs)  # whatever comes up here
+                raise
             try:
                 return original(owner, *args, **kwargs)
             except BaseException as exc:
-                exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next  # likewise
+                leave_out(exc)  # likewise
                 raise
 
         patch.put(cls, name, take_back)
@@ -180,11 +189,15 @@ class Lender:
 
         @functools.wraps(original)
         async def take_back(owner: Any, /, *args: Any, **kwargs: Any) -> Any:
-            self.gave_back(owner, patch, _first(args, kwargs))
+            try:
+                self.gave_back(owner, patch, _first(args, kwargs))
+            except BaseException:
+                await original(owner, *args, **kwargs)  # likewise
+                raise
             try:
                 return await original(owner, *args, **kwargs)
             except BaseException as exc:
-                exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next  # likewise
+                leave_out(exc)  # likewise
                 raise
 
         patch.put(cls, name, take_back)

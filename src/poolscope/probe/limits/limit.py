@@ -1,47 +1,48 @@
 """One limit: what waits for it, what holds it, and what is recorded of that.
 
 A hold is a task of a pool: submitted when it is asked for, started when it is granted, finished when it is given back.
-A limit is recorded from its first wait on. What was granted without a wait is not seen; but what is held already when
-a wait begins is one of the pool's tasks from then on, or the pool would not look full.
+A limit is noted from its first wait on (see `known_limits`). What was granted without a wait is not seen; but what is
+held already when a wait begins is one of the pool's tasks from then on, or the pool would not look full.
 
 Its owner, the semaphore or lock of the program's, refers to the limit, and never the other way round: what waits hangs
 on the owner, as it does without us. Tasks and threads that hold it are referred to weakly.
 
 What is given back by others than those that hold it is a signal and no limit. That shows only after a while, so a limit
-is told of once one of its holds has come back from where it went, or nothing has moved for long (`proven`).
+gets its row once one of its holds has come back from where it went, or nothing has moved for long (`proven`).
 """
 
 from __future__ import annotations
 
-import sys
+import operator
 from collections import deque
-from functools import partial
 from weakref import ref
 
-from poolscope.probe.limits.naming import site_of
-from poolscope.probe.recording.pool_watch import open_watch, report
+from poolscope.probe.interpreter.blame import is_ours
+from poolscope.probe.recording.pool_watch import report
 from poolscope.probe.recording.virtual_workers import VirtualWorker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import CodeType, FrameType
+    from types import CodeType
     from typing import Any
 
     from poolscope.probe.interpreter.cpu import CpuClocks
     from poolscope.probe.interpreter.stacks import Site
     from poolscope.probe.recording.pool_watch import Watch
 
+    Look = Callable[["Limit", int], tuple[list[Any], list[Any]]]
+
 #: A limit at which something has waited for so long (ns), and to which nothing was given back, is one.
 STANDSTILL_NS = 1_000_000_000
 #: Of a semaphore that is older than the patch, the size is not known: nor, before so many holds were given back by
 #: others than took them, whether it is a signal.
 OTHERS_NEEDED = 8
-#: So many limits are recorded at once. A program may have one for each of its clients.
+#: A wait of this length (ns) is worth a row, and so is a second one.
+MOMENT_NS = 10_000_000
+#: So many limits are noted at once. A program may have one for each of its clients.
 LIMITS_KEPT = 1_000
-
-
-#: Integers in the arrivals of a limit that has not proven to be one, beyond which it is taken for none.
+#: Integers in the arrivals of a limit without a row, beyond which it is taken for none.
 UNPROVEN_LIMIT = 50_000
 
 
@@ -79,16 +80,21 @@ class Hold:
 
 class Limit:
     """The record of one limit. Its methods are called by what uses the limit, one at a time, and may raise: the caller
-    hands that to `broke`. `proven` and `look` are the reader's.
+    hands that to `broke`. `proven` and `open` are our thread's.
 
-    `capacity` is how many holds it lets through at once; None: not known, as it is older than the patch.
+    `capacity` is how many holds it lets through at once; None: not known, as it is older than the patch. `owner` refers
+    to the semaphore or lock, weakly; `site` is where that was made; `look` says where its holders and what waits for it
+    are, and `holders` what holds it (see `PoolRecorder.holders`).
     """
 
     __slots__ = (
         "__weakref__",
+        "_holders",
         "_holds",
+        "_look",
         "_others",
         "_own",
+        "_owner",
         "_returned",
         "again",
         "capacity",
@@ -101,16 +107,34 @@ class Limit:
         "named",
         "nameless",
         "of_code",
+        "opened",
         "over",
         "since_ns",
+        "site",
         "waiting",
+        "waits",
         "watch",
     )
 
-    def __init__(self, kind: str, capacity: int | None, watch: Watch) -> None:
+    def __init__(
+        self,
+        kind: str,
+        capacity: int | None,
+        watch: Watch,
+        owner: Callable[[], Any],
+        site: Site,
+        look: Look,
+        holders: Callable[[Limit], list[Any]] | None = None,
+    ) -> None:
         self.kind = kind
         self.capacity = capacity
         self.watch = watch
+        self._owner = owner
+        self.site = site
+        self._look = look
+        self._holders = holders
+        #: Whether it has a row.
+        self.opened = False
         self.clock = watch.clock
         #: What threads have used while they had it.
         self.cpu_ns = 0
@@ -131,6 +155,8 @@ class Limit:
         #: The most holds at once.
         self.most = 0
         self._own = self._others = 0
+        #: How often something had to wait.
+        self.waits = 0
         self._returned = False
 
     def __reduce__(self) -> Any:
@@ -151,13 +177,14 @@ class Limit:
             self.since_ns = hold.submitted
             self._meet_holders(hold)
         waiting[key] = hold
+        self.waits += 1
         watch = self.watch
         # As `Watch.arrive` does.
         arrivals = watch.arrivals
         if not arrivals and not watch.attend():
             self.over = True
             return
-        if len(arrivals) > UNPROVEN_LIMIT and watch.recorder.proven is not None:
+        if len(arrivals) > UNPROVEN_LIMIT and not self.opened:
             self.over = watch.recorder.given_up = True
             return
         arrivals.extend((hold.function, hold.submitted))
@@ -265,7 +292,7 @@ class Limit:
         self._returned = True
         if self._is_signal(left):
             self.over = True
-            if self.watch.recorder.proven is None:
+            if self.opened:
                 self.watch.probe.notice(
                     f"{self.kind} {self.watch.recorder.name!r} is given back by others than those that hold it: it is "
                     "a signal, and no longer watched"
@@ -327,12 +354,24 @@ class Limit:
                 self._end(latest, now)
                 latest = latest.outer
 
+    def torn(self) -> None:
+        """End this record, as it may be torn; another one begins with the next wait."""
+        self.over = self.again = self.watch.recorder.ended = True
+
     def broke(self, exc: BaseException) -> None:
-        """Give up as a hook of ours has failed. Raises `exc` again if it is the program's."""
+        """Give up as a hook of ours has failed. Raises `exc` again if it is the program's: what was recorded may be
+        torn then, and another record begins with the next wait."""
+        if not is_ours(exc):
+            self.torn()
         self.watch.give_up(exc)
         self.over = True
 
-    # -- the reader's ----------------------------------------------------------------------------------------
+    # -- our thread's ----------------------------------------------------------------------------------------
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing waits for it, and nothing is known to have it."""
+        return not (self.waiting or self.named or self.nameless)
 
     @property
     def own_returns(self) -> int:
@@ -350,101 +389,55 @@ class Limit:
         return found
 
     def proven(self) -> bool:
-        """Whether it is known by now to be a limit."""
+        """Whether it is known by now to be a limit, and one that is worth a row."""
+        waits_for = self.clock() - self.since_ns if self.waiting else 0
         if self._own:
-            return True
-        return (
-            self.capacity is not None
-            and not self._returned
-            and bool(self.waiting)
-            and self.clock() - self.since_ns >= STANDSTILL_NS
-        )
+            return self.waits > 1 or waits_for >= MOMENT_NS or self._kept_waiting()
+        return self.capacity is not None and not self._returned and waits_for >= STANDSTILL_NS
 
+    def _kept_waiting(self) -> bool:
+        """Whether anything that has it by now, or has had it, waited for more than a moment."""
+        for log in list(self.watch.recorder.workers):
+            running, finished = log.running, list(log.finished)
+            waited = [] if running is None else [running[2] - running[1]]
+            waited += map(operator.sub, finished[3::5], finished[2::5])
+            if waited and max(waited) >= MOMENT_NS:
+                return True
+        return False
 
-class Limits:
-    """All limits of a family that are recorded, weakly. Any thread may use it."""
-
-    def __init__(self) -> None:
-        # By id. Single dict operations only.
-        self._limits: dict[int, ref[Limit]] = {}
-        self._full = False
-
-    def open(
-        self,
-        owner: Any,
-        find_probe: Callable[[], Any],
-        *,
-        kind: str,
-        capacity: int | None,
-        site: Site | None,
-        look: Callable[[Limit, int], tuple[list[Any], list[Any]]],
-        holders: Callable[[Limit], list[Any]] | None = None,
-    ) -> Limit | None:
-        """Return the record of a limit at which something waits for the first time; None if there is to be none.
-
-        `site` is where it was made (see `naming.site_of`); if that is not known, it is where something first waits.
-        `look` returns where its holders are and what waits for it, and `holders` who holds it
-        (see `PoolRecorder.holders`). Never raises because of a failure of ours.
-        """
-        probe = None
+    def open(self) -> None:
+        """Open its row, with all that was noted. Never raises because of a failure of ours."""
+        owner, watch = self._owner(), self.watch
+        probe, recorder = watch.probe, watch.recorder
         try:
-            probe = find_probe()
-            if not probe.settings.limits or capacity == 0:
-                return None
-            limits = self._limits
-            if len(limits) >= LIMITS_KEPT:
-                if not self._full:
-                    self._full = True
-                    probe.notice(
-                        f"more than {LIMITS_KEPT} semaphores and locks are waited for: the others are not seen"
-                    )
-                return None
-            site = site or site_of(_caller())
-            # The owner of the limit may go, and with it what waits there: nothing that stays refers to it.
-            cell: list[ref[Limit]] = []
-
-            def size() -> tuple[int, int] | None:
-                limit = cell[0]() if cell else None
-                return (0, capacity or 1) if limit is None else limit.size()
-
-            watch = open_watch(owner, find_probe, name=None, prefix="", kind=kind, size_of=lambda _: size, site=site)
-            if watch is None:
-                return None
-            limit = Limit(kind, capacity, watch)
-            # No function of ours is called by the collector.
-            weak = ref(limit, partial(limits.pop, id(limit)))
-            cell.append(weak)
-            limits[id(limit)] = weak
-            recorder = watch.recorder
+            weak = ref(self)
+            if owner is None or not probe.open_pool(
+                owner,
+                name=None,
+                prefix="",
+                kind=self.kind,
+                size=_sizer(weak, self.capacity),
+                site=self.site,
+                recorder=recorder,
+            ):
+                self.over = True
+                return
             recorder.cpu = _used(weak)
-            recorder.proven = _asking(weak)
-            recorder.look = _looking(weak, look)
-            recorder.holders = None if holders is None else _held(weak, holders)
-            return limit
+            recorder.look = _looking(weak, self._look)
+            recorder.holders = None if self._holders is None else _held(weak, self._holders)
+            self.opened = True
         except Exception as exc:
+            self.over = True
             report(probe, exc)
-            return None
-
-    def end(self) -> None:
-        """Record none of them any more."""
-        for weak in list(self._limits.values()):
-            limit = weak()
-            if limit is not None:
-                limit.close()
-        self._limits.clear()
-
-    def forget(self) -> None:
-        """Likewise in a forked child: the records are the parent's."""
-        for weak in list(self._limits.values()):
-            limit = weak()
-            if limit is not None:
-                limit.over = limit.again = True
-        self._limits.clear()
 
 
-def _caller() -> FrameType:
-    """Return the frame that has called what opens a limit."""
-    return sys._getframe(2)
+def _sizer(weak: ref[Limit], capacity: int | None) -> Callable[[], tuple[int, int] | None]:
+    # The owner of the limit may go, and with it what waits there: nothing that stays refers to it.
+    def size() -> tuple[int, int] | None:
+        limit = weak()
+        return (0, capacity or 1) if limit is None else limit.size()
+
+    return size
 
 
 def _used(weak: ref[Limit]) -> Callable[[CpuClocks], int]:
@@ -459,14 +452,6 @@ def _used(weak: ref[Limit]) -> Callable[[CpuClocks], int]:
     return cpu_ns
 
 
-def _asking(weak: ref[Limit]) -> Callable[[], bool]:
-    def proven() -> bool:
-        limit = weak()
-        return limit is not None and limit.proven()
-
-    return proven
-
-
 def _held(weak: ref[Limit], holders: Callable[[Limit], list[Any]]) -> Callable[[], list[Any]]:
     def held_now() -> list[Any]:
         limit = weak()
@@ -475,9 +460,7 @@ def _held(weak: ref[Limit], holders: Callable[[Limit], list[Any]]) -> Callable[[
     return held_now
 
 
-def _looking(
-    weak: ref[Limit], look: Callable[[Limit, int], tuple[list[Any], list[Any]]]
-) -> Callable[[int], tuple[list[Any], list[Any]]]:
+def _looking(weak: ref[Limit], look: Look) -> Callable[[int], tuple[list[Any], list[Any]]]:
     def look_now(most: int) -> tuple[list[Any], list[Any]]:
         limit = weak()
         return ([], []) if limit is None else look(limit, most)

@@ -8,7 +8,7 @@ from _thread import RLock
 from poolscope.probe.executors.patching import Patch
 from poolscope.probe.interpreter.imports import imported
 from poolscope.probe.interpreter.shapes import Unfamiliar, missed
-from poolscope.probe.limits.limit import Limits
+from poolscope.probe.limits.known_limits import Limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from collections import deque
 from functools import update_wrapper
 
 from poolscope.probe.interpreter.stacks import is_user_file
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.limits.module_patch import ModulePatch
 from poolscope.probe.limits.naming import site_of
 from poolscope.probe.limits.queue_registry import ATTRIBUTE, LOOK_SECONDS, Fresh, WorkQueues
@@ -154,7 +155,7 @@ class QueueFamily(ModulePatch):
             try:
                 original(self_)
             except BaseException as exc:
-                exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+                leave_out(exc)
                 raise
 
         return update_wrapper(task_done, original)

@@ -105,7 +105,7 @@ class WorkQueues:
             known[key] = ref(queue, partial(known.pop, key)), fresh.site
             _set(queue, ATTRIBUTE, record)
             return record
-        except Exception as exc:
+        except BaseException as exc:
             self.failed(queue, None, exc)
             return None
 
@@ -116,13 +116,18 @@ class WorkQueues:
             self._known.pop(id(queue), None)
 
     def failed(self, queue: Any, record: WorkQueue | None, exc: BaseException) -> None:
-        """Give up a queue as a hook of ours has failed. Raises `exc` again if it is the program's."""
+        """Give up a queue as a hook of ours has failed. Raises `exc` again if it is the program's: what was noted may
+        be torn then, and the queue is left at rest, until it holds items."""
+        _set(queue, ATTRIBUTE, None)
         if not is_ours(exc):
+            if record is not None:
+                record.over = True
+                if record.watch is not None:
+                    record.watch.recorder.ended = True
             try:
                 raise exc
             finally:
                 del exc
-        _set(queue, ATTRIBUTE, None)
         self._known.pop(id(queue), None)
         if record is not None:
             record.over = True

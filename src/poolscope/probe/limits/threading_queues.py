@@ -16,6 +16,7 @@ from weakref import ref
 
 from poolscope.probe.interpreter.shapes import threading_queues
 from poolscope.probe.interpreter.stacks import is_user_file, user_place
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.interpreter.unpatched import current_frames, replaced
 from poolscope.probe.limits.coroutines import stacks
 from poolscope.probe.limits.queue_patch import QueueFamily, older
@@ -193,7 +194,7 @@ def _methods(module: Any) -> dict[Any, dict[str, Any]]:
         try:
             put_in_order(self, item)
         except BaseException as exc:
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
 
     def _get_by_order(self: Any) -> Any:
@@ -207,7 +208,7 @@ def _methods(module: Any) -> dict[Any, dict[str, Any]]:
         try:
             return take_in_order(self)
         except BaseException as exc:
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
 
     return {

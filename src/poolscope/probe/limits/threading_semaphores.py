@@ -81,9 +81,14 @@ class _Idle(threading.Condition):
     def _release_save(self) -> Any:
         try:
             _sleeps(self, _getframe(1))
-        except Exception as exc:
+        except BaseException as exc:
             _failed(self, exc)
-        return _release_save(self)
+        try:
+            return _release_save(self)
+        except BaseException:
+            if self.limit is not None:
+                self.limit.torn()  # it does not wait after all
+            raise
 
     def _acquire_restore(self, state: Any) -> None:
         _acquire_restore(self, state)
@@ -91,7 +96,7 @@ class _Idle(threading.Condition):
         if limit is not None and not limit.over:
             try:
                 _woke(self, limit, _getframe(1))
-            except Exception as exc:
+            except BaseException as exc:
                 _failed(self, exc)
 
 
@@ -100,17 +105,19 @@ class _Heard(_Idle):
 
     def __exit__(self, *args: Any) -> None:
         # Bound as the `with` began: by now it may be idle again.
-        limit = self.limit
-        if limit is not None and not limit.over:
-            caller = _getframe(1)
-            if caller.f_code is _state.acquire:
-                try:
+        try:
+            limit = self.limit
+            if limit is not None and not limit.over:
+                caller = _getframe(1)
+                if caller.f_code is _state.acquire:
                     woken, _thread.woken = _thread.woken, 0
                     if limit.waiting and woken != id(caller):
                         _passes(limit, caller)
-                except Exception as exc:
-                    _failed(self, exc)
-        return _exit(self, *args)
+        except BaseException as exc:
+            _exit(self, *args)  # whatever comes up here
+            _failed(self, exc)
+        else:
+            _exit(self, *args)
 
     def _is_owned(self) -> bool:
         owned: bool = _is_owned(self)
@@ -123,7 +130,7 @@ class _Heard(_Idle):
             try:
                 if caller.f_back.f_code in _state.releases:
                     _returns(self, limit, caller)
-            except Exception as exc:
+            except BaseException as exc:
                 _failed(self, exc)
         return owned
 
@@ -157,7 +164,7 @@ def _sleeps(condition: _Idle, wait: FrameType) -> None:
         semaphore = owner()
         if semaphore is None:
             return
-        condition.limit = limit = _state.limits.open(
+        condition.limit = limit = _state.limits.note(
             semaphore,
             patch.find_probe,
             kind="semaphore",

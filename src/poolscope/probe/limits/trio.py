@@ -147,7 +147,7 @@ def _limit(parked: Parked, kind: str, patch: Patch) -> Limit | None:
     if made is None:
         return None
     holders = partial(_holders, owner)
-    parked.limit = limit = _state.limits.open(
+    parked.limit = limit = _state.limits.note(
         made,
         patch.find_probe,
         kind=kind,

@@ -209,7 +209,7 @@ class WorkQueue:
             self._arrives(item, held)
             if self.over:
                 self.queues.rest(queue, self)
-        except Exception as exc:
+        except BaseException as exc:
             self.queues.failed(queue, self, exc)
 
     def takes(self, queue: Any, item: Any, held: int) -> None:
@@ -218,7 +218,7 @@ class WorkQueue:
             self._takes(item, held)
             if self.over:
                 self.queues.rest(queue, self)
-        except Exception as exc:
+        except BaseException as exc:
             self.queues.failed(queue, self, exc)
 
     def asks(self, queue: Any, caller: FrameType) -> None:
@@ -233,7 +233,7 @@ class WorkQueue:
             consumer = self.consumers.get(self.key())
             if consumer is not None and consumer.log.running is not None:
                 self._end(consumer, self.clock())
-        except Exception as exc:
+        except BaseException as exc:
             self.queues.failed(queue, self, exc)
 
     def _arrives(self, item: Any, held: int) -> None:

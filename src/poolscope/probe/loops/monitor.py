@@ -24,7 +24,7 @@ from poolscope.probe.loops.identity import has_own, in_notebook, number_of, thre
 from poolscope.probe.loops.kernel_clocks import GcTime, kernel_wait, switches_reader
 from poolscope.probe.loops.load import LoopLoad
 from poolscope.probe.loops.meter import Meter, Reading
-from poolscope.probe.loops.watch import Familiar, LoopWatch
+from poolscope.probe.loops.watch import UNUSED, Familiar, LoopWatch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,6 +125,11 @@ class Monitor:
             self.probe.fail(_PART, exc)
             return None
 
+    def knows(self, loop: Any) -> bool:
+        """Whether this loop is watched while it runs, in this process."""
+        known = self._running.get(id(loop))
+        return known is not None and known.loop() is loop and self._pid == getpid()
+
     def _enters(self, loop: Any) -> bool:
         """Whether this loop says that it begins to run. Its class may have methods of its own."""
         try:
@@ -145,7 +150,7 @@ class Monitor:
         blocked_ns = max(1_000_000, int(self.probe.settings.loop_blocked_seconds * 1e9))
         period_ns = blocked_ns // LOOKS
         number = number_of(loop)
-        if self._familiar is None:
+        if self._familiar is None and kind != "trio":
             self._familiar = Familiar(self.probe.notice)
         return LoopWatch(
             loop,
@@ -168,7 +173,7 @@ class Monitor:
             load=LoopLoad(
                 number, blocked_ns=blocked_ns, gil=gil_enabled(), ready=partial(run_delay_ns, get_native_id())
             ),
-            familiar=self._familiar,
+            familiar=UNUSED if kind == "trio" else self._familiar,
         )
 
     def _start(self) -> None:

@@ -2,6 +2,9 @@
 
 `run_forever` is patched in place, so that every loop is known from its start to its end, however it is run. `monitor`
 watches the loops.
+
+Loops that run in a way of their own (Qt's, wx's, those that nest) say so to asyncio, by `_set_running_loop`, which is
+patched as well: there they are met, watched if they are like asyncio's, and told of if not.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from functools import update_wrapper
 
 from poolscope.probe.interpreter.imports import imported
 from poolscope.probe.interpreter.shapes import Unfamiliar, loop_class, missed
+from poolscope.probe.interpreter.tracebacks import leave_out, unseen
 from poolscope.probe.loops.monitor import Monitor
 
 TYPE_CHECKING = False
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from poolscope.probe.api import ProbeApi
+    from poolscope.probe.loops.trio_loop import TrioPatch
 
 
 class _Patch:
@@ -43,7 +48,7 @@ class _Patch:
 
 def _wrapped(original: Callable[[Any], Any], kind: str) -> Callable[[Any], Any]:
     # The names of this module are gone before the program's last loops are, as the interpreter shuts down.
-    state, getframe, shutting_down = _state, sys._getframe, sys.is_finalizing
+    state, getframe, shutting_down, left_out = _state, sys._getframe, sys.is_finalizing, leave_out
 
     def run_forever(self: Any) -> Any:
         monitor = state.monitor
@@ -54,16 +59,64 @@ def _wrapped(original: Callable[[Any], Any], kind: str) -> Callable[[Any], Any]:
             return original(self)
         except BaseException as error:
             # Raised again as it came, without our line in the traceback.
-            step = error.__traceback__
-            if step is not None and step.tb_frame is getframe():
-                error.__traceback__ = step.tb_next
-            del step
+            left_out(error)
             raise
         finally:
             if watch is not None:
                 monitor.leave(watch)
 
-    return update_wrapper(run_forever, original)
+    return unseen(update_wrapper(run_forever, original))
+
+
+class _Announcing:
+    """asyncio's `_set_running_loop`, by each of its names: every loop calls it as it begins to run."""
+
+    def __init__(self, original: Callable[[Any], Any]) -> None:
+        self._original = original
+        self._wrapper = _met(self._original)
+        self._replace(self._original, self._wrapper)
+
+    def _replace(self, before: Any, after: Any) -> None:
+        for name in ("asyncio.events", "asyncio"):
+            module = imported(name)
+            if getattr(module, "_set_running_loop", None) is before:
+                module._set_running_loop = after
+
+    def undo(self) -> None:
+        self._replace(self._wrapper, self._original)
+
+
+def _met(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    state, shutting_down, meet = _state, sys.is_finalizing, _meet
+
+    def _set_running_loop(loop: Any, /) -> None:
+        original(loop)
+        monitor = state.monitor
+        if loop is not None and monitor is not None and not shutting_down():
+            meet(monitor, loop)
+
+    return update_wrapper(_set_running_loop, original)
+
+
+def _meet(monitor: Monitor, loop: Any) -> None:
+    """Watch a loop that begins to run, unless it is watched. Raises what is the program's, and nothing else."""
+    if monitor.knows(loop):
+        return
+    cls = type(loop)
+    label = f"{cls.__module__}.{cls.__qualname__}"
+    try:
+        loop_class(cls)
+    except Unfamiliar as reason:
+        monitor.probe.notice(
+            f"an event loop of class {label} is of a kind that is not known, and not watched: {reason}"
+        )
+        return
+    known = issubclass(cls, sys.modules["asyncio.base_events"].BaseEventLoop)
+    if monitor.enter(loop, _kind(loop), None, adopted=True) is not None and not known:
+        monitor.probe.notice(
+            f"an event loop of class {label} is of a kind that is not known: what blocks it is seen as far as it uses"
+            " asyncio's callbacks"
+        )
 
 
 class _State:
@@ -72,13 +125,34 @@ class _State:
     def __init__(self) -> None:
         self.lock = allocate_lock()
         self.monitor: Monitor | None = None
-        self.patches: dict[str, _Patch] = {}
+        self.patches: dict[str, _Patch | _Announcing | TrioPatch] = {}
 
 
 _state = _State()
 
-#: Module -> the class in it, and the kind of its loops.
-_TARGETS = {"asyncio.base_events": ("BaseEventLoop", "asyncio"), "uvloop": ("Loop", "uvloop")}
+
+def _of_class(kind: str) -> Callable[[Any], _Patch]:
+    def make(cls: Any) -> _Patch:
+        loop_class(cls)
+        return _Patch(cls, kind)
+
+    return make
+
+
+def _of_trio(_: Any) -> TrioPatch:
+    from poolscope.probe.loops.trio_loop import TrioPatch
+
+    return TrioPatch(sys.modules[_TRIO], lambda: _state.monitor)
+
+
+_TRIO = "trio._core._run"
+#: Module -> what it defines last of what we need, and what patches it with that. Raises Unfamiliar.
+_TARGETS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "asyncio.base_events": ("BaseEventLoop", _of_class("asyncio")),
+    "uvloop": ("Loop", _of_class("uvloop")),
+    "asyncio.events": ("_set_running_loop", _Announcing),
+    _TRIO: ("unrolled_run", _of_trio),
+}
 
 
 def patch(probe: ProbeApi) -> None:
@@ -92,16 +166,14 @@ def patch(probe: ProbeApi) -> None:
             _state.monitor = Monitor(probe)
             if old is not None:
                 old.stop()
-        for name, (attribute, kind) in _TARGETS.items():
+        for name, (attribute, make) in _TARGETS.items():
             # Absent, too, while the module is still being imported.
-            cls = getattr(imported(name), attribute, None)
-            if cls is not None and name not in _state.patches:
+            found = getattr(imported(name), attribute, None)
+            if found is not None and name not in _state.patches:
                 try:
-                    loop_class(cls)
+                    _state.patches[name] = make(found)
                 except Unfamiliar as reason:
                     probe.notice(missed(f"event loops of {name} are not watched", reason))
-                else:
-                    _state.patches[name] = _Patch(cls, kind)
         monitor = _state.monitor
     if flush not in probe.before_flush:
         probe.before_flush.append(flush)
@@ -132,9 +204,13 @@ def _adopt(monitor: Monitor) -> None:
     loop = None if events is None else events._get_running_loop()
     if loop is None:
         return
-    kind = "uvloop" if type(loop).__module__.partition(".")[0] == "uvloop" else "asyncio"
+    kind = _kind(loop)
     # asyncio's callbacks are found by the frame of their handle.
     monitor.enter(loop, kind, _base_of_task() if kind == "uvloop" else None, adopted=True)
+
+
+def _kind(loop: Any) -> str:
+    return "uvloop" if type(loop).__module__.partition(".")[0] == "uvloop" else "asyncio"
 
 
 def _base_of_task() -> int | None:

@@ -37,6 +37,8 @@ IDLE_BEAT_NS = 250_000_000
 TASKS_NS = 500_000_000
 #: Frames to walk from the innermost to the callback's first: Python's own limit, and some.
 _ROOT_LIMIT = 2000
+#: Modules with the `_run_once` of a loop: where one runs within a callback, that is not what holds it.
+_TURNS = ("asyncio.base_events", "nest_asyncio", "nest_asyncio2")
 #: The flags of coroutines' and asynchronous generators' code (`inspect.CO_COROUTINE`, `CO_ASYNC_GENERATOR`).
 _CO_ASYNC = 0x80 | 0x200
 #: Enough memory blocks to use up those that have just been freed.
@@ -106,6 +108,17 @@ class Familiar:
             tell(shapes.missed("tasks of event loops are not counted", reason))
 
 
+class _Nothing(Familiar):
+    """Of a loop that has nothing of asyncio's."""
+
+    def __init__(self) -> None:
+        self.handles = self.ready = False
+        self.register = None
+
+
+UNUSED = _Nothing()
+
+
 def _known(tell: Callable[[str], object], otherwise: str, check: Callable[[Any], object], module: str) -> bool:
     try:
         check(sys.modules.get(module))
@@ -169,8 +182,10 @@ class LoopWatch:
         self._counted_ns: int | None = None
         self._lags_ns: list[int] = []
         self._familiar = familiar or Familiar()
+        #: Its callbacks have no frame of asyncio's below them.
+        self._by_frame = kind != "asyncio"
         register = self._familiar.register
-        self._count = None if register is None else TaskCount(register)
+        self._count = loop.count if kind == "trio" else None if register is None else TaskCount(register)
         self._tasks = self._told_tasks = 0
         self._told_ns = self._answered_ns
 
@@ -255,10 +270,9 @@ class LoopWatch:
         if root is None:
             self._root_bytes = 0
             return None, ()
-        uvloop = self.kind == "uvloop"
         # The code that runs the loop is no line of the callback's.
-        lines = _lines(frame, self._base if uvloop else id(root))
-        if uvloop:
+        lines = _lines(frame, self._base if self._by_frame else id(root))
+        if self._by_frame:
             # An empty bytes object takes 33 bytes itself.
             self._root_bytes = max(1, sys.getsizeof(root) - 33)
             return self._current_task() or id(root), lines
@@ -268,28 +282,31 @@ class LoopWatch:
     def _current_task(self) -> HandleRoot | None:
         """Return the task whose step uvloop runs: another one than the next, even if their frames have one address."""
         loop, tasks = self.loop(), sys.modules.get("asyncio.tasks")
-        if loop is None or tasks is None:
+        if loop is None or tasks is None or self.kind != "uvloop":
             return None
         task = tasks.current_task(loop)
         return None if task is None else HandleRoot(ref(task))
 
     def _root_frame(self, frame: FrameType | None) -> FrameType | None:
         """asyncio: the frame of `Handle._run`; else the callback's own first one."""
-        uvloop = self.kind == "uvloop"
-        if not uvloop and not self._familiar.handles:
+        if not self._by_frame and not self._familiar.handles:
             return None
         events = getattr(sys.modules.get("asyncio.events"), "__dict__", None)
         found = None
         for _ in range(_ROOT_LIMIT):
             if frame is None:
                 # Not below the frame that runs the loop, so not in one of its callbacks.
-                return None if uvloop or self._base is not None else found
+                return None if self._by_frame or self._base is not None else found
             if id(frame) == self._base:
                 return found
-            if uvloop or (frame.f_code.co_name == "_run" and frame.f_globals is events):
+            if self._by_frame:
+                found = frame
+            elif found is None and frame.f_globals.get("__name__") in _TURNS and frame.f_code.co_name == "_run_once":
+                return None  # one that runs within a callback, and waits
+            elif found is None and frame.f_code.co_name == "_run" and frame.f_globals is events:
                 found = frame
             frame = frame.f_back
-        return None if uvloop else found
+        return None if self._by_frame else found
 
     def begin(self, reading: Reading) -> None:
         """Take in the clocks at the loop's start; called in its thread."""

@@ -24,6 +24,7 @@ from weakref import ref
 from poolscope.probe.executors.patching import Patch, Switch
 from poolscope.probe.executors.wrapped import WrappedTask
 from poolscope.probe.interpreter import shapes
+from poolscope.probe.interpreter.tracebacks import leave_out, unseen
 from poolscope.probe.processes.multiprocessing_calls import PoolCalls
 from poolscope.probe.processes.worker_table import alive
 from poolscope.probe.recording.pool_watch import (
@@ -55,6 +56,7 @@ class _Task(WrappedTask):
         self._fn = fn
         self._called = False
 
+    @unseen
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         self._called = True
         log = self.begin()
@@ -63,7 +65,7 @@ class _Task(WrappedTask):
         except BaseException as exc:
             self.end(log, 1)
             # A bare `raise` adds no line for this frame: the traceback is the one of a function without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
         self.end(log, 0)
         return result
@@ -212,7 +214,7 @@ def _equip_processes(pool: Any, watch: Watch) -> None:
             if task is not None:
                 calls.unsent(*task[:2])
             # A bare `raise` adds no line for this frame: the traceback is the one without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
 
     def get() -> Any:

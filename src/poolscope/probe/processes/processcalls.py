@@ -106,21 +106,24 @@ class _Guess:
 class Calls:
     """The calls of one executor, from `arrived` to `returned` or `dropped`. Does not hold the executor."""
 
-    def __init__(self, watch: Watch, executor: Any, is_wanted: Callable[[], bool]) -> None:
-        """Under the executor's `_shutdown_lock`: nothing is submitted and no process started meanwhile."""
+    def __init__(self, watch: Watch, executor: Any, is_wanted: Callable[[], bool], chunk: Any = None) -> None:
+        """Under the executor's `_shutdown_lock`: nothing is submitted and no process started meanwhile. `chunk` is what
+        its `map` submits, if that is not the standard one's."""
         self.watch = watch
         self._is_wanted = is_wanted
         self.tasks: dict[int, Task] = {}
-        self.max_workers: int = executor._max_workers
+        self._executor = ref(executor)
+        self._most: int = executor._max_workers
         self.processes: dict[int, Any] = executor._processes
         self._pending = executor._pending_work_items
         self._table: WorkerTable | None = None
         self._guess: _Guess | None = None
         module: Any = sys.modules["concurrent.futures.process"]
-        chunks = shapes.known(shapes.process_chunks, module, watch.probe, _CHUNKS)
-        self._chunk = module._process_chunk if chunks else None
+        self._chunk = chunk
+        if chunk is None and shapes.known(shapes.process_chunks, module, watch.probe, _CHUNKS):
+            self._chunk = module._process_chunk
         if self._may_be_ours(executor, module):
-            self._table = WorkerTable(watch, self.max_workers, self.tasks)
+            self._table = WorkerTable(watch, self._most, self.tasks)
             weak = ref(self)  # the recorder may stay longer than the pool, and must not keep its futures
 
             def future_of(log: WorkerLog) -> Any:
@@ -138,12 +141,18 @@ class Calls:
         """Whether all processes of this executor can be made ours. If not, the probe gets the reason."""
         if not shapes.known(shapes.process_workers, module, self.watch.probe, _STARTS):
             return False
-        own = type(executor)._spawn_process is not module.ProcessPoolExecutor._spawn_process
+        own = getattr(type(executor), "_spawn_process", None) is not module.ProcessPoolExecutor._spawn_process
         if own or self.processes or not os.path.isfile(processchild.__file__):
             text = f"pool {self.watch.recorder.name}: when its tasks start is estimated, as its processes are not ours"
             self.watch.probe.emit(("notice", text))
             return False
         return True
+
+    @property
+    def max_workers(self) -> int:
+        """How many workers there may be: an executor of loky's may get another size."""
+        self._most = getattr(self._executor(), "_max_workers", self._most)
+        return self._most
 
     @property
     def stamped(self) -> bool:

@@ -107,7 +107,11 @@ def _show_place(shown: memoryview[int], worker: int) -> None:
 
 def _without_us(exc: BaseException) -> None:
     """Remove the frame that has caught this from the traceback. A bare `raise` does not add it again."""
-    exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+    # By the slot itself: a class of the program's may refuse to be written to.
+    slot: Any = BaseException.__dict__["__traceback__"]
+    traceback = slot.__get__(exc)
+    if traceback is not None:
+        slot.__set__(exc, traceback.tb_next)
 
 
 def work_id(job: int, index: int) -> int:

@@ -16,6 +16,7 @@ from weakref import ref
 
 from poolscope.probe.executors.patching import Patch, Switch
 from poolscope.probe.interpreter import shapes
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.processes.processcalls import Calls
 from poolscope.probe.processes.worker_table import alive
 from poolscope.probe.recording.pool_watch import ATTRIBUTE, UNOPENED, Instances
@@ -36,6 +37,16 @@ def _equip(executor: Any, watch: Watch) -> None:
 
 
 def _equip_with(executor: Any, watch: Watch, calls: Calls) -> None:
+    context = executor._mp_context
+    if type(context) is _Context:  # of a watch that the executor had before
+        context = executor._mp_context = context._context
+    if calls.stamped:
+        executor._mp_context = _Context(context, calls)
+    watch_traffic(executor, watch, calls)
+
+
+def watch_traffic(executor: Any, watch: Watch, calls: Calls) -> None:
+    """Have `calls` hear of what goes into an executor and comes back. Under its `_shutdown_lock`."""
     queue, reader = executor._work_ids, executor._result_queue._reader
     put, get, recv = type(queue).put, type(queue).get, type(reader).recv
     # Weakly: we must not keep an object, or an end of a pipe, alive.
@@ -62,11 +73,6 @@ def _equip_with(executor: Any, watch: Watch, calls: Calls) -> None:
             watch.give_up(exc)
         return item
 
-    context = executor._mp_context
-    if type(context) is _Context:  # of a watch that the executor had before
-        context = executor._mp_context = context._context
-    if calls.stamped:
-        executor._mp_context = _Context(context, calls)
     watch.recorder.hands = _hands(executor)
     reader.recv = recv_item
     queue.put, queue.get = put_id, get_id
@@ -109,7 +115,8 @@ def _is_patched() -> bool:
     return _switch.current is not None
 
 
-def _sizer(executor: Any) -> Callable[[], tuple[int, int] | None]:
+def sizer(executor: Any) -> Callable[[], tuple[int, int] | None]:
+    """Return what says how many processes an executor has, and may have."""
     # The executor drops its processes before they end.
     weak, processes, max_workers = ref(executor), executor._processes, executor._max_workers
     if processes is None:
@@ -121,7 +128,7 @@ def _sizer(executor: Any) -> Callable[[], tuple[int, int] | None]:
     return size
 
 
-_instances = Instances("process", _sizer, _equip)
+_instances = Instances("process", sizer, _equip)
 
 
 class _Patch(Patch):
@@ -176,7 +183,7 @@ def _submit(state: _Patch, original: Callable[..., Any]) -> Callable[..., Any]:
             if isinstance(exc, RuntimeError) and watch is not None and not getattr(type(self), "_poolscope_own", False):
                 note_refusal(self, watch)
             # A bare `raise` adds no line for this frame: the traceback is the one without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
 
     return submit

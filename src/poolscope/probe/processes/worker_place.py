@@ -1,7 +1,7 @@
 """The place of a worker process in a lasting call: a thread of ours in the worker shows it, the parent reads it.
 
-The frames of another process cannot be seen from outside. So in a worker of a watched process a thread looks once a
-second at the call that the worker is in, and writes the place of one that lasts into the shared memory of the pool.
+The frames of another process cannot be seen from outside. So in a worker of a watched process a thread looks ten times
+a second at the call that the worker is in, and writes the place of one that lasts into the shared memory of the pool.
 It is below `threading`, and ends before a fork, as the probe's thread does. It imports nothing: in a forked process the
 lock of an import may belong to a thread that only the parent has.
 """
@@ -14,6 +14,7 @@ from time import perf_counter_ns
 
 from poolscope.probe.interpreter.stacks import user_place
 from poolscope.probe.interpreter.unpatched import current_frames
+from poolscope.probe.processes import processchild
 from poolscope.probe.processes.processchild import ENTRY, SHOWN
 from poolscope.probe.sampling.wait_reasons import WaitReasons
 from poolscope.probe.ticker import Ticker
@@ -25,15 +26,19 @@ if TYPE_CHECKING:
 
     Line = tuple[str, int, str]
 
-#: How often to look at the worker, and from when on a call counts as lasting.
-LOOK_NS = 1_000_000_000
-HELD_NS = 1_000_000_000
+#: How often the worker is looked at, as often as the parent reads, and from when on a call lasts.
+LOOK_NS = 100_000_000
+HELD_NS = 20_000_000
 #: How long a fork waits for the thread to end (seconds).
 FORK_PATIENCE = 0.2
 #: Characters that no name of a file or function has.
 _BETWEEN_LINES, _BETWEEN_FIELDS = "\x1e", "\x1f"
 #: A lock that no thread of the process can release.
 INHERITED = "inherited"
+#: The function of `processchild` that runs the calls of a worker.
+_WORK = "work"
+#: The module of the locks that another process can release.
+_BETWEEN_PROCESSES = "multiprocessing.synchronize"
 
 
 class Place:
@@ -84,6 +89,18 @@ def _unpacked(text: bytes) -> tuple[list[Line], int, str]:
     return lines, int(spot), gate
 
 
+def _boundary(frame: FrameType) -> int | None:
+    """Return the `id` of the frame in which a worker runs all of its calls: of a forked one, what is outside of that is
+    its parent's. None between two calls, when a result is pickled or sent."""
+    each: FrameType | None = frame
+    while each is not None:
+        code = each.f_code
+        if code.co_filename == processchild.__file__:
+            return id(each) if code.co_name == _WORK else None
+        each = each.f_back
+    return 0
+
+
 class _Looker:
     """Looks at the main thread of a worker, which runs its calls."""
 
@@ -106,12 +123,15 @@ class _Looker:
         frames = current_frames()
         frame = frames.get(self._worker)
         try:
-            if frame is None:
+            boundary = None if frame is None else _boundary(frame)
+            if frame is None or boundary is None:
                 return
-            lines, spot = user_place(frame)
+            lines, spot = user_place(frame, boundary)
             gate = self._gate(frame)
-            # Beside the worker and us there is no thread, so none that could release it.
-            if gate == "lock" and self._forked and len(frames) <= 2:
+            # Beside the worker and us there is no thread, so none that could release it: unless it is one that
+            # processes share.
+            shared = frame.f_globals.get("__name__") == _BETWEEN_PROCESSES
+            if gate == "lock" and self._forked and len(frames) <= 2 and not shared:
                 gate = INHERITED
             self._place.write(number, lines, spot, gate)
         finally:

@@ -15,6 +15,7 @@ from weakref import ref
 
 from poolscope.probe.interpreter.blame import is_ours
 from poolscope.probe.interpreter.imports import imported
+from poolscope.probe.interpreter.tracebacks import leave_out, unseen
 from poolscope.probe.interpreter.unpatched import replaced
 
 TYPE_CHECKING = False
@@ -129,14 +130,14 @@ def _hook() -> None:
 
 def _counted(original: Callable[..., Any], what: str) -> Callable[..., Any]:
     # The names of this module are gone before the program's last threads are, as the interpreter shuts down.
-    note, failed, getframe, shutting_down = _note, _failed, sys._getframe, sys.is_finalizing
+    note, failed, getframe, shutting_down, left_out = _note, _failed, sys._getframe, sys.is_finalizing, leave_out
 
     def start(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         try:
             result = original(self, *args, **kwargs)
         except BaseException as exc:
             # A bare `raise` adds no line for this frame: the traceback is the one without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            left_out(exc)
             raise
         if not shutting_down():
             try:
@@ -147,7 +148,7 @@ def _counted(original: Callable[..., Any], what: str) -> Callable[..., Any]:
                 failed(exc)
         return result
 
-    return update_wrapper(start, original)
+    return unseen(update_wrapper(start, original))
 
 
 def _failed(exc: BaseException) -> None:

@@ -118,14 +118,15 @@ class Watch:
         report(self.probe, RuntimeError(text))
         return False
 
-    def arrive(self, fn: Any, args: tuple[Any, ...] = ()) -> tuple[int, int] | None:
+    def arrive(self, fn: Any, args: tuple[Any, ...] = (), function: int | None = None) -> tuple[int, int] | None:
         """Record that a task was submitted just now: its function, and when. None: nothing is recorded any more.
+        `function` is its number, if it is to go by another one.
 
         Raises what goes wrong with us. Where each 100 ns count, `submit` has these steps in it.
         """
         if self.recorder.given_up or (not 0 < len(self.arrivals) < UNREAD_LIMIT and not self.attend()):
             return None
-        task = self.identify(fn, args), self.clock()
+        task = self.identify(fn, args) if function is None else function, self.clock()
         self.arrivals.extend(task)
         return task
 

@@ -99,6 +99,7 @@ class PoolRecorder:
         "cpu",
         "created_at",
         "created_by",
+        "ended",
         "executor",
         "future_of",
         "given_up",
@@ -109,7 +110,6 @@ class PoolRecorder:
         "last_size",
         "look",
         "name",
-        "proven",
         "rejected",
         "returned",
         "settled",
@@ -180,8 +180,8 @@ class PoolRecorder:
         self.holders: Callable[[], list[tuple[WorkerLog, tuple[int, int, int], Any]]] | None = None
         #: When recording began, if that was before the pool was opened.
         self.since_ns: int | None = None
-        #: Says whether it has proven to be a pool, where only time shows that: before that it is not reported.
-        self.proven: Callable[[], bool] | None = None
+        #: Its records are torn, and another one goes on in its place.
+        self.ended = False
         self.closed = False
         #: Whether its name was reported.
         self.told = False
@@ -247,3 +247,14 @@ class PoolRecorder:
             broken,
             arrivals,
         )
+
+
+def _no_size() -> tuple[int, int]:
+    return 0, 0
+
+
+def unread_recorder(owner: object, kind: str) -> PoolRecorder:
+    """Return a recorder of what `owner` does, which has no name yet, and which nothing reads."""
+    cls = type(owner)
+    executor = f"{cls.__module__}.{cls.__qualname__}"
+    return PoolRecorder(0, name="", kind=kind, executor=executor, created_at="", size=_no_size)

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import count
 from weakref import ref
 
-from poolscope.probe.recording.recorder import PoolRecorder, take
+from poolscope.probe.recording.recorder import take, unread_recorder
 from poolscope.probe.recording.worker_clocks import WorkerCpu, WorkerDelay
 
 TYPE_CHECKING = False
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from poolscope.probe.interpreter.cpu import CpuClocks
+    from poolscope.probe.recording.recorder import PoolRecorder
     from poolscope.probe.transport.dispatcher import Message
 
 #: The workers' CPU clocks are read this often at most, per pool.
@@ -143,6 +144,8 @@ class PoolWatch:
 
     def stopped(self) -> bool:
         """Whether the executor was shut down and has no worker left. If so, the next batch is the last."""
+        if self.recorder.ended:
+            return True
         executor = self._executor()
         if executor is None:
             return False
@@ -228,21 +231,18 @@ class Pools:
         created_at: str,
         created_by: str = "",
         size: Callable[[], tuple[int, int] | None] | None,
+        recorder: PoolRecorder | None = None,
     ) -> PoolRecorder:
-        """Return a recorder for a new pool, which the next `read` opens for the sinks.
+        """Return a recorder for a new pool, which the next `read` opens for the sinks: that one, if there is one.
 
         Neither we nor `size` may hold the executor. If it is gone by then without a task, nothing is left.
         """
-        cls = type(executor)
-        recorder = PoolRecorder(
-            next(self._ids),
-            name=name,
-            kind=kind,
-            executor=f"{cls.__module__}.{cls.__qualname__}",
-            created_at=created_at,
-            created_by=created_by,
-            size=size or size_of(executor),
-        )
+        if recorder is None:
+            recorder = unread_recorder(executor, kind)
+        recorder.id, recorder.name = next(self._ids), name
+        recorder.created_at, recorder.created_by = created_at, created_by
+        recorder.size = size or size_of(executor)
+        recorder.last_size = recorder.size() or (0, 0)
         self._bury()
         watch = PoolWatch(recorder, executor, self._clock(), self._dead)
         self._watches[watch.key] = watch
@@ -266,8 +266,6 @@ class Pools:
         if self._dead:
             self._bury()
         for watch in self.everyone():
-            if watch.recorder.proven is not None and not self._proves(watch):
-                continue
             known = watch.state == OPEN
             if watch.quiet and known and not watch.gone and not ask_all and not watch.has_news():
                 continue
@@ -280,18 +278,6 @@ class Pools:
                 self._failed(exc)
                 self._let_go(watch)
         return full
-
-    def _proves(self, watch: PoolWatch) -> bool:
-        """Whether a pool has proven to be one by now. Drops one that has proven to be none."""
-        recorder = watch.recorder
-        if watch.gone or recorder.given_up:
-            self._watches.pop(watch.key, None)
-            watch.let_go()
-            return False
-        if recorder.proven is None or not recorder.proven():
-            return False
-        recorder.proven = None
-        return True
 
     def let_go(self) -> None:
         """Stop every pool from recording."""
@@ -349,7 +335,7 @@ class Pools:
         watch.state = CLOSED
         watch.recorder.closed = True
         self._push(("pool_closed", watch.recorder.id, self._clock()))
-        if watch.gone:
+        if watch.gone or watch.recorder.ended:
             self._watches.pop(watch.key, None)
 
     def everyone(self) -> list[PoolWatch]:

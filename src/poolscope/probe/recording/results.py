@@ -17,6 +17,7 @@ from types import GeneratorType, MethodType
 from weakref import ref
 
 from poolscope.probe.interpreter.stacks import is_user_file
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.recording import given_up
 from poolscope.probe.recording.pool_watch import ATTRIBUTE, CALLS, CLAIM, FUTURES
 
@@ -125,7 +126,7 @@ def watch_takers(state: Any, base: Any) -> None:
             results = original(self, *args, **kwargs)
         except BaseException as exc:
             # A bare `raise` adds no line for this frame: the traceback is the one without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
         if state.active:
             try:

@@ -23,6 +23,7 @@ from functools import partial
 from time import perf_counter_ns, thread_time_ns
 from weakref import ref
 
+from poolscope.probe.interpreter.tracebacks import leave_out, unseen
 from poolscope.probe.recording.pool_watch import RUN_CODES, Watch
 from poolscope.probe.recording.recorder import WorkerLog
 
@@ -266,6 +267,7 @@ class VirtualWorkerTask:
         # Deleting an attribute is one step with and without the GIL: only one of two threads succeeds.
         self._claim = True
 
+    @unseen
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the function."""
         worker = self._begin()
@@ -274,7 +276,7 @@ class VirtualWorkerTask:
         except BaseException as exc:
             self._end(worker, 1)
             # A bare `raise` adds no line for this frame: the traceback is the one of a function without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
         self._end(worker, 0)
         return result

@@ -12,7 +12,7 @@ references stay, to tell one turn from the next.
 from __future__ import annotations
 
 import sys
-from itertools import count
+from itertools import count, islice
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from weakref import ref
 
@@ -52,8 +52,12 @@ LEVELS_TOLD = 12
 #: The most threads and tasks to look at in one reading. A loop with more tasks than that does not work in turn.
 THREADS_LIMIT = 32
 TASKS_LIMIT = 32
+#: Of several futures that are waited for, so many are asked for their pool.
+FUTURES_LIMIT = 16
 #: Where tasks wait for each other.
 _LIMITS = ("asyncio.locks", "asyncio.queues", "asyncio.timeouts")
+#: Where the classes of pools are.
+_POOLS = ("concurrent.futures._base", "multiprocessing.pool")
 #: Functions between the wait and the user's line that are a part of the wait.
 _PASS_ON = ("join", "wait", "_wait_for_tstate_lock", "get", "result", "apply", "map", "starmap", "result_iterator")
 
@@ -120,7 +124,8 @@ class TurnReader:
         self._waiting = {}
         for module, owner, methods, gate, local in (
             (base, "Future", ["result", "exception"], FUTURE, "self"),
-            (base, "", ["wait", "as_completed", "_result_or_cancel"], BATCH, ""),
+            (base, "", ["_result_or_cancel"], BATCH, ""),
+            (base, "", ["wait", "as_completed"], BATCH, "fs"),
             (threading, "Thread", ["join"], THREAD, "self"),
             (processes, "BaseProcess", ["join"], PROCESS, "self"),
             (pools, "ApplyResult", ["get"], FUTURE, "self"),
@@ -167,12 +172,14 @@ class TurnReader:
             if gate == _LOOP:
                 outer[id(awaited)] = ident, levels
                 continue
-            pool = _of_multiprocessing(awaited)
-            if not pool and gate == FUTURE and type(awaited) in self._futures():
-                pool = pool_of(awaited)
+            pool = _of_multiprocessing(awaited) or (_number_of(awaited) if gate == END else 0)
+            futures = [] if pool or gate not in (FUTURE, BATCH) else self._futures_in(awaited)
+            if futures:
+                pool = next((found for future in futures if (found := pool_of(future))), 0)
                 if not pool:
                     running = running_in(busy, frames) if running is None else running
-                    pool = running.get(id(awaited), (0, 0))[0]
+                    pool = next((running[id(future)][0] for future in futures if id(future) in running), 0)
+            futures.clear()
             others = _running(busy, pool) - 1
             told.append(self._told(known, (0, pool, ident, gate, max(0, others)), None, levels))
         return outer
@@ -194,17 +201,26 @@ class TurnReader:
                 gate, name = self._waiting[code]
                 found = self_of(frame) if name == "self" else frame.f_locals.get(name) if name else None
                 awaited = found if found is not None else awaited
-            elif not lines and gate in (FUTURE, THREAD, PROCESS) and code.co_name not in _PASS_ON:
-                gate = END  # a library waits, as a pool for its threads as it ends
+            elif not lines and gate in (FUTURE, THREAD, PROCESS, END):
+                owner = self_of(frame) if gate != FUTURE and code.co_varnames[:1] == ("self",) else None
+                if _number_of(owner):
+                    gate, awaited = END, owner  # a pool waits for its workers as it ends
+                elif code.co_name not in _PASS_ON:
+                    gate = END  # as any library that waits
+                del owner
             frame = frame.f_back
         lines.reverse()
         if type(awaited).__name__ in ("MapResult", "IMapIterator", "IMapUnorderedIterator"):
             gate = BATCH
         return gate, awaited, lines[-LEVELS_TOLD:]
 
-    def _futures(self) -> tuple[Any, ...]:
+    def _futures_in(self, awaited: Any) -> list[Any]:
+        """Return the futures that are waited for: one, or some of several."""
         base = self._modules[0]
-        return tuple(FUTURES) if base is None else (base.Future, *FUTURES)
+        kinds = tuple(FUTURES) if base is None else (base.Future, *FUTURES)
+        # Copying from a set is one step, which nothing can come between.
+        several = list(islice(awaited, FUTURES_LIMIT)) if type(awaited) in (set, frozenset, list, tuple) else [awaited]
+        return [each for each in several if type(each) in kinds]
 
     # -- tasks -------------------------------------------------------------------------------------------------
 
@@ -225,7 +241,9 @@ class TurnReader:
                 if not own_lines:
                     continue
                 levels = (lines + own_lines)[-LEVELS_TOLD:], (awaited + own_awaited)[-LEVELS_TOLD:]
-                told.append(self._told(known, (loop, 0, who, gate, len(tasks) - 1), task, levels))
+                # What it waits for goes on for it, and not beside it.
+                others = max(0, len(tasks) - 1 - _tasks_behind(waiter, type(task)))
+                told.append(self._told(known, (loop, 0, who, gate, others), task, levels))
         return found
 
     def _levels(self, task: Any, waiter: Any) -> tuple[str, list[Line], list[Any]]:
@@ -284,6 +302,23 @@ def _step(awaited: Any) -> tuple[FrameType | None, Any]:
     if kind is AsyncGeneratorType:
         return awaited.ag_frame, behind(awaited.ag_await)
     return None, None
+
+
+def _tasks_behind(waiter: Any, kind: type[Any]) -> int:
+    """How many tasks there are in a row that a task waits for: each waits for the next one."""
+    each, count = waiter, 0
+    while type(each) is kind and count < DEPTH_LIMIT:
+        following: Any = each._fut_waiter
+        each, count = following, count + 1
+    return count
+
+
+def _number_of(pool: Any) -> int:
+    """Return the number of a pool by its executor, 0 for anything else."""
+    if not any(base.__module__ in _POOLS for base in type(pool).__mro__):
+        return 0
+    recorder = getattr(vars(pool).get(ATTRIBUTE), "recorder", None)
+    return 0 if recorder is None else recorder.id
 
 
 def _of_multiprocessing(awaited: Any) -> int:

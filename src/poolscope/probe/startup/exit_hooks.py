@@ -9,6 +9,8 @@ import functools
 import os
 import sys
 
+from poolscope.probe.interpreter.tracebacks import leave_out
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +59,7 @@ def _announcing(module: Any, original: Callable[..., None]) -> Callable[..., Non
             original(*args, **kwargs)
         except BaseException as exc:  # of a handler, or of the call
             # A bare `raise` adds no line for this frame: the traceback is the one without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
 
     raise_signal._poolscope = original  # type: ignore[attr-defined]

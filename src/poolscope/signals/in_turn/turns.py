@@ -127,12 +127,16 @@ class Loop:
     def _is_used(self, statement: ast.stmt, waits: Sequence[ast.AST]) -> bool:
         """Whether the result of what is awaited in a statement is used in the loop, or kept."""
         if isinstance(statement, ast.Expr):
-            return statement.value not in waits or starts_work(statement.value)
+            return statement.value not in waits or self._is_started(statement.value)
         if isinstance(statement, ast.Assign) and all(isinstance(each, ast.Name) for each in statement.targets):
             names = {each.id for each in statement.targets if isinstance(each, ast.Name)}
             loads = (each for part in self.body for each in walk(part) if isinstance(each, ast.Name))
             return any(each.id in names and isinstance(each.ctx, ast.Load) for each in loads)
         return True
+
+    def _is_started(self, wait: ast.AST) -> bool:
+        """Whether a task of a pool, a thread or a process that this turn has started is what is awaited."""
+        return starts_work(wait) or (isinstance(wait, ast.Await) and starts_work(self._made(wait.value)))
 
     def _for_effect(self, part: ast.AST, waits: Sequence[ast.AST]) -> bool:
         """Whether the turn awaits something for its effect, or paces itself."""
@@ -171,9 +175,7 @@ class Loop:
 
     def _call(self, wait: ast.AST, gate: str) -> ast.Call | None:
         """Return the call whose result is waited for; None if that was made before, or cannot be told."""
-        node = wait.value if isinstance(wait, ast.Await) else wait
-        while isinstance(node, ast.Call) and name_of(node.func) in PASS_ON and node.args:
-            node = node.args[0]
+        node = self._made(wait.value if isinstance(wait, ast.Await) else wait)
         if not isinstance(node, ast.Call):
             return None
         started = gate in STARTED
@@ -186,6 +188,18 @@ class Loop:
                 source = self._value(source.id) or source
             return node if any_starts([source]) else None
         return node
+
+    def _made(self, node: ast.AST) -> ast.AST:
+        """Return what is passed on to be waited for: of a name, what this turn has given it."""
+        names: set[str] = set()
+        while True:
+            if isinstance(node, ast.Call) and name_of(node.func) in PASS_ON and node.args:
+                node = node.args[0]
+            elif isinstance(node, ast.Name) and node.id not in names and (value := self._value(node.id)) is not None:
+                names.add(node.id)
+                node = value
+            else:
+                return node
 
     def _is_stream(self) -> bool:
         """Whether the loop gets its items as they come, or what was started before."""
@@ -212,6 +226,9 @@ class Loop:
         if isinstance(node, ast.Call):
             self._use_call(node, seen, imported)
             return
+        if isinstance(node, ast.Subscript):
+            self._use_part(node, seen, imported, function=function)
+            return
         path = dotted(node) if isinstance(node, ast.Name | ast.Attribute) else ""
         if path:
             self._use_name(path, seen, imported, function=function)
@@ -219,6 +236,15 @@ class Loop:
         local = {name for each in walk(node) if isinstance(each, ast.comprehension) for name in bound_by(each.target)}
         for child in ast.iter_child_nodes(node):
             self.use(child, seen | local, imported)
+
+    def _use_part(self, node: ast.Subscript, seen: frozenset[str], imported: frozenset[str], *, function: bool) -> None:
+        """Note what a part of something uses: each turn another one, where it is chosen by what is the turn's own."""
+        shared = len(self.shared)
+        self.use(node.value, seen, imported, function=function)
+        own = self.items | self.assigned
+        if any(isinstance(each, ast.Name) and each.id in own for each in walk(node.slice)):
+            del self.shared[shared:]
+        self.use(node.slice, seen, imported)
 
     def _use_call(self, call: ast.Call, seen: frozenset[str], imported: frozenset[str]) -> None:
         name = name_of(call.func)
