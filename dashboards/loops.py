@@ -121,15 +121,15 @@ def dashboard() -> d.Dashboard:
             "Tasks of the event loop that are not done. Growing without end: they are made faster than they finish.",
             "short",
             ("{{instance}} {{loop}}", f"sum by ({EACH}) (poolscope_loop_tasks{{{LOOPS}}})"),
-            size=(8, 8),
+            size=(12, 8),
         )
     )
-    made.with_panel(heat_map("Lags", "Callbacks by how late they ran, in seconds.", LAG, LOOPS, (8, 8)))
+    made.with_panel(heat_map("Lags", "Callbacks by how late they ran, in seconds.", LAG, LOOPS, (12, 8)))
     made.with_panel(
         timeline(
             "A bar per finding above a note, for as long as it lasts.",
             LOOP_FINDINGS,
-            size=(8, 8),
+            size=(12, 8),
         )
     )
     return made

@@ -117,13 +117,16 @@ class FakeProbe:
         self.opened.append((name, prefix, kind))
         if label in self.ignored:
             return None
-        recorder = recorder or self.new_recorder(executor, kind)
+        fresh = recorder is None
+        recorder = recorder or unread_recorder(executor, kind)
         recorder.name, recorder.created_at, recorder.size = label, "package/file.py:1", size
         recorder.last_size = size() or (0, 0)
-        return recorder
+        return self._known(recorder) if fresh else recorder
 
     def new_recorder(self, owner, kind):
-        recorder = unread_recorder(owner, kind)
+        return self._known(unread_recorder(owner, kind))
+
+    def _known(self, recorder):
         self.recorders.append(recorder)
         recorder.id = len(self.recorders)
         return recorder

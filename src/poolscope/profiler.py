@@ -206,11 +206,17 @@ class Observer:
 
 
 def _process_age_ns() -> int:
-    """Return how long this process has existed, by the system's clock."""
+    """Return how long this process has existed."""
     import psutil
 
     try:
-        return max(0, int((time.time() - psutil.Process().create_time()) * 1e9))
+        created = psutil.Process().create_time()
+        if sys.platform == "linux":
+            # It is the time of the boot, which is known to a second, and the exact time since.
+            age = time.clock_gettime(time.CLOCK_BOOTTIME) - (created - psutil.boot_time())
+        else:
+            age = time.time() - created
+        return max(0, int(age * 1e9))
     except psutil.Error:
         return 0
 

@@ -315,6 +315,7 @@ def test_nothing_of_poolscope_is_imported_for_a_process_that_needs_none_of_it(tm
             "interpreter.gil",
             "interpreter.imports",
             "interpreter.standard",
+            "interpreter.tracebacks",
             "interpreter.unpatched",
             "startup",
             "startup.bootstrap",

@@ -26,7 +26,7 @@ FOLDER = ROOT / ".venvs" / "jvm"
 INTERVAL = 0.4
 CALM, DATABASE, BOTH, AGAIN = 6, 11, 7, 6
 #: A scrape may take this long on a busy machine, and HikariCP's gauges be this old (s).
-LATE = 1.5
+LATE = 2.0
 
 
 class Service:

@@ -224,6 +224,8 @@ def test_patches_upon_import_and_leaves_the_modules_as_they_are():
         from poolscope.probe import targets
         for family in set(targets.POOLS) - {"threads", "processes", "multiprocessing"}:
             del targets.POOLS[family]  # of libraries that are awaited for good
+        load, modules = targets.LOOPS["loops"]
+        targets.LOOPS["loops"] = load, modules[:2]
         from poolscope.probe.startup.install import install
         runtime.current().supervised = True
         finders = list(sys.meta_path)

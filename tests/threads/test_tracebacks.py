@@ -8,6 +8,7 @@ import contextlib
 import gc
 import io
 import logging
+import os
 import re
 import sys
 import traceback
@@ -18,6 +19,7 @@ import weakref
 import pytest
 from probe_support import FakeProbe
 
+import poolscope
 from poolscope.executors import threads as executors
 from poolscope.probe import runtime
 from poolscope.probe.executors import threadpool
@@ -317,7 +319,7 @@ def test_an_exception_that_refuses_to_be_written_to_passes_as_it_is():
         with pytest.raises(FrozenError) as caught:
             call()
         frames = traceback.extract_tb(caught.value.__traceback__)
-        assert [frame.name for frame in frames if "poolscope" in frame.filename and "tests" not in frame.filename] == []
+        assert [frame.name for frame in frames if frame.filename.startswith(os.path.dirname(poolscope.__file__))] == []
 
 
 def test_a_function_of_the_programs_is_left_as_it_is():

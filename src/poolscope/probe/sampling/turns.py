@@ -317,15 +317,23 @@ def _number_of(pool: Any) -> int:
     """Return the number of a pool by its executor, 0 for anything else."""
     if not any(base.__module__ in _POOLS for base in type(pool).__mro__):
         return 0
-    recorder = getattr(vars(pool).get(ATTRIBUTE), "recorder", None)
+    recorder = getattr(_own(pool, ATTRIBUTE), "recorder", None)
     return 0 if recorder is None else recorder.id
 
 
 def _of_multiprocessing(awaited: Any) -> int:
     """Return the number of the pool of `multiprocessing` whose result a thread waits for, 0 for anything else."""
     pool = getattr(awaited, "_pool", None) if type(awaited).__module__ == "multiprocessing.pool" else None
-    watch = None if pool is None else vars(pool).get(ATTRIBUTE)
+    watch = _own(pool, ATTRIBUTE)
     return 0 if not watch else watch.recorder.id
+
+
+def _own(instance: Any, name: str) -> Any:
+    """Return an attribute of the object itself, without asking the program's class; None if it has none."""
+    try:
+        return object.__getattribute__(instance, "__dict__").get(name)
+    except AttributeError:
+        return None
 
 
 def _running(busy: list[PoolWatch], pool: int) -> int:
