@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+# Its assertions say what they found. Here, as folders of tests are read in any order.
+pytest.register_assert_rewrite("cli_support")
+
 #: What a shell has its background jobs ignore, or nohup, and so every program that they start.
 _DEFAULTS: dict[signal.Signals, Any] = {
     signal.SIGINT: signal.default_int_handler,

@@ -1,11 +1,9 @@
-"""What tests of commands and pages share; assertions in the support module say what they found."""
+"""What tests of commands and pages share."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
-pytest.register_assert_rewrite("cli_support")
 
 
 @pytest.fixture(scope="module")

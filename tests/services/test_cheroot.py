@@ -33,7 +33,7 @@ def application(environ, start_response):
     raise NotImplementedError
 
 
-class Connection(cheroot_server.HTTPConnection):  # type: ignore[misc]
+class Connection(cheroot_server.HTTPConnection):  # type: ignore[misc, unused-ignore]  # typed in some versions
     """A request that lasts until its gate is opened."""
 
     remote_addr = remote_port = ""

@@ -168,9 +168,9 @@ WEB = """
                     await answer.read()
                 return number
 
-            await calls(look, 70, 0.01)
+            await calls(look, 120, 0.01)
 
-    together(lambda: asyncio.run(main()), lambda: behind(6, get, 70, 0.01), lambda: behind(6, fetch, 70, 0.01))
+    together(lambda: asyncio.run(main()), lambda: behind(6, get, 120, 0.01), lambda: behind(6, fetch, 120, 0.01))
     print("done")
 """
 

@@ -416,7 +416,8 @@ class PoolRow:
             created_at=history.opened.created_at,
             pid=self.pid,
             max_workers=self._peaks["max"],
-            peak_workers=self._peaks["workers"],
+            # Workers may have come and gone between two readings.
+            peak_workers=max(self._peaks["workers"], self._peaks["active"]),
             peak_active=self._peaks["active"],
             peak_queue_depth=self._peaks["queue"],
             first_submit_seconds=None if first is None else max(0.0, (first - origin_ns) / 1e9),
