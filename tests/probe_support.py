@@ -56,6 +56,13 @@ class CountingClock:
         self._next = itertools.count(self() + ns).__next__
 
 
+class FrozenError(Exception):
+    """Refuses to be written to, as an exception that is a frozen dataclass."""
+
+    def __setattr__(self, name, value):
+        raise TypeError("frozen")
+
+
 class FakeProbe:
     """What `poolscope.probe.runtime.Probe` offers to pools. Nothing is drained unless a test does it."""
 

@@ -12,7 +12,7 @@ import aiosqlite
 import pytest
 from aiosqlite import core
 from cli_support import script, watched
-from probe_support import FakeProbe, Ledger
+from probe_support import FakeProbe, FrozenError, Ledger
 
 from poolscope.probe.adapters import aiosqlite as adapter
 
@@ -120,6 +120,18 @@ def test_a_connection_outlives_the_patch(probe):
     book.read()
     assert (book.queued, book.running) == (0, 0)
     assert book.succeeded == 2, "the end of the connection is after the patch"
+
+
+def test_an_exception_that_refuses_to_be_written_to_is_the_caller_s(probe):
+    def refuse():
+        raise FrozenError("no such name")
+
+    async def main():
+        async with aiosqlite.connect(":memory:") as connection:
+            with pytest.raises(FrozenError):
+                await connection._execute(refuse)
+
+    asyncio.run(main())
 
 
 def test_an_unknown_version_is_left_alone(monkeypatch):

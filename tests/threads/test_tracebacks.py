@@ -15,9 +15,10 @@ import traceback
 import types
 import warnings
 import weakref
+from pathlib import Path
 
 import pytest
-from probe_support import FakeProbe
+from probe_support import FakeProbe, FrozenError
 
 import poolscope
 from poolscope.executors import threads as executors
@@ -46,13 +47,6 @@ def watched(kind):
             finally:
                 threadpool.unpatch()
     assert not probe.faults
-
-
-class FrozenError(Exception):
-    """As a frozen dataclass has it."""
-
-    def __setattr__(self, name, value):
-        raise TypeError("frozen")
 
 
 def chained(value=0):
@@ -320,6 +314,12 @@ def test_an_exception_that_refuses_to_be_written_to_passes_as_it_is():
             call()
         frames = traceback.extract_tb(caught.value.__traceback__)
         assert [frame.name for frame in frames if frame.filename.startswith(os.path.dirname(poolscope.__file__))] == []
+
+
+def test_no_traceback_is_written_but_by_what_such_an_exception_lets_pass():
+    package = Path(poolscope.__file__).parent
+    writes = [file for file in package.rglob("*.py") if re.search(r"\.__traceback__ = ", file.read_text("utf-8"))]
+    assert writes == []
 
 
 def test_a_function_of_the_programs_is_left_as_it_is():

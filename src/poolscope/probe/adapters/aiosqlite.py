@@ -18,6 +18,7 @@ from poolscope.probe.executors.patching import Patch, Switch
 from poolscope.probe.executors.wrapped import WrappedTask
 from poolscope.probe.interpreter import shapes
 from poolscope.probe.interpreter.stacks import DEPTH_LIMIT, is_user_file
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.limits.naming import site_of
 from poolscope.probe.recording.pool_watch import ATTRIBUTE, UNOPENED, Instances
 
@@ -53,7 +54,7 @@ class _Request(WrappedTask):
         except BaseException as exc:
             self.end(log, 1)
             # A bare `raise` adds no line for this frame: the traceback is the one of a call without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
         self.end(log, 0)
         return result

@@ -19,6 +19,7 @@ from poolscope.probe.adapters import unfamiliar
 from poolscope.probe.executors.patching import Patch, Switch
 from poolscope.probe.executors.wrapped import WrappedTask
 from poolscope.probe.interpreter import shapes
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.recording.pool_watch import ATTRIBUTE, UNOPENED, Instances, size_from_settings
 
 TYPE_CHECKING = False
@@ -129,7 +130,7 @@ def _put(state: _Patch, original: Callable[[Any, Any], None]) -> Callable[[Any, 
                 turn.watch.withdrawn(turn.function, turn.submitted)
                 turn.watch.rejected()
             # A bare `raise` adds no line for this frame: the traceback is the one of a call without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
 
     return put
@@ -146,7 +147,7 @@ def _communicate(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
             result = original(self)
         except BaseException as exc:
             turn.end(log, 1)
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
         turn.end(log, 0)
         return result

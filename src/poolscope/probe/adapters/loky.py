@@ -14,6 +14,7 @@ from _thread import RLock
 from poolscope.probe.adapters import fresh_modules
 from poolscope.probe.executors.patching import Patch
 from poolscope.probe.interpreter import shapes
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.processes.processcalls import Calls
 from poolscope.probe.processes.processpool import sizer, watch_traffic
 from poolscope.probe.recording.pool_watch import ATTRIBUTE, UNOPENED, Instances
@@ -118,7 +119,7 @@ def _submit(state: _Patch, original: Callable[..., Any], refusal: type[BaseExcep
             if watch is not None and isinstance(exc, refusal):
                 watch.rejected()
             # A bare `raise` adds no line for this frame: the traceback is the one without us.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
 
     return submit

@@ -20,6 +20,7 @@ from poolscope.probe.adapters.limited_threads import LimitedThreads
 from poolscope.probe.executors.patching import Patch
 from poolscope.probe.interpreter.imports import imported
 from poolscope.probe.interpreter.shapes import takes
+from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.recording.virtual_workers import VirtualWorkerTask
 
 TYPE_CHECKING = False
@@ -170,7 +171,7 @@ def _run_sync(state: _Patch, module: Any, original: Callable[..., Any]) -> Calla
             elif task is not None:  # trio's cancellation, or the end of the run
                 task.cancelled()
             # As in `VirtualWorkerTask`.
-            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            leave_out(exc)
             raise
 
     return functools.wraps(original)(to_thread_run_sync)
