@@ -73,7 +73,8 @@ def measure_load(history: LoopHistory, window_ns: int) -> LoadSignals | None:
     total_ns = sum(load.at_ns - load.since_ns for load in loads)
     lags = [lag for at_ns, lag in history.lags if begin_ns <= at_ns <= end_ns]
     rest = _at_rest(history)
-    share = sum(load.share * (load.at_ns - load.since_ns) for load in loads) / total_ns
+    at_work_ns = sum(load.share * (load.at_ns - load.since_ns) for load in loads)
+    share = at_work_ns / total_ns
     evidence = _together(loads)
     own_share = max(evidence.cpu or 0.0, share - (evidence.delay or 0.0))
     return LoadSignals(
@@ -87,8 +88,7 @@ def measure_load(history: LoopHistory, window_ns: int) -> LoadSignals | None:
         own_lag_p50_seconds=_over_all_time(lags, own_share) / 1e9 * own_share / share if lags and share else None,
         tasks=min(load.tasks for load in loads),
         block=measure_block(evidence),
-        inside_share=sum(weight for load in loads for _, weight in load.lines)
-        / max(1.0, sum(load.share * (load.at_ns - load.since_ns) for load in loads)),
+        inside_share=sum(weight for load in loads for _, weight in load.lines) / max(1.0, at_work_ns),
         lines=_shares([load.lines for load in loads]),
         busy=_shares([load.busy for load in loads]),
         blocking=frozenset(line.lines[0] for line in history.lines.values() if line.lines and line.last_ns > begin_ns),

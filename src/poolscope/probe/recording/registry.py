@@ -149,7 +149,7 @@ class PoolWatch:
         executor = self._executor()
         if executor is None:
             return False
-        own = _instance_dict(executor)
+        own = instance_dict(executor)
         shutdown = own.get("_shutdown") is True or own.get("_shutdown_thread") is True
         # Pools of `multiprocessing` have a state instead.
         if not shutdown and own.get("_state") not in ("CLOSE", "TERMINATE"):
@@ -165,7 +165,7 @@ class PoolWatch:
         """Stop the executor from recording, and drop what was not fetched. A running task may add one more."""
         recorder = self.recorder
         recorder.given_up = True
-        own = _instance_dict(self._executor())
+        own = instance_dict(self._executor())
         if ATTRIBUTE in own:  # others ask the recorder
             own[ATTRIBUTE] = None
         for records in (recorder.arrivals, recorder.cancelled, recorder.broken, recorder.rejected, recorder.withdrawn):
@@ -186,7 +186,7 @@ class PoolWatch:
         return now_ns - self._deserted_ns >= DESERTED_NS
 
 
-def _instance_dict(instance: object) -> dict[str, Any]:
+def instance_dict(instance: object) -> dict[str, Any]:
     """Return the attributes of the object itself, without asking the program's class; {} if it has none."""
     try:
         held: dict[str, Any] = object.__getattribute__(instance, "__dict__")

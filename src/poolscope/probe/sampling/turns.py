@@ -22,6 +22,7 @@ from poolscope.probe.interpreter.imports import in_flight
 from poolscope.probe.interpreter.stacks import is_user_file
 from poolscope.probe.interpreter.unpatched import current_frames, get_ident
 from poolscope.probe.recording.pool_watch import ATTRIBUTE, FUTURES
+from poolscope.probe.recording.registry import instance_dict
 from poolscope.probe.sampling.coroutines import LOOPS
 from poolscope.probe.sampling.tasks import CHAINED, behind, unfinished
 from poolscope.probe.sampling.waits import pool_of, running_in, self_of, traced
@@ -317,23 +318,15 @@ def _number_of(pool: Any) -> int:
     """Return the number of a pool by its executor, 0 for anything else."""
     if not any(base.__module__ in _POOLS for base in type(pool).__mro__):
         return 0
-    recorder = getattr(_own(pool, ATTRIBUTE), "recorder", None)
+    recorder = getattr(instance_dict(pool).get(ATTRIBUTE), "recorder", None)
     return 0 if recorder is None else recorder.id
 
 
 def _of_multiprocessing(awaited: Any) -> int:
     """Return the number of the pool of `multiprocessing` whose result a thread waits for, 0 for anything else."""
     pool = getattr(awaited, "_pool", None) if type(awaited).__module__ == "multiprocessing.pool" else None
-    watch = _own(pool, ATTRIBUTE)
+    watch = instance_dict(pool).get(ATTRIBUTE)
     return 0 if not watch else watch.recorder.id
-
-
-def _own(instance: Any, name: str) -> Any:
-    """Return an attribute of the object itself, without asking the program's class; None if it has none."""
-    try:
-        return object.__getattribute__(instance, "__dict__").get(name)
-    except AttributeError:
-        return None
 
 
 def _running(busy: list[PoolWatch], pool: int) -> int:
