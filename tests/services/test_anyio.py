@@ -394,7 +394,7 @@ def test_a_forked_child_opens_pools_of_its_own(probe):
         try:
             # In a child the adapter asks for the probe of the process.
             found = []
-            vars(adapter)["_current"].find_probe = lambda: found.append(FakeProbe()) or found[-1]  # type: ignore[func-returns-value]
+            cast(Any, adapter._switch.current).find_probe = lambda: found.append(FakeProbe()) or found[-1]  # type: ignore[func-returns-value]
             cast(Any, limiter)._internal_limiter = None
             anyio.run(submit)
             opened = [probe for probe in found if probe.recorders]

@@ -7,6 +7,7 @@ are known (`targets.WRAPPING`).
 from __future__ import annotations
 
 import sys
+from _thread import RLock
 
 from poolscope.probe.interpreter.blame import is_ours
 from poolscope.probe.interpreter.imports import imported, in_flight
@@ -65,6 +66,53 @@ def fresh_modules(
             continue
         state.modules.append(module)
         yield name, module
+
+
+class LibrarySwitch:
+    """Whether a library of several modules is patched, and by what. Any thread may call any method.
+
+    What outlives the patch is the same pool under the next one of the same probe.
+    """
+
+    def __init__(
+        self,
+        library: str,
+        otherwise: str,
+        modules: Mapping[str, str],
+        missing: Callable[[str, Any], str | None],
+        *,
+        make: Callable[[Any], Any],
+        put: Callable[[Any, str, Any], object],
+        forget: Callable[[], object],
+    ) -> None:
+        """`put(patch, name, module)` puts the patch that `make(probe)` has made in place, and `forget()` has what
+        outlives one begin anew under another probe. For the others see `fresh_modules`."""
+        self._about = (library, otherwise, modules, missing)
+        self._make = make
+        self._put = put
+        self._forget = forget
+        # Reentrant: a finalizer that runs while we are inside may uninstall.
+        self._lock = RLock()
+        self._last_probe: Any = None
+        self.current: Patch | None = None
+
+    def on(self, probe: Any) -> None:
+        """Patch the modules that are imported. Does nothing for those that are patched already."""
+        with self._lock:
+            state = self.current or self._make(probe)
+            for name, module in fresh_modules(state, *self._about):
+                if self._last_probe is not probe:
+                    self._forget()
+                self._last_probe = probe
+                self._put(state, name, module)
+                self.current = state
+
+    def off(self) -> None:
+        """Put everything back as it was. Does nothing if nothing is patched."""
+        with self._lock:
+            if self.current is not None:
+                self.current.take_off()
+                self.current = None
 
 
 def look_through(

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from _thread import RLock
 
-from poolscope.probe.adapters import fresh_modules
+from poolscope.probe.adapters import LibrarySwitch
 from poolscope.probe.adapters.limited_threads import LimitedThreads
 from poolscope.probe.executors.patching import Patch
 from poolscope.probe.interpreter.shapes import takes
@@ -92,38 +91,6 @@ class _Patch(Patch):
             _limiters.made(limiter, self.probe)
 
 
-# Reentrant: a finalizer that runs while we are inside may uninstall.
-_lock = RLock()
-_current: _Patch | None = None
-_last_probe: Any = None
-
-
-def patch(probe: Any) -> None:
-    """Watch the worker threads of the backends that are imported. Does nothing for those that are watched already.
-
-    An unknown backend is left alone, and the probe gets a notice.
-    """
-    global _current, _last_probe
-    with _lock:
-        state = _current or _Patch(probe)
-        for name, module in fresh_modules(state, "anyio", "its worker threads are not watched", _BACKENDS, _missing):
-            # A limiter that outlives the patch is the same pool under the next one.
-            if _last_probe is not probe:
-                _limiters.forget()
-            _last_probe = probe
-            _put_on(state, module, getattr(module, _BACKENDS[name]))
-            _current = state
-
-
-def unpatch() -> None:
-    """Put everything back as it was. Does nothing if nothing is patched."""
-    global _current
-    with _lock:
-        if _current is not None:
-            _current.take_off()
-            _current = None
-
-
 def _missing(name: str, module: Any) -> str | None:
     """Return what a backend lacks of what we need."""
     backend = _BACKENDS[name]
@@ -140,15 +107,16 @@ def _missing(name: str, module: Any) -> str | None:
     return None
 
 
-def _put_on(state: _Patch, module: Any, backend: Any) -> None:
+def _put_on(state: _Patch, name: str, module: Any) -> None:
+    backend = getattr(module, _BACKENDS[name])
     common: Any = sys.modules.get("anyio._core._synchronization")
     # Made outside of an event loop, a limiter is of this class.
     for cls in (module.CapacityLimiter, getattr(common, "CapacityLimiterAdapter", None)):
         if cls is not None and cls not in state.limiters:
             state.limiters.append(cls)
             state.put_constructor(cls, "total_tokens", lambda _: None, state.made)
-    name = "run_sync_in_worker_thread"
-    state.put(backend, name, classmethod(_run_sync(state, backend.__dict__[name].__func__)))
+    method = "run_sync_in_worker_thread"
+    state.put(backend, method, classmethod(_run_sync(state, backend.__dict__[method].__func__)))
 
 
 def _run_sync(state: _Patch, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -175,3 +143,15 @@ def _run_sync(state: _Patch, original: Callable[..., Any]) -> Callable[..., Any]
 
     THREAD_CALLS[run_sync_in_worker_thread.__code__] = "task"
     return functools.wraps(original)(run_sync_in_worker_thread)
+
+
+_switch = LibrarySwitch(
+    "anyio",
+    "its worker threads are not watched",
+    _BACKENDS,
+    _missing,
+    make=_Patch,
+    put=_put_on,
+    forget=_limiters.forget,
+)
+patch, unpatch = _switch.on, _switch.off

@@ -9,9 +9,8 @@ replaced, and put back by `unpatch`, are `ProcessPoolExecutor.__init__` and `.su
 from __future__ import annotations
 
 import functools
-from _thread import RLock
 
-from poolscope.probe.adapters import fresh_modules
+from poolscope.probe.adapters import LibrarySwitch
 from poolscope.probe.executors.patching import Patch
 from poolscope.probe.interpreter import shapes
 from poolscope.probe.interpreter.tracebacks import leave_out
@@ -38,7 +37,7 @@ def _equip(executor: Any, watch: Watch) -> None:
 
 
 def _is_patched() -> bool:
-    return _current is not None
+    return _switch.current is not None
 
 
 _instances = Instances("process", sizer, _equip)
@@ -56,38 +55,11 @@ class _Patch(Patch):
         return _instances.open(executor, self.find_probe, "") if self.active else None
 
 
-# Reentrant: a finalizer that runs while we are inside may uninstall.
-_lock = RLock()
-_current: _Patch | None = None
-_last_probe: Any = None
-
-
-def patch(probe: Any) -> None:
-    """Watch every executor of loky's in this process. Does nothing for a module that is watched already.
-
-    An unknown version is left alone, and the probe gets a notice.
-    """
-    global _current, _last_probe
-    with _lock:
-        state = _current or _Patch(probe)
-        for _, module in fresh_modules(state, "loky", "its executors are not watched", MODULES, _missing):
-            if _last_probe is not probe:
-                _instances.forget(owned=False)
-            _last_probe = probe
-            cls = module.ProcessPoolExecutor
-            state.put(cls, ATTRIBUTE, UNOPENED)
-            state.put(cls, "submit", _submit(state, cls.submit, module.ShutdownExecutorError))
-            state.put_constructor(cls, "max_workers", state.sized, state.watch)
-            _current = state
-
-
-def unpatch() -> None:
-    """Put everything back as it was. Does nothing if nothing is patched."""
-    global _current
-    with _lock:
-        if _current is not None:
-            _current.take_off()
-            _current = None
+def _put_on(state: _Patch, _: str, module: Any) -> None:
+    cls = module.ProcessPoolExecutor
+    state.put(cls, ATTRIBUTE, UNOPENED)
+    state.put(cls, "submit", _submit(state, cls.submit, module.ShutdownExecutorError))
+    state.put_constructor(cls, "max_workers", state.sized, state.watch)
 
 
 def _missing(_: str, module: Any) -> str | None:
@@ -123,3 +95,15 @@ def _submit(state: _Patch, original: Callable[..., Any], refusal: type[BaseExcep
             raise
 
     return submit
+
+
+_switch = LibrarySwitch(
+    "loky",
+    "its executors are not watched",
+    MODULES,
+    _missing,
+    make=_Patch,
+    put=_put_on,
+    forget=functools.partial(_instances.forget, owned=False),
+)
+patch, unpatch = _switch.on, _switch.off

@@ -18,7 +18,7 @@ import sys
 import threading
 from _thread import RLock
 
-from poolscope.probe.adapters import fresh_modules
+from poolscope.probe.adapters import LibrarySwitch
 from poolscope.probe.executors.patching import Patch
 from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.recording.pool_watch import (
@@ -166,6 +166,12 @@ class _Patch(Patch):
     #: Asked as an attribute: at shutdown the names of this module are gone.
     shutting_down = staticmethod(sys.is_finalizing)
 
+    def take_off(self) -> None:
+        """See `Patch.take_off`."""
+        super().take_off()
+        if _adopt in ADOPTERS:
+            ADOPTERS.remove(_adopt)
+
     def watch(self, bounded: Any) -> _BoundedWatch | None:
         """Return the watch of the executor inside, opened if need be; None if it is missing or not to be watched."""
         inner = bounded._executor
@@ -185,38 +191,8 @@ class _Patch(Patch):
             return found
 
 
-# Reentrant: a finalizer that runs while we are inside may uninstall.
+# Reentrant: a finalizer that runs while we are inside may open another one.
 _lock = RLock()
-_current: _Patch | None = None
-_last_probe: Any = None
-
-
-def patch(probe: Any) -> None:
-    """Watch the bounded executors of the modules that are imported. Does nothing for those that are watched already.
-
-    In an unknown version they are shown as standard executors, and the probe gets a notice.
-    """
-    global _current, _last_probe
-    with _lock:
-        state = _current or _Patch(probe)
-        for name, module in fresh_modules(state, "s3transfer", "waits to submit are not seen", _MODULES, _missing):
-            # An executor that outlives the patch is the same pool under the next one.
-            if _last_probe is not probe:
-                _instances.forget(owned=False)
-            _last_probe = probe
-            _PUT_ON[name](state, module)
-            _current = state
-
-
-def unpatch() -> None:
-    """Put everything back as it was. Does nothing if nothing is patched."""
-    global _current
-    with _lock:
-        if _current is not None:
-            _current.take_off()
-            if _adopt in ADOPTERS:
-                ADOPTERS.remove(_adopt)
-            _current = None
 
 
 def _missing(name: str, module: Any) -> str | None:
@@ -339,3 +315,20 @@ def _submit(state: _Patch, original: Callable[..., Any]) -> Callable[..., Any]:
             failure = None
 
     return submit
+
+
+def _put_on(state: _Patch, name: str, module: Any) -> None:
+    _PUT_ON[name](state, module)
+
+
+#: In an unknown version its bounded executors are shown as standard ones.
+_switch = LibrarySwitch(
+    "s3transfer",
+    "waits to submit are not seen",
+    _MODULES,
+    _missing,
+    make=_Patch,
+    put=_put_on,
+    forget=functools.partial(_instances.forget, owned=False),
+)
+patch, unpatch = _switch.on, _switch.off
