@@ -5,10 +5,17 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 import poolscope
+from poolscope.executors import threads as executors
+from poolscope.probe import runtime
+from poolscope.probe.executors import threadpool
 from poolscope.probe.recording.function_table import FunctionTable
 from poolscope.probe.recording.recorder import unread_recorder
 from poolscope.probe.sampling.waits import WaitReader
@@ -220,3 +227,20 @@ def waits(probe, reader=None):
     watches: Any = [SimpleNamespace(recorder=recorder) for recorder in probe.recorders]
     told = (reader or WaitReader()).read(watches, watches)
     return sorted((pool, worker, enough, set(targets)) for pool, worker, _, _, enough, targets in told)
+
+
+@contextmanager
+def watched_executor(kind):
+    """The executor class of that kind, "drop-in" or "patched"; nothing of ours may fail meanwhile."""
+    probe = FakeProbe()
+    with pytest.MonkeyPatch.context() as patch:
+        if kind == "drop-in":
+            patch.setattr(runtime, "current", lambda: probe)
+            yield executors.ThreadPoolExecutor
+        else:
+            threadpool.patch(probe)
+            try:
+                yield ThreadPoolExecutor
+            finally:
+                threadpool.unpatch()
+    assert not probe.faults

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from prometheus_support import Prometheus, free_port, until
 
@@ -89,17 +89,13 @@ def build() -> None:
 
 class Service:
     """A program that serves its metrics at a port, reads words from its standard input, and answers each with the
-    time."""
+    time. Its last arguments are its name and the port."""
 
-    def __init__(self, story: Story) -> None:
-        self.story = story
+    def __init__(self, name: str, command: Sequence[str], **options: Any) -> None:
+        self.name = name
         self.port = free_port()
-        self.process = subprocess.Popen(
-            [*story.command, story.name, str(self.port)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"NODE_PATH": f"{BUILT}/node/node_modules"},
+        self.process: subprocess.Popen[str] = subprocess.Popen(
+            [*command, name, str(self.port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
         )
 
     def await_ready(self) -> None:
@@ -108,7 +104,7 @@ class Service:
     def _line(self) -> str:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line, f"{self.story.name} ended with {self.process.wait()}"
+        assert line, f"{self.name} ended with {self.process.wait()}"
         return line
 
     def say(self, word: str) -> float:
@@ -130,19 +126,20 @@ def play(folder: Path, stories: Sequence[Story] = STORIES) -> Told:
     """Drive the stories into saturation and back, all at once; `folder` is for the data of a Prometheus."""
     build()
     settings = Settings(mappings=(WORKERS,))
+    environment = os.environ | {"NODE_PATH": f"{BUILT}/node/node_modules"}
     with ExitStack() as stack:
         ours: list[Service] = []
         theirs: list[Service] = []
         for story in stories:
             for scraped_by in ((ours,), (theirs,)) if story.taken else ((ours, theirs),):
-                service = Service(story)
+                service = Service(story.name, story.command, env=environment)
                 stack.callback(service.close)
                 for each in scraped_by:
                     each.append(service)
         services = list({id(service): service for service in (*ours, *theirs)}.values())
         for service in services:
             service.await_ready()
-        targets = {service.story.name: service.port for service in theirs}
+        targets = {service.name: service.port for service in theirs}
         prometheus = Prometheus(targets, folder, f"{round(INTERVAL * 1000)}ms")
         stack.callback(prometheus.close)
         until(lambda: [value for _, value in prometheus.values("up")] == [1] * len(targets))
@@ -150,14 +147,14 @@ def play(folder: Path, stories: Sequence[Story] = STORIES) -> Told:
         watch = Watch([str(service.port) for service in ours], Access(), settings)
         begin = time.time()
         scrape(watch, CALM)
-        overload = {service.story.name: service.say("overload") for service in services}
+        overload = {service.name: service.say("overload") for service in services}
         scrape(watch, OVERLOAD)
         calm = max(service.say("calm") for service in services)
         scrape(watch, AGAIN)
         clock, end = Clock(begin), time.time()
         when = Range(begin, end, clock, CALM * INTERVAL)
         asked = Surveyor(Engine(prometheus.url), when, settings).run().verdicts
-        names = {f"127.0.0.1:{service.port}/metrics": service.story.name for service in ours}
+        names = {f"127.0.0.1:{service.port}/metrics": service.name for service in ours}
         return Told(
             {"observe": _by_pool(watch.judge(clock)[0], names), "fleet": _by_pool(asked, {})},
             overload,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiosqlite
 import pytest
+from adapter_support import patched
 from aiosqlite import core
 from cli_support import script, watched
 from probe_support import FakeProbe, FrozenError, Ledger
@@ -21,11 +22,8 @@ LIMIT = 30  # seconds for what is sure to come
 
 @pytest.fixture
 def probe():
-    made = FakeProbe()
-    adapter.patch(made)
-    yield made
-    adapter.unpatch()
-    assert not made.faults
+    with patched(adapter) as made:
+        yield made
 
 
 def ledger(probe):

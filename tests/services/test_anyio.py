@@ -19,6 +19,7 @@ import anyio
 import anyio._backends._asyncio
 import anyio._backends._trio
 import pytest
+from adapter_support import Gate
 from anyio import CapacityLimiter, from_thread, to_thread
 from anyio._core._synchronization import CapacityLimiterAdapter
 from cli_support import script, started, watched
@@ -51,27 +52,6 @@ def probe():
 def run(request):
     backend, options = BACKENDS[request.param]
     return functools.partial(anyio.run, backend=backend, backend_options=options)
-
-
-class Gate:
-    """A task that lasts until the gate is opened; any number of them."""
-
-    def __init__(self):
-        self._started = threading.Semaphore(0)
-        self._opened = threading.Event()
-
-    def __call__(self):
-        self._started.release()
-        assert self._opened.wait(LIMIT)
-
-    async def started(self, count):
-        with anyio.fail_after(LIMIT):
-            while count:
-                count -= self._started.acquire(blocking=False)
-                await anyio.sleep(0.001)
-
-    def open(self):
-        self._opened.set()
 
 
 def square(number):
@@ -124,7 +104,7 @@ def test_what_runs_and_what_waits(run, probe):
     adapter.patch(probe)
     book = run(main)
     assert probe.opened == [("anyio.to_thread", "", "anyio")]
-    assert set(probe.function_names().values()) == {f"{__name__}.Gate", f"{__name__}.square"}
+    assert set(probe.function_names().values()) == {f"{Gate.__module__}.Gate", f"{__name__}.square"}
     workers = {worker for worker, *_ in book.finished}
     assert workers == {1, 2, 3}
 

@@ -17,6 +17,7 @@ from importlib import metadata
 from typing import Any
 
 import pytest
+from adapter_support import Gate
 from asgiref.current_thread_executor import CurrentThreadExecutor
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, async_to_sync, sync_to_async
 from probe_support import FakeProbe, Ledger, mistake, waits
@@ -67,22 +68,6 @@ def single_thread(monkeypatch):
         executor.shutdown()
 
 
-class Gate:
-    def __init__(self):
-        self._started = threading.Semaphore(0)
-        self._opened = threading.Event()
-
-    def __call__(self):
-        self._started.release()
-        assert self._opened.wait(LIMIT)
-
-    async def started(self, count):
-        await until(lambda: self._started.acquire(blocking=False), count)
-
-    def open(self):
-        self._opened.set()
-
-
 def square(number):
     return number * number
 
@@ -131,7 +116,7 @@ def test_the_threads_of_contexts_are_one_pool(probe):
 
     asyncio.run(main())
     assert probe.opened == [(CONTEXTS, "", "asgiref")]
-    assert set(probe.function_names().values()) == {f"{__name__}.Gate", f"{__name__}.square"}
+    assert set(probe.function_names().values()) == {f"{Gate.__module__}.Gate", f"{__name__}.square"}
     assert probe.recorders[0].executor == "concurrent.futures.thread.ThreadPoolExecutor"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from adapter_support import patched
 from cheroot import server as cheroot_server
 from cheroot.workers import threadpool
 from cli_support import script
@@ -22,11 +23,8 @@ LIMIT = 30  # seconds for what is sure to come
 
 @pytest.fixture
 def probe():
-    made = FakeProbe()
-    adapter.patch(made)
-    yield made
-    adapter.unpatch()
-    assert not made.faults
+    with patched(adapter) as made:
+        yield made
 
 
 def application(environ, start_response):

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from prometheus_support import Prometheus, free_port, until
+from prometheus_support import Prometheus, until
+from story_support import Service
 
 from poolscope.config.settings import Settings
 from poolscope.fleet.client import Access, Engine
@@ -29,43 +30,8 @@ CALM, DATABASE, BOTH, AGAIN = 6, 11, 7, 6
 LATE = 2.0
 
 
-class Service:
-    """A JVM that runs Story.java."""
-
-    def __init__(self, kind: str, port: int) -> None:
-        command = ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{FOLDER}/classes:{FOLDER}/lib/*"]
-        self.process = subprocess.Popen(
-            [*command, "Story", kind, str(port)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self.port = port
-
-    def is_ready(self) -> bool:
-        """Wait for it."""
-        return int(self._line()) == self.port
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, f"Story ended with {self.process.wait()}"
-        return line
-
-    def say(self, word: str) -> float:
-        """When it did so (s since the epoch)."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{word}\n")
-        self.process.stdin.flush()
-        return float(self._line())
-
-    def close(self) -> None:
-        for stream in (self.process.stdin, self.process.stdout):
-            assert stream is not None
-            stream.close()
-        self.process.kill()
-        self.process.wait()
+#: What runs Story.java.
+JAVA = ("java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{FOLDER}/classes:{FOLDER}/lib/*", "Story")
 
 
 class Told(NamedTuple):
@@ -82,12 +48,13 @@ class Told(NamedTuple):
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Told]]:
     made = subprocess.run([ROOT / ".ci" / "jars"], capture_output=True, text=True, timeout=110, check=False)
     assert made.returncode == 0, made.stderr
-    services = pools, database = [Service(kind, free_port()) for kind in ("pools", "database")]
+    services = pools, database = [Service(kind, JAVA, stderr=subprocess.DEVNULL) for kind in ("pools", "database")]
     folder = tmp_path_factory.mktemp("prometheus")
     prometheus = Prometheus({f"{each.port}": each.port for each in services}, folder, f"{round(INTERVAL * 1000)}ms")
     watch = Watch([str(each.port) for each in services], Access(), Settings())
     try:
-        assert all(each.is_ready() for each in services)
+        for each in services:
+            each.await_ready()
         until(lambda: [value for _, value in prometheus.values("up")] == [1, 1])
         begin = time.time()
         scrape(watch, CALM)

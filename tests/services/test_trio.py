@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 import trio
+from adapter_support import Gate, patched
 from cli_support import python, script, watched
 from probe_support import FakeProbe, Ledger
 from trio import _path, _threads, to_thread
@@ -23,36 +24,12 @@ LIMIT = 30  # seconds for what is sure to come
 
 @pytest.fixture
 def probe():
-    made = FakeProbe()
-    adapter.patch(made)
-    yield made
-    adapter.unpatch()
-    assert not made.faults
+    with patched(adapter) as made:
+        yield made
 
 
 def ledger(probe):
     return Ledger(probe.recorders[0], probe)
-
-
-class Gate:
-    """A task that lasts until the gate is opened; any number of them."""
-
-    def __init__(self):
-        self._started = threading.Semaphore(0)
-        self._opened = threading.Event()
-
-    def __call__(self):
-        self._started.release()
-        assert self._opened.wait(LIMIT)
-
-    async def started(self, count):
-        with trio.fail_after(LIMIT):
-            while count:
-                count -= self._started.acquire(blocking=False)
-                await trio.sleep(0.001)
-
-    def open(self):
-        self._opened.set()
 
 
 def fail():

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from adapter_support import patched
 from cli_support import python, script, watched
 from probe_support import FakeProbe, Ledger
 from twisted.python import threadpool
@@ -17,11 +18,8 @@ LIMIT = 30  # seconds for what is sure to come
 
 @pytest.fixture
 def probe():
-    made = FakeProbe()
-    adapter.patch(made)
-    yield made
-    adapter.unpatch()
-    assert not made.faults
+    with patched(adapter) as made:
+        yield made
 
 
 @pytest.fixture

@@ -27,11 +27,7 @@ import weakref
 from concurrent.futures import _base
 
 import pytest
-from probe_support import FakeProbe, run_here, task_of
-
-from poolscope.executors import threads as executors
-from poolscope.probe import runtime
-from poolscope.probe.executors import threadpool
+from probe_support import run_here, task_of, watched_executor
 
 Standard = concurrent.futures.ThreadPoolExecutor
 LIMIT = 30  # seconds for what is sure to come
@@ -39,26 +35,9 @@ MOMENT = 0.05  # seconds in which what must not happen would
 KINDS = ("drop-in", "patched")
 
 
-@contextlib.contextmanager
-def watched(kind):
-    """The executor class of that kind; nothing of ours may fail meanwhile."""
-    probe = FakeProbe()
-    with pytest.MonkeyPatch.context() as patch:
-        if kind == "drop-in":
-            patch.setattr(runtime, "current", lambda: probe)
-            yield executors.ThreadPoolExecutor
-        else:
-            threadpool.patch(probe)
-            try:
-                yield Standard
-            finally:
-                threadpool.unpatch()
-    assert not probe.faults
-
-
 def same(kind, observe, *args):
     expected = observe(Standard, *args)
-    with watched(kind) as executor_class:
+    with watched_executor(kind) as executor_class:
         seen = observe(executor_class, *args)
     assert seen == expected
     assert expected, "an observation that sees nothing"

@@ -18,12 +18,9 @@ import weakref
 from pathlib import Path
 
 import pytest
-from probe_support import FakeProbe, FrozenError
+from probe_support import FakeProbe, FrozenError, watched_executor
 
 import poolscope
-from poolscope.executors import threads as executors
-from poolscope.probe import runtime
-from poolscope.probe.executors import threadpool
 from poolscope.probe.executors.patching import Patch
 from poolscope.probe.interpreter import tracebacks
 from poolscope.probe.limits.lending import Lender
@@ -31,22 +28,6 @@ from poolscope.probe.limits.lending import Lender
 Standard = concurrent.futures.ThreadPoolExecutor
 LIMIT = 30  # seconds for what is sure to come
 KINDS = ("drop-in", "patched")
-
-
-@contextlib.contextmanager
-def watched(kind):
-    probe = FakeProbe()
-    with pytest.MonkeyPatch.context() as patch:
-        if kind == "drop-in":
-            patch.setattr(runtime, "current", lambda: probe)
-            yield executors.ThreadPoolExecutor
-        else:
-            threadpool.patch(probe)
-            try:
-                yield Standard
-            finally:
-                threadpool.unpatch()
-    assert not probe.faults
 
 
 def chained(value=0):
@@ -172,7 +153,7 @@ OBSERVED = (of_results, of_maps, of_waits, of_refusals, of_initializers, of_asyn
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_traceback_is_the_standard_one(kind, observe):
     expected = list(observe(Standard))
-    with watched(kind) as executor_class:
+    with watched_executor(kind) as executor_class:
         seen = list(observe(executor_class))
     assert seen == expected
     assert not any("poolscope/" in each.replace("tests/", "") and "/src/" in each for each in seen)
@@ -190,7 +171,7 @@ def test_what_a_task_raised_is_in_no_cycle(kind):
 
     gc.disable()
     try:
-        with watched(kind) as executor_class, executor_class(1) as pool:
+        with watched_executor(kind) as executor_class, executor_class(1) as pool:
             for _ in range(3):
                 argument = Argument()
                 future = pool.submit(fail, argument)
@@ -226,7 +207,7 @@ def of_frames(executor_class):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_caller_of_a_task_is_the_standard_line(kind):
     expected = of_frames(Standard)
-    with watched(kind) as executor_class:
+    with watched_executor(kind) as executor_class:
         assert of_frames(executor_class) == expected
     assert len(expected) == 2
 
