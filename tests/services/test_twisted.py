@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,27 @@ def test_a_traceback_has_no_line_of_ours(probe, pool):
     assert done.wait(LIMIT)
     assert "in fail" in failures[0]
     assert "adapters/twisted.py" not in failures[0]
+
+
+def test_a_warning_that_counts_frames_names_the_caller_of_the_library_s(pool):
+    seen, done = [], threading.Semaphore(0)
+
+    def warn():
+        warnings.warn("old", DeprecationWarning, stacklevel=2)
+
+    def count():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(2):
+                pool.callInThreadWithCallback(lambda *_: done.release(), warn)
+                assert done.acquire(timeout=LIMIT)
+        seen.append([Path(each.filename).name for each in caught])
+
+    count()
+    adapter.unpatch()
+    count()
+    assert seen[0] == seen[1]
+    assert seen[0] == ["context.py"] * 2
 
 
 def test_after_the_end_nothing_is_recorded(probe, pool):

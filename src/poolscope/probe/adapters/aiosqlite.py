@@ -1,8 +1,8 @@
 """aiosqlite: each connection has one thread, which runs its requests one after the other: a pool of one worker.
 
 What is replaced, and put back by `unpatch`, is `Connection.__init__`; of a connection that is made under it, the
-attribute `_tx`, through which its requests go into the queue of its thread (`_Requests`). A request goes in inside of
-one of ours (`_Request`), which records it in the thread that runs it. It goes by the function of the user's that awaits
+attribute `_tx`, through which its requests go into the queue of its thread (`_Requests`). A request goes in inside of a
+`WrappedCall`, which records it in the thread that runs it. It goes by the function of the user's that awaits
 it: what runs in the thread is always one of sqlite3's.
 
 A pool is opened with the first request. A connection that is older than the patch is not watched.
@@ -15,10 +15,9 @@ from weakref import ref
 
 from poolscope.probe.adapters import unfamiliar
 from poolscope.probe.executors.patching import Patch, Switch
-from poolscope.probe.executors.wrapped import WrappedTask
+from poolscope.probe.executors.wrapped import WrappedCall
 from poolscope.probe.interpreter import shapes
 from poolscope.probe.interpreter.stacks import DEPTH_LIMIT, is_user_file
-from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.limits.naming import site_of
 from poolscope.probe.recording.pool_watch import ATTRIBUTE, UNOPENED, Instances
 
@@ -32,32 +31,6 @@ if TYPE_CHECKING:
     from poolscope.probe.recording.pool_watch import Watch
 
 _MODULE = "aiosqlite.core"
-
-
-class _Request(WrappedTask):
-    """Stands in for one function. The thread of the connection calls it once."""
-
-    __slots__ = ("_fn",)
-
-    def __init__(self, fn: Callable[[], Any], watch: Watch, function: int, submitted: int) -> None:
-        self.watch, self.function, self.submitted = watch, function, submitted  # without another call
-        self._fn = fn
-
-    def __repr__(self) -> str:
-        return repr(self._fn)  # it is logged
-
-    def __call__(self) -> Any:
-        """Run the function."""
-        log = self.begin()
-        try:
-            result = self._fn()
-        except BaseException as exc:
-            self.end(log, 1)
-            # A bare `raise` adds no line for this frame: the traceback is the one of a call without us.
-            leave_out(exc)
-            raise
-        self.end(log, 0)
-        return result
 
 
 class _Requests:
@@ -82,7 +55,7 @@ class _Requests:
             try:
                 arrived = watch.arrive(request[1], (), _asking(sys._getframe(1), watch))
                 if arrived is not None:
-                    request = (request[0], _Request(request[1], watch, *arrived))
+                    request = (request[0], WrappedCall(request[1], watch, *arrived))
             except Exception as exc:
                 watch.give_up(exc)
         self._queue.put_nowait(request)

@@ -2,8 +2,8 @@
 
 What is replaced, and put back by `unpatch`, are methods of the pool: `__init__`, to know where it was made;
 `callInThreadWithCallback`, through which all calls come; `adjustPoolsize`, which may get another number from the
-settings. A call goes into Twisted's own queue inside of one of ours (`_Call`), which records it in the thread that runs
-it. What the result is handed to runs in that thread as well, after the task.
+settings. A call goes into Twisted's own queue inside of a `WrappedCall`, which records it in the thread that runs it.
+What the result is handed to runs in that thread as well, after the task.
 
 A pool that is older than the patch is watched from its next call on, and with it what is queued after that.
 
@@ -18,9 +18,8 @@ from weakref import ref
 
 from poolscope.probe.adapters import unfamiliar
 from poolscope.probe.executors.patching import Patch, Switch
-from poolscope.probe.executors.wrapped import WrappedTask
+from poolscope.probe.executors.wrapped import WrappedCall
 from poolscope.probe.interpreter.imports import imported, in_flight
-from poolscope.probe.interpreter.tracebacks import leave_out
 from poolscope.probe.recording.pool_watch import ATTRIBUTE, UNOPENED, Instances, size_from_settings
 
 TYPE_CHECKING = False
@@ -31,29 +30,6 @@ if TYPE_CHECKING:
     from poolscope.probe.recording.pool_watch import Watch
 
 _MODULE = "twisted.python.threadpool"
-
-
-class _Call(WrappedTask):
-    """Stands in for one function. A thread of the pool calls it once, or none does."""
-
-    __slots__ = ("_fn",)
-
-    def __init__(self, fn: Callable[..., Any], watch: Watch, function: int, submitted: int) -> None:
-        self.watch, self.function, self.submitted = watch, function, submitted  # without another call
-        self._fn = fn
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Run the function."""
-        log = self.begin()
-        try:
-            result = self._fn(*args, **kwargs)
-        except BaseException as exc:
-            self.end(log, 1)
-            # A bare `raise` adds no line for this frame: the traceback is the one of a call without us.
-            leave_out(exc)
-            raise
-        self.end(log, 0)
-        return result
 
 
 def _sizer(pool: Any) -> Callable[[], tuple[int, int] | None]:
@@ -91,7 +67,7 @@ class _Patch(Patch):
             return fn
         try:
             arrived = watch.arrive(fn, args)
-            return fn if arrived is None else _Call(fn, watch, *arrived)
+            return fn if arrived is None else WrappedCall(fn, watch, *arrived)
         except Exception as exc:
             watch.give_up(exc)
             return fn
