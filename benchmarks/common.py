@@ -47,6 +47,16 @@ def spread(samples):
     return {"min": min(samples), "median": statistics.median(samples), "max": max(samples)}
 
 
+def to_standard(samples):
+    """Ratio of each other contestant's samples to those of the standard one beside them."""
+    base = samples["standard"]
+    return {
+        contestant: [took / standard for took, standard in zip(found, base, strict=True)]
+        for contestant, found in samples.items()
+        if contestant != "standard"
+    }
+
+
 def shown(samples, form=".2f"):
     """`median (min..max)`; a reason as it is."""
     if isinstance(samples, str):

@@ -22,7 +22,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.pool import Pool, ThreadPool
 
-from common import headline, in_child, nothing, print_table, save, shown, spread, starting
+from common import headline, in_child, nothing, print_table, save, shown, spread, starting, to_standard
 from contestants import watch
 
 import poolscope
@@ -102,11 +102,7 @@ def main():
     for family in FAMILIES:
         samples = in_child(__file__, *sys.argv[1:], "--cell", family)
         base = samples["standard"]
-        ratios = {
-            contestant: [took / standard for took, standard in zip(found, base, strict=True)]
-            for contestant, found in samples.items()
-            if contestant != "standard"
-        }
+        ratios = to_standard(samples)
         results.append(
             {
                 "family": family,

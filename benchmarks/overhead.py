@@ -37,6 +37,7 @@ from common import (
     spread,
     start_workers,
     starting,
+    to_standard,
 )
 from contestants import CONTESTANTS, watch
 
@@ -148,11 +149,7 @@ def compare(name, workers, options):
 
 def summary(name, workers, samples, failed):
     base = samples["standard"]
-    ratios = {
-        contestant: [took / standard for took, standard in zip(found, base, strict=True)]
-        for contestant, found in samples.items()
-        if contestant != "standard"
-    }
+    ratios = to_standard(samples)
     result = {
         "workload": name,
         "workers": workers,

@@ -9,7 +9,7 @@ import json
 import random
 import sys
 
-from common import headline, in_child, print_table, save, shown, spread, starting
+from common import headline, in_child, print_table, save, shown, spread, starting, to_standard
 from contestants import watch
 
 import poolscope
@@ -42,11 +42,7 @@ def main(script, benchmark, description, families, *, rounds):
     for family in families:
         samples = in_child(script, *sys.argv[1:], "--cell", family)
         base = samples["standard"]
-        ratios = {
-            contestant: [took / standard for took, standard in zip(found, base, strict=True)]
-            for contestant, found in samples.items()
-            if contestant != "standard"
-        }
+        ratios = to_standard(samples)
         added = [took - standard for took, standard in zip(samples["watched"], base, strict=True)]
         results.append(
             {
